@@ -1,0 +1,61 @@
+//! What every call passes before its handler, from the outside in: trace, metrics, load shed, deadline, size limit.
+//!
+//! Refusals are gRPC answers like any other, never errors of the service: nothing above has to translate them.
+
+mod deadline;
+mod guarded;
+mod load_shed;
+mod metrics;
+mod size;
+mod trace;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::middleware::from_fn_with_state;
+use axum::response::Response;
+use prometheus::Registry;
+use tokio::sync::Semaphore;
+use tonic::Status;
+
+use super::server::Limits;
+
+/// Wraps all routes in the stack.
+pub(super) fn stack(
+    router: Router,
+    server: &'static str,
+    limits: &Limits,
+    registry: &Registry,
+) -> Result<Router, prometheus::Error> {
+    let metrics = Arc::new(metrics::Metrics::register(server, registry)?);
+    let places = Arc::new(Semaphore::new(limits.in_flight));
+    // The layer added last is the outermost.
+    Ok(router
+        .layer(from_fn_with_state(limits.request_bytes, size::limit))
+        .layer(from_fn_with_state(limits.default_deadline, deadline::enforce))
+        .layer(from_fn_with_state(places, load_shed::shed))
+        .layer(from_fn_with_state(metrics, metrics::measure))
+        .layer(from_fn_with_state(server, trace::trace)))
+}
+
+fn refuse(status: Status) -> Response {
+    status.into_http::<Body>()
+}
+
+/// What a call is called in traces and metrics: a method of the contracts, or the route that it matched. Never what
+/// the client sent, which has no bounds.
+fn label(request: &Request) -> std::borrow::Cow<'static, str> {
+    use std::borrow::Cow;
+
+    use axum::extract::MatchedPath;
+
+    if let Some(method) = super::server::known_method(request.uri().path()) {
+        return Cow::Borrowed(method);
+    }
+    match request.extensions().get::<MatchedPath>() {
+        Some(route) => Cow::Owned(format!("{} {}", request.method(), route.as_str())),
+        None => Cow::Borrowed("unknown"),
+    }
+}

@@ -1,0 +1,26 @@
+//! Every name that the chassis gives to metrics, headers and reasons.
+
+/// Header of a gRPC call: how long its caller waits.
+pub const GRPC_TIMEOUT: &str = "grpc-timeout";
+/// Header or trailer of a gRPC answer: the code.
+pub const GRPC_STATUS: &str = "grpc-status";
+
+/// Domain of the `google.rpc.ErrorInfo` of every refusal.
+pub const ERROR_DOMAIN: &str = "ordermesh";
+/// Reason of a refusal: the request is larger than the server reads.
+pub const REASON_TOO_LARGE: &str = "REQUEST_TOO_LARGE";
+/// Reason of a refusal: the server has as much work as it takes.
+pub const REASON_OVERLOADED: &str = "OVERLOADED";
+
+/// Metric: finished calls, by server, method and code.
+pub const RPC_CALLS: &str = "ordermesh_rpc_calls_total";
+/// Metric: seconds from the request's head to the end of its answer, by server and method.
+pub const RPC_SECONDS: &str = "ordermesh_rpc_seconds";
+/// Metric: calls being served, by server.
+pub const RPC_IN_FLIGHT: &str = "ordermesh_rpc_in_flight";
+/// Label: the server of a process.
+pub const LABEL_SERVER: &str = "server";
+/// Label: the method, or the route of a REST call.
+pub const LABEL_METHOD: &str = "method";
+/// Label: the gRPC code.
+pub const LABEL_CODE: &str = "code";

@@ -1,0 +1,145 @@
+//! Whether the process is ready for work, and what keeps it from being.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use tokio::sync::watch;
+
+const STARTING: &str = "starting";
+
+/// The readiness of a process: of all its components, until it shuts down. A process without components is not
+/// ready. Clones share one state.
+#[derive(Clone, Debug)]
+pub struct Readiness {
+    report: watch::Sender<Report>,
+}
+
+/// What is ready and what is not.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// All components are ready, and the process is not shutting down.
+    pub ready: bool,
+    /// The process takes no more work.
+    pub shutting_down: bool,
+    /// By component: `null` when ready, else the reason why it is not.
+    pub components: BTreeMap<String, Option<String>>,
+}
+
+impl Report {
+    fn settle(&mut self) {
+        let components_ready = self.components.values().all(Option::is_none);
+        self.ready = components_ready && !self.components.is_empty() && !self.shutting_down;
+    }
+}
+
+impl Default for Readiness {
+    fn default() -> Self {
+        Self { report: watch::Sender::new(Report::default()) }
+    }
+}
+
+impl Readiness {
+    /// Registers a component, which is not ready yet. A second one of the same name takes the place of the first.
+    pub fn component(&self, name: impl Into<String>) -> Component {
+        let component = Component { name: name.into(), report: self.report.clone() };
+        component.not_ready(STARTING);
+        component
+    }
+
+    /// Whether the process is ready now.
+    pub fn is_ready(&self) -> bool {
+        self.report.borrow().ready
+    }
+
+    /// What is ready now and what is not.
+    pub fn report(&self) -> Report {
+        self.report.borrow().clone()
+    }
+
+    /// Follows the report.
+    pub fn watch(&self) -> watch::Receiver<Report> {
+        self.report.subscribe()
+    }
+
+    /// Waits until the process is ready.
+    pub async fn wait_ready(&self) {
+        // Never closed while `self` holds a sender.
+        let _ = self.watch().wait_for(|report| report.ready).await;
+    }
+
+    pub(crate) fn shut_down(&self) {
+        self.report.send_modify(|report| {
+            report.shutting_down = true;
+            report.settle();
+        });
+    }
+}
+
+/// A component's hand on the readiness of its process. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Component {
+    name: String,
+    report: watch::Sender<Report>,
+}
+
+impl Component {
+    /// The component can do its work.
+    pub fn ready(&self) {
+        self.set(None);
+    }
+
+    /// The component cannot do its work; `reason` is for operators, lower case.
+    pub fn not_ready(&self, reason: impl Into<String>) {
+        self.set(Some(reason.into()));
+    }
+
+    fn set(&self, reason: Option<String>) {
+        self.report.send_if_modified(|report| {
+            let before = report.components.insert(self.name.clone(), reason);
+            let changed = before.as_ref() != report.components.get(&self.name);
+            report.settle();
+            changed
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_ready_when_all_its_components_are() {
+        let readiness = Readiness::default();
+        assert!(!readiness.is_ready());
+        let (log, database) = (readiness.component("log"), readiness.component("database"));
+        log.ready();
+        database.not_ready("connecting");
+        assert!(!readiness.is_ready());
+        assert_eq!(readiness.report().components["database"].as_deref(), Some("connecting"));
+        database.ready();
+        assert!(readiness.is_ready());
+    }
+
+    #[test]
+    fn a_process_that_shuts_down_is_never_ready_again() {
+        let readiness = Readiness::default();
+        let log = readiness.component("log");
+        log.ready();
+        readiness.shut_down();
+        assert!(!readiness.is_ready());
+        log.ready();
+        assert!(!readiness.is_ready());
+    }
+
+    #[test]
+    fn followers_hear_changes_only() {
+        let readiness = Readiness::default();
+        let log = readiness.component("log");
+        let mut watch = readiness.watch();
+        watch.mark_unchanged();
+        log.not_ready(STARTING);
+        assert!(!watch.has_changed().expect("the sender lives"));
+        log.ready();
+        assert!(watch.has_changed().expect("the sender lives"));
+    }
+}

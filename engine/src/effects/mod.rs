@@ -1,0 +1,36 @@
+//! Effects and timers: carried out after commit, away from the worker's thread.
+
+mod backoff;
+mod breaker;
+mod executor;
+mod perform;
+
+use crate::log::Partition;
+use crate::{Decider, Outstanding};
+
+pub use executor::{Executor, Limits};
+pub use perform::{Attempt, Perform, Unknown};
+
+/// Where a state's outstanding effects come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// This worker has just decided them: nobody has tried them yet.
+    Decided,
+    /// They were found at take-over: a former owner may have tried them.
+    TakenOver,
+}
+
+/// What the worker tells of its aggregates' outstanding effects and timers.
+pub trait Agenda<D: Decider> {
+    /// Replaces everything that runs for the aggregate `id`: what is in both goes on, the rest ends or begins.
+    fn replace(
+        &mut self,
+        partition: Partition,
+        id: String,
+        outstanding: Vec<Outstanding<D>>,
+        origin: Origin,
+    );
+
+    /// Ends everything of a partition.
+    fn forget(&mut self, partition: Partition);
+}

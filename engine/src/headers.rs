@@ -1,0 +1,25 @@
+//! Names of the record headers.
+
+/// W3C trace context.
+pub const TRACEPARENT: &str = "traceparent";
+/// On events: offset of the command that caused them.
+pub const SOURCE_OFFSET: &str = "source-offset";
+/// On outcomes: the API instance that waits.
+pub const REPLY_TO: &str = "reply-to";
+
+/// On dead letters: where the record came from and why it is dead.
+pub const DEAD_SOURCE_TOPIC: &str = "dead-source-topic";
+/// Source partition.
+pub const DEAD_SOURCE_PARTITION: &str = "dead-source-partition";
+/// Source offset.
+pub const DEAD_SOURCE_OFFSET: &str = "dead-source-offset";
+/// Class of the error, one word.
+pub const DEAD_ERROR_CLASS: &str = "dead-error-class";
+/// What was wrong.
+pub const DEAD_ERROR_MESSAGE: &str = "dead-error-message";
+/// How often the record was tried.
+pub const DEAD_ATTEMPTS: &str = "dead-attempts";
+/// Append time of the record, Unix milliseconds.
+pub const DEAD_TIME: &str = "dead-time";
+/// Schema id in the record's frame, when one could be read.
+pub const DEAD_SCHEMA_ID: &str = "dead-schema-id";

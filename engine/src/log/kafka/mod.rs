@@ -1,0 +1,200 @@
+//! The log on Kafka.
+
+mod context;
+mod intake;
+mod native;
+mod reader;
+mod sender;
+pub mod settings;
+mod transactions;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use contracts::{Service, Topic};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+
+pub use reader::{KafkaReader, Tail};
+pub use sender::{Receipt, SendError, Sender};
+
+use self::context::Quiet;
+use self::intake::Intake;
+use self::transactions::Transactions;
+use super::{Appended, Ends, Error, Failure, Input, Log, Partition, Progress, Share, Signal};
+
+/// Largest record that is written.
+pub const MAX_RECORD_BYTES: usize = 1_000_000;
+/// Longest wait for a look-up at the broker.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where the log is, and which part of it is ours.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// Bootstrap servers.
+    pub bootstrap: String,
+    /// Goes before every topic, group and transactional id.
+    pub prefix: String,
+    /// Partitions of every topic.
+    pub partitions: u16,
+}
+
+impl Cluster {
+    /// Full name of a topic.
+    pub fn topic(&self, service: Service, topic: Topic) -> String {
+        topic.of(service, &self.prefix)
+    }
+
+    /// The partition that `key` belongs to.
+    pub fn partition_of(&self, key: &[u8]) -> Partition {
+        super::partitioner::partition_of(key, self.partitions)
+    }
+}
+
+/// One worker's log.
+pub struct KafkaLog {
+    cluster: Arc<Cluster>,
+    service: Service,
+    intake: Intake,
+    transactions: Transactions,
+    reader: KafkaReader,
+    /// Sees high watermarks: a `read_committed` handle is told last stable offsets instead.
+    watermarks: BaseConsumer<Quiet>,
+    begun: Instant,
+}
+
+impl KafkaLog {
+    /// Joins the service's group as `instance` and then makes the producer under the same name, which fences and
+    /// ends whatever a former process of that name left open.
+    ///
+    /// # Errors
+    ///
+    /// When a setting is refused or the broker does not answer.
+    pub fn new(cluster: Arc<Cluster>, service: Service, instance: &str) -> Result<Self, Error> {
+        let name = format!("{}{service}", cluster.prefix);
+        let member = format!("{name}.{instance}");
+        let intake = Intake::join(&cluster, service, &name, &member)?;
+        let transactions = Transactions::new(Arc::clone(&cluster), service, member)?;
+        let reader = KafkaReader::new(&cluster)?;
+        let watermarks = settings::reader(&cluster, "read_uncommitted")
+            .create_with_context(Quiet)
+            .map_err(error)?;
+        Ok(Self { cluster, service, intake, transactions, reader, watermarks, begun: Instant::now() })
+    }
+}
+
+impl Log for KafkaLog {
+    type Generation = rdkafka::consumer::ConsumerGroupMetadata;
+
+    fn poll(
+        &mut self,
+        max: usize,
+        wait: Duration,
+        inputs: &mut Vec<Input>,
+    ) -> Result<Vec<Signal>, Error> {
+        self.intake.poll(max, wait, inputs)
+    }
+
+    fn generation(&mut self) -> Option<Self::Generation> {
+        self.intake.generation()
+    }
+
+    fn committed(&mut self, partition: Partition) -> Result<Option<i64>, Error> {
+        self.intake.committed(partition)
+    }
+
+    fn ends(&mut self, topic: Topic, partition: Partition) -> Result<Ends, Error> {
+        let topic = self.cluster.topic(self.service, topic);
+        let (low, high) = self
+            .watermarks
+            .fetch_watermarks(&topic, partition, LOOKUP_TIMEOUT)
+            .map_err(error)?;
+        Ok(Ends { low, high })
+    }
+
+    fn start(&mut self, partition: Partition, offset: i64) -> Result<(), Error> {
+        self.intake.start(partition, offset)
+    }
+
+    fn pause(&mut self, partition: Partition) -> Result<(), Error> {
+        self.intake.pause(partition)
+    }
+
+    fn probe(&mut self, partition: Partition, position: i64) -> Result<(), Error> {
+        self.intake.probe(partition, position)
+    }
+
+    fn open(
+        &mut self,
+        topic: Topic,
+        partition: Partition,
+        from: i64,
+        until: i64,
+    ) -> Result<(), Error> {
+        let topic = self.cluster.topic(self.service, topic);
+        self.reader.open(&topic, partition, from, until)
+    }
+
+    fn read(&mut self, wait: Duration, inputs: &mut Vec<Input>) -> Result<Progress, Error> {
+        self.reader.read(wait, inputs)
+    }
+
+    fn commit(
+        &mut self,
+        generation: &Self::Generation,
+        shares: Vec<Share>,
+    ) -> Result<Vec<Appended>, Failure> {
+        self.transactions.commit(generation, shares)
+    }
+
+    fn recreate(&mut self) -> Result<(), Error> {
+        self.transactions.recreate()
+    }
+
+    fn is_member(&mut self) -> bool {
+        self.intake.is_member()
+    }
+
+    fn now(&self) -> Duration {
+        self.begun.elapsed()
+    }
+}
+
+fn input(message: &BorrowedMessage<'_>) -> Input {
+    Input {
+        partition: message.partition(),
+        offset: message.offset(),
+        time_ms: message.timestamp().to_millis().unwrap_or(0),
+        key: message.key().map(<[u8]>::to_vec),
+        payload: message.payload().map(<[u8]>::to_vec),
+        headers: message.headers().map_or_else(Vec::new, |headers| {
+            headers
+                .iter()
+                .map(|header| {
+                    (header.key.to_owned(), header.value.unwrap_or_default().to_vec())
+                })
+                .collect()
+        }),
+    }
+}
+
+fn error(error: KafkaError) -> Error {
+    let text = error.to_string();
+    match error {
+        KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_) => Error::Configuration(text),
+        error => match error.rdkafka_error_code() {
+            Some(
+                RDKafkaErrorCode::AutoOffsetReset
+                | RDKafkaErrorCode::OffsetOutOfRange
+                | RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownPartition,
+            ) => Error::Damaged(text),
+            Some(RDKafkaErrorCode::FencedInstanceId | RDKafkaErrorCode::Fatal) => {
+                Error::Fenced(text)
+            }
+            _ => Error::Unavailable(text),
+        },
+    }
+}

@@ -1,0 +1,255 @@
+//! The log as the worker sees it: a consumer in a group, a transactional producer, and readers for take-over.
+//!
+//! Two implementations share this interface and one conformance suite: Kafka ([`kafka`]) and a simulated log for
+//! tests. Nothing in the worker's loop knows which one it talks to.
+
+pub mod kafka;
+pub mod partitioner;
+
+use std::time::Duration;
+
+use contracts::{Service, Topic};
+
+/// Number of a partition; every topic of the system has the same ones.
+pub type Partition = i32;
+
+/// A header of a record.
+pub type Header = (String, Vec<u8>);
+
+/// A record read from the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Input {
+    /// Where it was read.
+    pub partition: Partition,
+    /// Its place there.
+    pub offset: i64,
+    /// Append time (or, in topics without it, create time), Unix milliseconds.
+    pub time_ms: i64,
+    /// `None` when the record has no key.
+    pub key: Option<Vec<u8>>,
+    /// `None` for a tombstone.
+    pub payload: Option<Vec<u8>>,
+    /// In the order in which they stand.
+    pub headers: Vec<Header>,
+}
+
+impl Input {
+    /// The value of the last header of that name.
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        self.headers
+            .iter()
+            .rev()
+            .find(|(header, _)| header == name)
+            .map(|(_, value)| value.as_slice())
+    }
+}
+
+/// A record to write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// Whose topic.
+    pub service: Service,
+    /// Which of its topics.
+    pub topic: Topic,
+    /// Always explicit: by the key's hash, or the number of the source partition.
+    pub partition: Partition,
+    /// Key; absent only for a dead letter that had none.
+    pub key: Option<Vec<u8>>,
+    /// `None` writes a tombstone.
+    pub payload: Option<Vec<u8>>,
+    /// In order.
+    pub headers: Vec<Header>,
+}
+
+/// What one partition contributes to a transaction.
+///
+/// Writes cannot be handed to the log without the offset that they vouch for: a transaction that writes for a
+/// partition and does not move its offset cannot be expressed.
+#[derive(Clone, Debug)]
+pub struct Share {
+    /// Source partition.
+    pub partition: Partition,
+    /// First offset of the partition's commands that is *not* covered: the consumer's position.
+    pub offset: i64,
+    /// Everything that was decided, in order.
+    pub outputs: Vec<Output>,
+}
+
+/// The end of the partition's events after a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Source partition.
+    pub partition: Partition,
+    /// Offset after the last event written.
+    pub events_end: i64,
+}
+
+/// What happened to the worker's membership or position while it polled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Partitions came; they stay paused until [`Log::start`].
+    Assigned(Vec<Partition>),
+    /// Partitions went.
+    Revoked(Vec<Partition>),
+    /// Every record of the partition below `offset` has been delivered, whatever markers stand there.
+    Reached {
+        /// Which partition.
+        partition: Partition,
+        /// The offset.
+        offset: i64,
+    },
+}
+
+/// How a transaction did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// Aborted: nothing of it is or will be visible.
+    #[error("transaction aborted: {0}")]
+    Aborted(String),
+    /// It may still become visible, or disturb the next one: the producer has to be made anew.
+    #[error("transaction ended unclear: {0}")]
+    Unclear(String),
+    /// Another producer runs with our transactional id, or the broker gave up on our transaction.
+    #[error("fenced ({expired}): {reason}", expired = if *.expired { "transaction had expired" } else { "transaction was young" })]
+    Fenced {
+        /// The transaction was older than its time-out, so the broker itself may have ended it.
+        expired: bool,
+        /// What the log said.
+        reason: String,
+    },
+}
+
+/// Trouble that is not the end of a transaction.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The broker does not answer now; the same call may succeed later.
+    #[error("log unavailable: {0}")]
+    Unavailable(String),
+    /// The log contradicts what the worker knows of it: a position that does not exist, a topic that is gone.
+    #[error("log damaged: {0}")]
+    Damaged(String),
+    /// Another member runs with our instance id.
+    #[error("fenced: {0}")]
+    Fenced(String),
+    /// A setting that the client refuses.
+    #[error("bad log configuration: {0}")]
+    Configuration(String),
+}
+
+/// How far a bounded read has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// There may be more below the bound.
+    More,
+    /// Everything committed below the bound has been returned.
+    Done,
+}
+
+/// First and past-the-end offset of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends {
+    /// First offset that is still kept.
+    pub low: i64,
+    /// High watermark: past everything written, also by open and aborted transactions.
+    pub high: i64,
+}
+
+/// The log of one worker: its consumer in group `S`, its transactional producer, its reader.
+///
+/// All calls are made from the worker's own thread, one at a time.
+pub trait Log {
+    /// A snapshot of the group's generation, which vouches for polls made under it.
+    type Generation;
+
+    /// Waits up to `wait` for the first input and takes what is there, up to `max`; appends to `inputs`. The only
+    /// call that may change the assignment.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`].
+    fn poll(
+        &mut self,
+        max: usize,
+        wait: Duration,
+        inputs: &mut Vec<Input>,
+    ) -> Result<Vec<Signal>, Error>;
+
+    /// The generation now; `None` before the group has been joined.
+    fn generation(&mut self) -> Option<Self::Generation>;
+
+    /// The committed offset of a partition's commands, once every pending offset commit is resolved.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`].
+    fn committed(&mut self, partition: Partition) -> Result<Option<i64>, Error>;
+
+    /// The ends of a partition of one of the service's topics, seen without regard to transactions.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`].
+    fn ends(&mut self, topic: Topic, partition: Partition) -> Result<Ends, Error>;
+
+    /// Delivers the partition's commands from `offset` on; everything delivered for it before is void.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`].
+    fn start(&mut self, partition: Partition, offset: i64) -> Result<(), Error>;
+
+    /// Stops delivering a partition's commands until [`Log::start`].
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`].
+    fn pause(&mut self, partition: Partition) -> Result<(), Error>;
+
+    /// Asks for a [`Signal::Reached`] for a partition that is read from `position`.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`].
+    fn probe(&mut self, partition: Partition, position: i64) -> Result<(), Error>;
+
+    /// Opens the reader on `topic` from `from` to `until`, a high watermark. One read is open at a time; opening
+    /// another ends it.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`].
+    fn open(&mut self, topic: Topic, partition: Partition, from: i64, until: i64)
+    -> Result<(), Error>;
+
+    /// Reads on, only what is committed. Waits until the last stable offset has reached the bound: markers reach
+    /// partitions separately, and reading only to the last stable offset can miss committed records.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`].
+    fn read(&mut self, wait: Duration, inputs: &mut Vec<Input>) -> Result<Progress, Error>;
+
+    /// Writes the shares and moves their offsets, all in one transaction.
+    ///
+    /// # Errors
+    ///
+    /// How the transaction ended instead; in every case the worker takes its partitions over again.
+    fn commit(
+        &mut self,
+        generation: &Self::Generation,
+        shares: Vec<Share>,
+    ) -> Result<Vec<Appended>, Failure>;
+
+    /// Makes the producer anew under the same transactional id, which ends whatever it left open.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`].
+    fn recreate(&mut self) -> Result<(), Error>;
+
+    /// Whether this member still holds its place in the group.
+    fn is_member(&mut self) -> bool;
+
+    /// Time since some fixed moment, never backwards: for windows, back-off and intervals, not for decisions.
+    fn now(&self) -> Duration;
+}

@@ -1,0 +1,181 @@
+//! The topics of the system: made once, checked ever after.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use contracts::{Service, Topic};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::types::RDKafkaErrorCode;
+
+use crate::log::kafka::{Cluster, settings};
+
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What [`apply`] did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Made just now.
+    pub created: Vec<String>,
+    /// Stood already.
+    pub present: Vec<String>,
+}
+
+/// Why the topics are not as they should be.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The broker does not answer or refuses.
+    #[error("broker at {bootstrap}: {reason}")]
+    Broker {
+        /// Where.
+        bootstrap: String,
+        /// What it said.
+        reason: String,
+    },
+    /// The partition count is fixed for life: keys would move to other partitions.
+    #[error(
+        "topic {topic} has {found} partitions, not {wanted}: the partition count is fixed for life; \
+         set it back, or use another prefix"
+    )]
+    PartitionCount {
+        /// Which topic.
+        topic: String,
+        /// What it has.
+        found: usize,
+        /// What the configuration says.
+        wanted: u16,
+    },
+    /// Some topics are missing.
+    #[error("topics are missing: {}; run `ordermesh topics apply`", .topics.join(", "))]
+    Missing {
+        /// Which ones.
+        topics: Vec<String>,
+    },
+}
+
+/// Makes the topics that are missing; running it again changes nothing.
+///
+/// # Errors
+///
+/// When the broker does not answer, or a topic has another number of partitions. Nothing is made then.
+pub async fn apply(cluster: &Cluster, replication: i32) -> Result<Applied, Error> {
+    let found = partition_counts(cluster)?;
+    let mut applied = Applied::default();
+    for (service, topic) in all() {
+        let name = cluster.topic(service, topic);
+        match found.get(&name) {
+            Some(count) if *count != usize::from(cluster.partitions) => {
+                return Err(Error::PartitionCount {
+                    topic: name,
+                    found: *count,
+                    wanted: cluster.partitions,
+                });
+            }
+            Some(_) => applied.present.push(name),
+            None => applied.created.push(name),
+        }
+    }
+    if applied.created.is_empty() {
+        return Ok(applied);
+    }
+    let broker = |reason: String| Error::Broker { bootstrap: cluster.bootstrap.clone(), reason };
+    let admin: AdminClient<DefaultClientContext> =
+        settings::admin(cluster).create().map_err(|error| broker(error.to_string()))?;
+    let names: Vec<_> = all()
+        .map(|(service, topic)| (topic, cluster.topic(service, topic)))
+        .filter(|(_, name)| applied.created.contains(name))
+        .collect();
+    let new: Vec<_> = names
+        .iter()
+        .map(|(topic, name)| {
+            settings_of(*topic).iter().fold(
+                NewTopic::new(
+                    name,
+                    i32::from(cluster.partitions),
+                    TopicReplication::Fixed(replication),
+                ),
+                |new, (key, value)| new.set(key, value),
+            )
+        })
+        .collect();
+    let options = AdminOptions::new().operation_timeout(Some(TIMEOUT));
+    let results =
+        admin.create_topics(&new, &options).await.map_err(|error| broker(error.to_string()))?;
+    for result in results {
+        match result {
+            // Somebody else was quicker.
+            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((topic, code)) => return Err(broker(format!("{topic}: {code}"))),
+        }
+    }
+    Ok(applied)
+}
+
+/// Checks that every topic stands with the configured number of partitions.
+///
+/// # Errors
+///
+/// What is not as it should be.
+pub fn check(cluster: &Cluster) -> Result<(), Error> {
+    let found = partition_counts(cluster)?;
+    let mut missing = Vec::new();
+    for (service, topic) in all() {
+        let name = cluster.topic(service, topic);
+        match found.get(&name) {
+            None => missing.push(name),
+            Some(count) if *count != usize::from(cluster.partitions) => {
+                return Err(Error::PartitionCount {
+                    topic: name,
+                    found: *count,
+                    wanted: cluster.partitions,
+                });
+            }
+            Some(_) => {}
+        }
+    }
+    if missing.is_empty() { Ok(()) } else { Err(Error::Missing { topics: missing }) }
+}
+
+fn all() -> impl Iterator<Item = (Service, Topic)> {
+    Service::ALL
+        .into_iter()
+        .flat_map(|service| Topic::ALL.into_iter().map(move |topic| (service, topic)))
+}
+
+fn partition_counts(cluster: &Cluster) -> Result<BTreeMap<String, usize>, Error> {
+    let broker = |reason: String| Error::Broker { bootstrap: cluster.bootstrap.clone(), reason };
+    let consumer: BaseConsumer =
+        settings::admin(cluster).create().map_err(|error| broker(error.to_string()))?;
+    let metadata =
+        consumer.fetch_metadata(None, TIMEOUT).map_err(|error| broker(error.to_string()))?;
+    Ok(metadata
+        .topics()
+        .iter()
+        .map(|topic| (topic.name().to_owned(), topic.partitions().len()))
+        .collect())
+}
+
+const fn settings_of(topic: Topic) -> &'static [(&'static str, &'static str)] {
+    const WEEK_MS: &str = "604800000";
+    match topic {
+        Topic::Commands | Topic::Outcomes => &[
+            ("cleanup.policy", "delete"),
+            ("retention.ms", WEEK_MS),
+            // Decisions take their time from here, never from a sender's clock.
+            ("message.timestamp.type", "LogAppendTime"),
+        ],
+        Topic::Events | Topic::Dlq => &[
+            ("cleanup.policy", "delete"),
+            ("retention.ms", "-1"),
+            ("retention.bytes", "-1"),
+        ],
+        Topic::State => &[
+            ("cleanup.policy", "compact"),
+            // Small segments, so that restore cost follows live data.
+            ("segment.bytes", "33554432"),
+            ("segment.ms", "600000"),
+            ("min.cleanable.dirty.ratio", "0.1"),
+        ],
+    }
+}

@@ -1,0 +1,221 @@
+//! Checkpoints: the changed states, then a record that says how far they go.
+//!
+//! A checkpoint is written in pieces, each inside a normal transaction, so that no batch waits for a large one. Its
+//! offsets are those of the last batch committed before its first piece: every state written later contains at least
+//! that much, and take-over skips events that a state already contains.
+
+use contracts::core::v1::{Checkpoint, Chunk, Metadata};
+use contracts::{Contract, Record as _, StateBody, Topic};
+use prost::Message as _;
+use uuid::Uuid;
+
+use super::Tools;
+use super::aggregate::{Aggregate, Stored};
+use super::partition::Running;
+use crate::log::{Output, Partition};
+use crate::{Decider, State};
+
+/// States written with one batch.
+const PIECE: usize = 1_000;
+/// A larger state is written in numbered chunks.
+const LARGEST_STATE: usize = 512 * 1024;
+/// Kept in memory beyond the horizon, milliseconds.
+const SLACK_MS: i64 = 10 * 60 * 1000;
+
+/// A checkpoint under way.
+pub struct Round {
+    pending: Vec<String>,
+    events_offset: i64,
+    commands_offset: i64,
+}
+
+/// Keys of the state topic: a kind, and the id where there is one.
+pub enum StateKey<'a> {
+    Aggregate(&'a str),
+    Chunk(&'a str, u32),
+    Checkpoint,
+}
+
+impl<'a> StateKey<'a> {
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Aggregate(id) => format!("state:{id}").into_bytes(),
+            Self::Chunk(id, index) => format!("chunk:{index}:{id}").into_bytes(),
+            Self::Checkpoint => b"checkpoint".to_vec(),
+        }
+    }
+
+    pub fn decode(key: &'a [u8]) -> Option<Self> {
+        let key = std::str::from_utf8(key).ok()?;
+        if key == "checkpoint" {
+            return Some(Self::Checkpoint);
+        }
+        if let Some(id) = key.strip_prefix("state:") {
+            return Some(Self::Aggregate(id));
+        }
+        let (index, id) = key.strip_prefix("chunk:")?.split_once(':')?;
+        Some(Self::Chunk(id, index.parse().ok()?))
+    }
+}
+
+/// Begins a checkpoint of everything that has changed, as of the last committed batch.
+pub fn begin<D: Decider>(running: &mut Running<D>) {
+    running.round = Some(Round {
+        pending: running.dirty.drain().collect(),
+        events_offset: running.events_end,
+        commands_offset: running.committed,
+    });
+}
+
+/// Appends the next piece; the last one ends the checkpoint.
+pub fn write_piece<D: Decider>(
+    tools: &Tools<D>,
+    partition: Partition,
+    running: &mut Running<D>,
+    outputs: &mut Vec<Output>,
+) {
+    let Some(mut round) = running.round.take() else {
+        return;
+    };
+    let from = round.pending.len().saturating_sub(PIECE);
+    for id in round.pending.drain(from..) {
+        if let Some(aggregate) = running.aggregates.get_mut(&id) {
+            write_state(tools, partition, &id, aggregate, outputs);
+        }
+    }
+    if !round.pending.is_empty() {
+        running.round = Some(round);
+        return;
+    }
+    evict(tools, partition, running, outputs);
+    let checkpoint = Checkpoint {
+        events_offset: round.events_offset,
+        commands_offset: round.commands_offset,
+        rules_version: D::RULES_VERSION,
+        schema_id: tools.codec.schemas().writer_id(D::Contract::SERVICE, Topic::Events),
+        evicted_through_ms: running.evicted_through_ms,
+        partition_time_ms: running.time_ms,
+    };
+    outputs.push(output(
+        tools,
+        partition,
+        &StateKey::Checkpoint,
+        Some((metadata::<D>("checkpoint", 0, running.time_ms), StateBody::Checkpoint(checkpoint))),
+    ));
+}
+
+fn evict<D: Decider>(
+    tools: &Tools<D>,
+    partition: Partition,
+    running: &mut Running<D>,
+    outputs: &mut Vec<Output>,
+) {
+    let until_ms = running.time_ms - tools.settings.horizon_ms() - SLACK_MS;
+    while let Some(id) = running.next_evictable(until_ms) {
+        if let Some(aggregate) = running.aggregates.remove(&id) {
+            erase(tools, partition, &id, aggregate.stored, outputs);
+        }
+        running.dirty.remove(&id);
+        if let Some(time_ms) = contracts::rules::uuid_v7_time_ms(&id) {
+            running.evicted_through_ms = running.evicted_through_ms.max(time_ms);
+        }
+    }
+}
+
+fn write_state<D: Decider>(
+    tools: &Tools<D>,
+    partition: Partition,
+    id: &str,
+    aggregate: &mut Aggregate<State<D>>,
+    outputs: &mut Vec<Output>,
+) {
+    let metadata = metadata::<D>(id, aggregate.version, aggregate.time_ms);
+    let size = aggregate.state.encoded_len();
+    if size <= LARGEST_STATE {
+        if let Stored::Chunks(_) = aggregate.stored {
+            erase(tools, partition, id, aggregate.stored, outputs);
+        }
+        outputs.push(output(
+            tools,
+            partition,
+            &StateKey::Aggregate(id),
+            Some((metadata, StateBody::Aggregate(aggregate.state.clone()))),
+        ));
+        aggregate.stored = Stored::Whole;
+        return;
+    }
+    let bytes = aggregate.state.encode_to_vec();
+    let parts: Vec<_> = bytes.chunks(LARGEST_STATE).collect();
+    let count = u32::try_from(parts.len()).expect("a state has fewer than 2³² chunks");
+    match aggregate.stored {
+        Stored::Whole => erase(tools, partition, id, Stored::Whole, outputs),
+        Stored::Chunks(stored) => {
+            for index in count..stored {
+                outputs.push(output(tools, partition, &StateKey::Chunk(id, index), None));
+            }
+        }
+        Stored::Absent => {}
+    }
+    for (index, part) in (0..).zip(parts) {
+        outputs.push(output(
+            tools,
+            partition,
+            &StateKey::Chunk(id, index),
+            Some((
+                metadata.clone(),
+                StateBody::Chunk(Chunk { index, count, part: part.to_vec() }),
+            )),
+        ));
+    }
+    aggregate.stored = Stored::Chunks(count);
+}
+
+fn erase<D: Decider>(
+    tools: &Tools<D>,
+    partition: Partition,
+    id: &str,
+    stored: Stored,
+    outputs: &mut Vec<Output>,
+) {
+    match stored {
+        Stored::Absent => {}
+        Stored::Whole => outputs.push(output(tools, partition, &StateKey::Aggregate(id), None)),
+        Stored::Chunks(count) => {
+            for index in 0..count {
+                outputs.push(output(tools, partition, &StateKey::Chunk(id, index), None));
+            }
+        }
+    }
+}
+
+fn metadata<D: Decider>(id: &str, version: u64, time_ms: i64) -> Metadata {
+    Metadata {
+        id: Uuid::new_v5(&Uuid::nil(), id.as_bytes()).to_string(),
+        aggregate_id: id.to_owned(),
+        aggregate_version: version,
+        time_ms,
+        actor: D::Contract::SERVICE.name().to_owned(),
+        rules_version: D::RULES_VERSION,
+        ..Metadata::default()
+    }
+}
+
+fn output<D: Decider>(
+    tools: &Tools<D>,
+    partition: Partition,
+    key: &StateKey<'_>,
+    content: Option<(Metadata, StateBody<State<D>>)>,
+) -> Output {
+    let service = D::Contract::SERVICE;
+    Output {
+        service,
+        topic: Topic::State,
+        partition,
+        key: Some(key.encode()),
+        payload: content.map(|(metadata, body)| {
+            let record = <D::Contract as Contract>::StateRecord::seal(metadata, body);
+            tools.codec.encode(service, Topic::State, &record)
+        }),
+        headers: Vec::new(),
+    }
+}

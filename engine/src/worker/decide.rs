@@ -1,0 +1,250 @@
+//! One command: decided, folded, and turned into what has to be written.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use contracts::core::v1::Metadata;
+use contracts::{Body as _, Contract, Record as _, Topic};
+use uuid::Uuid;
+
+use super::aggregate::Aggregate;
+use super::partition::Running;
+use super::{Reject, Tools};
+use crate::codec::{Poison, describe, too_large};
+use crate::log::{Header, Input, Output};
+use crate::{Command, Context, Decider, Event, State, headers};
+
+/// What a command led to, for metrics.
+pub enum Decided {
+    /// This many events.
+    Events(usize),
+    /// The rules refused a caller.
+    Rejected,
+}
+
+/// Decides one command against its aggregate, which is changed in place, and appends what has to be written.
+///
+/// On `Err` the aggregate may be half changed: the caller either writes nothing of the window, or the command was
+/// refused before anything changed ([`Reject::Poison`]).
+pub fn decide<D: Decider>(
+    tools: &Tools<D>,
+    running: &mut Running<D>,
+    input: &Input,
+    metadata: &Metadata,
+    command: &Command<D>,
+    outputs: &mut Vec<Output>,
+) -> Result<Decided, Reject> {
+    let id = metadata.aggregate_id.as_str();
+    let known = running.aggregates.get(id);
+    let context = Context {
+        aggregate_id: id,
+        version: known.map_or(0, |aggregate| aggregate.version),
+        time_ms: input.time_ms.max(known.map_or(0, |aggregate| aggregate.time_ms)),
+        evicted_through_ms: running.evicted_through_ms,
+    };
+    let blank = State::<D>::default();
+    let state = known.map_or(&blank, |aggregate| &aggregate.state);
+
+    let verdict = catch_unwind(AssertUnwindSafe(|| tools.rules.decide(state, command, &context)))
+        .map_err(|_| Reject::Poison(panicked()))?;
+    let call = Call { input, metadata, time_ms: context.time_ms };
+    match verdict {
+        Ok(events) => {
+            for event in &events {
+                let violations = event.violations();
+                if !violations.is_empty() {
+                    return Err(Reject::Poison(Poison {
+                        class: "invalid-event",
+                        message: describe(&violations),
+                        schema_id: None,
+                    }));
+                }
+            }
+            let count = events.len();
+            if count > 0 {
+                running.touch(id);
+                let aggregate = running.aggregates.entry(id.to_owned()).or_default();
+                // A panic in the fold or the reactions may leave the aggregate half changed: the whole window goes
+                // back, and the command is a dead letter the next time.
+                catch_unwind(AssertUnwindSafe(|| apply(tools, &call, events, aggregate, outputs)))
+                    .map_err(|_| Reject::GoBack(panicked()))??;
+            }
+            if !metadata.reply_to.is_empty() {
+                let aggregate = running.aggregates.get(id);
+                let outcome = D::accepted(aggregate.map_or(&blank, |aggregate| &aggregate.state));
+                let version = aggregate.map_or(0, |aggregate| aggregate.version);
+                outputs.push(outcome_record(tools, &call, version, running.events_end, outcome));
+            }
+            if count > 0 {
+                running.note_finished(id);
+            }
+            Ok(Decided::Events(count))
+        }
+        Err(rejection) => {
+            if !metadata.reply_to.is_empty() {
+                let outcome = D::rejected(&rejection);
+                outputs.push(outcome_record(
+                    tools,
+                    &call,
+                    context.version,
+                    running.events_end,
+                    outcome,
+                ));
+            }
+            Ok(Decided::Rejected)
+        }
+    }
+}
+
+/// The command being decided.
+struct Call<'a> {
+    input: &'a Input,
+    metadata: &'a Metadata,
+    time_ms: i64,
+}
+
+impl Call<'_> {
+    fn headers(&self) -> Vec<Header> {
+        self.input
+            .header(headers::TRACEPARENT)
+            .map(|value| vec![(headers::TRACEPARENT.to_owned(), value.to_vec())])
+            .unwrap_or_default()
+    }
+
+    fn correlation_id(&self) -> String {
+        if self.metadata.correlation_id.is_empty() {
+            self.metadata.id.clone()
+        } else {
+            self.metadata.correlation_id.clone()
+        }
+    }
+}
+
+fn apply<D: Decider>(
+    tools: &Tools<D>,
+    call: &Call<'_>,
+    events: Vec<Event<D>>,
+    aggregate: &mut Aggregate<State<D>>,
+    outputs: &mut Vec<Output>,
+) -> Result<(), Reject> {
+    let service = D::Contract::SERVICE;
+    let id = call.metadata.aggregate_id.as_str();
+    for (index, event) in events.into_iter().enumerate() {
+        let event_id = derived(&call.metadata.id, index);
+        D::evolve(&mut aggregate.state, &event);
+        aggregate.version += 1;
+        aggregate.time_ms = call.time_ms;
+        tools.metrics.events.with_label_values(&[service.name(), event.kind()]).inc();
+        let messages = D::react(&aggregate.state, &event, id);
+
+        let metadata = Metadata {
+            id: event_id.clone(),
+            aggregate_id: id.to_owned(),
+            aggregate_version: aggregate.version,
+            time_ms: call.time_ms,
+            causation_id: call.metadata.id.clone(),
+            correlation_id: call.correlation_id(),
+            actor: call.metadata.actor.clone(),
+            rules_version: D::RULES_VERSION,
+            ..Metadata::default()
+        };
+        let record = <D::Contract as Contract>::EventRecord::seal(metadata, event);
+        let mut event_headers = call.headers();
+        event_headers
+            .push((headers::SOURCE_OFFSET.to_owned(), call.input.offset.to_string().into_bytes()));
+        outputs.push(checked(Output {
+            service,
+            topic: Topic::Events,
+            partition: call.input.partition,
+            key: Some(id.as_bytes().to_vec()),
+            payload: Some(tools.codec.encode(service, Topic::Events, &record)),
+            headers: event_headers,
+        })?);
+
+        for (index, message) in messages.into_iter().enumerate() {
+            let violations = message.violations();
+            if !violations.is_empty() {
+                return Err(Reject::GoBack(Poison {
+                    class: "invalid-message",
+                    message: format!("{}: {}", message.kind(), describe(&violations)),
+                    schema_id: None,
+                }));
+            }
+            let metadata = Metadata {
+                id: derived(&event_id, index),
+                aggregate_id: message.aggregate_id.clone(),
+                time_ms: call.time_ms,
+                causation_id: event_id.clone(),
+                correlation_id: call.correlation_id(),
+                actor: service.name().to_owned(),
+                rules_version: D::RULES_VERSION,
+                ..Metadata::default()
+            };
+            let key = message.aggregate_id.clone().into_bytes();
+            outputs.push(checked(Output {
+                service: message.service(),
+                topic: Topic::Commands,
+                partition: tools.partition_of(&key),
+                key: Some(key),
+                payload: Some(tools.codec.encode_message(message, metadata)),
+                headers: call.headers(),
+            })?);
+        }
+    }
+    Ok(())
+}
+
+fn outcome_record<D: Decider>(
+    tools: &Tools<D>,
+    call: &Call<'_>,
+    version: u64,
+    events_end: i64,
+    outcome: crate::Outcome<D>,
+) -> Output {
+    let service = D::Contract::SERVICE;
+    let metadata = Metadata {
+        id: derived(&call.metadata.id, usize::MAX),
+        aggregate_id: call.metadata.aggregate_id.clone(),
+        aggregate_version: version,
+        time_ms: call.time_ms,
+        causation_id: call.metadata.id.clone(),
+        correlation_id: call.correlation_id(),
+        actor: service.name().to_owned(),
+        rules_version: D::RULES_VERSION,
+        reply_to: call.metadata.reply_to.clone(),
+        events_offset: events_end,
+    };
+    let record = <D::Contract as Contract>::OutcomeRecord::seal(metadata, outcome);
+    let mut outcome_headers = call.headers();
+    outcome_headers
+        .push((headers::REPLY_TO.to_owned(), call.metadata.reply_to.clone().into_bytes()));
+    Output {
+        service,
+        topic: Topic::Outcomes,
+        partition: call.input.partition,
+        key: Some(call.metadata.id.clone().into_bytes()),
+        payload: Some(tools.codec.encode(service, Topic::Outcomes, &record)),
+        headers: outcome_headers,
+    }
+}
+
+/// UUIDv5(parent, index): the same command gives the same ids wherever and whenever it is decided.
+fn derived(parent: &str, index: usize) -> String {
+    let parent = Uuid::try_parse(parent).unwrap_or_default();
+    Uuid::new_v5(&parent, index.to_string().as_bytes()).to_string()
+}
+
+/// An output that the log would never take must not abort its window for ever.
+fn checked(output: Output) -> Result<Output, Reject> {
+    if output.payload.as_deref().is_some_and(too_large) {
+        return Err(Reject::GoBack(Poison {
+            class: "output-too-large",
+            message: format!("a record for {}.{} is too large", output.service, output.topic.name()),
+            schema_id: None,
+        }));
+    }
+    Ok(output)
+}
+
+fn panicked() -> Poison {
+    Poison { class: "panic", message: "the rule book panicked".into(), schema_id: None }
+}

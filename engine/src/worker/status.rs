@@ -1,0 +1,87 @@
+//! What a worker is at, for readiness.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use crate::log::Partition;
+
+/// A cheap handle on what the worker said last.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    joined: bool,
+    running: Vec<Partition>,
+    restoring: Vec<Partition>,
+    blocked: BTreeMap<Partition, String>,
+    unavailable: Option<String>,
+}
+
+impl Status {
+    /// Whether the worker does its work; otherwise why not.
+    ///
+    /// # Errors
+    ///
+    /// The reason, for readiness.
+    pub fn ready(&self) -> Result<(), String> {
+        let inner = self.inner.lock().expect("no holder panics");
+        if let Some(reason) = &inner.unavailable {
+            return Err(reason.clone());
+        }
+        if !inner.joined {
+            return Err("joining the group".into());
+        }
+        if !inner.restoring.is_empty() {
+            return Err(format!("restoring partitions {:?}", inner.restoring));
+        }
+        match inner.blocked.iter().next() {
+            Some((partition, reason)) => Err(format!("partition {partition}: {reason}")),
+            None => Ok(()),
+        }
+    }
+
+    /// The partitions that are processed.
+    pub fn running(&self) -> Vec<Partition> {
+        self.inner.lock().expect("no holder panics").running.clone()
+    }
+
+    pub(super) fn joined(&self) {
+        self.change(|inner| {
+            inner.joined = true;
+            inner.unavailable = None;
+        });
+    }
+
+    pub(super) fn partitions(&self, running: Vec<Partition>, restoring: Vec<Partition>) {
+        self.change(|inner| {
+            inner.blocked.clear();
+            inner.running = running;
+            inner.restoring = restoring;
+            if inner.restoring.is_empty() {
+                inner.unavailable = None;
+            }
+        });
+    }
+
+    pub(super) fn blocked(&self, partition: Partition, reason: String) {
+        tracing::warn!(partition, reason, "partition paused");
+        self.change(|inner| {
+            inner.blocked.insert(partition, reason);
+        });
+    }
+
+    pub(super) fn log_unavailable(&self, reason: String) {
+        self.change(|inner| inner.unavailable = Some(reason));
+    }
+
+    pub(super) fn log_available(&self) {
+        self.change(|inner| inner.unavailable = None);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Inner)) {
+        change(&mut self.inner.lock().expect("no holder panics"));
+    }
+}

@@ -1,0 +1,418 @@
+//! Taking over a partition: the committed offset first, then the states, then the events, up to the high watermarks.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use contracts::core::v1::{Checkpoint, Metadata};
+use contracts::{Contract, StateBody, Topic};
+use prost::Message as _;
+use registry::Resolution;
+
+use super::Tools;
+use super::aggregate::{Aggregate, Stored};
+use super::checkpoint::StateKey;
+use super::partition::Running;
+use crate::codec::Undecodable;
+use crate::log::{self, Ends, Input, Log, Partition, Progress};
+use crate::{Decider, State, headers};
+
+/// A take-over under way.
+pub struct TakeOver<D: Decider> {
+    partition: Partition,
+    begun: Duration,
+    committed: Option<i64>,
+    commands: Ends,
+    events: Ends,
+    phase: Phase,
+    checkpoint: Option<Checkpoint>,
+    aggregates: HashMap<String, Aggregate<State<D>>>,
+    chunks: HashMap<String, BTreeMap<u32, Piece>>,
+    replayed: Vec<String>,
+    highest_source: Option<i64>,
+    time_ms: i64,
+    buffer: Vec<Input>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    State,
+    /// `full` ignores states and checkpoint.
+    Events {
+        full: bool,
+    },
+}
+
+struct Piece {
+    version: u64,
+    time_ms: i64,
+    count: u32,
+    part: Vec<u8>,
+}
+
+/// Why a partition cannot be taken over.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Trouble with the log.
+    #[error(transparent)]
+    Log(#[from] log::Error),
+    /// The registry has not answered yet; the next step asks again.
+    #[error("waiting for the schema registry")]
+    Registry,
+    /// Written by a newer binary.
+    #[error("partition {partition} was written by a newer version: {reason}; this service must be upgraded")]
+    Newer {
+        /// Which partition.
+        partition: Partition,
+        /// What is newer.
+        reason: String,
+    },
+    /// The log contradicts itself; somebody reset the group, or recreated a topic or the registry.
+    #[error("partition {partition} cannot be taken over: {reason}")]
+    Damaged {
+        /// Which partition.
+        partition: Partition,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl<D: Decider> TakeOver<D> {
+    /// Notes where the partition starts and how far it has to be read; the order matters: what the committed offset
+    /// covers lies below the watermarks seen after it.
+    pub fn begin<L: Log>(log: &mut L, partition: Partition) -> Result<Self, Error> {
+        let begun = log.now();
+        let committed = log.committed(partition)?;
+        let state = log.ends(Topic::State, partition)?;
+        let events = log.ends(Topic::Events, partition)?;
+        let commands = log.ends(Topic::Commands, partition)?;
+        log.open(Topic::State, partition, state.low, state.high)?;
+        Ok(Self {
+            partition,
+            begun,
+            committed,
+            commands,
+            events,
+            phase: Phase::State,
+            checkpoint: None,
+            aggregates: HashMap::new(),
+            chunks: HashMap::new(),
+            replayed: Vec::new(),
+            highest_source: None,
+            time_ms: 0,
+            buffer: Vec::new(),
+        })
+    }
+
+    /// The partition that is taken over.
+    pub fn partition(&self) -> Partition {
+        self.partition
+    }
+
+    /// Reads a piece; the partition when all is read.
+    pub fn step<L: Log>(
+        &mut self,
+        tools: &Tools<D>,
+        log: &mut L,
+        wait: Duration,
+    ) -> Result<Option<Running<D>>, Error> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        if buffer.is_empty() && self.is_read(log, wait, &mut buffer)? && buffer.is_empty() {
+            return self.next_phase(tools, log);
+        }
+        // Kept when the registry has to be asked first, so that nothing is read twice.
+        let mut inputs = std::mem::take(&mut buffer).into_iter();
+        while let Some(input) = inputs.next() {
+            let taken = match self.phase {
+                Phase::State => self.take_state(tools, &input),
+                Phase::Events { full } => self.take_event(tools, &input, full),
+            };
+            match taken {
+                Ok(true) => {}
+                Ok(false) => {
+                    tracing::warn!(
+                        service = %D::Contract::SERVICE, partition = self.partition, offset = input.offset,
+                        "states are damaged: replaying every event"
+                    );
+                    tools.metrics.full_replays.with_label_values(&[D::Contract::SERVICE.name()]).inc();
+                    self.replay_all(log)?;
+                    return Ok(None);
+                }
+                Err(error) => {
+                    if matches!(error, Error::Registry) {
+                        self.buffer.push(input);
+                        self.buffer.extend(inputs);
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn is_read<L: Log>(
+        &self,
+        log: &mut L,
+        wait: Duration,
+        buffer: &mut Vec<Input>,
+    ) -> Result<bool, Error> {
+        Ok(log.read(wait, buffer)? == Progress::Done)
+    }
+
+    fn next_phase<L: Log>(
+        &mut self,
+        tools: &Tools<D>,
+        log: &mut L,
+    ) -> Result<Option<Running<D>>, Error> {
+        match self.phase {
+            Phase::State => {
+                self.check_checkpoint(tools)?;
+                let whole = self.join_chunks();
+                let outdated = self
+                    .checkpoint
+                    .as_ref()
+                    .is_none_or(|checkpoint| checkpoint.rules_version < D::RULES_VERSION);
+                if outdated || !whole {
+                    self.replay_all(log)?;
+                } else {
+                    let from = self.checkpoint.as_ref().map_or(0, |c| c.events_offset);
+                    self.phase = Phase::Events { full: false };
+                    log.open(Topic::Events, self.partition, from, self.events.high)?;
+                }
+                Ok(None)
+            }
+            Phase::Events { .. } => self.finish(tools, log).map(Some),
+        }
+    }
+
+    fn replay_all<L: Log>(&mut self, log: &mut L) -> Result<(), Error> {
+        if self.events.low > 0 {
+            return Err(self.damaged("its first events are gone"));
+        }
+        self.aggregates.clear();
+        self.buffer.clear();
+        self.replayed.clear();
+        self.phase = Phase::Events { full: true };
+        log.open(Topic::Events, self.partition, 0, self.events.high)?;
+        Ok(())
+    }
+
+    fn take_state(&mut self, tools: &Tools<D>, input: &Input) -> Result<bool, Error> {
+        let key = input.key.as_deref().unwrap_or_default();
+        let Some(key) = StateKey::decode(key) else {
+            return Ok(true);
+        };
+        if input.payload.is_none() {
+            match key {
+                StateKey::Aggregate(id) => {
+                    self.aggregates.remove(id);
+                }
+                StateKey::Chunk(id, index) => {
+                    if let Some(pieces) = self.chunks.get_mut(id) {
+                        pieces.remove(&index);
+                    }
+                }
+                StateKey::Checkpoint => self.checkpoint = None,
+            }
+            return Ok(true);
+        }
+        let decoded = tools.codec.own::<<D::Contract as Contract>::StateRecord>(
+            D::Contract::SERVICE,
+            Topic::State,
+            input,
+        );
+        let (metadata, body) = match decoded {
+            Ok(record) => record,
+            // A state that cannot be read is found again in the events.
+            Err(Undecodable::Poison(_)) => return Ok(false),
+            Err(other) => return Err(self.undecodable(other)),
+        };
+        let Metadata { aggregate_id, aggregate_version: version, time_ms, .. } = metadata;
+        match body {
+            StateBody::Aggregate(state) => {
+                let aggregate = Aggregate { state, version, time_ms, stored: Stored::Whole };
+                self.aggregates.insert(aggregate_id, aggregate);
+            }
+            StateBody::Chunk(chunk) => {
+                let piece = Piece { version, time_ms, count: chunk.count, part: chunk.part };
+                self.chunks.entry(aggregate_id).or_default().insert(chunk.index, piece);
+            }
+            StateBody::Checkpoint(checkpoint) => self.checkpoint = Some(checkpoint),
+            StateBody::Parked(_) => {}
+        }
+        Ok(true)
+    }
+
+    /// Puts large states together; whether all of them were whole.
+    fn join_chunks(&mut self) -> bool {
+        for (id, pieces) in std::mem::take(&mut self.chunks) {
+            let Some(first) = pieces.values().next() else {
+                continue;
+            };
+            let (version, time_ms, count) = (first.version, first.time_ms, first.count);
+            let whole = pieces.len() == count as usize
+                && pieces.values().all(|piece| piece.version == version && piece.count == count);
+            if !whole {
+                return false;
+            }
+            let bytes: Vec<u8> = pieces.into_values().flat_map(|piece| piece.part).collect();
+            let Ok(state) = State::<D>::decode(bytes.as_slice()) else {
+                return false;
+            };
+            let aggregate = Aggregate { state, version, time_ms, stored: Stored::Chunks(count) };
+            self.aggregates.insert(id, aggregate);
+        }
+        true
+    }
+
+    fn check_checkpoint(&self, tools: &Tools<D>) -> Result<(), Error> {
+        let Some(checkpoint) = &self.checkpoint else {
+            return Ok(());
+        };
+        if checkpoint.rules_version > D::RULES_VERSION {
+            return Err(Error::Newer {
+                partition: self.partition,
+                reason: format!("its rules have version {}", checkpoint.rules_version),
+            });
+        }
+        let service = D::Contract::SERVICE;
+        match tools.codec.schemas().resolve(service, Topic::Events, checkpoint.schema_id) {
+            Resolution::Known => Ok(()),
+            Resolution::Pending => Err(Error::Registry),
+            Resolution::Newer => Err(Error::Newer {
+                partition: self.partition,
+                reason: format!("its events have schema {}", checkpoint.schema_id),
+            }),
+            Resolution::Unknown | Resolution::Foreign => Err(self.damaged(format!(
+                "the schema registry no longer knows schema {} as one of its events: it was wiped or replaced",
+                checkpoint.schema_id
+            ))),
+        }
+    }
+
+    fn take_event(
+        &mut self,
+        tools: &Tools<D>,
+        input: &Input,
+        full: bool,
+    ) -> Result<bool, Error> {
+        let decoded = tools.codec.own::<<D::Contract as Contract>::EventRecord>(
+            D::Contract::SERVICE,
+            Topic::Events,
+            input,
+        );
+        let (metadata, event) = match decoded {
+            Ok(record) => record,
+            Err(Undecodable::Poison(poison)) => {
+                return Err(self.damaged(format!(
+                    "the event at offset {} cannot be read: {}",
+                    input.offset, poison.message
+                )));
+            }
+            Err(other) => return Err(self.undecodable(other)),
+        };
+        let source = input
+            .header(headers::SOURCE_OFFSET)
+            .and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
+        self.highest_source = self.highest_source.max(source);
+        self.time_ms = self.time_ms.max(metadata.time_ms);
+
+        let aggregate = self.aggregates.entry(metadata.aggregate_id.clone()).or_default();
+        if metadata.aggregate_version <= aggregate.version {
+            return Ok(true);
+        }
+        if metadata.aggregate_version != aggregate.version + 1 {
+            if full {
+                return Err(self.damaged(format!(
+                    "events of {} jump to version {} at offset {}",
+                    metadata.aggregate_id, metadata.aggregate_version, input.offset
+                )));
+            }
+            return Ok(false);
+        }
+        D::evolve(&mut aggregate.state, &event);
+        aggregate.version = metadata.aggregate_version;
+        aggregate.time_ms = metadata.time_ms;
+        self.replayed.push(metadata.aggregate_id);
+        Ok(true)
+    }
+
+    fn finish<L: Log>(&mut self, tools: &Tools<D>, log: &mut L) -> Result<Running<D>, Error> {
+        let position = self.start()?;
+        let mut running = Running::at(position);
+        running.aggregates = std::mem::take(&mut self.aggregates);
+        // A state that is not in the topic, or older than there, is written by the next checkpoint.
+        running.dirty.extend(self.replayed.drain(..));
+        running.events_end = self.events.high;
+        running.time_ms = self.time_ms;
+        if let Some(checkpoint) = &self.checkpoint {
+            running.evicted_through_ms = checkpoint.evicted_through_ms;
+            running.time_ms = running.time_ms.max(checkpoint.partition_time_ms);
+        }
+        running.answers_until = self.commands.high;
+        let mut finished: Vec<_> = running
+            .aggregates
+            .iter()
+            .filter(|(_, aggregate)| D::finished(&aggregate.state))
+            .map(|(id, aggregate)| (aggregate.time_ms, id.clone()))
+            .collect();
+        finished.sort_unstable();
+        running.finished = finished.into();
+
+        let took = log.now().saturating_sub(self.begun);
+        tools.metrics.restore(D::Contract::SERVICE).observe(took.as_secs_f64());
+        tracing::info!(
+            service = %D::Contract::SERVICE, partition = self.partition, position,
+            aggregates = running.aggregates.len(), replayed = running.dirty.len(),
+            millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX), "partition taken over"
+        );
+        Ok(running)
+    }
+
+    /// Where the commands start, checked against everything that is known of it.
+    fn start(&self) -> Result<i64, Error> {
+        let Some(committed) = self.committed else {
+            if self.highest_source.is_some() || self.checkpoint.is_some() {
+                return Err(self.damaged("the group's committed offset is missing although events exist"));
+            }
+            return Ok(self.commands.low);
+        };
+        if let Some(checkpoint) = &self.checkpoint
+            && committed < checkpoint.commands_offset
+        {
+            return Err(self.damaged(format!(
+                "the group's committed offset {committed} lies before the checkpoint's {}: somebody reset the group",
+                checkpoint.commands_offset
+            )));
+        }
+        if let Some(source) = self.highest_source
+            && committed <= source
+        {
+            return Err(self.damaged(format!(
+                "the group's committed offset {committed} does not lie behind command {source}, which has events: \
+                 somebody reset the group"
+            )));
+        }
+        if committed < self.commands.low || committed > self.commands.high {
+            return Err(self.damaged(format!(
+                "the group's committed offset {committed} lies outside the commands that are kept ({} to {})",
+                self.commands.low, self.commands.high
+            )));
+        }
+        Ok(committed)
+    }
+
+    fn undecodable(&self, undecodable: Undecodable) -> Error {
+        match undecodable {
+            Undecodable::Pending(_) => Error::Registry,
+            Undecodable::Newer(id) => Error::Newer {
+                partition: self.partition,
+                reason: format!("a record has schema {id}"),
+            },
+            Undecodable::Poison(poison) => self.damaged(poison.message),
+        }
+    }
+
+    fn damaged(&self, reason: impl Into<String>) -> Error {
+        Error::Damaged { partition: self.partition, reason: reason.into() }
+    }
+}

@@ -1,0 +1,38 @@
+//! Every name that telemetry uses: environment, headers, attributes.
+
+/// Environment: the log filter, in the syntax of `tracing_subscriber::EnvFilter`.
+pub const LOG: &str = "ORDERMESH_LOG";
+/// Environment: the log format: `auto`, `pretty` or `json`.
+pub const LOG_FORMAT: &str = "ORDERMESH_LOG_FORMAT";
+/// Environment: share of the traces begun here that are recorded, 0 to 1.
+pub const TRACE_RATIO: &str = "ORDERMESH_TRACE_RATIO";
+/// Environment: where spans go (OTLP over gRPC); none are made when unset.
+pub const OTLP_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+
+/// Header of gRPC metadata, HTTP and Kafka records that carries the W3C trace context.
+pub const TRACEPARENT: &str = "traceparent";
+
+/// Target of the spans that belong to a trace. Spans of any other target never leave the process, and spans of
+/// this one cost nothing while there is no exporter.
+pub const TRACE_TARGET: &str = "ordermesh::trace";
+
+/// Span field: name shown in the trace, where it differs from the span's own.
+pub const SPAN_NAME: &str = "otel.name";
+/// Span field: `server`, `client`, `producer`, `consumer`.
+pub const SPAN_KIND: &str = "otel.kind";
+/// Span field: `ok` or `error`.
+pub const SPAN_STATUS: &str = "otel.status_code";
+/// Attribute: name of the RPC system.
+pub const RPC_SYSTEM: &str = "rpc.system";
+/// Attribute: code that an RPC ended with.
+pub const RPC_CODE: &str = "rpc.grpc.status_code";
+/// Attribute: name of the messaging system.
+pub const MESSAGING_SYSTEM: &str = "messaging.system";
+/// Attribute: topic.
+pub const MESSAGING_DESTINATION: &str = "messaging.destination.name";
+/// Attribute: partition.
+pub const MESSAGING_PARTITION: &str = "messaging.destination.partition.id";
+/// Attribute: offset.
+pub const MESSAGING_OFFSET: &str = "messaging.kafka.offset";
+/// Attribute: records in a batch.
+pub const MESSAGING_BATCH: &str = "messaging.batch.message_count";

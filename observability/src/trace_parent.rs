@@ -1,0 +1,195 @@
+//! The W3C trace context of one span: what travels with a call or a record.
+
+use http::{HeaderMap, HeaderValue};
+use opentelemetry::Context;
+use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState};
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+use crate::names::TRACEPARENT;
+
+/// The trace context of one span.
+///
+/// It is a small value, so that it can be carried by hand where a span cannot follow: over threads, through a
+/// batch, in a record. Calls carry it always, so that a decision *not* to record is followed too. Records carry it
+/// only when it is sampled: whoever reads a record without one makes no span.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TraceParent {
+    trace: TraceId,
+    span: SpanId,
+    sampled: bool,
+}
+
+impl TraceParent {
+    /// The context of the current span; `None` outside a trace.
+    pub fn current() -> Option<Self> {
+        Self::of(&Span::current())
+    }
+
+    /// The context of a span; `None` when it belongs to no trace.
+    pub fn of(span: &Span) -> Option<Self> {
+        if span.is_disabled() {
+            return None;
+        }
+        let context = span.context();
+        let span = context.span();
+        Self::new(span.span_context())
+    }
+
+    /// Reads the value of a `traceparent` header.
+    pub fn parse(value: &[u8]) -> Option<Self> {
+        let value = std::str::from_utf8(value).ok()?;
+        let context = TraceContextPropagator::new().extract_with_context(&Context::new(), &Single(value));
+        Self::new(context.span().span_context())
+    }
+
+    /// Reads the headers of an HTTP request; gRPC metadata is one of these (`metadata.as_ref()`).
+    pub fn from_headers(headers: &HeaderMap) -> Option<Self> {
+        Self::parse(headers.get(TRACEPARENT)?.as_bytes())
+    }
+
+    /// Reads the headers of a Kafka record.
+    pub fn from_record<'a>(headers: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Option<Self> {
+        headers.into_iter().find(|(name, _)| *name == TRACEPARENT).and_then(|(_, value)| Self::parse(value))
+    }
+
+    /// Whether the trace is recorded.
+    pub const fn is_sampled(self) -> bool {
+        self.sampled
+    }
+
+    /// The value of a `traceparent` header.
+    pub fn header(self) -> String {
+        format!("00-{}-{}-{:02x}", self.trace, self.span, u8::from(self.sampled))
+    }
+
+    /// Makes this the parent of a span that was just created and has not been entered.
+    pub fn adopt(self, span: &Span) {
+        if span.is_disabled() {
+            return;
+        }
+        let flags = if self.sampled { TraceFlags::SAMPLED } else { TraceFlags::default() };
+        let context = SpanContext::new(self.trace, self.span, flags, true, TraceState::default());
+        if let Err(error) = span.set_parent(Context::new().with_remote_span_context(context)) {
+            tracing::debug!(%error, "the span has no place in its trace");
+        }
+    }
+
+    /// Puts the current span's context, if there is one, into the headers of a call.
+    pub fn inject_headers(headers: &mut HeaderMap) {
+        if let Some(parent) = Self::current() {
+            let value = HeaderValue::try_from(parent.header()).expect("hexadecimal digits and dashes");
+            headers.insert(TRACEPARENT, value);
+        }
+    }
+
+    /// Appends the current span's context to the headers of a Kafka record if it is sampled.
+    pub fn inject_record(headers: &mut Vec<(String, Vec<u8>)>) {
+        if let Some(parent) = Self::current().filter(|parent| parent.is_sampled()) {
+            headers.push((TRACEPARENT.to_owned(), parent.header().into_bytes()));
+        }
+    }
+
+    fn new(context: &SpanContext) -> Option<Self> {
+        context.is_valid().then(|| Self {
+            trace: context.trace_id(),
+            span: context.span_id(),
+            sampled: context.is_sampled(),
+        })
+    }
+}
+
+struct Single<'a>(&'a str);
+
+impl Extractor for Single<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        (key == TRACEPARENT).then_some(self.0)
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        vec![TRACEPARENT]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry::trace::TracerProvider as _;
+    use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+    use tracing_subscriber::layer::SubscriberExt as _;
+
+    use super::*;
+
+    const SAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    const UNSAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
+
+    fn with_roots_sampled<T>(roots: bool, run: impl FnOnce() -> T) -> T {
+        let root = if roots { Sampler::AlwaysOn } else { Sampler::AlwaysOff };
+        let provider = SdkTracerProvider::builder().with_sampler(Sampler::ParentBased(Box::new(root))).build();
+        let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), run)
+    }
+
+    #[test]
+    fn a_header_survives_the_way_there_and_back() {
+        for header in [SAMPLED, UNSAMPLED] {
+            let parent = TraceParent::parse(header.as_bytes()).expect("it is well formed");
+            assert_eq!(parent.header(), header);
+            assert_eq!(parent.is_sampled(), header == SAMPLED);
+        }
+    }
+
+    #[test]
+    fn garbage_is_no_parent() {
+        let zero_trace = "00-00000000000000000000000000000000-b7ad6b7169203331-01";
+        for header in ["", "00", "00-xyz-b7ad6b7169203331-01", zero_trace, "00-é"] {
+            assert_eq!(TraceParent::parse(header.as_bytes()), None, "{header}");
+        }
+        assert_eq!(TraceParent::parse(&[0xff, 0xfe]), None);
+    }
+
+    #[test]
+    fn outside_a_trace_nothing_is_carried() {
+        let mut headers = HeaderMap::new();
+        let mut record = Vec::new();
+        TraceParent::inject_headers(&mut headers);
+        TraceParent::inject_record(&mut record);
+        assert!(headers.is_empty() && record.is_empty());
+    }
+
+    #[test]
+    fn a_span_continues_the_trace_of_its_parent() {
+        with_roots_sampled(false, || {
+            let parent = TraceParent::parse(SAMPLED.as_bytes()).expect("it is well formed");
+            let span = tracing::info_span!("work");
+            parent.adopt(&span);
+            let _entered = span.enter();
+
+            let mut record = Vec::new();
+            TraceParent::inject_record(&mut record);
+            let headers = record.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
+            let child = TraceParent::from_record(headers).expect("the parent is sampled");
+            assert_eq!(child.trace, parent.trace);
+            assert_ne!(child.span, parent.span);
+        });
+    }
+
+    #[test]
+    fn a_decision_not_to_record_travels_with_calls_but_not_with_records() {
+        with_roots_sampled(true, || {
+            let span = tracing::info_span!("work");
+            TraceParent::parse(UNSAMPLED.as_bytes()).expect("it is well formed").adopt(&span);
+            let _entered = span.enter();
+
+            let mut headers = HeaderMap::new();
+            TraceParent::inject_headers(&mut headers);
+            let child = TraceParent::from_headers(&headers).expect("calls always carry it");
+            assert!(!child.is_sampled());
+
+            let mut record = Vec::new();
+            TraceParent::inject_record(&mut record);
+            assert!(record.is_empty());
+        });
+    }
+}

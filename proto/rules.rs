@@ -1,0 +1,235 @@
+//! The rules that span several fields, and the arithmetic of money. Rules of single fields stand in the
+//! proto files.
+
+use std::collections::HashSet;
+
+use prost_protovalidate::{Validate, Violation};
+use uuid::{Uuid, Version};
+
+use crate::orders::v1::{OrderLine, PlaceOrder, PlaceOrderRequest};
+
+/// What a message violates, all at once: the rules of its proto file and those that span fields.
+pub fn violations<M: Validate + CrossField>(message: &M) -> Vec<Violation> {
+    let mut violations = field_violations(message);
+    message.cross_field(&mut violations);
+    violations
+}
+
+/// What a message violates of the rules in its proto file.
+pub fn field_violations<M: Validate>(message: &M) -> Vec<Violation> {
+    match message.validate() {
+        Ok(()) => Vec::new(),
+        Err(error) => error.into_violations(),
+    }
+}
+
+/// Rules that span several fields of a message; most messages have none.
+pub trait CrossField {
+    /// Appends what is violated.
+    fn cross_field(&self, _violations: &mut Vec<Violation>) {}
+}
+
+impl CrossField for PlaceOrderRequest {
+    fn cross_field(&self, violations: &mut Vec<Violation>) {
+        lines(&self.lines, violations);
+        currency(&self.currency, violations);
+    }
+}
+
+impl CrossField for PlaceOrder {
+    fn cross_field(&self, violations: &mut Vec<Violation>) {
+        lines(&self.lines, violations);
+        currency(&self.currency, violations);
+    }
+}
+
+impl CrossField for crate::inventory::v1::AdjustStockRequest {
+    fn cross_field(&self, violations: &mut Vec<Violation>) {
+        // An empty one violates the field's own rule.
+        if !self.sku.is_empty() && !is_sku(&self.sku) {
+            violations.push(bad_sku("sku"));
+        }
+    }
+}
+
+impl CrossField for crate::orders::v1::CancelOrderRequest {}
+impl CrossField for crate::query::v1::GetOrderRequest {}
+impl CrossField for crate::query::v1::ListOrdersRequest {}
+impl CrossField for crate::query::v1::GetOrderHistoryRequest {}
+impl CrossField for crate::query::v1::GetStockRequest {}
+
+/// The total of an order's lines in minor units: Σ quantity × unit price − discount.
+///
+/// `None` when a line's discount exceeds its price, or when the sum does not fit.
+pub fn order_total(lines: &[OrderLine]) -> Option<i64> {
+    lines
+        .iter()
+        .try_fold(0_i64, |total, line| total.checked_add(line_total(line)?))
+}
+
+/// The total of one line in minor units; `None` when it is negative or does not fit.
+pub fn line_total(line: &OrderLine) -> Option<i64> {
+    i64::from(line.quantity)
+        .checked_mul(line.unit_price)?
+        .checked_sub(line.discount)
+        .filter(|total| *total >= 0)
+}
+
+/// The time (Unix milliseconds) inside a UUIDv7; `None` for anything else.
+pub fn uuid_v7_time_ms(id: &str) -> Option<i64> {
+    let id = Uuid::try_parse(id).ok()?;
+    if id.get_version() != Some(Version::SortRand) {
+        return None;
+    }
+    let (seconds, nanos) = id.get_timestamp()?.to_unix();
+    i64::try_from(seconds)
+        .ok()?
+        .checked_mul(1000)?
+        .checked_add(i64::from(nanos / 1_000_000))
+}
+
+/// Whether `text` can name a stock item: 1 to 64 bytes (it is a record's key) without control characters.
+pub fn is_sku(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && !text.contains(char::is_control)
+}
+
+fn bad_sku(field: impl Into<String>) -> Violation {
+    Violation::new(
+        field,
+        "sku.key",
+        "must have 1 to 64 bytes and no control characters",
+    )
+}
+
+fn lines(lines: &[OrderLine], violations: &mut Vec<Violation>) {
+    let mut skus = HashSet::with_capacity(lines.len());
+    for (index, line) in lines.iter().enumerate() {
+        if !line.sku.is_empty() && !is_sku(&line.sku) {
+            violations.push(bad_sku(format!("lines[{index}].sku")));
+        }
+        if !skus.insert(line.sku.as_str()) {
+            violations.push(Violation::new(
+                format!("lines[{index}].sku"),
+                "order.unique_sku",
+                "stands in an earlier line already",
+            ));
+        }
+        if line_total(line).is_none() {
+            violations.push(Violation::new(
+                format!("lines[{index}].discount"),
+                "order.discount",
+                "must not exceed quantity × unit price",
+            ));
+        }
+    }
+    if violations.is_empty() && order_total(lines).is_none() {
+        violations.push(Violation::new(
+            "lines",
+            "order.total",
+            "the total is too large",
+        ));
+    }
+}
+
+fn currency(code: &str, violations: &mut Vec<Violation>) {
+    if iso_currency::Currency::from_code(code).is_none()
+        && !violations
+            .iter()
+            .any(|violation| violation.field_path() == "currency")
+    {
+        violations.push(Violation::new(
+            "currency",
+            "order.currency",
+            "is not an ISO 4217 code",
+        ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(sku: &str, quantity: u32, unit_price: i64, discount: i64) -> OrderLine {
+        OrderLine {
+            sku: sku.into(),
+            quantity,
+            unit_price,
+            discount,
+            description: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_total_is_exact_or_refused() {
+        assert_eq!(
+            order_total(&[line("a", 3, 34, 2), line("b", 1, 0, 0)]),
+            Some(100)
+        );
+        assert_eq!(order_total(&[line("a", 1, 1, 2)]), None);
+        assert_eq!(order_total(&[line("a", 2, i64::MAX, 0)]), None);
+        assert_eq!(
+            order_total(&[line("a", 1, i64::MAX, 0), line("b", 1, 1, 0)]),
+            None
+        );
+    }
+
+    #[test]
+    fn every_violation_is_named() {
+        let request = PlaceOrderRequest {
+            lines: vec![line("a", 0, 1, 0), line("a", 1, -1, 0)],
+            currency: "ZZZ".into(),
+            ..Default::default()
+        };
+        let found: Vec<_> = violations(&request)
+            .iter()
+            .map(|v| v.field_path())
+            .collect();
+        for field in [
+            "customer_id",
+            "contact",
+            "lines[0].quantity",
+            "lines[1].unit_price",
+            "lines[1].sku",
+            "currency",
+        ] {
+            assert!(
+                found.iter().any(|path| path == field),
+                "{field} is missing in {found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_sku_fits_a_key() {
+        for sku in ["a", "85123A", "M & S", "für", &"x".repeat(64)] {
+            assert!(is_sku(sku), "{sku:?}");
+        }
+        for sku in ["", "a\nb", "\u{7f}", &"x".repeat(65), &"ü".repeat(33)] {
+            assert!(!is_sku(sku), "{sku:?}");
+        }
+        let request = PlaceOrderRequest {
+            lines: vec![line("a\tb", 1, 1, 0)],
+            ..Default::default()
+        };
+        assert!(
+            violations(&request)
+                .iter()
+                .any(|v| v.rule_id() == "sku.key")
+        );
+    }
+
+    #[test]
+    fn only_a_uuid_v7_has_a_time() {
+        let id = Uuid::new_v7(uuid::Timestamp::from_unix(
+            uuid::NoContext,
+            1_700_000_000,
+            123_000_000,
+        ));
+        assert_eq!(uuid_v7_time_ms(&id.to_string()), Some(1_700_000_000_123));
+        assert_eq!(
+            uuid_v7_time_ms("6ba7b810-9dad-11d1-80b4-00c04fd430c8"),
+            None
+        );
+        assert_eq!(uuid_v7_time_ms("orders"), None);
+    }
+}

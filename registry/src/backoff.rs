@@ -1,0 +1,40 @@
+//! Waiting between two calls to a registry in trouble.
+
+use std::time::Duration;
+
+const FIRST: Duration = Duration::from_millis(100);
+const LONGEST: Duration = Duration::from_secs(5);
+
+/// Capped exponential back-off with jitter, so that many processes do not call in step.
+pub(crate) struct Backoff {
+    next: Duration,
+}
+
+impl Backoff {
+    pub fn new() -> Self {
+        Self { next: FIRST }
+    }
+
+    /// How long to wait now: between half of the current step and all of it.
+    pub fn next(&mut self) -> Duration {
+        let step = self.next;
+        self.next = (step * 2).min(LONGEST);
+        step.mul_f64(0.5 + fastrand::f64() / 2.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_grows_and_is_capped() {
+        let mut backoff = Backoff::new();
+        assert!((FIRST / 2..=FIRST).contains(&backoff.next()));
+        assert!((FIRST..=FIRST * 2).contains(&backoff.next()));
+        for _ in 0..100 {
+            assert!(backoff.next() <= LONGEST);
+        }
+        assert!(backoff.next() >= LONGEST / 2);
+    }
+}

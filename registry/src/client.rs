@@ -1,0 +1,293 @@
+//! The calls of the Confluent API that ordermesh makes; each is tried once.
+
+use std::error::Error as StdError;
+use std::time::Duration;
+
+use reqwest::{Method, StatusCode, Url};
+use schema_registry_converter::async_impl::schema_registry::{
+    SrSettings, get_schema_by_id, perform_sr_call,
+};
+use schema_registry_converter::error::SRCError;
+use schema_registry_converter::schema_registry_common::{RawError, SrCall};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::metrics::Metrics;
+
+/// Every version against every older one, because the log is read for ever; backward, because readers are
+/// deployed before writers. It is also the only level at which registries agree about new oneof members.
+const COMPATIBILITY: &str = "BACKWARD_TRANSITIVE";
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why a call gave no result.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// Down, in trouble, or talking nonsense: nothing is known.
+    #[error("no usable answer")]
+    Unreachable(#[source] Box<dyn StdError + Send + Sync>),
+    /// The registry does not know it.
+    #[error("not found: {0}")]
+    NotFound(String),
+    /// A definite no.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl Error {
+    fn unreachable(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::Unreachable(source.into())
+    }
+
+    /// What the registry's answer means. Confluent's error codes are HTTP statuses with two more digits.
+    fn answered(code: u32, message: String) -> Self {
+        let status = if code >= 10_000 { code / 100 } else { code };
+        match status {
+            404 => Self::NotFound(message),
+            400..=499 if status != 408 && status != 429 => Self::Refused(message),
+            _ => Self::unreachable(format!("{message} ({code})")),
+        }
+    }
+}
+
+impl From<SRCError> for Error {
+    fn from(error: SRCError) -> Self {
+        match error
+            .source()
+            .and_then(|source| source.downcast_ref::<RawError>())
+        {
+            Some(answer) => Self::answered(answer.error_code, answer.message.clone()),
+            None => Self::unreachable(error),
+        }
+    }
+}
+
+/// One version of a subject. Versions never change.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Version {
+    pub version: u32,
+    /// Id of the schema; the same schema has the same id in every subject.
+    pub id: u32,
+    #[serde(rename = "schema")]
+    pub text: String,
+    #[serde(default)]
+    pub references: Vec<Reference>,
+}
+
+/// An import as the registry keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Reference {
+    /// Import path.
+    pub name: String,
+    pub subject: String,
+    pub version: u32,
+}
+
+/// Where a schema id is in use.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub(crate) struct Usage {
+    pub subject: String,
+    pub version: u32,
+}
+
+pub(crate) struct Client {
+    url: String,
+    http: reqwest::Client,
+    converter: SrSettings,
+    metrics: Metrics,
+}
+
+impl Client {
+    /// # Errors
+    ///
+    /// The address cannot be used.
+    pub fn new(url: &str, metrics: Metrics) -> Result<Self, crate::Error> {
+        let address = |reason: String| crate::Error::Address {
+            url: url.to_owned(),
+            reason,
+        };
+        let parsed = Url::parse(url).map_err(|error| address(error.to_string()))?;
+        if parsed.scheme() != "http" {
+            return Err(address(format!(
+                "{} is not supported, http is",
+                parsed.scheme()
+            )));
+        }
+        let url = url.trim_end_matches('/').to_owned();
+        let http = reqwest::Client::builder().timeout(CALL_TIMEOUT).build();
+        let http = http.map_err(|error| address(error.to_string()))?;
+        let converter = SrSettings::new_builder(url.clone())
+            .set_timeout(CALL_TIMEOUT)
+            .build();
+        let converter = converter.map_err(|error| address(error.to_string()))?;
+        Ok(Self {
+            url,
+            http,
+            converter,
+            metrics,
+        })
+    }
+
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    pub async fn set_compatibility(&self, subject: &str) -> Result<(), Error> {
+        let body = json!({ "compatibility": COMPATIBILITY });
+        let path = format!("config/{}", escape(subject));
+        let answer = self
+            .call::<serde_json::Value>(Method::PUT, &path, Some(&body))
+            .await;
+        self.counted("set_compatibility", answer).map(drop)
+    }
+
+    /// The numbers of all versions of a subject, also of deleted ones: their records are still in the log.
+    pub async fn versions(&self, subject: &str) -> Result<Vec<u32>, Error> {
+        let path = format!("subjects/{}/versions?deleted=true", escape(subject));
+        match self.counted("list_versions", self.call(Method::GET, &path, None).await) {
+            Err(Error::NotFound(_)) => Ok(Vec::new()),
+            answer => answer,
+        }
+    }
+
+    pub async fn version(&self, subject: &str, version: u32) -> Result<Version, Error> {
+        let path = format!(
+            "subjects/{}/versions/{version}?deleted=true",
+            escape(subject)
+        );
+        self.counted("get_version", self.call(Method::GET, &path, None).await)
+    }
+
+    /// The subjects and versions that an id stands for.
+    pub async fn usages(&self, id: u32) -> Result<Vec<Usage>, Error> {
+        let path = format!("schemas/ids/{id}/versions?deleted=true");
+        self.counted("find_usages", self.call(Method::GET, &path, None).await)
+    }
+
+    /// The text and the references behind an id.
+    pub async fn schema(&self, id: u32) -> Result<(String, Vec<Reference>), Error> {
+        let answer = get_schema_by_id(id, &self.converter)
+            .await
+            .map_err(Error::from);
+        let schema = self.counted("get_schema", answer)?;
+        let references = schema.references.into_iter().map(|reference| Reference {
+            name: reference.name,
+            subject: reference.subject,
+            version: reference.version,
+        });
+        Ok((schema.schema, references.collect()))
+    }
+
+    /// Registers a schema, or finds it when it is registered already.
+    pub async fn register(
+        &self,
+        subject: &str,
+        text: &str,
+        references: &[Reference],
+    ) -> Result<Version, Error> {
+        let body = json!({ "schemaType": "PROTOBUF", "schema": text, "references": references });
+        let body = body.to_string();
+        let call = SrCall::PostNew(subject, &body);
+        let answer = perform_sr_call(&self.converter, call)
+            .await
+            .map_err(Error::from);
+        let id = self.counted("register", answer)?.id;
+        // Only a look-up says which version it is.
+        let call = SrCall::PostForVersion(subject, &body);
+        let answer = perform_sr_call(&self.converter, call)
+            .await
+            .map_err(Error::from);
+        let found = self.counted("look_up", answer)?;
+        let (Some(id), Some(version)) = (id, found.version) else {
+            return Err(Error::unreachable("the answer names no id or no version"));
+        };
+        Ok(Version {
+            version,
+            id,
+            text: text.to_owned(),
+            references: references.to_vec(),
+        })
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&serde_json::Value>,
+    ) -> Result<T, Error> {
+        #[derive(Deserialize)]
+        struct Answer {
+            error_code: u32,
+            message: String,
+        }
+        let mut request = self.http.request(method, format!("{}/{path}", self.url));
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let response = request.send().await.map_err(Error::unreachable)?;
+        let status = response.status();
+        if status == StatusCode::OK {
+            return response.json().await.map_err(Error::unreachable);
+        }
+        // Only an answer in the registry's own form is the registry's: a proxy in front also says 404.
+        match response.json::<Answer>().await {
+            Ok(answer) => Err(Error::answered(answer.error_code, answer.message)),
+            Err(_) => Err(Error::unreachable(format!("HTTP status {status}"))),
+        }
+    }
+
+    fn counted<T>(&self, operation: &str, answer: Result<T, Error>) -> Result<T, Error> {
+        let result = match &answer {
+            Ok(_) => "ok",
+            Err(Error::NotFound(_)) => "not_found",
+            Err(Error::Refused(_)) => "refused",
+            Err(Error::Unreachable(_)) => "unreachable",
+        };
+        self.metrics
+            .calls
+            .with_label_values(&[operation, result])
+            .inc();
+        answer
+    }
+}
+
+fn escape(subject: &str) -> String {
+    subject.replace('/', "%2F")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_definite_answer_is_one() {
+        let answered = |code| Error::answered(code, String::new());
+        assert!(matches!(answered(40401), Error::NotFound(_)));
+        assert!(matches!(answered(404), Error::NotFound(_)));
+        assert!(matches!(answered(409), Error::Refused(_)));
+        assert!(matches!(answered(42201), Error::Refused(_)));
+        for code in [0, 408, 429, 500, 50001, 503, u32::MAX] {
+            assert!(matches!(answered(code), Error::Unreachable(_)), "{code}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_checked_before_it_is_used() {
+        for url in [
+            "",
+            "registry:8081",
+            "https://registry:8081",
+            "ftp://registry",
+        ] {
+            let client = Client::new(url, Metrics::unregistered().unwrap());
+            assert!(matches!(client, Err(crate::Error::Address { .. })), "{url}");
+        }
+        assert!(
+            Client::new(
+                "http://registry:8081/apis/ccompat/v7/",
+                Metrics::unregistered().unwrap()
+            )
+            .is_ok()
+        );
+    }
+}

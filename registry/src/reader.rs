@@ -1,0 +1,99 @@
+//! Reading from the registry with patience, and every version once.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use crate::backoff::Backoff;
+use crate::client::{self, Client, Reference, Version};
+use crate::error::Error;
+use crate::relation::Source;
+
+/// Reads from the registry, and waits for one that is not there yet until a deadline.
+pub(crate) struct Reader<'a> {
+    client: &'a Client,
+    deadline: Duration,
+    started: Instant,
+    /// Versions read so far, by subject and number.
+    fetched: HashMap<(String, u32), Version>,
+}
+
+impl<'a> Reader<'a> {
+    /// A reader whose calls together take at most `deadline`, not counting the last one; zero tries each once.
+    pub fn new(client: &'a Client, deadline: Duration) -> Self {
+        Self {
+            client,
+            deadline,
+            started: Instant::now(),
+            fetched: HashMap::new(),
+        }
+    }
+
+    pub async fn version(&mut self, subject: &str, number: u32) -> Result<Version, Error> {
+        let key = (subject.to_owned(), number);
+        if let Some(version) = self.fetched.get(&key) {
+            return Ok(version.clone());
+        }
+        let version = self
+            .patiently(subject, || self.client.version(subject, number))
+            .await?;
+        self.fetched.insert(key, version.clone());
+        Ok(version)
+    }
+
+    /// A schema and everything that it imports; itself first.
+    pub async fn sources(
+        &mut self,
+        file: &str,
+        text: String,
+        references: Vec<Reference>,
+    ) -> Result<Vec<Source>, Error> {
+        let mut sources = vec![Source::new(file, text, &references)];
+        let mut missing = references;
+        while let Some(reference) = missing.pop() {
+            if sources.iter().any(|source| source.file == reference.name) {
+                continue;
+            }
+            let version = self.version(&reference.subject, reference.version).await?;
+            sources.push(Source::new(
+                &reference.name,
+                version.text,
+                &version.references,
+            ));
+            missing.extend(version.references);
+        }
+        Ok(sources)
+    }
+
+    /// Repeats a call while the registry is not there, until the deadline of the whole start-up.
+    pub async fn patiently<T, F>(&self, subject: &str, call: impl Fn() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, client::Error>>,
+    {
+        let mut backoff = Backoff::new();
+        loop {
+            let error = match call().await {
+                Ok(answer) => return Ok(answer),
+                Err(error @ client::Error::Unreachable(_)) => error,
+                Err(error) => {
+                    return Err(Error::Refused {
+                        subject: subject.to_owned(),
+                        source: error.into(),
+                    });
+                }
+            };
+            let pause = backoff.next();
+            if self.started.elapsed() + pause > self.deadline {
+                return Err(Error::Unavailable {
+                    waited: self.started.elapsed(),
+                    source: error.into(),
+                });
+            }
+            tracing::debug!(
+                subject,
+                error = &error as &dyn std::error::Error,
+                "the schema registry is not there yet"
+            );
+            tokio::time::sleep(pause).await;
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! Forwards gRPC calls without decoding them.
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::post;
+use chassis::grpc::{Peer, is_grpc};
+use http::{StatusCode, Version};
+use tonic::body::Body;
+use tower::ServiceExt as _;
+
+/// The routes of `service`, which `peer` serves.
+pub(crate) fn routes(service: &str, peer: Peer) -> Router {
+    Router::new().route(&format!("/{service}/{{method}}"), post(forward)).with_state(peer)
+}
+
+/// Metadata, trailers and the deadline pass in both directions; the peer's answer is the answer.
+async fn forward(State(peer): State<Peer>, request: Request) -> Response {
+    // gRPC has no trailers elsewhere, and HTTP/1.1 has headers that must not be passed on.
+    if request.version() != Version::HTTP_2 || !is_grpc(request.headers()) {
+        return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
+    }
+    match peer.oneshot(request.map(Body::new)).await {
+        Ok(response) => response.into_response(),
+        Err(never) => match never {},
+    }
+}

@@ -1,0 +1,77 @@
+//! The public edge: gRPC and REST on one port.
+//!
+//! gRPC calls are forwarded to the services as they are, undecoded ([`forward`]). REST calls become calls of the same
+//! methods, with the canonical JSON of the same messages ([`rest`]). Reflection and health are the gateway's own.
+
+mod forward;
+mod rest;
+
+use std::net::SocketAddr;
+
+use chassis::config::Peers;
+use chassis::grpc::{Limits, Peer, Server, server};
+use chassis::{Component, Process};
+use contracts::inventory::v1::inventory_service_client::InventoryServiceClient;
+use contracts::orders::v1::order_service_client::OrderServiceClient;
+use contracts::query::v1::query_service_client::QueryServiceClient;
+
+const NAME: &str = "gateway";
+const ORDER_SERVICE: &str = "ordermesh.orders.v1.OrderService";
+const INVENTORY_SERVICE: &str = "ordermesh.inventory.v1.InventoryService";
+const QUERY_SERVICE: &str = "ordermesh.query.v1.QueryService";
+
+/// The gateway: its port is open, but not served yet.
+#[derive(Debug)]
+pub struct Gateway {
+    server: Server,
+}
+
+impl Gateway {
+    /// Opens the public port. Nothing is asked of the peers before the first call.
+    ///
+    /// # Errors
+    ///
+    /// The address is in use or not ours.
+    pub async fn bind(public: SocketAddr, peers: &Peers) -> Result<Self, server::Error> {
+        let orders = Peer::connect_lazy("orders", &peers.orders);
+        let inventory = Peer::connect_lazy("inventory", &peers.inventory);
+        // Reads may be repeated.
+        let query = Peer::connect_lazy("query", &peers.query).retrying();
+
+        let api = rest::Api {
+            orders: OrderServiceClient::new(orders.clone()),
+            inventory: InventoryServiceClient::new(inventory.clone()),
+            query: QueryServiceClient::new(query.clone()),
+        };
+        let server = Server::bind(NAME, public)
+            .await?
+            .add_routes(ORDER_SERVICE, forward::routes(ORDER_SERVICE, orders))
+            .add_routes(INVENTORY_SERVICE, forward::routes(INVENTORY_SERVICE, inventory))
+            .add_routes(QUERY_SERVICE, forward::routes(QUERY_SERVICE, query))
+            .add_rest(rest::routes(api), rest::problem::translate);
+        Ok(Self { server })
+    }
+
+    /// Replaces the default limits of the public port.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { server: self.server.with_limits(limits) }
+    }
+
+    /// The address that was bound: the port is never 0.
+    pub const fn local_addr(&self) -> SocketAddr {
+        self.server.local_addr()
+    }
+
+    /// Serves until the process shuts down.
+    ///
+    /// # Errors
+    ///
+    /// The metrics are registered already, or the contracts cannot be served by reflection.
+    pub fn serve(self, process: &Process) -> Result<(), server::Error> {
+        let component: Component = process.readiness().component(NAME);
+        self.server.serve(process)?;
+        component.ready();
+        Ok(())
+    }
+}

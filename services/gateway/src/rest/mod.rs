@@ -1,0 +1,226 @@
+//! The REST API: the gRPC methods under paths of their own, in the canonical JSON of their messages.
+
+mod json;
+mod query;
+
+pub(crate) mod problem;
+
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Router};
+use chassis::error;
+use chassis::grpc::{Deadline, Peer};
+use contracts::inventory::v1::AdjustStockRequest;
+use contracts::inventory::v1::inventory_service_client::InventoryServiceClient;
+use contracts::orders::v1::order_service_client::OrderServiceClient;
+use contracts::orders::v1::{CancelOrderRequest, OrderStatus, PlaceOrderRequest};
+use contracts::query::v1::query_service_client::QueryServiceClient;
+use contracts::query::v1::{GetOrderHistoryRequest, GetOrderRequest, GetStockRequest, ListOrdersRequest};
+use http::{HeaderMap, StatusCode, header};
+use tonic::{Request, Status};
+
+use query::Parameters;
+
+/// Header that makes a call safe to repeat; it stands for the id in the body.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// The services behind the API.
+#[derive(Clone, Debug)]
+pub(crate) struct Api {
+    pub(crate) orders: OrderServiceClient<Peer>,
+    pub(crate) inventory: InventoryServiceClient<Peer>,
+    pub(crate) query: QueryServiceClient<Peer>,
+}
+
+/// A gRPC answer for now; [`problem::translate`] makes of it what a caller of REST understands.
+struct Refusal(Status);
+
+impl From<Status> for Refusal {
+    fn from(status: Status) -> Self {
+        Self(status)
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        self.0.into_http()
+    }
+}
+
+type Answer = Result<Response, Refusal>;
+type Pairs = Query<Vec<(String, String)>>;
+
+pub(crate) fn routes(api: Api) -> Router {
+    Router::new()
+        .route("/v1/orders", post(place_order).get(list_orders))
+        .route("/v1/orders/{id}", get(get_order))
+        .route("/v1/orders/{id}/history", get(get_order_history))
+        .route("/v1/orders/{id}/cancel", post(cancel_order))
+        .route("/v1/stock/{sku}", get(get_stock))
+        .route("/v1/stock/{sku}/adjustments", post(adjust_stock))
+        .with_state(api)
+}
+
+async fn place_order(
+    State(mut api): State<Api>,
+    Extension(deadline): Extension<Deadline>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let mut order: PlaceOrderRequest = json::read(body).await?;
+    adopt_idempotency_key(&headers, &mut order.order_id, "order_id")?;
+    let placed = api.orders.place_order(within(deadline, order)).await?.into_inner();
+    // A receipt has no version: the order is not there yet.
+    let status = if placed.version == 0 { StatusCode::ACCEPTED } else { StatusCode::CREATED };
+    let location = [(header::LOCATION, format!("/v1/orders/{}", placed.order_id))];
+    Ok((status, location, json::write(&placed)?).into_response())
+}
+
+async fn cancel_order(
+    State(mut api): State<Api>,
+    Extension(deadline): Extension<Deadline>,
+    Path(id): Path<String>,
+    body: Body,
+) -> Answer {
+    let mut cancel: CancelOrderRequest = json::read(body).await?;
+    adopt(id, &mut cancel.order_id, "order_id", "the path")?;
+    let cancelled = api.orders.cancel_order(within(deadline, cancel)).await?.into_inner();
+    Ok((StatusCode::ACCEPTED, json::write(&cancelled)?).into_response())
+}
+
+async fn list_orders(
+    State(mut api): State<Api>,
+    Extension(deadline): Extension<Deadline>,
+    Query(pairs): Pairs,
+) -> Answer {
+    let mut parameters = Parameters::new(pairs);
+    let list = ListOrdersRequest {
+        statuses: parameters.list("status", order_status),
+        customer_id: parameters.one("customer_id"),
+        page_size: parameters.one("page_size"),
+        page_token: parameters.one("page_token"),
+    };
+    parameters.finish()?;
+    let page = api.query.list_orders(within(deadline, list)).await?.into_inner();
+    Ok(json::write(&page)?.into_response())
+}
+
+async fn get_order(
+    State(mut api): State<Api>,
+    Extension(deadline): Extension<Deadline>,
+    Path(order_id): Path<String>,
+    Query(pairs): Pairs,
+) -> Answer {
+    let mut parameters = Parameters::new(pairs);
+    let get = GetOrderRequest { order_id, min_version: parameters.one("min_version"), ..Default::default() };
+    parameters.finish()?;
+    let order = api.query.get_order(within(deadline, get)).await?.into_inner();
+    Ok(json::write(&order)?.into_response())
+}
+
+async fn get_order_history(
+    State(mut api): State<Api>,
+    Extension(deadline): Extension<Deadline>,
+    Path(order_id): Path<String>,
+    Query(pairs): Pairs,
+) -> Answer {
+    Parameters::new(pairs).finish()?;
+    let get = GetOrderHistoryRequest { order_id };
+    let history = api.query.get_order_history(within(deadline, get)).await?.into_inner();
+    Ok(json::write(&history)?.into_response())
+}
+
+async fn get_stock(
+    State(mut api): State<Api>,
+    Extension(deadline): Extension<Deadline>,
+    Path(sku): Path<String>,
+    Query(pairs): Pairs,
+) -> Answer {
+    let mut parameters = Parameters::new(pairs);
+    let get = GetStockRequest { sku, min_version: parameters.one("min_version") };
+    parameters.finish()?;
+    let stock = api.query.get_stock(within(deadline, get)).await?.into_inner();
+    Ok(json::write(&stock)?.into_response())
+}
+
+async fn adjust_stock(
+    State(mut api): State<Api>,
+    Extension(deadline): Extension<Deadline>,
+    Path(sku): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let mut adjust: AdjustStockRequest = json::read(body).await?;
+    adopt(sku, &mut adjust.sku, "sku", "the path")?;
+    adopt_idempotency_key(&headers, &mut adjust.adjustment_id, "adjustment_id")?;
+    let adjusted = api.inventory.adjust_stock(within(deadline, adjust)).await?.into_inner();
+    Ok(json::write(&adjusted)?.into_response())
+}
+
+/// A call that ends with the one that it serves.
+fn within<M>(deadline: Deadline, message: M) -> Request<M> {
+    let mut request = Request::new(message);
+    request.extensions_mut().insert(deadline);
+    request
+}
+
+fn adopt_idempotency_key(headers: &HeaderMap, id: &mut String, field: &str) -> Result<(), Status> {
+    let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let (Some(key), more) = (keys.next(), keys.next()) else { return Ok(()) };
+    match key.to_str() {
+        Ok(key) if more.is_none() => adopt(key.to_owned(), id, field, "the Idempotency-Key header"),
+        _ => Err(error::invalid_field(IDEMPOTENCY_KEY, "must be given once, in ASCII")),
+    }
+}
+
+/// Takes over what stands outside of the body, which must not say otherwise.
+fn adopt(given: String, id: &mut String, field: &str, place: &str) -> Result<(), Status> {
+    if !id.is_empty() && *id != given {
+        return Err(error::invalid_field(field, format!("differs from {place}")));
+    }
+    *id = given;
+    Ok(())
+}
+
+/// `CONFIRMED`, `confirmed` or the whole name of the contract.
+fn order_status(text: &str) -> Option<i32> {
+    const PREFIX: &str = "ORDER_STATUS_";
+    let name = text.to_ascii_uppercase();
+    let name = name.strip_prefix(PREFIX).unwrap_or(&name);
+    let status = OrderStatus::from_str_name(&format!("{PREFIX}{name}"))?;
+    (status != OrderStatus::Unspecified).then_some(status.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+
+    use super::*;
+
+    #[test]
+    fn a_status_is_known_by_its_name_in_any_case() {
+        let confirmed = Some(OrderStatus::Confirmed.into());
+        for name in ["CONFIRMED", "confirmed", "ORDER_STATUS_CONFIRMED", "order_status_confirmed"] {
+            assert_eq!(order_status(name), confirmed, "{name}");
+        }
+        for name in ["", "unspecified", "lost", "3"] {
+            assert_eq!(order_status(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_idempotency_key_stands_for_the_id() {
+        let mut headers = HeaderMap::new();
+        headers.insert(IDEMPOTENCY_KEY, "a".parse().expect("it is a valid header"));
+        for (body, valid) in [("", true), ("a", true), ("b", false)] {
+            let mut id = body.to_owned();
+            let outcome = adopt_idempotency_key(&headers, &mut id, "order_id");
+            assert_eq!(outcome.as_ref().map_err(Status::code), if valid { Ok(&()) } else { Err(Code::InvalidArgument) });
+            assert_eq!(id, if valid { "a" } else { "b" });
+        }
+        headers.append(IDEMPOTENCY_KEY, "a".parse().expect("it is a valid header"));
+        assert!(adopt_idempotency_key(&headers, &mut String::new(), "order_id").is_err());
+    }
+}

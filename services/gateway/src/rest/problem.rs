@@ -1,0 +1,192 @@
+//! The one place where gRPC answers become problem details (RFC 9457).
+
+use std::time::Duration;
+
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use axum::{Json, Router};
+use chassis::error::{RETRY_AFTER, code_name};
+use chassis::grpc::is_grpc;
+use chassis::names::REASON_TOO_LARGE;
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+/// Why a request got no answer.
+#[derive(Debug, Serialize)]
+struct Problem {
+    /// The problem is told by `code` and `reason`; there are no pages to point to.
+    r#type: &'static str,
+    title: &'static str,
+    status: u16,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    detail: String,
+    /// The gRPC code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+    /// For machines: why the rules, or the server, refused.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    reason: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    violations: Vec<FieldProblem>,
+    #[serde(skip)]
+    retry_after: Option<Duration>,
+}
+
+#[derive(Debug, Serialize)]
+struct FieldProblem {
+    field: String,
+    description: String,
+}
+
+/// Lets callers of plain HTTP see problem details instead of gRPC answers; gRPC calls pass as they are.
+pub(crate) fn translate(router: Router) -> Router {
+    router.layer(from_fn(translate_answer))
+}
+
+async fn translate_answer(request: Request, next: Next) -> Response {
+    let grpc = is_grpc(request.headers());
+    let response = next.run(request).await;
+    if grpc {
+        return response;
+    }
+    match Status::from_header_map(response.headers()) {
+        Some(status) if status.code() != Code::Ok => Problem::from(&status).into_response(),
+        // Refused by the router: no such method, a broken path.
+        _ if response.status().is_client_error() || response.status().is_server_error() => {
+            let mut problem = Problem::plain(response.status()).into_response();
+            if let Some(allowed) = response.headers().get(header::ALLOW) {
+                problem.headers_mut().insert(header::ALLOW, allowed.clone());
+            }
+            problem
+        }
+        _ => response,
+    }
+}
+
+impl Problem {
+    fn plain(status: StatusCode) -> Self {
+        Self {
+            r#type: "about:blank",
+            title: status.canonical_reason().unwrap_or("Error"),
+            status: status.as_u16(),
+            detail: String::new(),
+            code: None,
+            reason: String::new(),
+            violations: Vec::new(),
+            retry_after: None,
+        }
+    }
+}
+
+impl From<&Status> for Problem {
+    fn from(status: &Status) -> Self {
+        let details = status.get_error_details();
+        let reason = details.error_info().map(|info| info.reason.clone()).unwrap_or_default();
+        let http_status = http_status(status.code(), &reason);
+        let violations = details.bad_request().map(|request| request.field_violations.as_slice()).unwrap_or_default();
+        let patience = matches!(http_status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS);
+        let asked = details.retry_info().and_then(|info| info.retry_delay);
+        Self {
+            detail: status.message().to_owned(),
+            code: Some(code_name(status.code())),
+            reason,
+            violations: violations
+                .iter()
+                .map(|violation| FieldProblem {
+                    field: violation.field.clone(),
+                    description: violation.description.clone(),
+                })
+                .collect(),
+            retry_after: patience.then(|| asked.unwrap_or(RETRY_AFTER)),
+            ..Self::plain(http_status)
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let retry_after = self.retry_after.map(|delay| delay.as_secs() + u64::from(delay.subsec_nanos() > 0));
+        let mut response = (status, Json(self)).into_response();
+        response.headers_mut().insert(header::CONTENT_TYPE, PROBLEM_JSON);
+        if let Some(seconds) = retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+}
+
+/// As google.rpc.Code has it, except that a refusal by the rules is a conflict: 400 would blame the request's form.
+fn http_status(code: Code, reason: &str) -> StatusCode {
+    match code {
+        Code::Ok => StatusCode::OK,
+        Code::OutOfRange if reason == REASON_TOO_LARGE => StatusCode::PAYLOAD_TOO_LARGE,
+        Code::InvalidArgument | Code::OutOfRange => StatusCode::BAD_REQUEST,
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::PermissionDenied => StatusCode::FORBIDDEN,
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::AlreadyExists | Code::Aborted | Code::FailedPrecondition => StatusCode::CONFLICT,
+        Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+        Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
+        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+        // The client left; nobody reads this.
+        Code::Cancelled => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
+        Code::Unknown | Code::Internal | Code::DataLoss => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chassis::error;
+    use contracts::Violation;
+    use serde_json::json;
+
+    use super::*;
+
+    fn problem(status: &Status) -> serde_json::Value {
+        serde_json::to_value(Problem::from(status)).expect("it is plain data")
+    }
+
+    #[test]
+    fn violations_are_told_by_field() {
+        let status = error::invalid(&[Violation::new("lines[0].sku", "rule", "is empty")]);
+        let expected = json!({
+            "type": "about:blank", "title": "Bad Request", "status": 400, "detail": "the request is invalid",
+            "code": "INVALID_ARGUMENT",
+            "violations": [{"field": "lines[0].sku", "description": "is empty"}],
+        });
+        assert_eq!(problem(&status), expected);
+    }
+
+    #[test]
+    fn a_rejection_is_a_conflict_with_a_reason() {
+        let expected = json!({
+            "type": "about:blank", "title": "Conflict", "status": 409, "detail": "not enough pieces",
+            "code": "FAILED_PRECONDITION", "reason": "BELOW_RESERVED",
+        });
+        assert_eq!(problem(&error::rejected("BELOW_RESERVED", "not enough pieces")), expected);
+    }
+
+    #[test]
+    fn who_should_wait_is_told_how_long_in_whole_seconds() {
+        let status = error::unavailable("orders", Duration::from_millis(1200));
+        let response = Problem::from(&status).into_response();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "2");
+        assert_eq!(response.headers()[header::CONTENT_TYPE], PROBLEM_JSON);
+        let response = Problem::from(&error::not_found("order")).into_response();
+        assert!(!response.headers().contains_key(header::RETRY_AFTER));
+    }
+
+    #[test]
+    fn too_large_is_not_just_bad() {
+        assert_eq!(problem(&error::too_large(10))["status"], 413);
+        assert_eq!(problem(&Status::out_of_range("beyond the end"))["status"], 400);
+    }
+}

@@ -1,0 +1,5 @@
+//! The gateway before small services of the test's own, on loopback ports chosen by the system.
+
+mod grpc;
+mod peers;
+mod rest;

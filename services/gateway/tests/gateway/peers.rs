@@ -1,0 +1,198 @@
+//! Services behind the gateway that answer by the id they are asked for, and a gateway before them.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chassis::config::Peers;
+use chassis::grpc::{Deadline, Limits, Peer, Server};
+use chassis::{Process, error};
+use contracts::orders::v1::order_service_server::{OrderService, OrderServiceServer};
+use contracts::orders::v1::{
+    CancelOrderRequest, CancelOrderResponse, OrderStatus, PlaceOrderRequest, PlaceOrderResponse, PlaceOrderWait,
+};
+use contracts::query::v1::query_service_server::{QueryService, QueryServiceServer};
+use contracts::query::v1::{
+    GetOrderHistoryRequest, GetOrderHistoryResponse, GetOrderRequest, GetOrderResponse, GetStockRequest,
+    GetStockResponse, ListOrdersRequest, ListOrdersResponse, OrderView,
+};
+use gateway::Gateway;
+use http::uri::Authority;
+use tokio::sync::Notify;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Response, Status};
+
+pub const ANY_PORT: &str = "127.0.0.1:0";
+pub const ORDER_ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
+/// GetOrder with this id answers only when it is dropped.
+pub const NEVER: &str = "never";
+/// The header that a fake service sends back as it came.
+pub const ECHO: &str = "x-echo";
+
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// What the fake services saw.
+#[derive(Clone, Default)]
+pub struct Seen {
+    /// The last ListOrders.
+    pub list: Arc<std::sync::Mutex<Option<ListOrdersRequest>>>,
+    /// A call for [`NEVER`] has begun.
+    pub begun: Arc<Notify>,
+    /// A call for [`NEVER`] was dropped.
+    pub dropped: Arc<Notify>,
+}
+
+#[derive(Clone)]
+struct Fake {
+    seen: Seen,
+}
+
+struct NotifyOnDrop(Arc<Notify>);
+
+impl Drop for NotifyOnDrop {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
+#[tonic::async_trait]
+impl QueryService for Fake {
+    async fn get_order(&self, request: Request<GetOrderRequest>) -> Result<Response<GetOrderResponse>, Status> {
+        let echo = request.metadata().get(ECHO).cloned();
+        let deadline = request.extensions().get::<Deadline>().copied().expect("the stack always sets one");
+        let request = request.into_inner();
+        if request.order_id == NEVER {
+            let _dropped = NotifyOnDrop(Arc::clone(&self.seen.dropped));
+            self.seen.begun.notify_one();
+            return std::future::pending().await;
+        }
+        if request.order_id == "unknown" {
+            return Err(error::not_found("order"));
+        }
+        let order = OrderView {
+            order_id: request.order_id,
+            status: OrderStatus::Confirmed.into(),
+            version: request.min_version,
+            // The deadline that reached this service, so that a test can look at it.
+            total: i64::try_from(deadline.remaining().as_millis()).expect("it is short"),
+            ..Default::default()
+        };
+        let mut response = Response::new(GetOrderResponse { order: Some(order) });
+        if let Some(echo) = echo {
+            response.metadata_mut().insert(ECHO, echo);
+        }
+        Ok(response)
+    }
+
+    async fn list_orders(&self, request: Request<ListOrdersRequest>) -> Result<Response<ListOrdersResponse>, Status> {
+        *self.seen.list.lock().expect("no test panics in here") = Some(request.into_inner());
+        Ok(Response::new(ListOrdersResponse::default()))
+    }
+
+    async fn get_order_history(
+        &self,
+        _request: Request<GetOrderHistoryRequest>,
+    ) -> Result<Response<GetOrderHistoryResponse>, Status> {
+        Ok(Response::new(GetOrderHistoryResponse::default()))
+    }
+
+    async fn get_stock(&self, request: Request<GetStockRequest>) -> Result<Response<GetStockResponse>, Status> {
+        Ok(Response::new(GetStockResponse { sku: request.into_inner().sku, on_hand: 7, ..Default::default() }))
+    }
+}
+
+#[tonic::async_trait]
+impl OrderService for Fake {
+    async fn place_order(&self, request: Request<PlaceOrderRequest>) -> Result<Response<PlaceOrderResponse>, Status> {
+        let order = request.into_inner();
+        if order.customer_id == "other-body" {
+            return Err(error::already_exists("ID_REUSED", "the order id was used for another order"));
+        }
+        error::validate(&order)?;
+        let version = if order.wait() == PlaceOrderWait::Durable { 0 } else { 1 };
+        let status = OrderStatus::Pending.into();
+        Ok(Response::new(PlaceOrderResponse { order_id: order.order_id, status, version }))
+    }
+
+    async fn cancel_order(
+        &self,
+        _request: Request<CancelOrderRequest>,
+    ) -> Result<Response<CancelOrderResponse>, Status> {
+        Err(error::rejected("ALREADY_FINAL", "the order is over"))
+    }
+}
+
+/// A running server of a test.
+pub struct Running {
+    pub address: SocketAddr,
+    pub process: Process,
+}
+
+impl Running {
+    pub async fn stop(self) {
+        assert_eq!(self.process.stop(DRAIN).await, ExitCode::SUCCESS);
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub async fn channel(&self) -> Channel {
+        let endpoint = Endpoint::from_shared(self.url("")).expect("it is a URL");
+        endpoint.connect().await.expect("it listens")
+    }
+
+    /// Like [`Self::channel`], but a deadline that passes has the same code whoever notices it first: tonic's own
+    /// clock calls it cancelled.
+    pub fn peer(&self) -> Peer {
+        Peer::connect_lazy("gateway", &[authority(self.address)])
+    }
+}
+
+fn authority(address: SocketAddr) -> Authority {
+    address.to_string().parse().expect("a socket address is an authority")
+}
+
+pub fn any_port() -> SocketAddr {
+    ANY_PORT.parse().expect("it is an address")
+}
+
+/// Orders and query in one process.
+pub async fn serve_peers(address: SocketAddr, seen: &Seen) -> Running {
+    let process = Process::new();
+    let fake = Fake { seen: seen.clone() };
+    let server = Server::bind("peers", address)
+        .await
+        .expect("the address is free")
+        .add_service(OrderServiceServer::new(fake.clone()))
+        .add_service(QueryServiceServer::new(fake));
+    let address = server.local_addr();
+    server.serve(&process).expect("the process is new");
+    Running { address, process }
+}
+
+/// A gateway before one address for everything.
+pub async fn serve_gateway(peer: SocketAddr, limits: Limits) -> Running {
+    let process = Process::new();
+    let reach = vec![authority(peer)];
+    let peers = Peers { orders: reach.clone(), inventory: reach.clone(), query: reach.clone(), sandbox: reach };
+    let gateway = Gateway::bind(any_port(), &peers).await.expect("some port is free").with_limits(limits);
+    let address = gateway.local_addr();
+    gateway.serve(&process).expect("the process is new");
+    Running { address, process }
+}
+
+/// A gateway before running services.
+pub async fn serve_all() -> (Running, Running, Seen) {
+    let seen = Seen::default();
+    let peers = serve_peers(any_port(), &seen).await;
+    let gateway = serve_gateway(peers.address, Limits::default()).await;
+    (gateway, peers, seen)
+}
+
+/// An address where nobody listens: the port was free a moment ago.
+pub async fn nobody() -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind(ANY_PORT).await.expect("some port is free");
+    listener.local_addr().expect("it is bound")
+}

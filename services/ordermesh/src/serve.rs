@@ -1,0 +1,471 @@
+//! `ordermesh serve`: puts services together and runs them in this process.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use chassis::admin::Admin;
+use chassis::grpc::{Peer, Server};
+use chassis::{Component, Process, config};
+use clap::{Args as ClapArgs, ValueEnum};
+use contracts::inventory::v1::inventory_service_server::InventoryServiceServer;
+use contracts::orders::v1::order_service_server::OrderServiceServer;
+use contracts::{Contract, Service, Topic};
+use engine::effects::{Limits, Perform};
+use engine::worker::{Settings, Status};
+use engine::{Caller, Cluster, Codec, Command, Decider, Metrics, Processor, Sender};
+use gateway::Gateway;
+use inventory::StockRules;
+use orders::OrderRules;
+use payments::{PaymentRules, Provider};
+use query::Query;
+use registry::Schemas;
+use sandbox::Sandbox;
+use shipping::{Carrier, Deadlines, ShipmentRules};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+/// How long a process may take to finish what it has begun.
+const DRAIN: Duration = Duration::from_secs(15);
+/// How long calls under way hold the workers that answer them.
+const ANSWERING: Duration = Duration::from_secs(5);
+/// How long start-up waits for a broker that is not there yet.
+const BROKER_PATIENCE: Duration = Duration::from_secs(60);
+/// Between looks at the status of a worker.
+const STATUS_EVERY: Duration = Duration::from_millis(50);
+/// For one answer of the payment provider or the carrier.
+const PARTNER_DEADLINE: Duration = Duration::from_secs(5);
+/// How long one tracking call waits for a parcel.
+const TRACKING_WAIT: Duration = Duration::from_secs(20);
+
+/// What can be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Role {
+    /// Everything in one process
+    All,
+    /// Orders: API and processor
+    Orders,
+    /// Inventory: API and processor
+    Inventory,
+    /// Payments: processor
+    Payments,
+    /// Shipping: processor
+    Shipping,
+    /// The read side: projector and API
+    Query,
+    /// The public port
+    Gateway,
+    /// The payment provider's and the carrier's stand-in
+    Sandbox,
+}
+
+impl Role {
+    const ALL: [Self; 7] = [
+        Self::Orders,
+        Self::Inventory,
+        Self::Payments,
+        Self::Shipping,
+        Self::Query,
+        Self::Gateway,
+        Self::Sandbox,
+    ];
+
+    const fn service(self) -> Option<Service> {
+        match self {
+            Self::Orders => Some(Service::Orders),
+            Self::Inventory => Some(Service::Inventory),
+            Self::Payments => Some(Service::Payments),
+            Self::Shipping => Some(Service::Shipping),
+            Self::All | Self::Query | Self::Gateway | Self::Sandbox => None,
+        }
+    }
+}
+
+/// Which services, and how they find each other.
+#[derive(ClapArgs, Clone, Debug)]
+pub struct Args {
+    /// What to serve
+    #[arg(required = true, value_name = "SERVICE")]
+    roles: Vec<Role>,
+    #[command(flatten)]
+    kafka: config::Kafka,
+    #[command(flatten)]
+    registry: config::Registry,
+    #[command(flatten)]
+    database: config::Database,
+    #[command(flatten)]
+    instance: config::Instance,
+    #[command(flatten)]
+    admin: config::Admin,
+    #[command(flatten)]
+    public: config::Public,
+    #[command(flatten)]
+    listen: config::Listen,
+    #[command(flatten)]
+    peers: config::Peers,
+    #[command(flatten)]
+    sandbox: sandbox::Config,
+}
+
+/// Serves until a signal or a fault.
+///
+/// # Errors
+///
+/// What kept the process from starting: a port in use, a broker or a registry that is not there, missing topics,
+/// contracts that do not fit.
+pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let process = Process::new();
+    start(&args, &process).await?;
+    Ok(process.run(DRAIN).await)
+}
+
+async fn start(args: &Args, process: &Process) -> anyhow::Result<()> {
+    let roles: BTreeSet<Role> = if args.roles.contains(&Role::All) {
+        Role::ALL.into()
+    } else {
+        args.roles.iter().copied().collect()
+    };
+    let ports = Ports::bind(args, &roles).await?;
+    let peers = ports.peers(args);
+    ports.admin.serve(process);
+
+    let services: Vec<Service> = roles.iter().filter_map(|role| role.service()).collect();
+    let mut platform = None;
+    if !services.is_empty() || roles.contains(&Role::Query) {
+        platform = Some(Platform::connect(args, process, &services, &roles).await?);
+    }
+    if let Some(server) = ports.sandbox {
+        serve_sandbox(args, process, server)?;
+    }
+    if let Some(platform) = &platform {
+        platform.serve(ports.orders, ports.inventory, &services, &peers)?;
+        if let Some(server) = ports.query {
+            platform.serve_query(args, server)?;
+        }
+    }
+    if roles.contains(&Role::Gateway) {
+        let gateway = Gateway::bind(args.public.address, &peers).await?;
+        gateway.serve(process)?;
+    }
+    Ok(())
+}
+
+/// Every port of this process, open before anything runs.
+struct Ports {
+    admin: Admin,
+    orders: Option<Server>,
+    inventory: Option<Server>,
+    query: Option<Server>,
+    sandbox: Option<Server>,
+}
+
+impl Ports {
+    async fn bind(args: &Args, roles: &BTreeSet<Role>) -> anyhow::Result<Self> {
+        let server = async |role: Role, name: &'static str, address: SocketAddr| {
+            anyhow::Ok(if roles.contains(&role) {
+                Some(Server::bind(name, address).await?)
+            } else {
+                None
+            })
+        };
+        Ok(Self {
+            admin: Admin::bind(args.admin.address).await?,
+            orders: server(Role::Orders, "orders", args.listen.orders).await?,
+            inventory: server(Role::Inventory, "inventory", args.listen.inventory).await?,
+            query: server(Role::Query, "query", args.listen.query).await?,
+            sandbox: server(Role::Sandbox, "sandbox", args.listen.sandbox).await?,
+        })
+    }
+
+    /// What runs in this process is reached where it was bound; the rest where the configuration says.
+    fn peers(&self, args: &Args) -> config::Peers {
+        let local = config::Peers::local(&config::Listen {
+            orders: bound(self.orders.as_ref(), args.listen.orders),
+            inventory: bound(self.inventory.as_ref(), args.listen.inventory),
+            query: bound(self.query.as_ref(), args.listen.query),
+            sandbox: bound(self.sandbox.as_ref(), args.listen.sandbox),
+        });
+        let configured = args.peers.clone();
+        config::Peers {
+            orders: if self.orders.is_some() { local.orders } else { configured.orders },
+            inventory: if self.inventory.is_some() { local.inventory } else { configured.inventory },
+            query: if self.query.is_some() { local.query } else { configured.query },
+            sandbox: if self.sandbox.is_some() { local.sandbox } else { configured.sandbox },
+        }
+    }
+}
+
+fn bound(server: Option<&Server>, configured: SocketAddr) -> SocketAddr {
+    server.map_or(configured, Server::local_addr)
+}
+
+fn serve_sandbox(args: &Args, process: &Process, server: Server) -> anyhow::Result<()> {
+    let component = process.readiness().component("sandbox");
+    let sandbox = Sandbox::open(args.sandbox.clone()).context("sandbox")?;
+    server
+        .add_service(sandbox.provider())
+        .add_service(sandbox.carrier())
+        .add_service(sandbox.control())
+        .serve(process)?;
+    component.ready();
+    let shutdown = process.shutdown();
+    process.spawn("sandbox ledgers", async move {
+        shutdown.cancelled().await;
+        sandbox.close().await;
+    });
+    Ok(())
+}
+
+/// What every service of this process shares: the log, the contracts, the figures.
+struct Platform {
+    process: Process,
+    cluster: Arc<Cluster>,
+    codec: Codec,
+    sender: Sender,
+    metrics: Metrics,
+    instance: String,
+}
+
+impl Platform {
+    async fn connect(
+        args: &Args,
+        process: &Process,
+        services: &[Service],
+        roles: &BTreeSet<Role>,
+    ) -> anyhow::Result<Self> {
+        let cluster = Arc::new(Cluster {
+            bootstrap: args.kafka.bootstrap.clone(),
+            prefix: args.kafka.prefix.clone(),
+            partitions: args.kafka.partitions,
+        });
+        topics(&cluster).await?;
+        let schemas = schemas(args, process, services, roles).await?;
+        Ok(Self {
+            process: process.clone(),
+            sender: Sender::new(Arc::clone(&cluster))?,
+            cluster,
+            codec: Codec::new(schemas),
+            metrics: Metrics::new(process.registry())?,
+            instance: args.instance.name(args.admin.address),
+        })
+    }
+
+    fn serve(
+        &self,
+        orders_server: Option<Server>,
+        inventory_server: Option<Server>,
+        services: &[Service],
+        peers: &config::Peers,
+    ) -> anyhow::Result<()> {
+        let mut calls = Calls::default();
+        if let Some(server) = orders_server {
+            let caller = self.caller(&mut calls);
+            let api = orders::Api::new(caller, &Peer::connect_lazy("query", &peers.query));
+            server.add_service(OrderServiceServer::new(api)).serve(&self.process)?;
+        }
+        if let Some(server) = inventory_server {
+            let caller = self.caller(&mut calls);
+            let api = inventory::Api::new(caller);
+            server.add_service(InventoryServiceServer::new(api)).serve(&self.process)?;
+        }
+        calls.listen(&self.process)?;
+
+        let partners = Peer::connect_lazy("sandbox", &peers.sandbox);
+        for service in services {
+            match service {
+                Service::Orders => self.process(OrderRules::default(), NoEffects, &calls)?,
+                Service::Inventory => self.process(StockRules::default(), NoEffects, &calls)?,
+                Service::Payments => {
+                    let provider = Provider::new(partners.clone(), PARTNER_DEADLINE);
+                    self.process(PaymentRules::default(), provider, &calls)?;
+                }
+                Service::Shipping => {
+                    let deadlines =
+                        Deadlines { call: PARTNER_DEADLINE, tracking_wait: TRACKING_WAIT };
+                    let carrier = Carrier::new(partners.clone(), deadlines);
+                    self.process(ShipmentRules::default(), carrier, &calls)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn caller<C: Contract>(&self, calls: &mut Calls) -> Caller<C> {
+        let caller = Caller::new(Arc::clone(&self.cluster), self.sender.clone(), self.codec.clone());
+        calls.add(&caller);
+        caller
+    }
+
+    /// Runs a service's worker on a thread of its own.
+    fn process<D, P>(&self, rules: D, perform: P, calls: &Calls) -> anyhow::Result<()>
+    where
+        D: Decider,
+        P: Perform<D>,
+        Command<D>: Into<contracts::Command>,
+    {
+        let service = D::Contract::SERVICE;
+        let component = self.process.readiness().component(service.name());
+        let runtime = Handle::current();
+        let processor = Processor {
+            rules,
+            perform,
+            cluster: Arc::clone(&self.cluster),
+            codec: self.codec.clone(),
+            sender: self.sender.clone(),
+            instance: self.instance.clone(),
+            metrics: self.metrics.clone(),
+            settings: Settings::default(),
+            limits: Limits { deadline: PARTNER_DEADLINE + TRACKING_WAIT, ..Limits::default() },
+        };
+        let calls = calls.clone();
+        let process = self.process.clone();
+        self.process.spawn_thread(format!("{service} worker"), move |shutdown| {
+            // Tasks are started from this thread.
+            let _inside = runtime.enter();
+            processor.run(
+                &runtime,
+                || calls.are_over(&shutdown),
+                |status| {
+                    // Ends with the process; nothing waits for it.
+                    process.spawn_beside("worker status", follow(status, component));
+                },
+            )
+        })?;
+        Ok(())
+    }
+
+    fn serve_query(&self, args: &Args, server: Server) -> anyhow::Result<()> {
+        const QUERY_SERVICE: &str = "ordermesh.query.v1.QueryService";
+        let config = query::Config {
+            database: args.database.url.clone(),
+            kafka: self.cluster.bootstrap.clone(),
+            prefix: self.cluster.prefix.clone(),
+            partitions: self.cluster.partitions,
+        };
+        let query = Query::new(
+            config,
+            self.codec.schemas().clone(),
+            self.process.readiness(),
+            self.process.registry(),
+        )?;
+        let routes = query.routes().into_axum_router().reset_fallback();
+        server.add_routes(QUERY_SERVICE, routes).serve(&self.process)?;
+        self.process.spawn_thread("projector", move |shutdown| query.project(&shutdown))?;
+        Ok(())
+    }
+}
+
+/// Keeps readiness in step with a worker.
+async fn follow(status: Status, component: Component) {
+    let mut every = tokio::time::interval(STATUS_EVERY);
+    loop {
+        every.tick().await;
+        match status.ready() {
+            Ok(()) => component.ready(),
+            Err(reason) => component.not_ready(reason),
+        }
+    }
+}
+
+/// The callers of this process: calls under way keep the workers that answer them.
+#[derive(Clone, Default)]
+struct Calls {
+    in_flight: Vec<Arc<dyn Fn() -> usize + Send + Sync>>,
+    listeners: Vec<Arc<dyn Fn(&dyn Fn() -> bool) -> Result<(), engine::log::Error> + Send + Sync>>,
+    stopping: Arc<std::sync::OnceLock<std::time::Instant>>,
+}
+
+impl Calls {
+    fn add<C: Contract>(&mut self, caller: &Caller<C>) {
+        let counted = caller.clone();
+        self.in_flight.push(Arc::new(move || counted.in_flight()));
+        let heard = caller.clone();
+        self.listeners.push(Arc::new(move |stopped| heard.listen(stopped)));
+    }
+
+    /// Hears outcomes, each caller on a thread of its own.
+    fn listen(&self, process: &Process) -> anyhow::Result<()> {
+        for listener in &self.listeners {
+            let (listener, calls) = (Arc::clone(listener), self.clone());
+            process.spawn_thread("outcomes", move |shutdown| {
+                listener(&|| calls.are_over(&shutdown))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Whether the process shuts down and nobody waits for an answer any more, or has waited long enough.
+    fn are_over(&self, shutdown: &CancellationToken) -> bool {
+        if !shutdown.is_cancelled() {
+            return false;
+        }
+        let since = self.stopping.get_or_init(std::time::Instant::now);
+        since.elapsed() > ANSWERING || self.in_flight.iter().all(|count| count() == 0)
+    }
+}
+
+/// Orders and stock items ask nothing of the outside world.
+struct NoEffects;
+
+impl<D: Decider<Effect = std::convert::Infallible>> Perform<D> for NoEffects {
+    fn target(&self, effect: &std::convert::Infallible) -> &'static str {
+        match *effect {}
+    }
+
+    async fn perform(
+        &self,
+        _key: &str,
+        effect: &std::convert::Infallible,
+        _attempt: engine::effects::Attempt,
+    ) -> Result<Command<D>, engine::effects::Unknown> {
+        match *effect {}
+    }
+}
+
+/// Waits for the broker, then for nothing: missing topics are for `ordermesh topics apply`.
+async fn topics(cluster: &Arc<Cluster>) -> anyhow::Result<()> {
+    let begun = std::time::Instant::now();
+    loop {
+        let asked = Arc::clone(cluster);
+        let checked = tokio::task::spawn_blocking(move || engine::topics::check(&asked)).await?;
+        match checked {
+            Err(error @ engine::topics::Error::Broker { .. })
+                if begun.elapsed() < BROKER_PATIENCE =>
+            {
+                tracing::warn!(%error, "waiting for the broker");
+            }
+            result => return Ok(result?),
+        }
+    }
+}
+
+async fn schemas(
+    args: &Args,
+    process: &Process,
+    services: &[Service],
+    roles: &BTreeSet<Role>,
+) -> anyhow::Result<Schemas> {
+    let mut writes = BTreeSet::new();
+    let mut reads = BTreeSet::new();
+    for service in services {
+        for topic in [Topic::Commands, Topic::Events, Topic::State, Topic::Outcomes] {
+            writes.insert((*service, topic));
+            reads.insert((*service, topic));
+        }
+        // Orders asks everybody; everybody answers orders.
+        let asked: &[Service] =
+            if *service == Service::Orders { &Service::ALL } else { &[Service::Orders] };
+        writes.extend(asked.iter().map(|asked| (*asked, Topic::Commands)));
+    }
+    if roles.contains(&Role::Query) {
+        reads.extend(Service::ALL.map(|service| (service, Topic::Events)));
+    }
+    let settings = registry::Settings::new(args.registry.url.clone(), args.kafka.prefix.clone());
+    let metrics = registry::Metrics::new(process.registry())?;
+    let writes: Vec<_> = writes.into_iter().collect();
+    let reads: Vec<_> = reads.into_iter().collect();
+    Ok(Schemas::register(&settings, metrics, &writes, &reads).await?)
+}

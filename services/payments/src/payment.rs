@@ -1,0 +1,300 @@
+//! The rule book of a payment. A payment is named by its order's id.
+//!
+//! ```text
+//! (unknown)         ChargePayment            REQUESTED         PaymentRequested
+//! REQUESTED         RecordCharged            PROCESSED         PaymentProcessed
+//! REQUESTED         RecordChargeDeclined     DECLINED          PaymentDeclined
+//! PROCESSED         SettlePayment            SETTLED           PaymentSettled
+//!
+//! REQUESTED         CancelPayment            CANCEL_REQUESTED  PaymentCancelRequested
+//! CANCEL_REQUESTED  RecordChargeVoided       VOIDED            PaymentVoided
+//! CANCEL_REQUESTED  RecordChargeDeclined     DECLINED          PaymentDeclined(while cancelling)
+//! CANCEL_REQUESTED  RecordCharged            REFUNDING         PaymentRefundRequested(captured)
+//! PROCESSED         CancelPayment            REFUNDING         PaymentRefundRequested
+//! REFUNDING         RecordRefunded           REFUNDED          PaymentRefunded
+//! REFUNDING         RecordRefundRefused      REFUNDING         PaymentRefundRefused (next attempt, flagged)
+//!
+//! (unknown), DECLINED, VOIDED, REFUNDED, SETTLED
+//!                   CancelPayment            unchanged         PaymentCancelSettled
+//! ```
+//!
+//! Everything else gives no events: repeats, answers to an attempt that is over, and a cancellation whose answer is
+//! on its way already.
+
+use std::convert::Infallible;
+
+use contracts::core::v1::Money;
+use contracts::orders::v1::order_command::Command as OrderCommand;
+use contracts::orders::v1::{
+    RecordPaymentCancelled, RecordPaymentDeclined, RecordPaymentProcessed,
+};
+use contracts::payments::v1::payment_command::Command;
+use contracts::payments::v1::payment_event::Event;
+use contracts::payments::v1::payment_outcome::Outcome;
+use contracts::payments::v1::{
+    Payment, PaymentCancelRequested, PaymentCancelSettled, PaymentCommandAccepted, PaymentDeclined,
+    PaymentProcessed, PaymentRefundRefused, PaymentRefundRequested, PaymentRefunded,
+    PaymentRequested, PaymentSettled, PaymentStatus as Status, PaymentVoided,
+};
+use contracts::{Message, Payments, rules};
+use engine::{Context, Decider, Outstanding};
+
+/// A declined charge ends its payment, so there is only one attempt.
+pub(crate) const CHARGE_ATTEMPT: u32 = 1;
+
+/// The rules of a payment.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PaymentRules;
+
+/// What the payment provider is asked to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Take the money.
+    Charge {
+        /// How much.
+        amount: Money,
+        /// From whom.
+        customer_id: String,
+    },
+    /// Make sure that the charge has happened or never will.
+    Void {
+        /// Idempotency key of the charge.
+        charge_key: String,
+    },
+    /// Give the money back.
+    Refund {
+        /// Number of this refund; the answer carries it.
+        attempt: u32,
+        /// Idempotency key of the charge.
+        charge_key: String,
+        /// How much: always the whole charge.
+        amount: Money,
+    },
+}
+
+impl Decider for PaymentRules {
+    type Contract = Payments;
+    /// Payments hears other services and its provider only, and neither is ever refused.
+    type Rejection = Infallible;
+    type Effect = Effect;
+
+    const RULES_VERSION: u32 = 1;
+
+    fn decide(
+        &self,
+        payment: &Payment,
+        command: &Command,
+        _context: &Context<'_>,
+    ) -> Result<Vec<Event>, Infallible> {
+        let event = match (payment.status(), command) {
+            (Status::Unspecified, Command::ChargePayment(charge)) => {
+                Some(Event::PaymentRequested(PaymentRequested {
+                    amount: charge.amount.clone(),
+                    customer_id: charge.customer_id.clone(),
+                }))
+            }
+            (Status::Requested, Command::RecordCharged(answer))
+                if answer.attempt == CHARGE_ATTEMPT =>
+            {
+                Some(Event::PaymentProcessed(PaymentProcessed {
+                    provider_reference: answer.provider_reference.clone(),
+                }))
+            }
+            (
+                status @ (Status::Requested | Status::CancelRequested),
+                Command::RecordChargeDeclined(answer),
+            ) if answer.attempt == CHARGE_ATTEMPT => {
+                Some(Event::PaymentDeclined(PaymentDeclined {
+                    reason: answer.reason.clone(),
+                    while_cancelling: status == Status::CancelRequested,
+                }))
+            }
+            (Status::Processed, Command::SettlePayment(_)) => {
+                Some(Event::PaymentSettled(PaymentSettled {}))
+            }
+
+            (Status::Requested, Command::CancelPayment(_)) => {
+                Some(Event::PaymentCancelRequested(PaymentCancelRequested {}))
+            }
+            (Status::CancelRequested, Command::RecordChargeVoided(answer))
+                if answer.attempt == CHARGE_ATTEMPT =>
+            {
+                Some(Event::PaymentVoided(PaymentVoided {}))
+            }
+            (Status::CancelRequested, Command::RecordCharged(answer))
+                if answer.attempt == CHARGE_ATTEMPT =>
+            {
+                Some(Event::PaymentRefundRequested(PaymentRefundRequested {
+                    captured: true,
+                    provider_reference: answer.provider_reference.clone(),
+                }))
+            }
+            (Status::Processed, Command::CancelPayment(_)) => {
+                Some(Event::PaymentRefundRequested(PaymentRefundRequested {
+                    captured: false,
+                    provider_reference: payment.provider_reference.clone(),
+                }))
+            }
+            (Status::Refunding, Command::RecordRefunded(answer))
+                if answer.attempt == payment.refund_attempt =>
+            {
+                Some(Event::PaymentRefunded(PaymentRefunded {
+                    provider_reference: answer.provider_reference.clone(),
+                }))
+            }
+            (Status::Refunding, Command::RecordRefundRefused(answer))
+                if answer.attempt == payment.refund_attempt =>
+            {
+                Some(Event::PaymentRefundRefused(PaymentRefundRefused {
+                    reason: answer.reason.clone(),
+                }))
+            }
+            (
+                status @ (Status::Unspecified
+                | Status::Declined
+                | Status::Voided
+                | Status::Refunded
+                | Status::Settled),
+                Command::CancelPayment(_),
+            ) => Some(Event::PaymentCancelSettled(PaymentCancelSettled {
+                status: status.into(),
+            })),
+            _ => None,
+        };
+        Ok(event.into_iter().collect())
+    }
+
+    fn evolve(payment: &mut Payment, event: &Event) {
+        match (payment.status(), event) {
+            (Status::Unspecified, Event::PaymentRequested(requested)) => {
+                payment.set_status(Status::Requested);
+                payment.amount = requested.amount.clone();
+                payment.customer_id.clone_from(&requested.customer_id);
+            }
+            (Status::Requested, Event::PaymentProcessed(processed)) => {
+                payment.set_status(Status::Processed);
+                payment
+                    .provider_reference
+                    .clone_from(&processed.provider_reference);
+            }
+            (Status::Requested | Status::CancelRequested, Event::PaymentDeclined(_)) => {
+                payment.set_status(Status::Declined);
+            }
+            (Status::Processed, Event::PaymentSettled(_)) => payment.set_status(Status::Settled),
+
+            (Status::Requested, Event::PaymentCancelRequested(_)) => {
+                payment.set_status(Status::CancelRequested);
+            }
+            (Status::CancelRequested, Event::PaymentVoided(_)) => {
+                payment.set_status(Status::Voided)
+            }
+            (
+                Status::CancelRequested | Status::Processed,
+                Event::PaymentRefundRequested(requested),
+            ) => {
+                payment.set_status(Status::Refunding);
+                payment.refund_attempt = 1;
+                payment
+                    .provider_reference
+                    .clone_from(&requested.provider_reference);
+            }
+            (Status::Refunding, Event::PaymentRefunded(_)) => payment.set_status(Status::Refunded),
+            (Status::Refunding, Event::PaymentRefundRefused(_)) => {
+                payment.refund_attempt += 1;
+                payment.flagged = true;
+            }
+            _ => {}
+        }
+    }
+
+    fn react(payment: &Payment, event: &Event, id: &str) -> Vec<Message> {
+        let answer = match event {
+            Event::PaymentProcessed(processed) => {
+                OrderCommand::RecordPaymentProcessed(RecordPaymentProcessed {
+                    provider_reference: processed.provider_reference.clone(),
+                })
+            }
+            Event::PaymentDeclined(declined) if !declined.while_cancelling => {
+                OrderCommand::RecordPaymentDeclined(RecordPaymentDeclined {
+                    reason: declined.reason.clone(),
+                })
+            }
+            Event::PaymentDeclined(_) | Event::PaymentVoided(_) => cancelled(0),
+            Event::PaymentRefunded(_) => cancelled(amount(payment).minor_units),
+            Event::PaymentCancelSettled(settled) if settled.status() == Status::Refunded => {
+                cancelled(amount(payment).minor_units)
+            }
+            Event::PaymentCancelSettled(_) => cancelled(0),
+            Event::PaymentRequested(_)
+            | Event::PaymentSettled(_)
+            | Event::PaymentCancelRequested(_)
+            | Event::PaymentRefundRequested(_)
+            | Event::PaymentRefundRefused(_) => return Vec::new(),
+        };
+        vec![Message::new(id, answer)]
+    }
+
+    fn outstanding(payment: &Payment, id: &str) -> Vec<Outstanding<Self>> {
+        let charge_key = format!("{id}/charge/{CHARGE_ATTEMPT}");
+        let (key, effect) = match payment.status() {
+            Status::Requested => (
+                charge_key,
+                Effect::Charge {
+                    amount: amount(payment),
+                    customer_id: payment.customer_id.clone(),
+                },
+            ),
+            Status::CancelRequested => (
+                format!("{id}/void/{CHARGE_ATTEMPT}"),
+                Effect::Void { charge_key },
+            ),
+            Status::Refunding => {
+                let attempt = payment.refund_attempt;
+                (
+                    format!("{id}/refund/{attempt}"),
+                    Effect::Refund {
+                        attempt,
+                        charge_key,
+                        amount: amount(payment),
+                    },
+                )
+            }
+            _ => return Vec::new(),
+        };
+        vec![Outstanding::Effect { key, effect }]
+    }
+
+    fn accepted(payment: &Payment) -> Outcome {
+        Outcome::Accepted(PaymentCommandAccepted {
+            status: payment.status,
+        })
+    }
+
+    fn rejected(rejection: &Infallible) -> Outcome {
+        match *rejection {}
+    }
+
+    fn finished(payment: &Payment) -> bool {
+        matches!(
+            payment.status(),
+            Status::Declined | Status::Voided | Status::Refunded | Status::Settled
+        )
+    }
+
+    fn is_id(id: &str) -> bool {
+        rules::uuid_v7_time_ms(id).is_some()
+    }
+}
+
+fn cancelled(refunded: i64) -> OrderCommand {
+    OrderCommand::RecordPaymentCancelled(RecordPaymentCancelled { refunded })
+}
+
+/// The payment's amount. The field rules require one of every `ChargePayment`; a payment without would be refused by
+/// the provider.
+fn amount(payment: &Payment) -> Money {
+    payment.amount.clone().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

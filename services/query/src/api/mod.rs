@@ -1,0 +1,289 @@
+//! The read API: `ordermesh.query.v1.QueryService`.
+
+mod page;
+mod read;
+mod view;
+mod wait;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chassis::error;
+use contracts::orders::v1::{OrderEvent, OrderStatus};
+use contracts::query::v1::query_service_server::QueryService;
+use contracts::query::v1::{
+    EventsPosition, GetOrderHistoryRequest, GetOrderHistoryResponse, GetOrderRequest,
+    GetOrderResponse, GetStockRequest, GetStockResponse, ListOrdersRequest, ListOrdersResponse,
+};
+use contracts::{Service, Topic};
+use prost::Message as _;
+use sqlx::PgPool;
+use tokio::time::Instant;
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use crate::progress::{Mark, Progress};
+use page::Key;
+use wait::Wait;
+
+const DEFAULT_PAGE: u32 = 50;
+/// When it is worth to ask again after the database was away.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The service behind the API.
+#[derive(Clone)]
+pub struct Api {
+    /// Connections to the read model.
+    pub pool: PgPool,
+    /// What the projector of this process applies.
+    pub progress: Arc<Progress>,
+    /// The prefix of all topics.
+    pub prefix: String,
+    /// Partitions of each topic.
+    pub partitions: u16,
+}
+
+#[tonic::async_trait]
+impl QueryService for Api {
+    async fn get_order(
+        &self,
+        request: Request<GetOrderRequest>,
+    ) -> Result<Response<GetOrderResponse>, Status> {
+        let deadline = wait::deadline(request.extensions());
+        let request = request.into_inner();
+        error::validate(&request)?;
+        let order_id = order_id(&request.order_id)?;
+        let min_version = version("min_version", request.min_version)?;
+        if let Some(position) = request.min_position {
+            self.position_reached(position, deadline).await?;
+        }
+        let row = if min_version == 0 {
+            let row = read::order(&self.pool, order_id).await.map_err(database)?;
+            row.ok_or_else(|| error::not_found("order"))?
+        } else {
+            let hint = self
+                .progress
+                .watch(Mark::Version(Service::Orders, order_id.to_string()));
+            let mut wait = Wait::new(hint, min_version, deadline);
+            loop {
+                match read::order(&self.pool, order_id).await.map_err(database)? {
+                    Some(row) if row.version >= min_version => break row,
+                    _ => wait.pause().await?,
+                }
+            }
+        };
+        // Lines never change: they need not be read in one snapshot with the order.
+        let lines = read::lines(&self.pool, order_id).await.map_err(database)?;
+        Ok(Response::new(GetOrderResponse {
+            order: Some(view::order(row, lines)),
+        }))
+    }
+
+    async fn list_orders(
+        &self,
+        request: Request<ListOrdersRequest>,
+    ) -> Result<Response<ListOrdersResponse>, Status> {
+        let request = request.into_inner();
+        error::validate(&request)?;
+        let after = match request.page_token.as_str() {
+            "" => Key::FIRST,
+            token => Key::from_token(token).ok_or_else(|| {
+                error::invalid_field("page_token", "is not one that a page before gave out")
+            })?,
+        };
+        let statuses = statuses(request.statuses());
+        let size = if request.page_size == 0 {
+            DEFAULT_PAGE
+        } else {
+            request.page_size
+        };
+        // One more than asked for tells whether there is a next page.
+        let limit = i64::from(size) + 1;
+        let rows = match request.customer_id.as_str() {
+            "" => read::by_status(&self.pool, &statuses, after, limit).await,
+            customer if customer.contains('\0') => Ok(Vec::new()),
+            customer => read::by_customer(&self.pool, customer, &statuses, after, limit).await,
+        };
+        let mut rows = rows.map_err(database)?;
+        let size = size as usize;
+        let more = rows.len() > size;
+        rows.truncate(size);
+        let next = rows.last().filter(|_| more).map(|last| Key {
+            placed_at: last.placed_at,
+            order_id: last.order_id,
+        });
+        Ok(Response::new(ListOrdersResponse {
+            orders: rows
+                .into_iter()
+                .map(|row| view::order(row, Vec::new()))
+                .collect(),
+            next_page_token: next.map(Key::to_token).unwrap_or_default(),
+        }))
+    }
+
+    async fn get_order_history(
+        &self,
+        request: Request<GetOrderHistoryRequest>,
+    ) -> Result<Response<GetOrderHistoryResponse>, Status> {
+        let request = request.into_inner();
+        error::validate(&request)?;
+        let order_id = order_id(&request.order_id)?;
+        let records = read::history(&self.pool, order_id)
+            .await
+            .map_err(database)?;
+        if records.is_empty() {
+            return Err(error::not_found("order"));
+        }
+        let events = records
+            .iter()
+            .map(|record| OrderEvent::decode(record.as_slice()))
+            .collect::<Result<_, _>>()
+            .map_err(|error| error::internal(&error))?;
+        Ok(Response::new(GetOrderHistoryResponse { events }))
+    }
+
+    async fn get_stock(
+        &self,
+        request: Request<GetStockRequest>,
+    ) -> Result<Response<GetStockResponse>, Status> {
+        let deadline = wait::deadline(request.extensions());
+        let request = request.into_inner();
+        error::validate(&request)?;
+        let min_version = version("min_version", request.min_version)?;
+        let sku = request.sku;
+        // PostgreSQL's text holds no NUL: there is no such product.
+        if sku.contains('\0') {
+            return Err(error::not_found("product"));
+        }
+        let row = if min_version == 0 {
+            let row = read::stock(&self.pool, &sku).await.map_err(database)?;
+            row.ok_or_else(|| error::not_found("product"))?
+        } else {
+            let hint = self
+                .progress
+                .watch(Mark::Version(Service::Inventory, sku.clone()));
+            let mut wait = Wait::new(hint, min_version, deadline);
+            loop {
+                match read::stock(&self.pool, &sku).await.map_err(database)? {
+                    Some(row) if row.version >= min_version => break row,
+                    _ => wait.pause().await?,
+                }
+            }
+        };
+        Ok(Response::new(view::stock(row)))
+    }
+}
+
+impl Api {
+    /// Waits until the order events of a partition are applied up to a position.
+    async fn position_reached(
+        &self,
+        position: EventsPosition,
+        deadline: Instant,
+    ) -> Result<(), Status> {
+        let partition = u16::try_from(position.partition)
+            .ok()
+            .filter(|partition| *partition < self.partitions)
+            .map(i32::from)
+            .ok_or_else(|| {
+                error::invalid_field("min_position.partition", "there is no such partition")
+            })?;
+        let topic = Topic::Events.of(Service::Orders, &self.prefix);
+        let hint = self
+            .progress
+            .watch(Mark::Position(Service::Orders, partition));
+        let mut wait = Wait::new(hint, position.offset, deadline);
+        loop {
+            let reached = read::position(&self.pool, &topic, partition)
+                .await
+                .map_err(database)?;
+            if reached.unwrap_or_default() >= position.offset {
+                return Ok(());
+            }
+            wait.pause().await?;
+        }
+    }
+}
+
+// A status is the answer itself; it is large and rare.
+#[allow(clippy::result_large_err)]
+fn order_id(text: &str) -> Result<Uuid, Status> {
+    Uuid::try_parse(text).map_err(|_| error::invalid_field("order_id", "must be a UUID"))
+}
+
+#[allow(clippy::result_large_err)]
+fn version(field: &str, version: u64) -> Result<i64, Status> {
+    i64::try_from(version).map_err(|_| error::invalid_field(field, "is larger than any version"))
+}
+
+/// The statuses asked for, each once; all of them when none was.
+fn statuses(asked: impl Iterator<Item = OrderStatus>) -> Vec<i16> {
+    let mut statuses: Vec<_> = asked.map(|status| status as i16).collect();
+    if statuses.is_empty() {
+        statuses = (OrderStatus::Pending as i16..=OrderStatus::Rejected as i16).collect();
+    }
+    statuses.sort_unstable();
+    statuses.dedup();
+    statuses
+}
+
+/// What a failure of the database means to a caller: it passes, unless the fault is in what was asked of it.
+fn database(failure: sqlx::Error) -> Status {
+    let ours = match &failure {
+        sqlx::Error::Database(refusal) => !refusal.code().is_some_and(|code| passes(&code)),
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed => false,
+        _ => true,
+    };
+    if ours {
+        return error::internal(&failure);
+    }
+    tracing::warn!(error = %failure, "the read model cannot be read");
+    error::unavailable("the read model", RETRY_AFTER)
+}
+
+/// Whether an SQLSTATE speaks of the server's condition.
+fn passes(code: &str) -> bool {
+    // Connection, resources, operator intervention, transaction rollback.
+    const CLASSES: [&str; 4] = ["08", "53", "57", "40"];
+    // The tables are not there yet, or are being built anew.
+    const UNDEFINED_TABLE: &str = "42P01";
+    code == UNDEFINED_TABLE || CLASSES.iter().any(|class| code.starts_with(class))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_status_means_all_and_none_counts_twice() {
+        assert_eq!(statuses([].into_iter()), [1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(
+            statuses(
+                [
+                    OrderStatus::Shipped,
+                    OrderStatus::Pending,
+                    OrderStatus::Shipped
+                ]
+                .into_iter()
+            ),
+            [1, 4]
+        );
+    }
+
+    #[test]
+    fn only_faults_of_ours_are_internal() {
+        assert_eq!(
+            database(sqlx::Error::PoolTimedOut).code(),
+            tonic::Code::Unavailable
+        );
+        assert_eq!(
+            database(sqlx::Error::ColumnNotFound("x".into())).code(),
+            tonic::Code::Internal
+        );
+        assert!(passes("57P01") && passes("08006") && passes("42P01"));
+        assert!(!passes("42601") && !passes("22021"));
+    }
+}

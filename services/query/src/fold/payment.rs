@@ -1,0 +1,88 @@
+//! Payments.
+
+use contracts::payments::v1::PaymentStatus;
+use contracts::payments::v1::payment_event::Event;
+use uuid::Uuid;
+
+use super::order::{order_id, small};
+use super::{Misfit, Occurrence, Row, text};
+
+/// A row of `payments`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, sqlx::FromRow)]
+pub struct PaymentRow {
+    /// The order that is paid.
+    pub order_id: Uuid,
+    /// A [`PaymentStatus`].
+    pub status: i16,
+    /// Minor units; 0 when only a cancellation was ever asked for.
+    pub amount: i64,
+    /// ISO 4217; empty when only a cancellation was ever asked for.
+    pub currency: String,
+    /// The provider's name of the charge.
+    pub provider_reference: String,
+    /// A refund was refused: somebody should look.
+    pub flagged: bool,
+    /// Events folded so far.
+    pub version: i64,
+}
+
+impl Row for PaymentRow {
+    type Event = Event;
+
+    fn key(&self) -> String {
+        self.order_id.to_string()
+    }
+
+    fn version(&self) -> i64 {
+        self.version
+    }
+
+    fn apply(
+        row: Option<&Self>,
+        occurrence: &Occurrence<'_>,
+        event: &Event,
+    ) -> Result<Self, Misfit> {
+        let mut row = match row {
+            Some(row) => row.clone(),
+            None => Self {
+                order_id: order_id(occurrence.id)?,
+                ..Self::default()
+            },
+        };
+        row.version = occurrence.version;
+        match event {
+            Event::PaymentRequested(requested) => {
+                row.enter(PaymentStatus::Requested);
+                if let Some(amount) = &requested.amount {
+                    row.amount = amount.minor_units;
+                    row.currency = text("currency", &amount.currency)?;
+                }
+            }
+            Event::PaymentProcessed(processed) => {
+                row.enter(PaymentStatus::Processed);
+                row.provider_reference = text("provider_reference", &processed.provider_reference)?;
+            }
+            Event::PaymentDeclined(_) => row.enter(PaymentStatus::Declined),
+            Event::PaymentSettled(_) => row.enter(PaymentStatus::Settled),
+            Event::PaymentCancelRequested(_) => row.enter(PaymentStatus::CancelRequested),
+            Event::PaymentVoided(_) => row.enter(PaymentStatus::Voided),
+            Event::PaymentRefundRequested(requested) => {
+                row.enter(PaymentStatus::Refunding);
+                if requested.captured {
+                    row.provider_reference =
+                        text("provider_reference", &requested.provider_reference)?;
+                }
+            }
+            Event::PaymentRefunded(_) => row.enter(PaymentStatus::Refunded),
+            Event::PaymentRefundRefused(_) => row.flagged = true,
+            Event::PaymentCancelSettled(settled) => row.status = small("status", settled.status)?,
+        }
+        Ok(row)
+    }
+}
+
+impl PaymentRow {
+    fn enter(&mut self, status: PaymentStatus) {
+        self.status = status as i16;
+    }
+}

@@ -1,0 +1,277 @@
+//! Reading the partitions of the events topics.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use contracts::Service;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Message as _};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::topics::Topics;
+
+/// Most records of one batch: enough to make the transaction's own cost small.
+const MAX_BATCH: usize = 2_000;
+/// How long a busy projector gathers a batch.
+const BUSY_WINDOW: Duration = Duration::from_millis(25);
+/// A batch of this size says that the projector is busy.
+const BUSY_BATCH: usize = 100;
+/// How long a quiet projector waits for a record before it looks after other things.
+const QUIET_WAIT: Duration = Duration::from_millis(100);
+const WATERMARK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why the log cannot be read on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The log does not hold what comes next: it was truncated, recreated, or its beginning was deleted.
+    #[error(
+        "the position {position} of {topic} [{partition}] lies outside of the log, which holds {low} to {high}: \
+         the topic was truncated or recreated; rebuild the read model"
+    )]
+    OutOfRange {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// First offset that is not applied.
+        position: i64,
+        /// First offset that exists.
+        low: i64,
+        /// First offset that does not exist yet.
+        high: i64,
+    },
+    /// The client cannot go on.
+    #[error("the log cannot be read")]
+    Client(#[source] KafkaError),
+}
+
+/// A partition of a service's events.
+pub type Source = (Service, i32);
+
+/// A record as it stands in the log.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    /// Where it stands.
+    pub source: Source,
+    /// Offset in the partition.
+    pub offset: i64,
+    /// Empty when the record has none.
+    pub key: Vec<u8>,
+    /// `None` for a tombstone.
+    pub value: Option<Vec<u8>>,
+}
+
+/// A consumer of some partitions of all events topics, without a group: positions are kept in the read model.
+///
+/// It is made anew whenever the set of partitions or a position changes from outside. A client that is assigned a
+/// partition again may tell the position of the former assignment for a moment, and that would skip records.
+pub struct Log {
+    consumer: BaseConsumer,
+    topics: Topics,
+    starts: HashMap<Source, i64>,
+    busy: bool,
+}
+
+impl Log {
+    /// Starts to read at the given positions.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Client`]: the client's settings are refused.
+    pub fn open(
+        bootstrap: &str,
+        topics: &Topics,
+        positions: &HashMap<Source, i64>,
+    ) -> Result<Self, Error> {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", bootstrap)
+            // Required by the client, used for nothing: no group is joined, no offset is committed.
+            .set("group.id", topics.group())
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("isolation.level", "read_committed")
+            .set("auto.offset.reset", "error")
+            // Only for an empty answer: a record is handed over as soon as its transaction has ended.
+            .set("fetch.wait.max.ms", "100")
+            // The default of a second stalls a consumer that empties its queue quickly.
+            .set("fetch.queue.backoff.ms", "10")
+            .set("queued.max.messages.kbytes", "16384")
+            .set("topic.metadata.refresh.interval.ms", "10000")
+            .set("reconnect.backoff.max.ms", "1000")
+            .create()
+            .map_err(Error::Client)?;
+        let mut assignment = TopicPartitionList::new();
+        for (&(service, partition), &position) in positions {
+            assignment
+                .add_partition_offset(topics.of(service), partition, Offset::Offset(position))
+                .map_err(Error::Client)?;
+        }
+        consumer.assign(&assignment).map_err(Error::Client)?;
+        Ok(Self {
+            consumer,
+            topics: topics.clone(),
+            starts: positions.clone(),
+            busy: false,
+        })
+    }
+
+    /// The next records. Comes back at once with the few there are when it is quiet, empty-handed after a moment,
+    /// and gathers for a while when it is busy.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]; trouble that passes by itself is logged only.
+    pub fn gather(&mut self) -> Result<Vec<Fetched>, Error> {
+        let mut records = Vec::new();
+        let Some(first) = self.poll(QUIET_WAIT)? else {
+            self.busy = false;
+            return Ok(records);
+        };
+        records.push(first);
+        let window = if self.busy {
+            BUSY_WINDOW
+        } else {
+            Duration::ZERO
+        };
+        let end = Instant::now() + window;
+        while records.len() < MAX_BATCH {
+            let Some(record) = self.poll(end.saturating_duration_since(Instant::now()))? else {
+                break;
+            };
+            records.push(record);
+        }
+        self.busy = records.len() >= BUSY_BATCH;
+        Ok(records)
+    }
+
+    /// Where each partition stands after all that was gathered. The client counts transaction markers and the
+    /// records of aborted transactions too, so a quiet partition's position reaches the last stable offset.
+    /// Partitions of which nothing was seen yet are absent.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Client`].
+    pub fn positions(&self) -> Result<HashMap<Source, i64>, Error> {
+        let positions = self.consumer.position().map_err(Error::Client)?;
+        Ok(positions
+            .elements()
+            .iter()
+            .filter_map(|element| match element.offset() {
+                Offset::Offset(offset) => Some((
+                    self.topics.source(element.topic(), element.partition())?,
+                    offset,
+                )),
+                _ => None,
+            })
+            .collect())
+    }
+
+    /// Stops to deliver records of these partitions; what is delivered after [`Log::resume`] follows without a gap.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Client`].
+    pub fn pause(&self, source: Source) -> Result<(), Error> {
+        self.consumer
+            .pause(&self.list(source))
+            .map_err(Error::Client)
+    }
+
+    /// Goes on delivering.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Client`].
+    pub fn resume(&self, source: Source) -> Result<(), Error> {
+        self.consumer
+            .resume(&self.list(source))
+            .map_err(Error::Client)
+    }
+
+    /// First offset of the partition that a reader cannot see yet.
+    ///
+    /// # Errors
+    ///
+    /// The broker did not answer.
+    pub fn end(&self, (service, partition): Source, timeout: Duration) -> KafkaResult<i64> {
+        // For a read_committed client this is the last stable offset.
+        let (_, end) =
+            self.consumer
+                .fetch_watermarks(self.topics.of(service), partition, timeout)?;
+        Ok(end)
+    }
+
+    fn poll(&self, timeout: Duration) -> Result<Option<Fetched>, Error> {
+        loop {
+            match self.consumer.poll(timeout) {
+                None => return Ok(None),
+                Some(Ok(message)) => {
+                    if let Some(record) = self.fetched(&message) {
+                        return Ok(Some(record));
+                    }
+                }
+                Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset))) => {
+                    return Err(self.out_of_range());
+                }
+                Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => {
+                    return Err(Error::Client(error));
+                }
+                Some(Err(error)) => {
+                    tracing::warn!(%error, "the log is not readable for now");
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    fn fetched(&self, message: &BorrowedMessage<'_>) -> Option<Fetched> {
+        Some(Fetched {
+            source: self.topics.source(message.topic(), message.partition())?,
+            offset: message.offset(),
+            key: message.key().unwrap_or_default().to_vec(),
+            value: message.payload().map(<[u8]>::to_vec),
+        })
+    }
+
+    /// The client does not say which partition it was refused: the one whose position lies outside of its log.
+    fn out_of_range(&self) -> Error {
+        match self.find_out_of_range() {
+            Ok(Some(error)) => error,
+            Ok(None) => Error::Client(KafkaError::MessageConsumption(
+                RDKafkaErrorCode::AutoOffsetReset,
+            )),
+            Err(error) => error,
+        }
+    }
+
+    fn find_out_of_range(&self) -> Result<Option<Error>, Error> {
+        let positions = self.positions()?;
+        for (source, start) in &self.starts {
+            let position = *positions.get(source).unwrap_or(start);
+            let (service, partition) = *source;
+            let topic = self.topics.of(service);
+            let (low, high) = self
+                .consumer
+                .fetch_watermarks(topic, partition, WATERMARK_TIMEOUT)
+                .map_err(Error::Client)?;
+            if !(low..=high).contains(&position) {
+                return Ok(Some(Error::OutOfRange {
+                    topic: topic.to_owned(),
+                    partition,
+                    position,
+                    low,
+                    high,
+                }));
+            }
+        }
+        Ok(None)
+    }
+
+    fn list(&self, (service, partition): Source) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        list.add_partition(self.topics.of(service), partition);
+        list
+    }
+}

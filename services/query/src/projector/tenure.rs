@@ -1,0 +1,321 @@
+//! The time in which a projector owns an unchanged set of partitions.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use sqlx::postgres::PgConnection;
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+
+use super::batch::{Batch, Obstacle};
+use super::log::{Fetched, Log, Source};
+use super::ownership::Ownership;
+use super::topics::Topics;
+use super::write::{Writer, Written};
+use super::{Error, Projector};
+use crate::metrics::Fate;
+use crate::progress::Mark;
+use crate::tables::{self, Advance};
+
+/// How often ownership is looked after.
+const OWNERSHIP_INTERVAL: Duration = Duration::from_secs(1);
+/// How often one partition's lag is measured, in turn.
+const LAG_INTERVAL: Duration = Duration::from_millis(250);
+/// The same after the broker has not answered.
+const LAG_PAUSE: Duration = Duration::from_secs(2);
+const LAG_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often the records of waiting partitions are tried again.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+/// How long the registry's answer about itself holds.
+const REGISTRY_TRUST: Duration = Duration::from_secs(30);
+/// Longer than the server allows a statement: only a server that is gone takes so long.
+const DATABASE_DEADLINE: Duration = Duration::from_secs(40);
+
+/// Why a tenure ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The process ends.
+    Shutdown,
+    /// The set of partitions is another one now.
+    Settled,
+    /// Somebody else has moved a position.
+    Fenced,
+}
+
+/// Everything that is known about the owned partitions. Dropped whole when anything goes wrong.
+pub struct Tenure<'a> {
+    projector: &'a Projector,
+    topics: &'a Topics,
+    runtime: &'a Runtime,
+    connection: &'a mut PgConnection,
+    log: Log,
+    writer: Writer,
+    positions: HashMap<Source, i64>,
+    /// A schema id that was in use.
+    schema_id: Option<u32>,
+    /// Until when the registry need not be asked again whether it is the one that gave this id.
+    registry_trusted_until: Instant,
+    /// Records of the partitions that wait, from the first that cannot be applied yet.
+    held: HashMap<Source, VecDeque<Fetched>>,
+    retry_at: Instant,
+    lag: LagRound,
+}
+
+/// Whose lag is measured next, and when.
+struct LagRound {
+    sources: Vec<Source>,
+    next: usize,
+    due: Instant,
+}
+
+impl<'a> Tenure<'a> {
+    /// Begins at the positions in the database.
+    pub fn begin(
+        projector: &'a Projector,
+        topics: &'a Topics,
+        runtime: &'a Runtime,
+        connection: &'a mut PgConnection,
+        partitions: &[i32],
+    ) -> Result<Self, Error> {
+        let (positions, writer) = runtime.block_on(in_time(async {
+            let positions = tables::load_positions(connection, &topics.names(), partitions).await?;
+            Ok((
+                positions,
+                Writer::open(connection, topics, partitions).await?,
+            ))
+        }))?;
+        let schema_id = positions
+            .iter()
+            .find_map(|position| u32::try_from(position.schema_id?).ok());
+        let positions: HashMap<_, _> = positions
+            .into_iter()
+            .filter_map(|kept| {
+                Some((
+                    topics.source(&kept.topic, kept.partition)?,
+                    kept.next_offset,
+                ))
+            })
+            .collect();
+        for (&(service, partition), &position) in &positions {
+            projector.metrics.position(service, partition, position);
+        }
+        let now = Instant::now();
+        Ok(Self {
+            projector,
+            topics,
+            runtime,
+            connection,
+            log: Log::open(&projector.kafka, topics, &positions)?,
+            writer,
+            schema_id,
+            registry_trusted_until: now,
+            held: HashMap::new(),
+            retry_at: now,
+            lag: LagRound {
+                sources: positions.keys().copied().collect(),
+                next: 0,
+                due: now,
+            },
+            positions,
+        })
+    }
+
+    /// Projects until the tenure ends.
+    pub fn work(
+        &mut self,
+        ownership: &mut Ownership,
+        shutdown: &CancellationToken,
+    ) -> Result<End, Error> {
+        let mut settle_at = Instant::now() + OWNERSHIP_INTERVAL;
+        while !shutdown.is_cancelled() {
+            let records = self.next_records()?;
+            let batch = self.decode(records)?;
+            if !self.write(batch)? {
+                return Ok(End::Fenced);
+            }
+            self.measure_lag();
+            if Instant::now() >= settle_at {
+                if self
+                    .runtime
+                    .block_on(in_time(ownership.settle(self.connection)))?
+                {
+                    return Ok(End::Settled);
+                }
+                settle_at = Instant::now() + OWNERSHIP_INTERVAL;
+            }
+        }
+        Ok(End::Shutdown)
+    }
+
+    /// The records of waiting partitions, when it is time to try them again, before what the log has next.
+    fn next_records(&mut self) -> Result<Vec<Fetched>, Error> {
+        let mut records = Vec::new();
+        if !self.held.is_empty() && Instant::now() >= self.retry_at {
+            for (source, held) in self.held.drain() {
+                records.extend(held);
+                self.log.resume(source)?;
+            }
+        }
+        records.extend(self.log.gather()?);
+        Ok(records)
+    }
+
+    fn decode(&mut self, records: Vec<Fetched>) -> Result<Batch, Error> {
+        let mut batch = Batch::default();
+        for record in records {
+            if let Some(held) = self.held.get_mut(&record.source) {
+                held.push_back(record);
+                continue;
+            }
+            match batch.push(&self.projector.schemas, record) {
+                Ok(()) => {}
+                Err((record, stranger @ Obstacle::Stranger { .. }))
+                    if self.trusts_registry()? =>
+                {
+                    batch.refuse(record, stranger.to_string());
+                }
+                Err((record, obstacle)) => self.hold(record, obstacle)?,
+            }
+        }
+        self.schema_id = batch.schema_id.or(self.schema_id);
+        self.projector
+            .metrics
+            .waiting_partitions
+            .set(i64::try_from(self.held.len()).unwrap_or(i64::MAX));
+        Ok(batch)
+    }
+
+    /// Whether an id that the registry does not know is poison. It is not when the registry has forgotten an id that
+    /// was in use: then every record would look like poison. `false`: it cannot be asked now.
+    fn trusts_registry(&mut self) -> Result<bool, Error> {
+        let Some(schema_id) = self.schema_id else {
+            return Ok(true);
+        };
+        if Instant::now() < self.registry_trusted_until {
+            return Ok(true);
+        }
+        match self
+            .projector
+            .services
+            .block_on(self.projector.schemas.knows(schema_id))
+        {
+            Ok(true) => {
+                self.registry_trusted_until = Instant::now() + REGISTRY_TRUST;
+                Ok(true)
+            }
+            Ok(false) => Err(Error::RegistryReplaced { schema_id }),
+            Err(error) => {
+                tracing::warn!(%error, "the registry cannot be asked");
+                Ok(false)
+            }
+        }
+    }
+
+    fn hold(&mut self, record: Fetched, obstacle: Obstacle) -> Result<(), Error> {
+        let (service, partition) = record.source;
+        tracing::warn!(%service, partition, offset = record.offset, reason = %obstacle, "partition waits at a record");
+        self.log.pause(record.source)?;
+        self.held.insert(record.source, VecDeque::from([record]));
+        self.retry_at = Instant::now() + RETRY_INTERVAL;
+        Ok(())
+    }
+
+    /// Commits a batch with the positions behind it; `false` when it was fenced.
+    fn write(&mut self, batch: Batch) -> Result<bool, Error> {
+        let steps = self.steps()?;
+        if steps.is_empty() {
+            self.projector.progress.publish(&HashMap::new());
+            return Ok(true);
+        }
+        let metrics = &self.projector.metrics;
+        if batch.len() > 0 {
+            metrics.batch_events.observe(batch.len() as f64);
+        }
+        let timer = metrics.write_seconds.start_timer();
+        let Some(mut written) =
+            self.runtime
+                .block_on(in_time(self.writer.write(self.connection, batch, &steps)))?
+        else {
+            return Ok(false);
+        };
+        timer.observe_duration();
+        for step in steps {
+            if let Some(source) = self.topics.source(&step.topic, step.partition) {
+                self.positions.insert(source, step.to);
+                metrics.position(source.0, source.1, step.to);
+                written
+                    .marks
+                    .insert(Mark::Position(source.0, source.1), step.to);
+            }
+        }
+        self.count(&written);
+        self.projector.progress.publish(&written.marks);
+        Ok(true)
+    }
+
+    /// How far the positions move with what was gathered.
+    fn steps(&self) -> Result<Vec<Advance>, Error> {
+        let reached = self.log.positions()?;
+        let step = |(&source, &from): (&Source, &i64)| {
+            let first_held = self
+                .held
+                .get(&source)
+                .and_then(VecDeque::front)
+                .map(|record| record.offset);
+            let to = first_held.or_else(|| reached.get(&source).copied())?;
+            let (service, partition) = source;
+            (to > from).then(|| Advance {
+                topic: self.topics.of(service).to_owned(),
+                partition,
+                from,
+                to,
+            })
+        };
+        Ok(self.positions.iter().filter_map(step).collect())
+    }
+
+    fn count(&self, written: &Written) {
+        for (service, counts) in &written.counts {
+            let metrics = &self.projector.metrics;
+            metrics.events(*service, Fate::Applied, counts.applied as u64);
+            metrics.events(*service, Fate::Repeated, counts.repeated as u64);
+            metrics.events(*service, Fate::Parked, counts.parked.unsigned_abs());
+        }
+    }
+
+    /// Measures the lag of one partition; whether the broker answers is also what the readiness says about it.
+    fn measure_lag(&mut self) {
+        let now = Instant::now();
+        if now < self.lag.due {
+            return;
+        }
+        let source = self.lag.sources[self.lag.next];
+        self.lag.next = (self.lag.next + 1) % self.lag.sources.len();
+        self.lag.due = match self.log.end(source, LAG_TIMEOUT) {
+            Ok(end) => {
+                let position = self.positions.get(&source).copied().unwrap_or_default();
+                self.projector
+                    .metrics
+                    .lag(source.0, source.1, (end - position).max(0));
+                self.projector.readiness.ready();
+                now + LAG_INTERVAL
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the log does not answer");
+                self.projector
+                    .readiness
+                    .not_ready("the log does not answer");
+                now + LAG_PAUSE
+            }
+        };
+    }
+}
+
+/// A connection that has not answered in time is of no use any more: the caller drops it.
+async fn in_time<T>(work: impl Future<Output = sqlx::Result<T>>) -> Result<T, Error> {
+    match tokio::time::timeout(DATABASE_DEADLINE, work).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(Error::Silent(DATABASE_DEADLINE)),
+    }
+}

@@ -1,0 +1,210 @@
+//! One batch, one SQL transaction: rows, history, parked keys and positions together.
+
+use std::collections::{HashMap, HashSet};
+
+use contracts::Service;
+use hashlink::LruCache;
+use sqlx::{Connection as _, PgConnection};
+
+use super::batch::Batch;
+use super::topics::Topics;
+use crate::fold::{self, Entry, Folded, OrderRow, PaymentRow, ShipmentRow, StockRow};
+use crate::progress::Mark;
+use crate::tables::{self, Advance, Table};
+
+/// Rows of each kind that are kept in memory: the aggregates in motion, and a shop's products.
+const CACHED_ROWS: usize = 32_768;
+
+/// Writes batches of the partitions that it was made for.
+///
+/// It remembers rows and parked keys, which is sound because nobody else writes them. After any error it must be
+/// dropped: what it remembers may then be ahead of the database.
+pub struct Writer {
+    orders: Lane<OrderRow>,
+    stock: Lane<StockRow>,
+    payments: Lane<PaymentRow>,
+    shipments: Lane<ShipmentRow>,
+}
+
+/// What a committed batch did.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// New versions of orders and stock items.
+    pub marks: HashMap<Mark, i64>,
+    /// By service.
+    pub counts: Vec<(Service, Counts)>,
+}
+
+/// What a committed batch did to one kind of aggregate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Events applied.
+    pub applied: usize,
+    /// Events skipped because they had been applied.
+    pub repeated: usize,
+    /// Records set aside.
+    pub parked: i64,
+}
+
+impl Writer {
+    /// A writer for these partitions.
+    pub async fn open(
+        connection: &mut PgConnection,
+        topics: &Topics,
+        partitions: &[i32],
+    ) -> sqlx::Result<Self> {
+        Ok(Self {
+            orders: Lane::open(connection, topics.of(Service::Orders), partitions).await?,
+            stock: Lane::open(connection, topics.of(Service::Inventory), partitions).await?,
+            payments: Lane::open(connection, topics.of(Service::Payments), partitions).await?,
+            shipments: Lane::open(connection, topics.of(Service::Shipping), partitions).await?,
+        })
+    }
+
+    /// Applies a batch and moves the positions. `None`: a position was not where it was expected, nothing is written.
+    pub async fn write(
+        &mut self,
+        connection: &mut PgConnection,
+        batch: Batch,
+        steps: &[Advance],
+    ) -> sqlx::Result<Option<Written>> {
+        let mut transaction = connection.begin().await?;
+        // First, so that whoever else thinks to own a partition waits here or fails.
+        if !tables::advance(&mut transaction, steps, batch.schema_id).await? {
+            transaction.rollback().await?;
+            return Ok(None);
+        }
+        let mut written = Written::default();
+        let orders = self.orders.project(&mut transaction, batch.orders).await?;
+        if !orders.applied.is_empty() {
+            tables::append_history(&mut transaction, &orders.applied).await?;
+        }
+        written.note(Service::Orders, &orders);
+        let stock = self.stock.project(&mut transaction, batch.stock).await?;
+        written.note(Service::Inventory, &stock);
+        let payments = self
+            .payments
+            .project(&mut transaction, batch.payments)
+            .await?;
+        written.note(Service::Payments, &payments);
+        let shipments = self
+            .shipments
+            .project(&mut transaction, batch.shipments)
+            .await?;
+        written.note(Service::Shipping, &shipments);
+        transaction.commit().await?;
+        Ok(Some(written))
+    }
+}
+
+impl Written {
+    fn note<R: Table>(&mut self, service: Service, folded: &Folded<R>) {
+        if matches!(service, Service::Orders | Service::Inventory) {
+            self.marks.extend(
+                folded
+                    .changed
+                    .iter()
+                    .map(|row| (Mark::Version(service, row.key()), row.version())),
+            );
+        }
+        let parked = folded.parked.iter().map(|parked| parked.records).sum();
+        self.counts.push((
+            service,
+            Counts {
+                applied: folded.applied.len(),
+                repeated: folded.repeated,
+                parked,
+            },
+        ));
+    }
+}
+
+/// One kind of aggregate on its way into its table.
+struct Lane<R> {
+    topic: String,
+    rows: LruCache<String, R>,
+    parked: HashSet<Vec<u8>>,
+}
+
+impl<R: Table> Lane<R> {
+    async fn open(
+        connection: &mut PgConnection,
+        topic: &str,
+        partitions: &[i32],
+    ) -> sqlx::Result<Self> {
+        Ok(Self {
+            topic: topic.to_owned(),
+            rows: LruCache::new(CACHED_ROWS),
+            parked: tables::parked_keys(connection, topic, partitions)
+                .await?
+                .into_iter()
+                .collect(),
+        })
+    }
+
+    async fn project(
+        &mut self,
+        connection: &mut PgConnection,
+        entries: Vec<Entry<R::Event>>,
+    ) -> sqlx::Result<Folded<R>> {
+        let mut rows = self.current(connection, &entries).await?;
+        let folded = fold::fold(&mut rows, &mut self.parked, entries);
+        if !folded.changed.is_empty() {
+            R::store(connection, &folded.changed).await?;
+        }
+        if !folded.parked.is_empty() {
+            for parked in &folded.parked {
+                tracing::error!(
+                    topic = self.topic,
+                    partition = parked.partition,
+                    offset = parked.first_offset,
+                    key = %String::from_utf8_lossy(&parked.key),
+                    error = parked.error,
+                    "event set aside"
+                );
+            }
+            tables::park(connection, &self.topic, &folded.parked).await?;
+        }
+        for (key, row) in rows {
+            self.rows.insert(key, row);
+        }
+        Ok(folded)
+    }
+
+    /// The rows of all aggregates in the batch, from memory or from the table.
+    async fn current(
+        &mut self,
+        connection: &mut PgConnection,
+        entries: &[Entry<R::Event>],
+    ) -> sqlx::Result<HashMap<String, R>> {
+        let mut rows = HashMap::new();
+        let mut missing = HashSet::new();
+        for change in entries
+            .iter()
+            .filter_map(|entry| entry.content.as_ref().ok())
+        {
+            let id = change.id.as_str();
+            if rows.contains_key(id) || missing.contains(id) {
+                continue;
+            }
+            match self.rows.remove_entry(id) {
+                Some((key, row)) => {
+                    rows.insert(key, row);
+                }
+                None => {
+                    missing.insert(id);
+                }
+            }
+        }
+        if !missing.is_empty() {
+            let missing: Vec<_> = missing.into_iter().collect();
+            rows.extend(
+                R::load(connection, &missing)
+                    .await?
+                    .into_iter()
+                    .map(|row| (row.key(), row)),
+            );
+        }
+        Ok(rows)
+    }
+}

@@ -1,0 +1,161 @@
+//! What the projector does when the ground moves.
+
+use contracts::{Orders, Service, Topic};
+use rdkafka::admin::AdminOptions;
+use rdkafka::{Offset, TopicPartitionList};
+use registry::Schemas;
+
+use crate::events::{self, life, new_id};
+use crate::stand::{Stand, eventually};
+
+/// The position is the fence: whoever finds it elsewhere writes nothing and begins anew from where it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_moved_position_fences_the_projector() {
+    let stand = Stand::new(1).await;
+    let running = stand.start();
+    let id = new_id();
+    let order = events::order("anne", 1);
+    stand.commit(&life::<Orders>(&id, 1, order[..2].to_vec()));
+    stand.applied().await;
+
+    sqlx::query("UPDATE positions SET next_offset = 0 WHERE topic = $1")
+        .bind(stand.topic(Service::Orders))
+        .execute(&stand.pool)
+        .await
+        .unwrap();
+    stand.commit(&life::<Orders>(&id, 3, order[2..].to_vec()));
+    stand.applied().await;
+    assert_eq!(running.metric("ordermesh_query_fenced_total"), 1.0);
+    assert_eq!(stand.number("SELECT version FROM orders").await, 6);
+    assert_eq!(stand.number("SELECT count(*) FROM order_events").await, 6);
+    // Six applied; the two from before the fence came again.
+    assert_eq!(running.metric("ordermesh_query_events_total"), 8.0);
+    running.stop();
+    stand.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_connection_is_made_again_and_nothing_is_lost_or_doubled() {
+    let stand = Stand::new(1).await;
+    let running = stand.start();
+    let id = new_id();
+    for (version, event) in (1..).zip(events::order("anne", 3)) {
+        stand.commit(&life::<Orders>(&id, version, [event]));
+        sqlx::query(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE datname = current_database() AND application_name = 'ordermesh-query'",
+        )
+        .execute(&stand.pool)
+        .await
+        .unwrap();
+    }
+    stand.applied().await;
+    assert!(running.metric("ordermesh_query_database_failures_total") >= 1.0);
+    assert_eq!(stand.number("SELECT version FROM orders").await, 8);
+    assert_eq!(stand.number("SELECT count(*) FROM order_events").await, 8);
+    running.ready().await;
+    running.stop();
+    stand.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_away_shows_in_the_readiness() {
+    let mut stand = Stand::new(1).await;
+    let server = stand.point_at_nothing();
+    let running = stand.start();
+    eventually("a failure is counted", async || {
+        running.metric("ordermesh_query_database_failures_total") >= 2.0
+    })
+    .await;
+    let report = running.readiness.report();
+    assert_eq!(
+        report.components["projector"].as_deref(),
+        Some("the database failed")
+    );
+    running.stop();
+    stand.point_at(server);
+    stand.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_away_shows_in_the_readiness() {
+    let mut stand = Stand::new(1).await;
+    let kafka = std::mem::replace(&mut stand.kafka, "127.0.0.1:1".into());
+    let running = stand.start();
+    eventually("it says that the log is away", async || {
+        let report = running.readiness.report();
+        report.components["projector"].as_deref() == Some("the log does not answer")
+    })
+    .await;
+    running.stop();
+    stand.kafka = kafka;
+    stand.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recreated_log_stops_the_projector() {
+    let stand = Stand::new(1).await;
+    let running = stand.start();
+    stand.commit(&life::<Orders>(&new_id(), 1, events::order("anne", 1)));
+    stand.applied().await;
+    running.stop();
+
+    sqlx::query("UPDATE positions SET next_offset = 1000 WHERE topic = $1")
+        .bind(stand.topic(Service::Orders))
+        .execute(&stand.pool)
+        .await
+        .unwrap();
+    let error = stand.start().failed().await;
+    let topic = stand.topic(Service::Orders);
+    assert!(
+        error.contains(&format!("position 1000 of {topic} [0] lies outside")),
+        "{error}"
+    );
+    assert!(error.contains("holds 0 to 7"), "{error}");
+    stand.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_without_its_beginning_stops_the_projector() {
+    let stand = Stand::new(1).await;
+    stand.commit(&life::<Orders>(&new_id(), 1, events::order("anne", 1)));
+    let topic = stand.topic(Service::Orders);
+    let mut before = TopicPartitionList::new();
+    before
+        .add_partition_offset(&topic, 0, Offset::Offset(3))
+        .unwrap();
+    stand
+        .admin()
+        .delete_records(&before, &AdminOptions::new())
+        .await
+        .unwrap();
+    let error = stand.start().failed().await;
+    assert!(
+        error.contains(&format!("position 0 of {topic} [0] lies outside")),
+        "{error}"
+    );
+    assert_eq!(stand.number("SELECT count(*) FROM orders").await, 0);
+    stand.close().await;
+}
+
+/// A registry that was replaced must not make poison of the whole log.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replaced_registry_stops_the_projector() {
+    let stand = Stand::new(1).await;
+    let running = stand.start();
+    stand.commit(&life::<Orders>(&new_id(), 1, events::order("anne", 1)));
+    stand.applied().await;
+    running.stop();
+
+    stand.commit(&life::<Orders>(&new_id(), 1, events::order("anne", 1)));
+    let replaced = Schemas::fixed(&Service::ALL.map(|service| (service, Topic::Events, 1)));
+    let error = stand.start_with(replaced).failed().await;
+    assert!(error.contains("no longer knows schema 100"), "{error}");
+    assert_eq!(stand.parked().await, []);
+
+    let running = stand.start();
+    stand.applied().await;
+    assert_eq!(stand.number("SELECT count(*) FROM orders").await, 2);
+    running.stop();
+    stand.close().await;
+}

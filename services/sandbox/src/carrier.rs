@@ -1,0 +1,104 @@
+//! The carrier's gRPC service.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use contracts::carrier::v1::carrier_server::Carrier as CarrierService;
+use contracts::carrier::v1::{
+    BookRequest, BookResponse, BookingStatus, LookupRequest, LookupResponse, VoidRequest,
+    VoidResponse,
+};
+use tonic::{Request, Response, Status};
+
+use crate::Manners;
+use crate::bookings::{Bookings, Verdict};
+use crate::ledger::Ledger;
+use crate::provider::valid;
+
+pub(crate) struct Carrier {
+    ledger: Arc<Ledger<Bookings>>,
+    manners: Manners,
+}
+
+impl Carrier {
+    pub(crate) fn new(ledger: Arc<Ledger<Bookings>>, manners: Manners) -> Self {
+        Self { ledger, manners }
+    }
+}
+
+#[tonic::async_trait]
+impl CarrierService for Carrier {
+    async fn book(&self, request: Request<BookRequest>) -> Result<Response<BookResponse>, Status> {
+        let key = valid(request)?.idempotency_key;
+        let behaviour = self.manners.get();
+        let decide = |bookings: &Bookings, key: &str| Ok(bookings.book(key, behaviour, now_ms()));
+        let verdict = self.ledger.decide(key.clone(), decide).await?;
+        Ok(Response::new(BookResponse {
+            status: status(verdict).into(),
+            tracking_number: verdict.tracking_number(&key),
+            reason: verdict.reason().into(),
+        }))
+    }
+
+    async fn lookup(
+        &self,
+        request: Request<LookupRequest>,
+    ) -> Result<Response<LookupResponse>, Status> {
+        let request = valid(request)?;
+        let key = request.idempotency_key;
+        let Some(verdict) = self.ledger.look_up(&key).await? else {
+            return Ok(Response::new(LookupResponse {
+                status: BookingStatus::NotFound.into(),
+                ..Default::default()
+            }));
+        };
+        let wait = Duration::from_millis(request.wait_ms.into()).min(on_the_way(verdict));
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+        Ok(Response::new(LookupResponse {
+            status: status(verdict).into(),
+            tracking_number: verdict.tracking_number(&key),
+            reason: verdict.reason().into(),
+        }))
+    }
+
+    async fn void(&self, request: Request<VoidRequest>) -> Result<Response<VoidResponse>, Status> {
+        let key = valid(request)?.idempotency_key;
+        let decide = |bookings: &Bookings, key: &str| Ok(bookings.void(key));
+        let verdict = self.ledger.decide(key.clone(), decide).await?;
+        Ok(Response::new(VoidResponse {
+            status: status(verdict).into(),
+            tracking_number: verdict.tracking_number(&key),
+            reason: verdict.reason().into(),
+        }))
+    }
+}
+
+/// The verdict in the words of the contract, which has a parcel's arrival as well.
+fn status(verdict: Verdict) -> BookingStatus {
+    match verdict {
+        Verdict::Booked { .. } if on_the_way(verdict).is_zero() => BookingStatus::Delivered,
+        Verdict::Booked { .. } => BookingStatus::Booked,
+        Verdict::Refused => BookingStatus::Refused,
+        Verdict::Voided => BookingStatus::Voided,
+    }
+}
+
+/// How long the parcel will still be on its way; zero when there is none.
+fn on_the_way(verdict: Verdict) -> Duration {
+    match verdict {
+        Verdict::Booked { arrives_ms } => {
+            Duration::from_millis(u64::try_from(arrives_ms - now_ms()).unwrap_or(0))
+        }
+        Verdict::Refused | Verdict::Voided => Duration::ZERO,
+    }
+}
+
+/// Unix milliseconds.
+fn now_ms() -> i64 {
+    let since_epoch = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
+}

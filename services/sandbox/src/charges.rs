@@ -1,0 +1,350 @@
+//! The rules of the payment provider: what becomes of a key, told by the keys before it. Pure; a verdict is for ever.
+
+use std::collections::{HashMap, HashSet};
+
+use contracts::core::v1::Money;
+use serde::{Deserialize, Serialize};
+use tonic::Status;
+
+use crate::config::Behaviour;
+use crate::dice;
+use crate::ledger::{Decision, Entry, Index};
+
+/// What became of an idempotency key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub(crate) enum Verdict {
+    Charged(Charge),
+    Declined(Charge),
+    Voided,
+    Refunded(Refund),
+    RefundRefused {
+        #[serde(flatten)]
+        refund: Refund,
+        reason: RefundRefusal,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Charge {
+    pub(crate) minor_units: i64,
+    pub(crate) currency: String,
+    pub(crate) customer_id: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Refund {
+    pub(crate) charge_key: String,
+    pub(crate) minor_units: i64,
+    pub(crate) currency: String,
+}
+
+/// Why no money is given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RefundRefusal {
+    NotCharged,
+    AlreadyRefunded,
+    AnotherAmount,
+}
+
+impl RefundRefusal {
+    pub(crate) const fn text(self) -> &'static str {
+        match self {
+            Self::NotCharged => "the charge's key has taken no money",
+            Self::AlreadyRefunded => "the charge was refunded under another key",
+            Self::AnotherAmount => "the amount is not the charge's",
+        }
+    }
+}
+
+/// The key was used for something else before: the caller's mistake, which changes nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the idempotency key was used for another request")]
+pub(crate) struct KeyReused;
+
+/// Every key that the provider has heard of.
+#[derive(Default)]
+pub(crate) struct Charges {
+    verdicts: HashMap<String, Verdict>,
+    /// Keys of the charges whose money was given back.
+    refunded: HashSet<String>,
+}
+
+impl Charges {
+    /// Takes money once per key, unless the customer is among those who are declined.
+    pub(crate) fn charge(
+        &self,
+        key: &str,
+        charge: Charge,
+        behaviour: Behaviour,
+    ) -> Result<Decision<Verdict>, KeyReused> {
+        match self.verdict(key) {
+            Some(verdict @ Verdict::Voided) => Ok(Decision::Known(verdict.clone())),
+            Some(verdict @ (Verdict::Charged(known) | Verdict::Declined(known)))
+                if *known == charge =>
+            {
+                Ok(Decision::Known(verdict.clone()))
+            }
+            Some(_) => Err(KeyReused),
+            None => {
+                let Behaviour {
+                    seed,
+                    decline_percent,
+                    ..
+                } = behaviour;
+                let declined = dice::picks(seed, &charge.customer_id, decline_percent);
+                let verdict = if declined {
+                    Verdict::Declined
+                } else {
+                    Verdict::Charged
+                };
+                Ok(Decision::New(verdict(charge)))
+            }
+        }
+    }
+
+    /// Bars a key that nothing has become of; else tells what has.
+    pub(crate) fn void(&self, key: &str) -> Result<Decision<Verdict>, KeyReused> {
+        match self.verdict(key) {
+            Some(Verdict::Refunded(_) | Verdict::RefundRefused { .. }) => Err(KeyReused),
+            Some(verdict) => Ok(Decision::Known(verdict.clone())),
+            None => Ok(Decision::New(Verdict::Voided)),
+        }
+    }
+
+    /// Gives a charge back, whole and once.
+    pub(crate) fn refund(&self, key: &str, refund: Refund) -> Result<Decision<Verdict>, KeyReused> {
+        match self.verdict(key) {
+            Some(
+                verdict @ (Verdict::Refunded(known) | Verdict::RefundRefused { refund: known, .. }),
+            ) if *known == refund => Ok(Decision::Known(verdict.clone())),
+            Some(_) => Err(KeyReused),
+            None => Ok(Decision::New(match self.refusal(&refund) {
+                Some(reason) => Verdict::RefundRefused { refund, reason },
+                None => Verdict::Refunded(refund),
+            })),
+        }
+    }
+
+    fn refusal(&self, refund: &Refund) -> Option<RefundRefusal> {
+        let Some(Verdict::Charged(charge)) = self.verdict(&refund.charge_key) else {
+            return Some(RefundRefusal::NotCharged);
+        };
+        if self.refunded.contains(&refund.charge_key) {
+            Some(RefundRefusal::AlreadyRefunded)
+        } else if (charge.minor_units, &charge.currency) != (refund.minor_units, &refund.currency) {
+            Some(RefundRefusal::AnotherAmount)
+        } else {
+            None
+        }
+    }
+}
+
+impl Index for Charges {
+    type Verdict = Verdict;
+
+    fn verdict(&self, key: &str) -> Option<&Verdict> {
+        self.verdicts.get(key)
+    }
+
+    fn apply(&mut self, entry: Entry<Verdict>) {
+        if let Verdict::Refunded(refund) = &entry.verdict {
+            self.refunded.insert(refund.charge_key.clone());
+        }
+        self.verdicts.insert(entry.key, entry.verdict);
+    }
+}
+
+impl Verdict {
+    /// The verdict's name in the contract.
+    pub(crate) const fn kind(&self) -> &'static str {
+        match self {
+            Verdict::Charged(_) => "charged",
+            Verdict::Declined(_) => "declined",
+            Verdict::Voided => "voided",
+            Verdict::Refunded(_) => "refunded",
+            Verdict::RefundRefused { .. } => "refund_refused",
+        }
+    }
+
+    /// The amount that was asked for, if one was.
+    pub(crate) fn amount(&self) -> Option<Money> {
+        let (minor_units, currency) = match self {
+            Self::Charged(charge) | Self::Declined(charge) => {
+                (charge.minor_units, &charge.currency)
+            }
+            Self::Refunded(refund) | Self::RefundRefused { refund, .. } => {
+                (refund.minor_units, &refund.currency)
+            }
+            Self::Voided => return None,
+        };
+        Some(Money {
+            minor_units,
+            currency: currency.clone(),
+        })
+    }
+
+    /// The provider's name for the money that it has moved under `key`; empty when it has moved none.
+    pub(crate) fn reference(&self, key: &str) -> String {
+        match self {
+            Self::Charged(_) => dice::reference("ch_", key),
+            Self::Refunded(_) => dice::reference("re_", key),
+            Self::Declined(_) | Self::Voided | Self::RefundRefused { .. } => String::new(),
+        }
+    }
+
+    /// Why no money was moved; empty when some was, or when nobody asked.
+    pub(crate) const fn reason(&self) -> &'static str {
+        match self {
+            Self::Declined(_) => "declined by the customer's bank",
+            Self::RefundRefused { reason, .. } => reason.text(),
+            Self::Charged(_) | Self::Voided | Self::Refunded(_) => "",
+        }
+    }
+}
+
+impl From<KeyReused> for Status {
+    fn from(reused: KeyReused) -> Self {
+        Self::invalid_argument(reused.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const YES: Behaviour = Behaviour {
+        decline_percent: 0,
+        refuse_percent: 0,
+        seed: 0,
+        delivery_ms: 0,
+    };
+    const NO: Behaviour = Behaviour {
+        decline_percent: 100,
+        ..YES
+    };
+
+    fn ada(minor_units: i64) -> Charge {
+        Charge {
+            minor_units,
+            currency: "EUR".into(),
+            customer_id: "ada".into(),
+        }
+    }
+
+    fn back(charge_key: &str, minor_units: i64) -> Refund {
+        Refund {
+            charge_key: charge_key.into(),
+            minor_units,
+            currency: "EUR".into(),
+        }
+    }
+
+    fn given(entries: &[(&str, Verdict)]) -> Charges {
+        let mut charges = Charges::default();
+        for (key, verdict) in entries {
+            charges.apply(Entry {
+                key: (*key).into(),
+                verdict: verdict.clone(),
+            });
+        }
+        charges
+    }
+
+    #[test]
+    fn a_charge_is_decided_once() {
+        let new = Charges::default().charge("c", ada(5), NO);
+        assert_eq!(new, Ok(Decision::New(Verdict::Declined(ada(5)))));
+
+        let charges = given(&[("c", Verdict::Charged(ada(5)))]);
+        let known = Decision::Known(Verdict::Charged(ada(5)));
+        assert_eq!(charges.charge("c", ada(5), NO), Ok(known.clone()));
+        assert_eq!(charges.void("c"), Ok(known));
+        assert_eq!(charges.charge("c", ada(6), YES), Err(KeyReused));
+        let bob = Charge {
+            customer_id: "bob".into(),
+            ..ada(5)
+        };
+        assert_eq!(charges.charge("c", bob, YES), Err(KeyReused));
+        assert_eq!(charges.refund("c", back("c", 5)), Err(KeyReused));
+    }
+
+    #[test]
+    fn a_void_is_permanent() {
+        assert_eq!(
+            Charges::default().void("c"),
+            Ok(Decision::New(Verdict::Voided))
+        );
+        let charges = given(&[("c", Verdict::Voided)]);
+        assert_eq!(
+            charges.charge("c", ada(5), YES),
+            Ok(Decision::Known(Verdict::Voided))
+        );
+        assert_eq!(charges.void("c"), Ok(Decision::Known(Verdict::Voided)));
+    }
+
+    #[test]
+    fn a_charge_is_refunded_whole_and_once() {
+        let charges = given(&[
+            ("c", Verdict::Charged(ada(5))),
+            ("d", Verdict::Declined(ada(5))),
+        ]);
+        let refused = |refund, reason| Ok(Decision::New(Verdict::RefundRefused { refund, reason }));
+        assert_eq!(
+            charges.refund("r", back("c", 4)),
+            refused(back("c", 4), RefundRefusal::AnotherAmount)
+        );
+        for no_charge in ["d", "unknown"] {
+            assert_eq!(
+                charges.refund("r", back(no_charge, 5)),
+                refused(back(no_charge, 5), RefundRefusal::NotCharged)
+            );
+        }
+        let refunded = Verdict::Refunded(back("c", 5));
+        assert_eq!(
+            charges.refund("r", back("c", 5)),
+            Ok(Decision::New(refunded.clone()))
+        );
+
+        let charges = given(&[("c", Verdict::Charged(ada(5))), ("r", refunded.clone())]);
+        assert_eq!(
+            charges.refund("r", back("c", 5)),
+            Ok(Decision::Known(refunded))
+        );
+        assert_eq!(
+            charges.refund("r2", back("c", 5)),
+            refused(back("c", 5), RefundRefusal::AlreadyRefunded)
+        );
+        assert_eq!(charges.refund("r", back("d", 5)), Err(KeyReused));
+        assert_eq!(charges.void("r"), Err(KeyReused));
+    }
+
+    #[test]
+    fn an_entry_is_one_readable_line() {
+        let refund = back("c", 5);
+        let reason = RefundRefusal::NotCharged;
+        for (verdict, line) in [
+            (
+                Verdict::Charged(ada(5)),
+                r#"{"key":"k","kind":"charged","minor_units":5,"currency":"EUR","customer_id":"ada"}"#,
+            ),
+            (Verdict::Voided, r#"{"key":"k","kind":"voided"}"#),
+            (
+                Verdict::RefundRefused { refund, reason },
+                r#"{"key":"k","kind":"refund_refused","charge_key":"c","minor_units":5,"currency":"EUR","reason":"not_charged"}"#,
+            ),
+        ] {
+            let entry = Entry {
+                key: "k".into(),
+                verdict,
+            };
+            assert_eq!(serde_json::to_string(&entry).expect("it is plain"), line);
+            assert_eq!(
+                serde_json::from_str::<Entry<Verdict>>(line).expect("it is an entry"),
+                entry
+            );
+            assert!(line.contains(&format!(r#""kind":"{}""#, entry.verdict.kind())));
+        }
+    }
+}

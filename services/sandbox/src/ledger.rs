@@ -1,0 +1,149 @@
+//! A ledger: verdicts on idempotency keys in a durable file, and the index that is folded from them.
+
+mod file;
+
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+pub(crate) use file::Error;
+use file::File;
+
+/// Entries read ahead of a client that lists the ledger.
+const READ_AHEAD: usize = 256;
+
+/// A line of a ledger: what became of an idempotency key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Entry<V> {
+    pub(crate) key: String,
+    #[serde(flatten)]
+    pub(crate) verdict: V,
+}
+
+/// The verdict on a key, and whether it is a new one that has to be written.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Decision<V> {
+    Known(V),
+    New(V),
+}
+
+/// What a ledger's entries amount to.
+pub(crate) trait Index: Default + Send + 'static {
+    /// What can become of a key.
+    type Verdict: Clone + Serialize + DeserializeOwned + Send + 'static;
+
+    /// What became of a key.
+    fn verdict(&self, key: &str) -> Option<&Self::Verdict>;
+
+    /// Folds an entry into the index.
+    fn apply(&mut self, entry: Entry<Self::Verdict>);
+}
+
+/// A ledger, open.
+///
+/// Decisions are one after the other. An answer is given once every entry that it may rest on is durable: its own, and
+/// those that other calls have added but still wait for.
+pub(crate) struct Ledger<I> {
+    index: Mutex<I>,
+    file: File,
+}
+
+impl<I: Index> Ledger<I> {
+    /// Opens the ledger and folds its entries.
+    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        let mut index = I::default();
+        let file = File::open(path, |entry| index.apply(entry))?;
+        Ok(Self {
+            index: Mutex::new(index),
+            file,
+        })
+    }
+
+    /// Decides on a key with the index in hand, and writes the verdict when it is new.
+    ///
+    /// # Errors
+    ///
+    /// That of `decide`, which adds nothing; UNAVAILABLE when the ledger cannot be written.
+    pub(crate) async fn decide(
+        &self,
+        key: String,
+        decide: impl FnOnce(&I, &str) -> Result<Decision<I::Verdict>, Status>,
+    ) -> Result<I::Verdict, Status> {
+        let (verdict, appended) = {
+            let mut index = self.index();
+            let verdict = match decide(&index, &key)? {
+                Decision::Known(verdict) => verdict,
+                Decision::New(verdict) => {
+                    let entry = Entry {
+                        key,
+                        verdict: verdict.clone(),
+                    };
+                    self.file.append(&entry).map_err(unavailable)?;
+                    index.apply(entry);
+                    verdict
+                }
+            };
+            (verdict, self.file.appended())
+        };
+        self.file.durable(appended).await.map_err(unavailable)?;
+        Ok(verdict)
+    }
+
+    /// What became of a key; `None` when it was never used.
+    ///
+    /// # Errors
+    ///
+    /// UNAVAILABLE when the ledger cannot be written.
+    pub(crate) async fn look_up(&self, key: &str) -> Result<Option<I::Verdict>, Status> {
+        let (verdict, appended) = {
+            let index = self.index();
+            (index.verdict(key).cloned(), self.file.appended())
+        };
+        self.file.durable(appended).await.map_err(unavailable)?;
+        Ok(verdict)
+    }
+
+    /// The durable entries in the order in which they were written.
+    pub(crate) fn entries(
+        &self,
+    ) -> impl Stream<Item = Result<Entry<I::Verdict>, Status>> + Send + use<I> {
+        let (sender, receiver) = mpsc::channel(READ_AHEAD);
+        let reader = self.file.reader();
+        tokio::task::spawn_blocking(move || {
+            let entries = match reader.entries() {
+                Ok(entries) => entries,
+                Err(error) => return drop(sender.blocking_send(Err(unavailable(error)))),
+            };
+            for entry in entries {
+                let listener_is_gone = sender.blocking_send(entry.map_err(unavailable)).is_err();
+                if listener_is_gone {
+                    return;
+                }
+            }
+        });
+        ReceiverStream::new(receiver)
+    }
+
+    /// Writes what is still to be written; nothing can be added afterwards.
+    pub(crate) async fn close(&self) {
+        self.file.close().await;
+    }
+
+    fn index(&self) -> MutexGuard<'_, I> {
+        self.index.lock().expect("nobody panics while holding it")
+    }
+}
+
+fn unavailable(error: Error) -> Status {
+    tracing::error!(
+        error = &error as &dyn std::error::Error,
+        "the ledger is out of order"
+    );
+    Status::unavailable("the ledger is out of order")
+}

@@ -1,0 +1,147 @@
+use std::path::PathBuf;
+
+use super::*;
+
+/// Opens the file; tells its entries too.
+fn open(path: &Path) -> Result<(File, Vec<u64>), Error> {
+    let mut entries = Vec::new();
+    let file = File::open(path, |entry| entries.push(entry))?;
+    Ok((file, entries))
+}
+
+fn folder() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let path = folder.path().join("ledger.jsonl");
+    (folder, path)
+}
+
+#[tokio::test]
+async fn what_is_durable_survives_in_order() {
+    let (_folder, path) = folder();
+    let (file, entries) = open(&path).expect("a new file");
+    assert!(entries.is_empty());
+    for entry in 0..100_u64 {
+        file.append(&entry).expect("it is open");
+    }
+    file.durable(file.appended()).await.expect("the disk works");
+    // Read beside the open file, as a crash would leave it.
+    let on_disk = fs::read_to_string(&path).expect("it is there");
+    let expected: Vec<u64> = (0..100).collect();
+    let lines: Vec<u64> = on_disk
+        .lines()
+        .map(|line| line.parse().expect("a number"))
+        .collect();
+    assert_eq!(lines, expected);
+
+    drop(file);
+    let (_file, entries) = open(&path).expect("it was closed");
+    assert_eq!(entries, expected);
+}
+
+#[tokio::test]
+async fn a_torn_last_line_is_cut_off() {
+    for torn in ["12", "{\"", "nonsense\n", "\0\0\0\0"] {
+        let (_folder, path) = folder();
+        fs::write(&path, format!("1\n2\n{torn}")).expect("the disk works");
+        let (file, entries) = open(&path).expect("only its end is torn");
+        assert_eq!(entries, [1, 2], "{torn:?}");
+        file.append(&3).expect("it is open");
+        file.close().await;
+        drop(file);
+        assert_eq!(
+            fs::read_to_string(&path).expect("it is there"),
+            "1\n2\n3\n",
+            "{torn:?}"
+        );
+    }
+}
+
+#[test]
+fn damage_before_the_last_line_is_no_mark_of_a_crash() {
+    let (_folder, path) = folder();
+    fs::write(&path, "1\nnonsense\n3\n").expect("the disk works");
+    assert!(matches!(open(&path), Err(Error::Damaged { line: 2, .. })));
+    assert_eq!(
+        fs::read_to_string(&path).expect("it is there"),
+        "1\nnonsense\n3\n"
+    );
+}
+
+#[test]
+fn two_cannot_have_it_open() {
+    let (_folder, path) = folder();
+    let (first, _) = open(&path).expect("a new file");
+    assert!(matches!(open(&path), Err(Error::InUse)));
+    drop(first);
+    assert!(open(&path).is_ok());
+}
+
+#[tokio::test]
+async fn a_closed_file_takes_nothing_and_has_kept_everything() {
+    let (_folder, path) = folder();
+    let (file, _) = open(&path).expect("a new file");
+    file.append(&1).expect("it is open");
+    file.close().await;
+    file.close().await;
+    assert!(matches!(file.append(&2), Err(Error::Closed)));
+    file.durable(file.appended())
+        .await
+        .expect("everything was written");
+    assert_eq!(fs::read_to_string(&path).expect("it is there"), "1\n");
+}
+
+#[tokio::test]
+async fn a_failed_write_fails_everything_after_it() {
+    // Every write to this device fails as on a full disk.
+    let full = OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .expect("the device is there");
+    let queue = Queue::default();
+    let (sender, mut durable) = watch::channel(Durable {
+        length: 0,
+        groups: 0,
+    });
+    queue.lock().lines.extend_from_slice(b"1\n");
+    queue.lock().appended = 2;
+    queue.write(full, sender);
+    assert!(queue.lock().state == State::Failed);
+    assert!(
+        durable
+            .wait_for(|durable| durable.length >= 2)
+            .await
+            .is_err()
+    );
+}
+
+/// Whoever waits shares a sync with everybody else who does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_is_synced_once() {
+    const CALLERS: u64 = 64;
+    const CALLS: u64 = 20;
+    let (_folder, path) = folder();
+    let (file, _) = open(&path).expect("a new file");
+    let file = Arc::new(file);
+    let mut callers = tokio::task::JoinSet::new();
+    for caller in 0..CALLERS {
+        let file = Arc::clone(&file);
+        callers.spawn(async move {
+            for call in 0..CALLS {
+                file.append(&(caller * CALLS + call)).expect("it is open");
+                file.durable(file.appended()).await.expect("the disk works");
+            }
+        });
+    }
+    callers.join_all().await;
+    let groups = file.durable.borrow().groups;
+    assert!(
+        groups < CALLERS * CALLS / 4,
+        "{groups} syncs for {} calls",
+        CALLERS * CALLS
+    );
+
+    drop(file);
+    let (_file, mut entries) = open(&path).expect("it was closed");
+    entries.sort_unstable();
+    assert_eq!(entries, (0..CALLERS * CALLS).collect::<Vec<_>>());
+}

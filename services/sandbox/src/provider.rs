@@ -1,0 +1,143 @@
+//! The payment provider's gRPC service.
+
+use std::sync::Arc;
+
+use contracts::Validate;
+use contracts::core::v1::Money;
+use contracts::provider::v1::payment_provider_server::PaymentProvider;
+use contracts::provider::v1::{
+    ChargeRequest, ChargeResponse, ChargeStatus, LookupRequest, LookupResponse, RefundRequest,
+    RefundResponse, RefundStatus, VoidRequest, VoidResponse,
+};
+use tonic::{Request, Response, Status};
+
+use crate::Manners;
+use crate::charges::{Charge, Charges, Refund, Verdict};
+use crate::ledger::Ledger;
+
+pub(crate) struct Provider {
+    ledger: Arc<Ledger<Charges>>,
+    manners: Manners,
+}
+
+impl Provider {
+    pub(crate) fn new(ledger: Arc<Ledger<Charges>>, manners: Manners) -> Self {
+        Self { ledger, manners }
+    }
+}
+
+#[tonic::async_trait]
+impl PaymentProvider for Provider {
+    async fn charge(
+        &self,
+        request: Request<ChargeRequest>,
+    ) -> Result<Response<ChargeResponse>, Status> {
+        let request = valid(request)?;
+        let key = request.idempotency_key.clone();
+        let Money {
+            minor_units,
+            currency,
+        } = positive(request.amount)?;
+        let charge = Charge {
+            minor_units,
+            currency,
+            customer_id: request.customer_id,
+        };
+        let behaviour = self.manners.get();
+        let decide = |charges: &Charges, key: &str| Ok(charges.charge(key, charge, behaviour)?);
+        let verdict = self.ledger.decide(key, decide).await?;
+        Ok(Response::new(ChargeResponse {
+            status: charge_status(&verdict).into(),
+            reference: verdict.reference(&request.idempotency_key),
+            reason: verdict.reason().into(),
+        }))
+    }
+
+    async fn refund(
+        &self,
+        request: Request<RefundRequest>,
+    ) -> Result<Response<RefundResponse>, Status> {
+        let request = valid(request)?;
+        let key = request.idempotency_key.clone();
+        let Money {
+            minor_units,
+            currency,
+        } = positive(request.amount)?;
+        let refund = Refund {
+            charge_key: request.charge_key,
+            minor_units,
+            currency,
+        };
+        let decide = |charges: &Charges, key: &str| Ok(charges.refund(key, refund)?);
+        let verdict = self.ledger.decide(key, decide).await?;
+        Ok(Response::new(RefundResponse {
+            status: refund_status(&verdict).into(),
+            reference: verdict.reference(&request.idempotency_key),
+            reason: verdict.reason().into(),
+        }))
+    }
+
+    async fn lookup(
+        &self,
+        request: Request<LookupRequest>,
+    ) -> Result<Response<LookupResponse>, Status> {
+        let key = valid(request)?.idempotency_key;
+        Ok(Response::new(match self.ledger.look_up(&key).await? {
+            Some(verdict) => LookupResponse {
+                charge: charge_status(&verdict).into(),
+                refund: refund_status(&verdict).into(),
+                reference: verdict.reference(&key),
+                reason: verdict.reason().into(),
+            },
+            None => LookupResponse {
+                charge: ChargeStatus::NotFound.into(),
+                ..Default::default()
+            },
+        }))
+    }
+
+    async fn void(&self, request: Request<VoidRequest>) -> Result<Response<VoidResponse>, Status> {
+        let key = valid(request)?.idempotency_key;
+        let decide = |charges: &Charges, key: &str| Ok(charges.void(key)?);
+        let verdict = self.ledger.decide(key.clone(), decide).await?;
+        Ok(Response::new(VoidResponse {
+            status: charge_status(&verdict).into(),
+            reference: verdict.reference(&key),
+            reason: verdict.reason().into(),
+        }))
+    }
+}
+
+/// The message, if it keeps the field rules of its contract.
+pub(crate) fn valid<M: Validate>(request: Request<M>) -> Result<M, Status> {
+    let message = request.into_inner();
+    match message.validate() {
+        Ok(()) => Ok(message),
+        Err(violations) => Err(Status::invalid_argument(violations.to_string())),
+    }
+}
+
+fn positive(amount: Option<Money>) -> Result<Money, Status> {
+    amount
+        .filter(|amount| amount.minor_units > 0)
+        .ok_or_else(|| Status::invalid_argument("amount: must be positive"))
+}
+
+/// The verdict in the words of the contract; UNSPECIFIED for a refund's.
+const fn charge_status(verdict: &Verdict) -> ChargeStatus {
+    match verdict {
+        Verdict::Charged(_) => ChargeStatus::Charged,
+        Verdict::Declined(_) => ChargeStatus::Declined,
+        Verdict::Voided => ChargeStatus::Voided,
+        Verdict::Refunded(_) | Verdict::RefundRefused { .. } => ChargeStatus::Unspecified,
+    }
+}
+
+/// The verdict in the words of the contract; UNSPECIFIED for a charge's.
+const fn refund_status(verdict: &Verdict) -> RefundStatus {
+    match verdict {
+        Verdict::Refunded(_) => RefundStatus::Refunded,
+        Verdict::RefundRefused { .. } => RefundStatus::Refused,
+        Verdict::Charged(_) | Verdict::Declined(_) | Verdict::Voided => RefundStatus::Unspecified,
+    }
+}
