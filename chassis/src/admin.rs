@@ -61,14 +61,20 @@ impl Admin {
             .with_state(process.clone());
         tracing::info!(address = %self.address, "serving health and metrics");
         process.spawn_beside("admin", async move {
-            axum::serve(self.listener, router).with_graceful_shutdown(future::pending()).await
+            axum::serve(self.listener, router)
+                .with_graceful_shutdown(future::pending())
+                .await
         });
     }
 }
 
 async fn ready(State(process): State<Process>) -> impl IntoResponse {
     let report = process.readiness().report();
-    let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if report.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     (status, Json(report))
 }
 
@@ -76,7 +82,11 @@ async fn metrics(State(process): State<Process>) -> impl IntoResponse {
     let encoder = TextEncoder::new();
     let mut text = Vec::new();
     match encoder.encode(&process.registry().gather(), &mut text) {
-        Ok(()) => ([(header::CONTENT_TYPE, encoder.format_type().to_owned())], text).into_response(),
+        Ok(()) => (
+            [(header::CONTENT_TYPE, encoder.format_type().to_owned())],
+            text,
+        )
+            .into_response(),
         Err(error) => {
             tracing::error!(%error, "metrics cannot be encoded");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
@@ -118,19 +128,24 @@ mod tests {
         let component = process.readiness().component("database");
         let url = serve(&process).await;
 
-        let live = reqwest::get(format!("{url}/health/live")).await.expect("it listens");
+        let live = reqwest::get(format!("{url}/health/live"))
+            .await
+            .expect("it listens");
         assert_eq!(live.status().as_u16(), 200);
 
         component.not_ready("connecting");
-        let answer = reqwest::get(format!("{url}/health/ready")).await.expect("it listens");
+        let answer = reqwest::get(format!("{url}/health/ready"))
+            .await
+            .expect("it listens");
         assert_eq!(answer.status().as_u16(), 503);
         let report: Value = answer.json().await.expect("it is JSON");
-        let expected =
-            json!({"ready": false, "shutting_down": false, "components": {"database": "connecting"}});
+        let expected = json!({"ready": false, "shutting_down": false, "components": {"database": "connecting"}});
         assert_eq!(report, expected);
 
         component.ready();
-        let answer = reqwest::get(format!("{url}/health/ready")).await.expect("it listens");
+        let answer = reqwest::get(format!("{url}/health/ready"))
+            .await
+            .expect("it listens");
         assert_eq!(answer.status().as_u16(), 200);
     }
 
@@ -139,9 +154,14 @@ mod tests {
         let process = Process::new();
         let counter = IntCounter::new("tests_total", "Tests.").expect("the name is valid");
         counter.inc_by(3);
-        process.registry().register(Box::new(counter)).expect("it is the only one");
+        process
+            .registry()
+            .register(Box::new(counter))
+            .expect("it is the only one");
         let url = serve(&process).await;
-        let answer = reqwest::get(format!("{url}/metrics")).await.expect("it listens");
+        let answer = reqwest::get(format!("{url}/metrics"))
+            .await
+            .expect("it listens");
         let text = answer.text().await.expect("it is text");
         assert!(text.contains("tests_total 3"), "{text}");
     }
@@ -150,7 +170,9 @@ mod tests {
     async fn a_port_in_use_is_named() {
         let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
         let first = Admin::bind(any_port).await.expect("some port is free");
-        let error = Admin::bind(first.local_addr()).await.expect_err("it is in use");
+        let error = Admin::bind(first.local_addr())
+            .await
+            .expect_err("it is in use");
         assert!(error.to_string().contains(&first.local_addr().to_string()));
     }
 }

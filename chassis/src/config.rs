@@ -71,7 +71,9 @@ impl Instance {
     /// The configured name, else one made of the host's name and the admin port.
     pub fn name(&self, admin: SocketAddr) -> String {
         self.name.clone().unwrap_or_else(|| {
-            let host = gethostname::gethostname().to_string_lossy().replace(|c: char| !in_instance(c), "-");
+            let host = gethostname::gethostname()
+                .to_string_lossy()
+                .replace(|c: char| !in_instance(c), "-");
             format!("{host}-{}", admin.port())
         })
     }
@@ -131,7 +133,11 @@ impl Peers {
     /// The services of this very process, where they were bound.
     pub fn local(listen: &Listen) -> Self {
         let reach = |address: SocketAddr| {
-            let host = if address.ip().is_unspecified() { [127, 0, 0, 1].into() } else { address.ip() };
+            let host = if address.ip().is_unspecified() {
+                [127, 0, 0, 1].into()
+            } else {
+                address.ip()
+            };
             let address = SocketAddr::new(host, address.port()).to_string();
             vec![Authority::try_from(address).expect("a socket address is an authority")]
         };
@@ -158,19 +164,26 @@ pub struct Invalid {
 /// # Errors
 ///
 /// [`Invalid`] names the flag and its variable. It also stands for a request for help, with exit code 0.
-pub fn parse<P: Parser>(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<P, Invalid> {
+pub fn parse<P: Parser>(
+    arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+) -> Result<P, Invalid> {
     P::try_parse_from(arguments).map_err(|error| invalid(&error, &P::command()))
 }
 
 fn invalid(error: &clap::Error, command: &clap::Command) -> Invalid {
     match error.kind() {
-        ErrorKind::ValueValidation | ErrorKind::InvalidValue => {
-            Invalid { message: bad_value(error, command), exit_code: EXIT_BAD_VALUE }
-        }
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            Invalid { message: error.render().ansi().to_string(), exit_code: 0 }
-        }
-        _ => Invalid { message: error.render().ansi().to_string(), exit_code: EXIT_BAD_USAGE },
+        ErrorKind::ValueValidation | ErrorKind::InvalidValue => Invalid {
+            message: bad_value(error, command),
+            exit_code: EXIT_BAD_VALUE,
+        },
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Invalid {
+            message: error.render().ansi().to_string(),
+            exit_code: 0,
+        },
+        _ => Invalid {
+            message: error.render().ansi().to_string(),
+            exit_code: EXIT_BAD_USAGE,
+        },
     }
 }
 
@@ -180,7 +193,9 @@ fn bad_value(error: &clap::Error, command: &clap::Command) -> String {
     let line = rendered.lines().next().unwrap_or_default();
     let line = line.strip_prefix("error: ").unwrap_or(line);
     let variable = match error.get(ContextKind::InvalidArg) {
-        Some(ContextValue::String(shown)) => variable_of(command, shown.split_whitespace().next().unwrap_or_default()),
+        Some(ContextValue::String(shown)) => {
+            variable_of(command, shown.split_whitespace().next().unwrap_or_default())
+        }
         _ => None,
     };
     match variable {
@@ -192,16 +207,23 @@ fn bad_value(error: &clap::Error, command: &clap::Command) -> String {
 fn variable_of(command: &clap::Command, flag: &str) -> Option<String> {
     let here = command
         .get_arguments()
-        .find(|argument| argument.get_long().is_some_and(|long| flag.strip_prefix("--") == Some(long)))
+        .find(|argument| {
+            argument
+                .get_long()
+                .is_some_and(|long| flag.strip_prefix("--") == Some(long))
+        })
         .and_then(|argument| argument.get_env());
     match here {
         Some(variable) => Some(variable.to_string_lossy().into_owned()),
-        None => command.get_subcommands().find_map(|command| variable_of(command, flag)),
+        None => command
+            .get_subcommands()
+            .find_map(|command| variable_of(command, flag)),
     }
 }
 
 fn bootstrap(text: &str) -> Result<String, String> {
-    text.split(',').try_for_each(|server| host_port(server).map(drop))?;
+    text.split(',')
+        .try_for_each(|server| host_port(server).map(drop))?;
     Ok(text.to_owned())
 }
 
@@ -215,8 +237,14 @@ fn host_port(text: &str) -> Result<Authority, String> {
 }
 
 fn prefix(text: &str) -> Result<String, String> {
-    let valid = text.chars().all(|c| matches!(c, 'a'..='z' | '0'..='9' | '.' | '-'));
-    if valid { Ok(text.to_owned()) } else { Err("only a-z, 0-9, '.' and '-' are allowed".to_owned()) }
+    let valid = text
+        .chars()
+        .all(|c| matches!(c, 'a'..='z' | '0'..='9' | '.' | '-'));
+    if valid {
+        Ok(text.to_owned())
+    } else {
+        Err("only a-z, 0-9, '.' and '-' are allowed".to_owned())
+    }
 }
 
 const fn in_instance(c: char) -> bool {
@@ -293,9 +321,19 @@ mod tests {
     #[test]
     fn defaults_reach_a_stack_on_this_machine() {
         let all = parse_flags(&[]).expect("defaults are valid");
-        assert_eq!(all.kafka, Kafka { bootstrap: "127.0.0.1:19092".into(), prefix: String::new(), partitions: 4 });
+        assert_eq!(
+            all.kafka,
+            Kafka {
+                bootstrap: "127.0.0.1:19092".into(),
+                prefix: String::new(),
+                partitions: 4
+            }
+        );
         assert_eq!(all.registry.url, "http://127.0.0.1:18081/apis/ccompat/v7");
-        assert_eq!(all.database.url, "postgres://ordermesh@127.0.0.1:15432/ordermesh");
+        assert_eq!(
+            all.database.url,
+            "postgres://ordermesh@127.0.0.1:15432/ordermesh"
+        );
         assert_eq!(all.admin.address.port(), 9464);
         assert_eq!(all.public.address.port(), 8080);
         assert_eq!(all.peers, Peers::local(&all.listen));
@@ -303,7 +341,8 @@ mod tests {
 
     #[test]
     fn replicas_are_separated_by_commas() {
-        let all = parse_flags(&["--orders", "a:1,b.example:2,[::1]:3"]).expect("all three are valid");
+        let all =
+            parse_flags(&["--orders", "a:1,b.example:2,[::1]:3"]).expect("all three are valid");
         assert_eq!(all.peers.orders, ["a:1", "b.example:2", "[::1]:3"]);
     }
 
@@ -328,22 +367,38 @@ mod tests {
             let invalid = parse_flags(&[flag, value]).expect_err(value);
             assert_eq!(invalid.exit_code, EXIT_BAD_VALUE, "{flag} {value}");
             let message = invalid.message;
-            assert!(message.contains(flag) && message.contains(variable), "{message}");
+            assert!(
+                message.contains(flag) && message.contains(variable),
+                "{message}"
+            );
             assert!(!message.contains('\n'), "{message}");
         }
     }
 
     #[test]
     fn a_flag_that_does_not_exist_is_bad_usage() {
-        assert_eq!(parse_flags(&["--kafkaa", "a:1"]).expect_err("it does not exist").exit_code, EXIT_BAD_USAGE);
-        assert_eq!(parse_flags(&["--help"]).expect_err("help is no configuration").exit_code, 0);
+        assert_eq!(
+            parse_flags(&["--kafkaa", "a:1"])
+                .expect_err("it does not exist")
+                .exit_code,
+            EXIT_BAD_USAGE
+        );
+        assert_eq!(
+            parse_flags(&["--help"])
+                .expect_err("help is no configuration")
+                .exit_code,
+            0
+        );
     }
 
     #[test]
     fn an_instance_has_a_name_without_being_given_one() {
         let all = parse_flags(&[]).expect("defaults are valid");
         let name = all.instance.name(all.admin.address);
-        assert!(name.ends_with("-9464") && name.chars().all(in_instance), "{name}");
+        assert!(
+            name.ends_with("-9464") && name.chars().all(in_instance),
+            "{name}"
+        );
         let all = parse_flags(&["--instance", "orders-1"]).expect("it is valid");
         assert_eq!(all.instance.name(all.admin.address), "orders-1");
     }

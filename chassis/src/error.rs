@@ -28,7 +28,11 @@ const VIOLATION_BYTES: usize = 6 * 1024;
 /// [`invalid`] with every violation at once.
 pub fn validate<M: Validate + CrossField>(message: &M) -> Result<(), Status> {
     let violations = contracts::rules::violations(message);
-    if violations.is_empty() { Ok(()) } else { Err(invalid(&violations)) }
+    if violations.is_empty() {
+        Ok(())
+    } else {
+        Err(invalid(&violations))
+    }
 }
 
 /// The request breaks rules: all of them at once.
@@ -48,7 +52,11 @@ pub fn invalid(violations: &[Violation]) -> Status {
         0 => "the request is invalid".to_owned(),
         hidden => format!("the request is invalid; {hidden} more violations are not listed"),
     };
-    Status::with_error_details(Code::InvalidArgument, message, ErrorDetails::with_bad_request(shown))
+    Status::with_error_details(
+        Code::InvalidArgument,
+        message,
+        ErrorDetails::with_bad_request(shown),
+    )
 }
 
 /// One field of the request is wrong.
@@ -81,7 +89,11 @@ pub fn unavailable(what: &str, retry_after: Duration) -> Status {
 pub fn exhausted(retry_after: Duration) -> Status {
     let mut details = error_info(REASON_OVERLOADED);
     details.set_retry_info(Some(retry_after));
-    Status::with_error_details(Code::ResourceExhausted, "too many requests at once", details)
+    Status::with_error_details(
+        Code::ResourceExhausted,
+        "too many requests at once",
+        details,
+    )
 }
 
 /// The request is larger than the server reads. The code is tonic's own for this.
@@ -141,10 +153,17 @@ mod tests {
 
     #[test]
     fn every_violation_is_told_at_once() {
-        let status = validate(&PlaceOrderRequest::default()).expect_err("nearly everything is missing");
+        let status =
+            validate(&PlaceOrderRequest::default()).expect_err("nearly everything is missing");
         assert_eq!(status.code(), Code::InvalidArgument);
-        let details = status.get_details_bad_request().expect("it has field violations");
-        let fields: Vec<_> = details.field_violations.iter().map(|violation| violation.field.as_str()).collect();
+        let details = status
+            .get_details_bad_request()
+            .expect("it has field violations");
+        let fields: Vec<_> = details
+            .field_violations
+            .iter()
+            .map(|violation| violation.field.as_str())
+            .collect();
         for field in ["customer_id", "contact", "lines", "currency"] {
             assert!(fields.contains(&field), "{field} is missing in {fields:?}");
         }
@@ -152,13 +171,30 @@ mod tests {
 
     #[test]
     fn a_flood_of_violations_still_fits_into_the_headers() {
-        let line = OrderLine { sku: String::new(), quantity: 0, unit_price: -1, discount: -1, ..Default::default() };
-        let request = PlaceOrderRequest { lines: vec![line; 200], ..Default::default() };
+        let line = OrderLine {
+            sku: String::new(),
+            quantity: 0,
+            unit_price: -1,
+            discount: -1,
+            ..Default::default()
+        };
+        let request = PlaceOrderRequest {
+            lines: vec![line; 200],
+            ..Default::default()
+        };
         let status = validate(&request).expect_err("every line is wrong");
         let response = status.clone().into_http::<()>();
-        let size: usize = response.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+        let size: usize = response
+            .headers()
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len() + 32)
+            .sum();
         assert!(size < HEADER_LIMIT, "{size} bytes");
-        assert!(status.message().contains("more violations"), "{}", status.message());
+        assert!(
+            status.message().contains("more violations"),
+            "{}",
+            status.message()
+        );
     }
 
     #[test]
@@ -166,15 +202,28 @@ mod tests {
         let status = rejected("OUT_OF_STOCK", "not enough pieces");
         assert_eq!(status.code(), Code::FailedPrecondition);
         let info = status.get_details_error_info().expect("it has a reason");
-        assert_eq!((info.reason.as_str(), info.domain.as_str()), ("OUT_OF_STOCK", "ordermesh"));
+        assert_eq!(
+            (info.reason.as_str(), info.domain.as_str()),
+            ("OUT_OF_STOCK", "ordermesh")
+        );
 
         let status = unavailable("orders", RETRY_AFTER);
         assert_eq!(status.code(), Code::Unavailable);
-        assert_eq!(status.get_details_retry_info().and_then(|info| info.retry_delay), Some(RETRY_AFTER));
+        assert_eq!(
+            status
+                .get_details_retry_info()
+                .and_then(|info| info.retry_delay),
+            Some(RETRY_AFTER)
+        );
 
         let status = exhausted(RETRY_AFTER);
         assert_eq!(status.code(), Code::ResourceExhausted);
-        assert_eq!(status.get_details_retry_info().and_then(|info| info.retry_delay), Some(RETRY_AFTER));
+        assert_eq!(
+            status
+                .get_details_retry_info()
+                .and_then(|info| info.retry_delay),
+            Some(RETRY_AFTER)
+        );
     }
 
     #[test]

@@ -136,7 +136,9 @@ impl Process {
             process.end(id, ending);
         });
         if thread.is_err() {
-            self.inner.tasks.send_modify(|tasks| drop(tasks.running.remove(&id)));
+            self.inner
+                .tasks
+                .send_modify(|tasks| drop(tasks.running.remove(&id)));
         }
         thread.map(drop)
     }
@@ -155,7 +157,7 @@ impl Process {
             name = signals.next() => tracing::info!(signal = name, "shutting down"),
             () = self.faulty() => tracing::error!("shutting down because of a fault"),
         }
-        watchdog(drain + DROP_GRACE, || std::process::exit(1));
+        watchdog(drain + DROP_GRACE, end_process);
         tokio::select! {
             code = self.stop(drain) => code,
             name = signals.next() => {
@@ -171,22 +173,39 @@ impl Process {
         self.inner.readiness.shut_down();
         self.inner.shutdown.cancel();
         let mut tasks = self.inner.tasks.subscribe();
-        let drained = tokio::time::timeout(drain, tasks.wait_for(|tasks| tasks.running.is_empty())).await.is_ok();
+        let drained = tokio::time::timeout(drain, tasks.wait_for(|tasks| tasks.running.is_empty()))
+            .await
+            .is_ok();
         if !drained {
             tracing::error!(running = ?self.running(), seconds = drain.as_secs_f64(), "tasks did not end in time");
         }
         let faulty = self.inner.tasks.borrow().faulty;
-        if drained && !faulty { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        if drained && !faulty {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
     }
 
     /// Waits until a task has failed or ended early.
     async fn faulty(&self) {
         // Never closed while `self` holds a sender.
-        let _ = self.inner.tasks.subscribe().wait_for(|tasks| tasks.faulty).await;
+        let _ = self
+            .inner
+            .tasks
+            .subscribe()
+            .wait_for(|tasks| tasks.faulty)
+            .await;
     }
 
     fn running(&self) -> Vec<String> {
-        self.inner.tasks.borrow().running.values().cloned().collect()
+        self.inner
+            .tasks
+            .borrow()
+            .running
+            .values()
+            .cloned()
+            .collect()
     }
 
     fn begin(&self, name: String) -> u64 {
@@ -211,9 +230,18 @@ impl Process {
     }
 
     fn end(&self, id: u64, ending: thread::Result<Ending>) {
-        let name = self.inner.tasks.borrow().running.get(&id).cloned().unwrap_or_default();
+        let name = self
+            .inner
+            .tasks
+            .borrow()
+            .running
+            .get(&id)
+            .cloned()
+            .unwrap_or_default();
         self.note(&name, ending);
-        self.inner.tasks.send_modify(|tasks| drop(tasks.running.remove(&id)));
+        self.inner
+            .tasks
+            .send_modify(|tasks| drop(tasks.running.remove(&id)));
     }
 
     fn note(&self, name: &str, ending: thread::Result<Ending>) {
@@ -223,7 +251,9 @@ impl Process {
                 return;
             }
             Ok(Ending(Ok(()))) => tracing::error!(task = name, "ended before it was asked to"),
-            Ok(Ending(Err(error))) => tracing::error!(task = name, error = %chain(&*error), "failed"),
+            Ok(Ending(Err(error))) => {
+                tracing::error!(task = name, error = %chain(&*error), "failed")
+            }
             Err(panic) => tracing::error!(task = name, panic = panic_message(&*panic), "panicked"),
         }
         self.inner.tasks.send_modify(|tasks| tasks.faulty = true);
@@ -250,12 +280,27 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
         .unwrap_or("a value that is no text")
 }
 
+/// Ends the process whatever still runs: the drain has had its time.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the watchdog is what comes after the drain"
+)]
+fn end_process() {
+    std::process::exit(1);
+}
+
 /// Calls `end` after a while, whatever the runtime is doing by then.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the passing of time is what a watchdog waits for"
+)]
 fn watchdog(after: Duration, end: impl FnOnce() + Send + 'static) {
-    let spawned = thread::Builder::new().name("watchdog".to_owned()).spawn(move || {
-        thread::sleep(after);
-        end();
-    });
+    let spawned = thread::Builder::new()
+        .name("watchdog".to_owned())
+        .spawn(move || {
+            thread::sleep(after);
+            end();
+        });
     if let Err(error) = spawned {
         tracing::warn!(%error, "the end of the process has no watchdog");
     }
@@ -268,7 +313,10 @@ struct Signals {
 
 impl Signals {
     fn new() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
 
     async fn next(&mut self) -> &'static str {
@@ -321,7 +369,9 @@ mod tests {
     #[tokio::test]
     async fn so_does_a_thread_and_a_task_beside() {
         let process = Process::new();
-        process.spawn_thread("thread", |_| ()).expect("there are threads left");
+        process
+            .spawn_thread("thread", |_| ())
+            .expect("there are threads left");
         process.faulty().await;
 
         let process = Process::new();
@@ -361,7 +411,9 @@ mod tests {
     #[test]
     fn the_watchdog_needs_no_runtime() {
         let (sender, receiver) = mpsc::channel();
-        watchdog(AT_ONCE, move || sender.send("bites").expect("the test waits"));
+        watchdog(AT_ONCE, move || {
+            sender.send("bites").expect("the test waits")
+        });
         assert_eq!(receiver.recv(), Ok("bites"));
     }
 
@@ -370,6 +422,9 @@ mod tests {
         #[derive(Debug, thiserror::Error)]
         #[error("the log cannot be read")]
         struct Outer(#[source] io::Error);
-        assert_eq!(chain(&Outer(io::Error::other("disk full"))), "the log cannot be read: disk full");
+        assert_eq!(
+            chain(&Outer(io::Error::other("disk full"))),
+            "the log cannot be read: disk full"
+        );
     }
 }

@@ -34,14 +34,19 @@ impl Report {
 
 impl Default for Readiness {
     fn default() -> Self {
-        Self { report: watch::Sender::new(Report::default()) }
+        Self {
+            report: watch::Sender::new(Report::default()),
+        }
     }
 }
 
 impl Readiness {
     /// Registers a component, which is not ready yet. A second one of the same name takes the place of the first.
     pub fn component(&self, name: impl Into<String>) -> Component {
-        let component = Component { name: name.into(), report: self.report.clone() };
+        let component = Component {
+            name: name.into(),
+            report: self.report.clone(),
+        };
         component.not_ready(STARTING);
         component
     }
@@ -115,7 +120,10 @@ mod tests {
         log.ready();
         database.not_ready("connecting");
         assert!(!readiness.is_ready());
-        assert_eq!(readiness.report().components["database"].as_deref(), Some("connecting"));
+        assert_eq!(
+            readiness.report().components["database"].as_deref(),
+            Some("connecting")
+        );
         database.ready();
         assert!(readiness.is_ready());
     }

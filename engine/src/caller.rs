@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use contracts::core::v1::Metadata;
-use contracts::{Contract, Topic};
+use contracts::{Body as _, Contract, Topic};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use crate::codec::Codec;
+use crate::codec::{Codec, describe};
 use crate::headers;
 use crate::log::kafka::{Cluster, Receipt, SendError, Sender, Tail};
 use crate::log::{self, Header, Input, Partition};
@@ -63,6 +63,9 @@ pub enum Error {
     /// This instance does not hear outcomes yet.
     #[error("not listening to outcomes yet")]
     NotReady,
+    /// The command breaks its field rules and was not sent.
+    #[error("command is invalid: {0}")]
+    Invalid(String),
     /// The outcome cannot be read.
     #[error("outcome cannot be read")]
     Unreadable,
@@ -130,7 +133,7 @@ impl<C: Contract> Caller<C> {
     ///
     /// When it could not be written, or nobody knows.
     pub async fn send(&self, call: Call<C>) -> Result<Receipt, Error> {
-        let (payload, call_headers) = self.encode(&call, Uuid::now_v7().to_string(), "");
+        let (payload, call_headers) = self.encode(&call, Uuid::now_v7().to_string(), "")?;
         let durable =
             self.inner.sender.send(C::SERVICE, &call.aggregate_id, &payload, &call_headers)?;
         Ok(durable.await?)
@@ -150,7 +153,7 @@ impl<C: Contract> Caller<C> {
             return Err(Error::NotReady);
         }
         let id = Uuid::now_v7().to_string();
-        let (payload, call_headers) = self.encode(&call, id.clone(), &self.inner.instance);
+        let (payload, call_headers) = self.encode(&call, id.clone(), &self.inner.instance)?;
         let (waiting, outcome) = oneshot::channel();
         self.inner.waiting.lock().expect("no holder panics").insert(id.clone(), waiting);
         let _waits = Waits { inner: &self.inner, id };
@@ -175,7 +178,16 @@ impl<C: Contract> Caller<C> {
         })
     }
 
-    fn encode(&self, call: &Call<C>, id: String, reply_to: &str) -> (Vec<u8>, Vec<Header>) {
+    fn encode(
+        &self,
+        call: &Call<C>,
+        id: String,
+        reply_to: &str,
+    ) -> Result<(Vec<u8>, Vec<Header>), Error> {
+        let violations = call.command.violations();
+        if !violations.is_empty() {
+            return Err(Error::Invalid(describe(&violations)));
+        }
         let metadata = Metadata {
             id,
             aggregate_id: call.aggregate_id.clone(),
@@ -192,7 +204,7 @@ impl<C: Contract> Caller<C> {
             .iter()
             .map(|value| (headers::TRACEPARENT.to_owned(), value.clone().into_bytes()))
             .collect();
-        (payload, call_headers)
+        Ok((payload, call_headers))
     }
 }
 

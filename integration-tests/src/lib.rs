@@ -1,1 +1,12 @@
-//! Whole-system tests.
+//! What the tests stand on: real servers, topics of their own, engines and processes to run, kill and watch.
+
+pub mod conformance;
+pub mod eventually;
+pub mod faulty;
+pub mod runner;
+pub mod servers;
+pub mod stand;
+
+pub use eventually::eventually;
+pub use runner::{NoEffects, Running};
+pub use stand::{Sent, Stand};

@@ -2,8 +2,8 @@
 
 use std::str::FromStr;
 
-use crate::telemetry::Error;
 use crate::names;
+use crate::telemetry::Error;
 
 const DEFAULT_FILTER: &str = "info";
 const DEFAULT_TRACE_RATIO: f64 = 0.01;
@@ -71,11 +71,13 @@ impl Settings {
         Ok(Self {
             service: service.into(),
             format: value(names::LOG_FORMAT).map_or(Ok(Format::default()), |text| {
-                text.parse().map_err(|reason: &str| Error::invalid(names::LOG_FORMAT, &text, reason))
+                text.parse()
+                    .map_err(|reason: &str| Error::invalid(names::LOG_FORMAT, &text, reason))
             })?,
             filter: value(names::LOG).unwrap_or_else(|| DEFAULT_FILTER.to_owned()),
             otlp_endpoint: value(names::OTLP_ENDPOINT),
-            trace_ratio: value(names::TRACE_RATIO).map_or(Ok(DEFAULT_TRACE_RATIO), |text| ratio(&text))?,
+            trace_ratio: value(names::TRACE_RATIO)
+                .map_or(Ok(DEFAULT_TRACE_RATIO), |text| ratio(&text))?,
         })
     }
 }
@@ -93,7 +95,10 @@ mod tests {
 
     fn read(pairs: &[(&str, &str)]) -> Result<Settings, Error> {
         Settings::read("orders", |name| {
-            pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+            pairs
+                .iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| (*value).to_owned())
         })
     }
 
@@ -123,7 +128,10 @@ mod tests {
         .expect("all are valid");
         assert_eq!(settings.format, Format::Json);
         assert_eq!(settings.filter, "debug");
-        assert_eq!(settings.otlp_endpoint.as_deref(), Some("http://127.0.0.1:4317"));
+        assert_eq!(
+            settings.otlp_endpoint.as_deref(),
+            Some("http://127.0.0.1:4317")
+        );
         assert!((settings.trace_ratio - 1.0).abs() < f64::EPSILON);
     }
 
@@ -135,8 +143,13 @@ mod tests {
             (names::TRACE_RATIO, "NaN"),
             (names::TRACE_RATIO, "few"),
         ] {
-            let message = read(&[(name, value)]).expect_err("the value is bad").to_string();
-            assert!(message.contains(name) && message.contains(value), "{message}");
+            let message = read(&[(name, value)])
+                .expect_err("the value is bad")
+                .to_string();
+            assert!(
+                message.contains(name) && message.contains(value),
+                "{message}"
+            );
             assert!(!message.contains('\n'), "{message}");
         }
     }

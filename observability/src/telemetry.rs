@@ -46,8 +46,17 @@ pub enum Error {
 impl Error {
     pub(crate) fn invalid(name: &'static str, value: &str, reason: impl ToString) -> Self {
         // Messages of parsers may span lines; ours is one.
-        let reason = reason.to_string().lines().map(str::trim).collect::<Vec<_>>().join(" ");
-        Self::Invalid { name, value: value.to_owned(), reason }
+        let reason = reason
+            .to_string()
+            .lines()
+            .map(str::trim)
+            .collect::<Vec<_>>()
+            .join(" ");
+        Self::Invalid {
+            name,
+            value: value.to_owned(),
+            reason,
+        }
     }
 }
 
@@ -72,7 +81,10 @@ pub fn init(settings: &Settings) -> Result<Telemetry, Error> {
 
     let mut layers = vec![log_layer(settings)?];
     layers.extend(tracing.as_ref().map(trace_layer));
-    tracing_subscriber::registry().with(layers).try_init().map_err(Error::AlreadySetUp)?;
+    tracing_subscriber::registry()
+        .with(layers)
+        .try_init()
+        .map_err(Error::AlreadySetUp)?;
     Ok(Telemetry { tracing })
 }
 
@@ -81,7 +93,9 @@ impl Telemetry {
     pub async fn shutdown(self) {
         let Some(provider) = self.tracing else { return };
         // The provider waits on its own thread; ours may be the one that carries the exporter.
-        let flushed = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(FLUSH_DEADLINE)).await;
+        let flushed =
+            tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(FLUSH_DEADLINE))
+                .await;
         match flushed {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "the last spans did not reach the collector"),
@@ -127,7 +141,11 @@ fn tracer_provider(settings: &Settings, endpoint: &str) -> Result<SdkTracerProvi
     Ok(SdkTracerProvider::builder()
         .with_batch_exporter(exporter)
         .with_sampler(sampler)
-        .with_resource(Resource::builder().with_service_name(settings.service.clone()).build())
+        .with_resource(
+            Resource::builder()
+                .with_service_name(settings.service.clone())
+                .build(),
+        )
         .build())
 }
 
@@ -145,7 +163,10 @@ mod tests {
     fn a_bad_filter_names_its_variable() {
         let error = init(&settings("orders=loud")).expect_err("there is no such level");
         let message = error.to_string();
-        assert!(message.contains(names::LOG) && message.contains("orders=loud"), "{message}");
+        assert!(
+            message.contains(names::LOG) && message.contains("orders=loud"),
+            "{message}"
+        );
         assert!(!message.contains('\n'), "{message}");
     }
 

@@ -3,7 +3,9 @@
 use http::{HeaderMap, HeaderValue};
 use opentelemetry::Context;
 use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
-use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState};
+use opentelemetry::trace::{
+    SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState,
+};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
@@ -41,7 +43,8 @@ impl TraceParent {
     /// Reads the value of a `traceparent` header.
     pub fn parse(value: &[u8]) -> Option<Self> {
         let value = std::str::from_utf8(value).ok()?;
-        let context = TraceContextPropagator::new().extract_with_context(&Context::new(), &Single(value));
+        let context =
+            TraceContextPropagator::new().extract_with_context(&Context::new(), &Single(value));
         Self::new(context.span().span_context())
     }
 
@@ -52,7 +55,10 @@ impl TraceParent {
 
     /// Reads the headers of a Kafka record.
     pub fn from_record<'a>(headers: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Option<Self> {
-        headers.into_iter().find(|(name, _)| *name == TRACEPARENT).and_then(|(_, value)| Self::parse(value))
+        headers
+            .into_iter()
+            .find(|(name, _)| *name == TRACEPARENT)
+            .and_then(|(_, value)| Self::parse(value))
     }
 
     /// Whether the trace is recorded.
@@ -62,7 +68,12 @@ impl TraceParent {
 
     /// The value of a `traceparent` header.
     pub fn header(self) -> String {
-        format!("00-{}-{}-{:02x}", self.trace, self.span, u8::from(self.sampled))
+        format!(
+            "00-{}-{}-{:02x}",
+            self.trace,
+            self.span,
+            u8::from(self.sampled)
+        )
     }
 
     /// Makes this the parent of a span that was just created and has not been entered.
@@ -70,7 +81,11 @@ impl TraceParent {
         if span.is_disabled() {
             return;
         }
-        let flags = if self.sampled { TraceFlags::SAMPLED } else { TraceFlags::default() };
+        let flags = if self.sampled {
+            TraceFlags::SAMPLED
+        } else {
+            TraceFlags::default()
+        };
         let context = SpanContext::new(self.trace, self.span, flags, true, TraceState::default());
         if let Err(error) = span.set_parent(Context::new().with_remote_span_context(context)) {
             tracing::debug!(%error, "the span has no place in its trace");
@@ -80,7 +95,8 @@ impl TraceParent {
     /// Puts the current span's context, if there is one, into the headers of a call.
     pub fn inject_headers(headers: &mut HeaderMap) {
         if let Some(parent) = Self::current() {
-            let value = HeaderValue::try_from(parent.header()).expect("hexadecimal digits and dashes");
+            let value =
+                HeaderValue::try_from(parent.header()).expect("hexadecimal digits and dashes");
             headers.insert(TRACEPARENT, value);
         }
     }
@@ -125,8 +141,14 @@ mod tests {
     const UNSAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
 
     fn with_roots_sampled<T>(roots: bool, run: impl FnOnce() -> T) -> T {
-        let root = if roots { Sampler::AlwaysOn } else { Sampler::AlwaysOff };
-        let provider = SdkTracerProvider::builder().with_sampler(Sampler::ParentBased(Box::new(root))).build();
+        let root = if roots {
+            Sampler::AlwaysOn
+        } else {
+            Sampler::AlwaysOff
+        };
+        let provider = SdkTracerProvider::builder()
+            .with_sampler(Sampler::ParentBased(Box::new(root)))
+            .build();
         let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), run)
     }
@@ -168,7 +190,9 @@ mod tests {
 
             let mut record = Vec::new();
             TraceParent::inject_record(&mut record);
-            let headers = record.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
+            let headers = record
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.as_slice()));
             let child = TraceParent::from_record(headers).expect("the parent is sampled");
             assert_eq!(child.trace, parent.trace);
             assert_ne!(child.span, parent.span);
@@ -179,7 +203,9 @@ mod tests {
     fn a_decision_not_to_record_travels_with_calls_but_not_with_records() {
         with_roots_sampled(true, || {
             let span = tracing::info_span!("work");
-            TraceParent::parse(UNSAMPLED.as_bytes()).expect("it is well formed").adopt(&span);
+            TraceParent::parse(UNSAMPLED.as_bytes())
+                .expect("it is well formed")
+                .adopt(&span);
             let _entered = span.enter();
 
             let mut headers = HeaderMap::new();

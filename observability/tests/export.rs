@@ -19,20 +19,32 @@ type Received = mpsc::UnboundedSender<Bytes>;
 async fn collect(State(received): State<Received>, request: Bytes) -> impl IntoResponse {
     received.send(request).expect("the test waits for it");
     const EMPTY_MESSAGE: [u8; 5] = [0; 5];
-    ([(CONTENT_TYPE.as_str(), "application/grpc"), ("grpc-status", "0")], EMPTY_MESSAGE)
+    (
+        [
+            (CONTENT_TYPE.as_str(), "application/grpc"),
+            ("grpc-status", "0"),
+        ],
+        EMPTY_MESSAGE,
+    )
 }
 
 async fn collector() -> (String, mpsc::UnboundedReceiver<Bytes>) {
     let (sender, received) = mpsc::unbounded_channel();
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("some port is free");
+    let listener = TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("some port is free");
     let url = format!("http://{}", listener.local_addr().expect("it is bound"));
-    let router = Router::new().route(EXPORT, axum::routing::post(collect)).with_state(sender);
+    let router = Router::new()
+        .route(EXPORT, axum::routing::post(collect))
+        .with_state(sender);
     tokio::spawn(async move { axum::serve(listener, router).await });
     (url, received)
 }
 
 fn contains(bytes: &[u8], text: &str) -> bool {
-    bytes.windows(text.len()).any(|window| window == text.as_bytes())
+    bytes
+        .windows(text.len())
+        .any(|window| window == text.as_bytes())
 }
 
 #[tokio::test]
@@ -44,16 +56,29 @@ async fn spans_of_recorded_traces_reach_the_collector() {
     let telemetry = init(&settings).expect("it is the first");
     assert!(init(&settings).is_err(), "the second is refused");
 
-    for (parent, name) in [(Some(SAMPLED), "wanted"), (Some(UNSAMPLED), "unwanted"), (None, "unlucky")] {
-        let span = tracing::info_span!(target: names::TRACE_TARGET, "work", { names::SPAN_NAME } = name);
+    for (parent, name) in [
+        (Some(SAMPLED), "wanted"),
+        (Some(UNSAMPLED), "unwanted"),
+        (None, "unlucky"),
+    ] {
+        let span =
+            tracing::info_span!(target: names::TRACE_TARGET, "work", { names::SPAN_NAME } = name);
         if let Some(parent) = parent {
-            TraceParent::parse(parent.as_bytes()).expect("it is well formed").adopt(&span);
+            TraceParent::parse(parent.as_bytes())
+                .expect("it is well formed")
+                .adopt(&span);
         }
-        let current = span.in_scope(TraceParent::current).expect("every span has a context");
+        let current = span
+            .in_scope(TraceParent::current)
+            .expect("every span has a context");
         assert_eq!(current.is_sampled(), name == "wanted");
     }
     let elsewhere = tracing::info_span!("elsewhere");
-    assert_eq!(TraceParent::of(&elsewhere), None, "only spans of the target belong to traces");
+    assert_eq!(
+        TraceParent::of(&elsewhere),
+        None,
+        "only spans of the target belong to traces"
+    );
     drop(elsewhere);
     telemetry.shutdown().await;
 

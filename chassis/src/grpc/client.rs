@@ -83,13 +83,19 @@ impl Peer {
             turn: AtomicUsize::new(0),
             budget: TpsBudget::new(BUDGET_WINDOW, BUDGET_PER_SECOND, BUDGET_SHARE),
         };
-        Self { inner: Arc::new(inner), idempotent: false }
+        Self {
+            inner: Arc::new(inner),
+            idempotent: false,
+        }
     }
 
     /// The same peer for calls that may be repeated: one that ended UNAVAILABLE is sent again once, within a budget.
     #[must_use]
     pub fn retrying(&self) -> Self {
-        Self { idempotent: true, ..self.clone() }
+        Self {
+            idempotent: true,
+            ..self.clone()
+        }
     }
 
     async fn exchange(self, request: Request<Body>) -> Response<Body> {
@@ -101,7 +107,8 @@ impl Peer {
 
     async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let (mut head, body) = request.into_parts();
-        let asked = timeout(&head.headers).map_err(|malformed| Status::invalid_argument(malformed.to_string()))?;
+        let asked = timeout(&head.headers)
+            .map_err(|malformed| Status::invalid_argument(malformed.to_string()))?;
         let deadline = match head.extensions.get::<Deadline>() {
             Some(deadline) => deadline.instant(),
             None => Instant::now() + asked.unwrap_or(DEFAULT_TIMEOUT),
@@ -124,7 +131,12 @@ impl Peer {
 
 impl Inner {
     /// Sends a call to the first replica that can be reached.
-    async fn attempt(&self, head: &mut Parts, body: &Bytes, deadline: Instant) -> Result<Response<Body>, Status> {
+    async fn attempt(
+        &self,
+        head: &mut Parts,
+        body: &Bytes,
+        deadline: Instant,
+    ) -> Result<Response<Body>, Status> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         for replica in self.in_turn(turn) {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -132,7 +144,10 @@ impl Inner {
                 return Err(error::deadline());
             }
             set_timeout(&mut head.headers, left);
-            match replica.call(turn / self.replicas.len(), copy(head, body.clone())).await {
+            match replica
+                .call(turn / self.replicas.len(), copy(head, body.clone()))
+                .await
+            {
                 Ok(response) => return Ok(response),
                 Err(error) if is::<TimeoutExpired>(&error) => return Err(error::deadline()),
                 Err(error) => {
@@ -150,7 +165,9 @@ impl Inner {
     /// All replicas, beginning with the one whose turn it is; those that were down a moment ago come last.
     fn in_turn(&self, turn: usize) -> Vec<&Replica> {
         let count = self.replicas.len();
-        let mut order: Vec<_> = (turn..turn + count).map(|turn| &self.replicas[turn % count]).collect();
+        let mut order: Vec<_> = (turn..turn + count)
+            .map(|turn| &self.replicas[turn % count])
+            .collect();
         if count > 1 {
             order.sort_by_key(|replica| replica.is_down());
         }
@@ -162,20 +179,33 @@ impl Replica {
     fn connect_lazy(address: &Authority) -> Self {
         let endpoint = endpoint(address);
         let connections = (0..CONNECTIONS).map(|_| endpoint.connect_lazy()).collect();
-        Self { connections, down_until: Mutex::new(None) }
+        Self {
+            connections,
+            down_until: Mutex::new(None),
+        }
     }
 
-    async fn call(&self, turn: usize, request: Request<Body>) -> Result<Response<Body>, tonic::transport::Error> {
+    async fn call(
+        &self,
+        turn: usize,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, tonic::transport::Error> {
         let mut connection = self.connections[turn % CONNECTIONS].clone();
         connection.ready().await?.call(request).await
     }
 
     fn rest(&self) {
-        *self.down_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + REST);
+        *self
+            .down_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + REST);
     }
 
     fn is_down(&self) -> bool {
-        let down_until = *self.down_until.lock().unwrap_or_else(PoisonError::into_inner);
+        let down_until = *self
+            .down_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         down_until.is_some_and(|until| Instant::now() < until)
     }
 }
@@ -197,7 +227,11 @@ impl Service<Request<Body>> for Peer {
 }
 
 fn endpoint(address: &Authority) -> Endpoint {
-    let uri = http::Uri::builder().scheme("http").authority(address.clone()).path_and_query("/").build();
+    let uri = http::Uri::builder()
+        .scheme("http")
+        .authority(address.clone())
+        .path_and_query("/")
+        .build();
     Endpoint::from(uri.expect("scheme, authority and path make a URI"))
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
@@ -217,7 +251,9 @@ fn copy(head: &Parts, body: Bytes) -> Request<Body> {
 
 /// The code of an answer without a body; a successful one has its code in the trailers.
 fn code(headers: &HeaderMap) -> Option<Code> {
-    headers.get(GRPC_STATUS).map(|code| Code::from_bytes(code.as_bytes()))
+    headers
+        .get(GRPC_STATUS)
+        .map(|code| Code::from_bytes(code.as_bytes()))
 }
 
 /// Whether an `E` stands in the chain of causes.

@@ -39,14 +39,20 @@ pub(crate) struct Malformed;
 
 /// Reads the `grpc-timeout` of a call.
 pub(crate) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Malformed> {
-    headers.get(GRPC_TIMEOUT).map(|value| parse(value).ok_or(Malformed)).transpose()
+    headers
+        .get(GRPC_TIMEOUT)
+        .map(|value| parse(value).ok_or(Malformed))
+        .transpose()
 }
 
 /// Writes the `grpc-timeout` of a call, in milliseconds.
 pub(crate) fn set_timeout(headers: &mut HeaderMap, timeout: Duration) {
     const LONGEST_MS: u128 = 99_999_999;
     let value = format!("{}m", timeout.as_millis().min(LONGEST_MS));
-    headers.insert(GRPC_TIMEOUT, HeaderValue::try_from(value).expect("digits and a letter"));
+    headers.insert(
+        GRPC_TIMEOUT,
+        HeaderValue::try_from(value).expect("digits and a letter"),
+    );
 }
 
 fn parse(value: &HeaderValue) -> Option<Duration> {
@@ -86,7 +92,17 @@ mod tests {
 
     #[test]
     fn garbage_is_refused() {
-        for value in ["", "5", "m", "-5m", "+5m", "5.0m", "123456789m", "5 m", "5x"] {
+        for value in [
+            "",
+            "5",
+            "m",
+            "-5m",
+            "+5m",
+            "5.0m",
+            "123456789m",
+            "5 m",
+            "5x",
+        ] {
             assert_eq!(read(value), None, "{value}");
         }
     }
@@ -95,7 +111,10 @@ mod tests {
     fn what_is_written_is_read() {
         let mut headers = HeaderMap::new();
         set_timeout(&mut headers, Duration::from_millis(1234));
-        assert_eq!(timeout(&headers).expect("well formed"), Some(Duration::from_millis(1234)));
+        assert_eq!(
+            timeout(&headers).expect("well formed"),
+            Some(Duration::from_millis(1234))
+        );
         set_timeout(&mut headers, Duration::MAX);
         assert!(timeout(&headers).expect("well formed").is_some());
     }

@@ -16,9 +16,11 @@ pub use server::{Limits, Server};
 /// Whether a request or an answer is gRPC, by its content type.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
     const GRPC: &[u8] = b"application/grpc";
-    headers.get(CONTENT_TYPE).is_some_and(|content| match content.as_bytes().strip_prefix(GRPC) {
-        // gRPC-Web (`application/grpc-web`) is another protocol.
-        Some(rest) => matches!(rest.first(), None | Some(b'+' | b';')),
-        None => false,
-    })
+    headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|content| match content.as_bytes().strip_prefix(GRPC) {
+            // gRPC-Web (`application/grpc-web`) is another protocol.
+            Some(rest) => matches!(rest.first(), None | Some(b'+' | b';')),
+            None => false,
+        })
 }

@@ -126,7 +126,11 @@ impl Server {
             let address = listener.local_addr()?;
             Ok((listener, address))
         };
-        let (listener, address) = bind.await.map_err(|source| Error::Bind { server: name, address, source })?;
+        let (listener, address) = bind.await.map_err(|source| Error::Bind {
+            server: name,
+            address,
+            source,
+        })?;
         Ok(Self {
             name,
             listener,
@@ -154,12 +158,19 @@ impl Server {
     #[must_use]
     pub fn add_service<S>(mut self, service: S) -> Self
     where
-        S: Service<http::Request<Body>, Error = Infallible> + NamedService + Clone + Send + Sync + 'static,
+        S: Service<http::Request<Body>, Error = Infallible>
+            + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
         S::Response: IntoResponse,
         S::Future: Send + 'static,
     {
         self.services.push(S::NAME.to_owned());
-        self.router = Routes::from(self.router).add_service(service).into_axum_router();
+        self.router = Routes::from(self.router)
+            .add_service(service)
+            .into_axum_router();
         self
     }
 
@@ -174,7 +185,11 @@ impl Server {
     /// Adds plain HTTP routes, over HTTP/1.1 too, inside the stack. `edge` wraps everything, outside the stack: it
     /// turns the gRPC answers of the stack and the routes into what a caller of plain HTTP understands.
     #[must_use]
-    pub fn add_rest(mut self, routes: Router, edge: impl FnOnce(Router) -> Router + Send + 'static) -> Self {
+    pub fn add_rest(
+        mut self,
+        routes: Router,
+        edge: impl FnOnce(Router) -> Router + Send + 'static,
+    ) -> Self {
         self.router = self.router.merge(routes);
         self.rest = Some(Box::new(edge));
         self
@@ -187,11 +202,23 @@ impl Server {
     /// [`Error::Metrics`], [`Error::Reflection`].
     pub fn serve(mut self, process: &Process) -> Result<(), Error> {
         let (reporter, health) = tonic_health::server::health_reporter();
-        let reflection = reflection(self.services.iter())
-            .map_err(|source| Error::Reflection { server: self.name, source })?;
-        let routes = Routes::from(self.router).add_service(health).add_service(reflection);
-        let stacked = layers::stack(routes.into_axum_router(), self.name, &self.limits, process.registry())
-            .map_err(|source| Error::Metrics { server: self.name, source })?;
+        let reflection = reflection(self.services.iter()).map_err(|source| Error::Reflection {
+            server: self.name,
+            source,
+        })?;
+        let routes = Routes::from(self.router)
+            .add_service(health)
+            .add_service(reflection);
+        let stacked = layers::stack(
+            routes.into_axum_router(),
+            self.name,
+            &self.limits,
+            process.registry(),
+        )
+        .map_err(|source| Error::Metrics {
+            server: self.name,
+            source,
+        })?;
         let http1 = self.rest.is_some();
         let router = match self.rest.take() {
             Some(edge) => edge(stacked),
@@ -212,7 +239,10 @@ impl Server {
                 .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
                 .await
         });
-        process.spawn(format!("{} health", self.name), follow(process.clone(), reporter, self.services));
+        process.spawn(
+            format!("{} health", self.name),
+            follow(process.clone(), reporter, self.services),
+        );
         Ok(())
     }
 }
@@ -225,10 +255,14 @@ pub(super) fn known_method(path: &str) -> Option<&'static str> {
             (HEALTH_SERVICE, "Watch"),
             (REFLECTION_SERVICE, "ServerReflectionInfo"),
         ];
-        let standard = standard.into_iter().map(|(service, method)| format!("/{service}/{method}"));
+        let standard = standard
+            .into_iter()
+            .map(|(service, method)| format!("/{service}/{method}"));
         let ours = DESCRIPTOR_POOL.services().flat_map(|service| {
-            let paths: Vec<_> =
-                service.methods().map(|method| format!("/{}/{}", service.full_name(), method.name())).collect();
+            let paths: Vec<_> = service
+                .methods()
+                .map(|method| format!("/{}/{}", service.full_name(), method.name()))
+                .collect();
             paths
         });
         standard.chain(ours).collect()
@@ -239,7 +273,9 @@ pub(super) fn known_method(path: &str) -> Option<&'static str> {
 fn reflection<'a>(
     services: impl Iterator<Item = &'a String>,
 ) -> Result<
-    tonic_reflection::server::v1::ServerReflectionServer<impl tonic_reflection::server::v1::ServerReflection>,
+    tonic_reflection::server::v1::ServerReflectionServer<
+        impl tonic_reflection::server::v1::ServerReflection,
+    >,
     tonic_reflection::server::Error,
 > {
     let builder = tonic_reflection::server::Builder::configure()
@@ -247,7 +283,11 @@ fn reflection<'a>(
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .with_service_name(HEALTH_SERVICE)
         .with_service_name(REFLECTION_SERVICE);
-    services.fold(builder, |builder, service| builder.with_service_name(service)).build_v1()
+    services
+        .fold(builder, |builder, service| {
+            builder.with_service_name(service)
+        })
+        .build_v1()
 }
 
 /// Keeps the health service in step with the readiness of the process.
@@ -255,9 +295,13 @@ async fn follow(process: Process, mut reporter: HealthReporter, mut services: Ve
     services.push(String::new());
     let shutdown = process.shutdown();
     // Ends the streams of those who watch; the server would wait for them.
-    shutdown.run_until_cancelled(report(process.readiness(), &reporter, &services)).await;
+    shutdown
+        .run_until_cancelled(report(process.readiness(), &reporter, &services))
+        .await;
     for service in &services {
-        reporter.set_service_status(service, ServingStatus::NotServing).await;
+        reporter
+            .set_service_status(service, ServingStatus::NotServing)
+            .await;
         reporter.clear_service_status(service).await;
     }
 }
@@ -266,7 +310,11 @@ async fn report(readiness: &Readiness, reporter: &HealthReporter, services: &[St
     let mut watch = readiness.watch();
     loop {
         let ready = watch.borrow_and_update().ready;
-        let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+        let status = if ready {
+            ServingStatus::Serving
+        } else {
+            ServingStatus::NotServing
+        };
         for service in services {
             reporter.set_service_status(service, status).await;
         }

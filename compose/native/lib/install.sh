@@ -27,6 +27,8 @@ missing_packages() {
     have curl || echo curl
     have make && have cc && have c++ || echo build-essential
     have pkg-config || echo pkg-config
+    # For a dependency; our own contracts are compiled without it.
+    have protoc || echo protobuf-compiler
     [[ -e /usr/include/zlib.h ]] || echo zlib1g-dev
     [[ -x $POSTGRES_BIN/initdb ]] || echo "postgresql-$POSTGRES_MAJOR"
 }

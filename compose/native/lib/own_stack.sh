@@ -9,8 +9,10 @@ own_stack() {
     shift_port ORDERMESH_KAFKA_CONTROLLER_PORT $((ORDERMESH_KAFKA_PORT - $2 + 1)) "$2"
     shift_port ORDERMESH_REGISTRY_PORT 18081 "$2"
     shift_port ORDERMESH_POSTGRES_PORT 15432 "$2"
-    shift_port ORDERMESH_ADMIN_PORT 9464 "$2"
-    shift_port ORDERMESH_GATEWAY_PORT 8080 "$2"
+    export ORDERMESH_ADMIN=127.0.0.1:$((9464 + $2)) ORDERMESH_PUBLIC=127.0.0.1:$((8080 + $2))
+    export ORDERMESH_ORDERS_LISTEN=127.0.0.1:$((7101 + $2)) ORDERMESH_INVENTORY_LISTEN=127.0.0.1:$((7102 + $2))
+    export ORDERMESH_QUERY_LISTEN=127.0.0.1:$((7103 + $2)) ORDERMESH_SANDBOX_LISTEN=127.0.0.1:$((7104 + $2))
+    export ORDERMESH_SANDBOX=$ORDERMESH_SANDBOX_LISTEN ORDERMESH_SANDBOX_LEDGER=$ORDERMESH_STACK_DIR/sandbox
     make_dir "$ORDERMESH_STACK_DIR"
     # Closed in all that `stack` leaves running: held by this script only.
     exec 9>"$ORDERMESH_STACK_DIR/script.lock"
@@ -26,6 +28,7 @@ start_own_stack() {
     trap 'exit 130' INT
     trap 'exit 143' TERM
     "$STACK" reset
+    rm -rf "$ORDERMESH_SANDBOX_LEDGER"
     "$STACK" up
     local addresses
     addresses=$("$STACK" env)

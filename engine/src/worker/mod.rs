@@ -138,6 +138,8 @@ pub struct Worker<D: Decider, L: Log, A: Agenda<D>> {
     takeover: Option<TakeOver<D>>,
     takeover_retry_at: Duration,
     window: Window,
+    /// When the last transaction ended.
+    round_ended: Duration,
     inputs: Vec<Input>,
     /// Commands that did not survive being decided; they are dead letters the next time.
     poisoned: HashSet<(Partition, i64)>,
@@ -166,6 +168,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
             takeover: None,
             takeover_retry_at: Duration::ZERO,
             window: Window::default(),
+            round_ended: Duration::ZERO,
             inputs: Vec::new(),
             poisoned: HashSet::new(),
             recreate: false,
@@ -232,9 +235,6 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
             if self.poll(wait)? {
                 return Ok(None);
             }
-        }
-        if !self.inputs.is_empty() {
-            self.window.learn(self.inputs.len());
         }
         Ok(generation)
     }
@@ -520,7 +520,10 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
         let offsets: Vec<_> = shares.iter().map(|share| (share.partition, share.offset)).collect();
         let begun = self.log.now();
         let written = self.log.commit(generation, shares);
-        let took = self.log.now().saturating_sub(begun);
+        let ended = self.log.now();
+        let took = ended.saturating_sub(begun);
+        self.window.learn(took, ended.saturating_sub(self.round_ended));
+        self.round_ended = ended;
         let metrics = &self.tools.metrics;
         metrics.transaction_seconds.with_label_values(&[service]).observe(took.as_secs_f64());
         match written {

@@ -2,21 +2,26 @@
 
 use std::time::Duration;
 
-/// A transaction costs milliseconds whatever it holds, so the window follows the load: a quiet system commits at
-/// once, a busy one collects and packs a thousand inputs or more.
+/// A transaction costs milliseconds whatever it holds, and the broker pays more of them than the worker. So the window
+/// follows the load: a quiet worker commits at once, one that spends much of its time in transactions collects longer
+/// and packs more into each.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Window {
     length: Duration,
+    /// Share of the recent time that went into transactions, 0 to 1.
+    busy: f64,
 }
 
-/// First length of a window that opens, and the step below which it closes again.
-const SMALLEST: Duration = Duration::from_millis(5);
+/// First length of a window that opens, and the one below which it closes again.
+const SMALLEST: Duration = Duration::from_millis(4);
 /// Longest window.
 pub const LARGEST: Duration = Duration::from_millis(80);
-/// A batch of at least this many inputs was worth waiting for more.
-const BUSY: usize = 50;
-/// A batch of fewer inputs was not worth its wait.
-const QUIET: usize = 10;
+/// Above this share of time in transactions the window grows.
+const BUSY: f64 = 0.4;
+/// Below this share it shrinks.
+const QUIET: f64 = 0.15;
+/// Weight of the newest round in the share.
+const WEIGHT: f64 = 0.2;
 
 impl Window {
     /// How long to gather after the first input.
@@ -24,12 +29,17 @@ impl Window {
         self.length
     }
 
-    /// Learns from a batch.
-    pub fn learn(&mut self, inputs: usize) {
-        if inputs >= BUSY {
-            self.length = (self.length * 2).clamp(SMALLEST, LARGEST);
-        } else if inputs < QUIET {
-            self.length /= 2;
+    /// Learns from a round: `work` of the whole `round` went into deciding and writing.
+    pub fn learn(&mut self, work: Duration, round: Duration) {
+        if round.is_zero() {
+            return;
+        }
+        let share = (work.as_secs_f64() / round.as_secs_f64()).min(1.0);
+        self.busy += WEIGHT * (share - self.busy);
+        if self.busy > BUSY {
+            self.length = self.length.mul_f64(1.5).clamp(SMALLEST, LARGEST);
+        } else if self.busy < QUIET {
+            self.length = self.length.mul_f64(0.67);
             if self.length < SMALLEST {
                 self.length = Duration::ZERO;
             }
@@ -41,18 +51,37 @@ impl Window {
 mod tests {
     use super::*;
 
+    const WORK: Duration = Duration::from_millis(10);
+
     #[test]
-    fn follows_the_load() {
+    fn opens_under_load_and_closes_again() {
         let mut window = Window::default();
-        assert_eq!(window.length(), Duration::ZERO);
-        for _ in 0..10 {
-            window.learn(1_000);
+        for _ in 0..50 {
+            window.learn(WORK, WORK);
         }
-        assert_eq!(window.length(), LARGEST);
-        window.learn(QUIET);
-        assert_eq!(window.length(), LARGEST, "in between it stays");
-        for _ in 0..10 {
-            window.learn(1);
+        assert_eq!(window.length(), LARGEST, "back to back");
+        for _ in 0..50 {
+            window.learn(WORK, WORK * 20);
+        }
+        assert_eq!(window.length(), Duration::ZERO, "mostly idle");
+    }
+
+    #[test]
+    fn settles_where_transactions_take_a_fair_share() {
+        let mut window = Window::default();
+        for _ in 0..200 {
+            let round = WORK + window.length();
+            window.learn(WORK, round);
+        }
+        let settled = window.length();
+        assert!(settled > WORK && settled < LARGEST, "{settled:?}");
+    }
+
+    #[test]
+    fn a_single_order_now_and_then_never_waits() {
+        let mut window = Window::default();
+        for _ in 0..50 {
+            window.learn(WORK, Duration::from_millis(30));
         }
         assert_eq!(window.length(), Duration::ZERO);
     }

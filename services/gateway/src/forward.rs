@@ -11,7 +11,9 @@ use tower::ServiceExt as _;
 
 /// The routes of `service`, which `peer` serves.
 pub(crate) fn routes(service: &str, peer: Peer) -> Router {
-    Router::new().route(&format!("/{service}/{{method}}"), post(forward)).with_state(peer)
+    Router::new()
+        .route(&format!("/{service}/{{method}}"), post(forward))
+        .with_state(peer)
 }
 
 /// Metadata, trailers and the deadline pass in both directions; the peer's answer is the answer.

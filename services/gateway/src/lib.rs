@@ -46,7 +46,10 @@ impl Gateway {
         let server = Server::bind(NAME, public)
             .await?
             .add_routes(ORDER_SERVICE, forward::routes(ORDER_SERVICE, orders))
-            .add_routes(INVENTORY_SERVICE, forward::routes(INVENTORY_SERVICE, inventory))
+            .add_routes(
+                INVENTORY_SERVICE,
+                forward::routes(INVENTORY_SERVICE, inventory),
+            )
             .add_routes(QUERY_SERVICE, forward::routes(QUERY_SERVICE, query))
             .add_rest(rest::routes(api), rest::problem::translate);
         Ok(Self { server })
@@ -55,7 +58,9 @@ impl Gateway {
     /// Replaces the default limits of the public port.
     #[must_use]
     pub fn with_limits(self, limits: Limits) -> Self {
-        Self { server: self.server.with_limits(limits) }
+        Self {
+            server: self.server.with_limits(limits),
+        }
     }
 
     /// The address that was bound: the port is never 0.

@@ -1,51 +1,110 @@
 //! ordermesh: every service, the loader, the demo, and the tools to look inside, in one binary.
 
+mod check;
+mod cli;
+mod demo;
+mod events;
+mod load;
+mod log;
+mod order;
+mod platform;
+mod progress;
+mod retry;
 mod serve;
+mod terminal;
+mod topics;
 
+use std::io;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use chassis::config::{self, EXIT_BAD_VALUE};
+use observability::Settings;
 
-#[derive(Parser)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Run services
-    Serve(serve::Args),
-    TopicsApply { prefix: String },
-}
+use cli::{Cli, Command};
 
 fn main() -> ExitCode {
-    let cli: Cli = match chassis::config::parse(std::env::args_os()) {
+    let cli: Cli = match config::parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(invalid) => {
-            eprintln!("{}", invalid.message);
+            let message = invalid.message.trim_end();
+            // Help is an answer, a bad flag is not.
+            if invalid.exit_code == 0 {
+                return ending(terminal::say(message).map(|()| ExitCode::SUCCESS));
+            }
+            eprintln!("{message}");
             return ExitCode::from(invalid.exit_code);
         }
     };
-    let runtime = tokio::runtime::Runtime::new().expect("threads");
-    let telemetry = runtime.block_on(async {
-        observability::init(&observability::Settings::from_env("ordermesh").expect("settings"))
-    });
-    let args = match cli.command {
-        Command::Serve(args) => args,
-        Command::TopicsApply { prefix } => {
-            let cluster = engine::Cluster { bootstrap: "127.0.0.1:19092".into(), prefix, partitions: 4 };
-            println!("{:?}", runtime.block_on(engine::topics::apply(&cluster, 1)));
-            return ExitCode::SUCCESS;
-        }
-    };
-    let code = match runtime.block_on(serve::run(args)) {
-        Ok(code) => code,
+    let settings = match telemetry(&cli.command) {
+        Ok(settings) => settings,
         Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            eprintln!("error: {error}");
+            return ExitCode::from(EXIT_BAD_VALUE);
         }
     };
-    drop(telemetry);
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: the system gives no threads: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = runtime.block_on(async {
+        let telemetry = match observability::init(&settings) {
+            Ok(telemetry) => telemetry,
+            Err(error) => {
+                eprintln!("error: {error}");
+                return ExitCode::from(EXIT_BAD_VALUE);
+            }
+        };
+        let code = ending(run(cli.command).await);
+        telemetry.shutdown().await;
+        code
+    });
+    // A client of a broker that is gone can hang when it is dropped: nothing waits for it.
+    runtime.shutdown_background();
     code
+}
+
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Serve(args) => return serve::run(args).await,
+        Command::Topics(topics::Command::Apply(args)) => topics::apply(&args).await?,
+        Command::Order(command) => order::run(command).await?,
+        Command::Events(events::Command::Tail(args)) => events::tail(args).await?,
+        Command::Load(args) => return load::run(args).await,
+        Command::Check(args) => return check::run(args).await,
+        Command::Demo(args) => return demo::run(args).await,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Services log what they do; a tool speaks by its answer, and logs only what is wrong.
+fn telemetry(command: &Command) -> anyhow::Result<Settings> {
+    let mut settings = Settings::from_env("ordermesh")?;
+    let is_tool = !matches!(command, Command::Serve(_));
+    if is_tool && std::env::var_os(observability::names::LOG).is_none() {
+        "warn".clone_into(&mut settings.filter);
+    }
+    Ok(settings)
+}
+
+fn ending(result: anyhow::Result<ExitCode>) -> ExitCode {
+    let error = match result {
+        Ok(code) => return code,
+        Err(error) => error,
+    };
+    // Whoever reads our output has seen enough: `ordermesh events tail | head`.
+    let enough = error.chain().any(|cause| {
+        cause.downcast_ref::<io::Error>().is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+    });
+    if enough {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("error: {error:#}");
+    let is_input = error.chain().any(|cause| {
+        cause.is::<load::baskets::Error>()
+            || cause.downcast_ref::<load::journal::Error>().is_some_and(load::journal::Error::is_input)
+    });
+    if is_input { ExitCode::from(EXIT_BAD_VALUE) } else { ExitCode::FAILURE }
 }

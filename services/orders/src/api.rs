@@ -187,6 +187,6 @@ fn unanswered(failure: CallError) -> Status {
         CallError::Send(_) | CallError::NotReady => {
             error::unavailable("the order log", error::RETRY_AFTER)
         }
-        CallError::Unreadable => error::internal(&failure),
+        CallError::Invalid(_) | CallError::Unreadable => error::internal(&failure),
     }
 }

@@ -20,7 +20,11 @@ use crate::grpc::deadline::{Deadline, timeout};
 
 /// The caller's timeout bounds the whole answer; the default bounds only the wait for its head, so that a stream
 /// without a deadline may last.
-pub(super) async fn enforce(State(default): State<Duration>, mut request: Request, next: Next) -> Response {
+pub(super) async fn enforce(
+    State(default): State<Duration>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let asked = match timeout(request.headers()) {
         Ok(asked) => asked,
         Err(malformed) => return refuse(Status::invalid_argument(malformed.to_string())),
@@ -33,7 +37,14 @@ pub(super) async fn enforce(State(default): State<Duration>, mut request: Reques
     if asked.is_none() || response.body().is_end_stream() {
         return response;
     }
-    response.map(|body| Body::new(Expiring { body, deadline, sleep: None, expired: false }))
+    response.map(|body| {
+        Body::new(Expiring {
+            body,
+            deadline,
+            sleep: None,
+            expired: false,
+        })
+    })
 }
 
 /// A body that ends with DEADLINE_EXCEEDED when its time is up.

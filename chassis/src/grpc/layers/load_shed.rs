@@ -12,12 +12,18 @@ use super::guarded::{Guard, Guarded};
 use super::refuse;
 use crate::error;
 
-pub(super) async fn shed(State(places): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
+pub(super) async fn shed(
+    State(places): State<Arc<Semaphore>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let Ok(place) = places.try_acquire_owned() else {
         return refuse(error::exhausted(error::RETRY_AFTER));
     };
     // A client that reads slowly keeps its place.
-    next.run(request).await.map(|body| Guarded::wrap(body, place))
+    next.run(request)
+        .await
+        .map(|body| Guarded::wrap(body, place))
 }
 
 impl Guard for OwnedSemaphorePermit {

@@ -18,7 +18,9 @@ use crate::error::code_name;
 use crate::names;
 
 /// From the loopback's fastest answers to the default deadline, in seconds.
-const BUCKETS: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+const BUCKETS: [f64; 13] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
+];
 
 /// The metrics of one server.
 pub(super) struct Metrics {
@@ -32,11 +34,16 @@ pub(super) struct Metrics {
 
 impl Metrics {
     pub(super) fn register(server: &str, registry: &Registry) -> Result<Self, prometheus::Error> {
-        let calls = Opts::new(names::RPC_CALLS, "Finished calls.").const_label(names::LABEL_SERVER, server);
-        let seconds = HistogramOpts::new(names::RPC_SECONDS, "Seconds from a request's head to the end of its answer.")
-            .const_label(names::LABEL_SERVER, server)
-            .buckets(BUCKETS.to_vec());
-        let in_flight = Opts::new(names::RPC_IN_FLIGHT, "Calls being served.").const_label(names::LABEL_SERVER, server);
+        let calls =
+            Opts::new(names::RPC_CALLS, "Finished calls.").const_label(names::LABEL_SERVER, server);
+        let seconds = HistogramOpts::new(
+            names::RPC_SECONDS,
+            "Seconds from a request's head to the end of its answer.",
+        )
+        .const_label(names::LABEL_SERVER, server)
+        .buckets(BUCKETS.to_vec());
+        let in_flight = Opts::new(names::RPC_IN_FLIGHT, "Calls being served.")
+            .const_label(names::LABEL_SERVER, server);
         let metrics = Self {
             calls: IntCounterVec::new(calls, &[names::LABEL_METHOD, names::LABEL_CODE])?,
             seconds: HistogramVec::new(seconds, &[names::LABEL_METHOD])?,
@@ -49,7 +56,11 @@ impl Metrics {
     }
 }
 
-pub(super) async fn measure(State(metrics): State<Arc<Metrics>>, request: Request, next: Next) -> Response {
+pub(super) async fn measure(
+    State(metrics): State<Arc<Metrics>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let mut call = Call::begin(metrics, label(&request));
     let response = next.run(request).await;
     // An answer without a body carries its code at the head.
@@ -71,7 +82,12 @@ struct Call {
 impl Call {
     fn begin(metrics: Arc<Metrics>, method: Cow<'static, str>) -> Self {
         metrics.in_flight.inc();
-        Self { metrics, method, start: Instant::now(), code: None }
+        Self {
+            metrics,
+            method,
+            start: Instant::now(),
+            code: None,
+        }
     }
 }
 
@@ -85,13 +101,21 @@ impl Drop for Call {
     fn drop(&mut self) {
         let code = code_name(self.code.unwrap_or(Code::Cancelled));
         self.metrics.in_flight.dec();
-        self.metrics.calls.with_label_values(&[&*self.method, code]).inc();
-        self.metrics.seconds.with_label_values(&[&*self.method]).observe(self.start.elapsed().as_secs_f64());
+        self.metrics
+            .calls
+            .with_label_values(&[&*self.method, code])
+            .inc();
+        self.metrics
+            .seconds
+            .with_label_values(&[&*self.method])
+            .observe(self.start.elapsed().as_secs_f64());
     }
 }
 
 fn code(headers: &HeaderMap) -> Option<Code> {
-    headers.get(names::GRPC_STATUS).map(|value| Code::from_bytes(value.as_bytes()))
+    headers
+        .get(names::GRPC_STATUS)
+        .map(|value| Code::from_bytes(value.as_bytes()))
 }
 
 /// The code of an answer that is not gRPC; `None` when it may still succeed.

@@ -9,11 +9,12 @@ mod metrics;
 mod size;
 mod trace;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::Request;
+use axum::extract::{MatchedPath, Request};
 use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use prometheus::Registry;
@@ -34,7 +35,10 @@ pub(super) fn stack(
     // The layer added last is the outermost.
     Ok(router
         .layer(from_fn_with_state(limits.request_bytes, size::limit))
-        .layer(from_fn_with_state(limits.default_deadline, deadline::enforce))
+        .layer(from_fn_with_state(
+            limits.default_deadline,
+            deadline::enforce,
+        ))
         .layer(from_fn_with_state(places, load_shed::shed))
         .layer(from_fn_with_state(metrics, metrics::measure))
         .layer(from_fn_with_state(server, trace::trace)))
@@ -46,11 +50,7 @@ fn refuse(status: Status) -> Response {
 
 /// What a call is called in traces and metrics: a method of the contracts, or the route that it matched. Never what
 /// the client sent, which has no bounds.
-fn label(request: &Request) -> std::borrow::Cow<'static, str> {
-    use std::borrow::Cow;
-
-    use axum::extract::MatchedPath;
-
+fn label(request: &Request) -> Cow<'static, str> {
     if let Some(method) = super::server::known_method(request.uri().path()) {
         return Cow::Borrowed(method);
     }

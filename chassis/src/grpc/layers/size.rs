@@ -14,7 +14,8 @@ pub(super) async fn limit(State(bytes): State<usize>, request: Request, next: Ne
     if request.body().size_hint().lower() > bytes as u64 {
         return refuse(error::too_large(bytes));
     }
-    let bounded = |body| Body::new(Limited::new(body, bytes).map_err(move |error| status(&*error, bytes)));
+    let bounded =
+        |body| Body::new(Limited::new(body, bytes).map_err(move |error| status(&*error, bytes)));
     next.run(request.map(bounded)).await
 }
 

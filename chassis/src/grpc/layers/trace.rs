@@ -10,7 +10,11 @@ use tracing::field::Empty;
 use super::label;
 use crate::names::GRPC_STATUS;
 
-pub(super) async fn trace(State(server): State<&'static str>, request: Request, next: Next) -> Response {
+pub(super) async fn trace(
+    State(server): State<&'static str>,
+    request: Request,
+    next: Next,
+) -> Response {
     let span = tracing::info_span!(
         target: names::TRACE_TARGET,
         "rpc",
@@ -29,7 +33,10 @@ pub(super) async fn trace(State(server): State<&'static str>, request: Request, 
     }
     let response = next.run(request).instrument(span.clone()).await;
     // A code at the head is a refusal; success comes in the trailers.
-    if let Some(code) = response.headers().get(GRPC_STATUS).and_then(|code| code.to_str().ok())
+    if let Some(code) = response
+        .headers()
+        .get(GRPC_STATUS)
+        .and_then(|code| code.to_str().ok())
         && code != "0"
     {
         span.record(names::RPC_CODE, code);

@@ -27,15 +27,15 @@ pub struct Transactions {
 }
 
 /// What the broker said of the records of the open transaction.
-#[derive(Default)]
 struct Deliveries {
+    events_topic: String,
     seen: Mutex<Seen>,
 }
 
 #[derive(Default)]
 struct Seen {
-    /// Past-the-end offset of what was appended, by topic and partition.
-    ends: HashMap<(String, Partition), i64>,
+    /// Past-the-end offset of the events that were appended.
+    events_ends: HashMap<Partition, i64>,
     error: Option<KafkaError>,
 }
 
@@ -52,12 +52,9 @@ impl ProducerContext for Deliveries {
         let mut seen = self.seen.lock().expect("no holder panics");
         match result {
             Ok(message) => {
-                let end = message.offset() + 1;
-                match seen.ends.get_mut(&(message.topic().to_owned(), message.partition())) {
-                    Some(highest) => *highest = end.max(*highest),
-                    None => {
-                        seen.ends.insert((message.topic().to_owned(), message.partition()), end);
-                    }
+                if message.topic() == self.events_topic {
+                    let end = seen.events_ends.entry(message.partition()).or_default();
+                    *end = (*end).max(message.offset() + 1);
                 }
             }
             Err((error, _)) => {
@@ -90,7 +87,10 @@ impl Transactions {
         self.producer = None;
         let producer: ThreadedProducer<Deliveries> =
             settings::transactional_producer(&self.cluster, &self.transactional_id)
-                .create_with_context(Deliveries::default())
+                .create_with_context(Deliveries {
+                    events_topic: self.events_topic.clone(),
+                    seen: Mutex::default(),
+                })
                 .map_err(error)?;
         producer.init_transactions(SOCKET_TIMEOUT * 2).map_err(error)?;
         tracing::debug!(service = %self.service, id = self.transactional_id, "producer made");
@@ -137,8 +137,8 @@ impl Transactions {
                 Ok(partitions
                     .into_iter()
                     .filter_map(|partition| {
-                        let end = seen.ends.get(&(self.events_topic.clone(), partition))?;
-                        Some(Appended { partition, events_end: *end })
+                        let events_end = *seen.events_ends.get(&partition)?;
+                        Some(Appended { partition, events_end })
                     })
                     .collect())
             }

@@ -18,7 +18,11 @@ const WRITE: SerializeOptions = SerializeOptions::new().skip_default_fields(fals
 /// The body is too large, breaks off, is no JSON, or does not fit the message.
 pub(super) async fn read<M: ReflectMessage + Default>(body: Body) -> Result<M, Status> {
     // The server's size limit comes as an error of the body, with its status inside.
-    let bytes = body.collect().await.map_err(|error| Status::from_error(error.into()))?.to_bytes();
+    let bytes = body
+        .collect()
+        .await
+        .map_err(|error| Status::from_error(error.into()))?
+        .to_bytes();
     parse(&bytes)
 }
 
@@ -35,14 +39,19 @@ pub(super) fn write<M: ReflectMessage>(message: &M) -> Result<impl IntoResponse 
 fn parse<M: ReflectMessage + Default>(bytes: &[u8]) -> Result<M, Status> {
     let invalid = |error: serde_json::Error| error::invalid_field("body", error.to_string());
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    let message = DynamicMessage::deserialize(M::default().descriptor(), &mut json).map_err(invalid)?;
+    let message =
+        DynamicMessage::deserialize(M::default().descriptor(), &mut json).map_err(invalid)?;
     json.end().map_err(invalid)?;
-    message.transcode_to().map_err(|error| error::internal(&error))
+    message
+        .transcode_to()
+        .map_err(|error| error::internal(&error))
 }
 
 fn print<M: ReflectMessage>(message: &M) -> Result<Vec<u8>, serde_json::Error> {
     let mut bytes = Vec::new();
-    message.transcode_to_dynamic().serialize_with_options(&mut serde_json::Serializer::new(&mut bytes), &WRITE)?;
+    message
+        .transcode_to_dynamic()
+        .serialize_with_options(&mut serde_json::Serializer::new(&mut bytes), &WRITE)?;
     Ok(bytes)
 }
 
@@ -64,12 +73,22 @@ mod tests {
 
     #[test]
     fn what_is_written_is_canonical_and_whole() {
-        let response =
-            PlaceOrderResponse { order_id: "o".into(), status: OrderStatus::Pending.into(), version: u64::MAX };
+        let response = PlaceOrderResponse {
+            order_id: "o".into(),
+            status: OrderStatus::Pending.into(),
+            version: u64::MAX,
+        };
         let text = String::from_utf8(print(&response).expect("it is valid")).expect("it is text");
-        assert_eq!(text, r#"{"orderId":"o","status":"ORDER_STATUS_PENDING","version":"18446744073709551615"}"#);
-        let text = String::from_utf8(print(&PlaceOrderResponse::default()).expect("it is valid")).expect("it is text");
-        assert_eq!(text, r#"{"orderId":"","status":"ORDER_STATUS_UNSPECIFIED","version":"0"}"#);
+        assert_eq!(
+            text,
+            r#"{"orderId":"o","status":"ORDER_STATUS_PENDING","version":"18446744073709551615"}"#
+        );
+        let text = String::from_utf8(print(&PlaceOrderResponse::default()).expect("it is valid"))
+            .expect("it is text");
+        assert_eq!(
+            text,
+            r#"{"orderId":"","status":"ORDER_STATUS_UNSPECIFIED","version":"0"}"#
+        );
     }
 
     #[test]
@@ -84,9 +103,14 @@ mod tests {
         ] {
             let status = parse::<PlaceOrderRequest>(body).expect_err(reason);
             assert_eq!(status.code(), Code::InvalidArgument);
-            let details = status.get_details_bad_request().expect("it has field violations");
+            let details = status
+                .get_details_bad_request()
+                .expect("it has field violations");
             let description = &details.field_violations[0].description;
-            assert!(description.contains(reason), "{description} does not say {reason}");
+            assert!(
+                description.contains(reason),
+                "{description} does not say {reason}"
+            );
         }
     }
 }

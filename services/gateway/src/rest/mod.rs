@@ -17,7 +17,9 @@ use contracts::inventory::v1::inventory_service_client::InventoryServiceClient;
 use contracts::orders::v1::order_service_client::OrderServiceClient;
 use contracts::orders::v1::{CancelOrderRequest, OrderStatus, PlaceOrderRequest};
 use contracts::query::v1::query_service_client::QueryServiceClient;
-use contracts::query::v1::{GetOrderHistoryRequest, GetOrderRequest, GetStockRequest, ListOrdersRequest};
+use contracts::query::v1::{
+    GetOrderHistoryRequest, GetOrderRequest, GetStockRequest, ListOrdersRequest,
+};
 use http::{HeaderMap, StatusCode, header};
 use tonic::{Request, Status};
 
@@ -71,9 +73,17 @@ async fn place_order(
 ) -> Answer {
     let mut order: PlaceOrderRequest = json::read(body).await?;
     adopt_idempotency_key(&headers, &mut order.order_id, "order_id")?;
-    let placed = api.orders.place_order(within(deadline, order)).await?.into_inner();
+    let placed = api
+        .orders
+        .place_order(within(deadline, order))
+        .await?
+        .into_inner();
     // A receipt has no version: the order is not there yet.
-    let status = if placed.version == 0 { StatusCode::ACCEPTED } else { StatusCode::CREATED };
+    let status = if placed.version == 0 {
+        StatusCode::ACCEPTED
+    } else {
+        StatusCode::CREATED
+    };
     let location = [(header::LOCATION, format!("/v1/orders/{}", placed.order_id))];
     Ok((status, location, json::write(&placed)?).into_response())
 }
@@ -86,7 +96,11 @@ async fn cancel_order(
 ) -> Answer {
     let mut cancel: CancelOrderRequest = json::read(body).await?;
     adopt(id, &mut cancel.order_id, "order_id", "the path")?;
-    let cancelled = api.orders.cancel_order(within(deadline, cancel)).await?.into_inner();
+    let cancelled = api
+        .orders
+        .cancel_order(within(deadline, cancel))
+        .await?
+        .into_inner();
     Ok((StatusCode::ACCEPTED, json::write(&cancelled)?).into_response())
 }
 
@@ -103,7 +117,11 @@ async fn list_orders(
         page_token: parameters.one("page_token"),
     };
     parameters.finish()?;
-    let page = api.query.list_orders(within(deadline, list)).await?.into_inner();
+    let page = api
+        .query
+        .list_orders(within(deadline, list))
+        .await?
+        .into_inner();
     Ok(json::write(&page)?.into_response())
 }
 
@@ -114,9 +132,17 @@ async fn get_order(
     Query(pairs): Pairs,
 ) -> Answer {
     let mut parameters = Parameters::new(pairs);
-    let get = GetOrderRequest { order_id, min_version: parameters.one("min_version"), ..Default::default() };
+    let get = GetOrderRequest {
+        order_id,
+        min_version: parameters.one("min_version"),
+        ..Default::default()
+    };
     parameters.finish()?;
-    let order = api.query.get_order(within(deadline, get)).await?.into_inner();
+    let order = api
+        .query
+        .get_order(within(deadline, get))
+        .await?
+        .into_inner();
     Ok(json::write(&order)?.into_response())
 }
 
@@ -128,7 +154,11 @@ async fn get_order_history(
 ) -> Answer {
     Parameters::new(pairs).finish()?;
     let get = GetOrderHistoryRequest { order_id };
-    let history = api.query.get_order_history(within(deadline, get)).await?.into_inner();
+    let history = api
+        .query
+        .get_order_history(within(deadline, get))
+        .await?
+        .into_inner();
     Ok(json::write(&history)?.into_response())
 }
 
@@ -139,9 +169,16 @@ async fn get_stock(
     Query(pairs): Pairs,
 ) -> Answer {
     let mut parameters = Parameters::new(pairs);
-    let get = GetStockRequest { sku, min_version: parameters.one("min_version") };
+    let get = GetStockRequest {
+        sku,
+        min_version: parameters.one("min_version"),
+    };
     parameters.finish()?;
-    let stock = api.query.get_stock(within(deadline, get)).await?.into_inner();
+    let stock = api
+        .query
+        .get_stock(within(deadline, get))
+        .await?
+        .into_inner();
     Ok(json::write(&stock)?.into_response())
 }
 
@@ -155,7 +192,11 @@ async fn adjust_stock(
     let mut adjust: AdjustStockRequest = json::read(body).await?;
     adopt(sku, &mut adjust.sku, "sku", "the path")?;
     adopt_idempotency_key(&headers, &mut adjust.adjustment_id, "adjustment_id")?;
-    let adjusted = api.inventory.adjust_stock(within(deadline, adjust)).await?.into_inner();
+    let adjusted = api
+        .inventory
+        .adjust_stock(within(deadline, adjust))
+        .await?
+        .into_inner();
     Ok(json::write(&adjusted)?.into_response())
 }
 
@@ -168,10 +209,15 @@ fn within<M>(deadline: Deadline, message: M) -> Request<M> {
 
 fn adopt_idempotency_key(headers: &HeaderMap, id: &mut String, field: &str) -> Result<(), Status> {
     let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
-    let (Some(key), more) = (keys.next(), keys.next()) else { return Ok(()) };
+    let (Some(key), more) = (keys.next(), keys.next()) else {
+        return Ok(());
+    };
     match key.to_str() {
         Ok(key) if more.is_none() => adopt(key.to_owned(), id, field, "the Idempotency-Key header"),
-        _ => Err(error::invalid_field(IDEMPOTENCY_KEY, "must be given once, in ASCII")),
+        _ => Err(error::invalid_field(
+            IDEMPOTENCY_KEY,
+            "must be given once, in ASCII",
+        )),
     }
 }
 
@@ -202,7 +248,12 @@ mod tests {
     #[test]
     fn a_status_is_known_by_its_name_in_any_case() {
         let confirmed = Some(OrderStatus::Confirmed.into());
-        for name in ["CONFIRMED", "confirmed", "ORDER_STATUS_CONFIRMED", "order_status_confirmed"] {
+        for name in [
+            "CONFIRMED",
+            "confirmed",
+            "ORDER_STATUS_CONFIRMED",
+            "order_status_confirmed",
+        ] {
             assert_eq!(order_status(name), confirmed, "{name}");
         }
         for name in ["", "unspecified", "lost", "3"] {
@@ -217,7 +268,14 @@ mod tests {
         for (body, valid) in [("", true), ("a", true), ("b", false)] {
             let mut id = body.to_owned();
             let outcome = adopt_idempotency_key(&headers, &mut id, "order_id");
-            assert_eq!(outcome.as_ref().map_err(Status::code), if valid { Ok(&()) } else { Err(Code::InvalidArgument) });
+            assert_eq!(
+                outcome.as_ref().map_err(Status::code),
+                if valid {
+                    Ok(&())
+                } else {
+                    Err(Code::InvalidArgument)
+                }
+            );
             assert_eq!(id, if valid { "a" } else { "b" });
         }
         headers.append(IDEMPOTENCY_KEY, "a".parse().expect("it is a valid header"));

@@ -86,10 +86,19 @@ impl Problem {
 impl From<&Status> for Problem {
     fn from(status: &Status) -> Self {
         let details = status.get_error_details();
-        let reason = details.error_info().map(|info| info.reason.clone()).unwrap_or_default();
+        let reason = details
+            .error_info()
+            .map(|info| info.reason.clone())
+            .unwrap_or_default();
         let http_status = http_status(status.code(), &reason);
-        let violations = details.bad_request().map(|request| request.field_violations.as_slice()).unwrap_or_default();
-        let patience = matches!(http_status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS);
+        let violations = details
+            .bad_request()
+            .map(|request| request.field_violations.as_slice())
+            .unwrap_or_default();
+        let patience = matches!(
+            http_status,
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+        );
         let asked = details.retry_info().and_then(|info| info.retry_delay);
         Self {
             detail: status.message().to_owned(),
@@ -111,11 +120,17 @@ impl From<&Status> for Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let retry_after = self.retry_after.map(|delay| delay.as_secs() + u64::from(delay.subsec_nanos() > 0));
+        let retry_after = self
+            .retry_after
+            .map(|delay| delay.as_secs() + u64::from(delay.subsec_nanos() > 0));
         let mut response = (status, Json(self)).into_response();
-        response.headers_mut().insert(header::CONTENT_TYPE, PROBLEM_JSON);
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, PROBLEM_JSON);
         if let Some(seconds) = retry_after {
-            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, seconds.into());
         }
         response
     }
@@ -170,7 +185,10 @@ mod tests {
             "type": "about:blank", "title": "Conflict", "status": 409, "detail": "not enough pieces",
             "code": "FAILED_PRECONDITION", "reason": "BELOW_RESERVED",
         });
-        assert_eq!(problem(&error::rejected("BELOW_RESERVED", "not enough pieces")), expected);
+        assert_eq!(
+            problem(&error::rejected("BELOW_RESERVED", "not enough pieces")),
+            expected
+        );
     }
 
     #[test]
@@ -187,6 +205,9 @@ mod tests {
     #[test]
     fn too_large_is_not_just_bad() {
         assert_eq!(problem(&error::too_large(10))["status"], 413);
-        assert_eq!(problem(&Status::out_of_range("beyond the end"))["status"], 400);
+        assert_eq!(
+            problem(&Status::out_of_range("beyond the end"))["status"],
+            400
+        );
     }
 }

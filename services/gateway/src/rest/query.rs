@@ -19,7 +19,10 @@ impl Parameters {
         for (name, value) in pairs {
             left.entry(name).or_default().push(value);
         }
-        Self { left, violations: Vec::new() }
+        Self {
+            left,
+            violations: Vec::new(),
+        }
     }
 
     /// Takes a parameter that is given at most once; its default when it is not.
@@ -41,7 +44,13 @@ impl Parameters {
     /// Takes a parameter that may be given several times, or as a list separated by commas.
     pub(super) fn list<T>(&mut self, name: &str, parse: impl Fn(&str) -> Option<T>) -> Vec<T> {
         let mut parsed = Vec::new();
-        for text in self.left.remove(name).unwrap_or_default().iter().flat_map(|value| value.split(',')) {
+        for text in self
+            .left
+            .remove(name)
+            .unwrap_or_default()
+            .iter()
+            .flat_map(|value| value.split(','))
+        {
             match parse(text) {
                 Some(value) => parsed.push(value),
                 None => self.violate(name, "is not known"),
@@ -59,7 +68,11 @@ impl Parameters {
         for name in std::mem::take(&mut self.left).into_keys() {
             self.violate(&name, "is no parameter of this path");
         }
-        if self.violations.is_empty() { Ok(()) } else { Err(error::invalid(&self.violations)) }
+        if self.violations.is_empty() {
+            Ok(())
+        } else {
+            Err(error::invalid(&self.violations))
+        }
     }
 
     fn violate(&mut self, name: &str, message: &'static str) {
@@ -74,7 +87,12 @@ mod tests {
     use super::*;
 
     fn parameters(pairs: &[(&str, &str)]) -> Parameters {
-        Parameters::new(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+        Parameters::new(
+            pairs
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+        )
     }
 
     #[test]
@@ -88,13 +106,25 @@ mod tests {
 
     #[test]
     fn all_that_is_wrong_is_told_at_once() {
-        let mut given = parameters(&[("n", "x"), ("size", "-1"), ("token", "a"), ("token", "b"), ("typo", "")]);
+        let mut given = parameters(&[
+            ("n", "x"),
+            ("size", "-1"),
+            ("token", "a"),
+            ("token", "b"),
+            ("typo", ""),
+        ]);
         given.list("n", |text| text.parse::<u32>().ok());
         given.one::<u32>("size");
         given.one::<String>("token");
         let status = given.finish().expect_err("all four are wrong");
-        let details = status.get_details_bad_request().expect("it has field violations");
-        let fields: Vec<_> = details.field_violations.iter().map(|violation| violation.field.as_str()).collect();
+        let details = status
+            .get_details_bad_request()
+            .expect("it has field violations");
+        let fields: Vec<_> = details
+            .field_violations
+            .iter()
+            .map(|violation| violation.field.as_str())
+            .collect();
         assert_eq!(fields, ["n", "size", "token", "typo"]);
     }
 }

@@ -1,5 +1,6 @@
 //! gRPC through the gateway.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use chassis::grpc::Limits;
@@ -19,15 +20,25 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_types::StatusExt as _;
 
-use crate::peers::{ECHO, NEVER, ORDER_ID, Seen, any_port, nobody, serve_all, serve_gateway, serve_peers};
+use crate::peers::{
+    ECHO, FLAKY, NEVER, ORDER_ID, Seen, any_port, nobody, serve_all, serve_gateway, serve_peers,
+};
 
 fn get(order_id: &str) -> Request<GetOrderRequest> {
-    Request::new(GetOrderRequest { order_id: order_id.to_owned(), min_version: 3, ..Default::default() })
+    Request::new(GetOrderRequest {
+        order_id: order_id.to_owned(),
+        min_version: 3,
+        ..Default::default()
+    })
 }
 
 async fn query(channel: &Channel, order_id: &str) -> Result<i64, Code> {
-    let answer = QueryServiceClient::new(channel.clone()).get_order(get(order_id)).await;
-    answer.map(|answer| answer.into_inner().order.expect("it has an order").total).map_err(|status| status.code())
+    let answer = QueryServiceClient::new(channel.clone())
+        .get_order(get(order_id))
+        .await;
+    answer
+        .map(|answer| answer.into_inner().order.expect("it has an order").total)
+        .map_err(|status| status.code())
 }
 
 #[tokio::test]
@@ -35,9 +46,14 @@ async fn an_answer_and_its_metadata_come_through() {
     let (gateway, peers, _) = serve_all().await;
     let mut client = QueryServiceClient::new(gateway.channel().await);
     let mut request = get(ORDER_ID);
-    request.metadata_mut().insert(ECHO, "hello".parse().expect("it is valid metadata"));
+    request
+        .metadata_mut()
+        .insert(ECHO, "hello".parse().expect("it is valid metadata"));
     let answer = client.get_order(request).await.expect("the order exists");
-    assert_eq!(answer.metadata().get(ECHO).map(|value| value.as_bytes()), Some(&b"hello"[..]));
+    assert_eq!(
+        answer.metadata().get(ECHO).map(|value| value.as_bytes()),
+        Some(&b"hello"[..])
+    );
     let order = answer.into_inner().order.expect("it has an order");
     assert_eq!((order.order_id.as_str(), order.version), (ORDER_ID, 3));
     drop(client);
@@ -49,22 +65,43 @@ async fn an_answer_and_its_metadata_come_through() {
 async fn an_error_comes_through_with_its_details() {
     let (gateway, _peers, _) = serve_all().await;
     let mut client = OrderServiceClient::new(gateway.channel().await);
-    let status = client.place_order(PlaceOrderRequest::default()).await.expect_err("it is empty");
+    let status = client
+        .place_order(PlaceOrderRequest::default())
+        .await
+        .expect_err("it is empty");
     assert_eq!(status.code(), Code::InvalidArgument);
-    let violations = status.get_details_bad_request().expect("it has field violations").field_violations;
+    let violations = status
+        .get_details_bad_request()
+        .expect("it has field violations")
+        .field_violations;
     assert!(violations.len() >= 4, "{violations:?}");
 
-    let status = client.cancel_order(CancelOrderRequest::default()).await.expect_err("it is over");
+    let status = client
+        .cancel_order(CancelOrderRequest::default())
+        .await
+        .expect_err("it is over");
     assert_eq!(status.code(), Code::FailedPrecondition);
-    assert_eq!(status.get_details_error_info().expect("it has a reason").reason, "ALREADY_FINAL");
+    assert_eq!(
+        status
+            .get_details_error_info()
+            .expect("it has a reason")
+            .reason,
+        "ALREADY_FINAL"
+    );
 }
 
 #[tokio::test]
 async fn a_peer_that_is_down_is_unavailable_with_a_delay() {
     let gateway = serve_gateway(nobody().await, Limits::default()).await;
     let mut client = OrderServiceClient::new(gateway.channel().await);
-    let status = client.place_order(PlaceOrderRequest::default()).await.expect_err("nobody is there");
-    assert_eq!((status.code(), status.message()), (Code::Unavailable, "orders is unavailable"));
+    let status = client
+        .place_order(PlaceOrderRequest::default())
+        .await
+        .expect_err("nobody is there");
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::Unavailable, "orders is unavailable")
+    );
     let retry = status.get_details_retry_info().expect("it has a delay");
     assert_eq!(retry.retry_delay, Some(Duration::from_secs(1)));
 }
@@ -83,19 +120,34 @@ async fn a_peer_that_was_restarted_is_reached_at_once() {
 }
 
 #[tokio::test]
+async fn a_read_that_failed_for_a_moment_is_repeated() {
+    let (gateway, _peers, seen) = serve_all().await;
+    assert!(query(&gateway.channel().await, FLAKY).await.is_ok());
+    assert_eq!(seen.flaky.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
 async fn the_deadline_reaches_the_service_and_ends_its_work() {
     let (gateway, _peers, seen) = serve_all().await;
     let mut client = QueryServiceClient::new(gateway.peer());
 
     let mut request = get(ORDER_ID);
     request.set_timeout(Duration::from_secs(5));
-    let order = client.get_order(request).await.expect("the order exists").into_inner().order;
+    let order = client
+        .get_order(request)
+        .await
+        .expect("the order exists")
+        .into_inner()
+        .order;
     let given_ms = order.expect("it has an order").total;
     assert!((1..5000).contains(&given_ms), "{given_ms}");
 
     let mut request = get(NEVER);
     request.set_timeout(Duration::from_millis(200));
-    let status = client.get_order(request).await.expect_err("it never answers");
+    let status = client
+        .get_order(request)
+        .await
+        .expect_err("it never answers");
     assert_eq!(status.code(), Code::DeadlineExceeded);
     seen.dropped.notified().await;
 }
@@ -104,9 +156,15 @@ async fn the_deadline_reaches_the_service_and_ends_its_work() {
 async fn a_call_without_a_deadline_gets_the_default() {
     let seen = Seen::default();
     let peers = serve_peers(any_port(), &seen).await;
-    let limits = Limits { default_deadline: Duration::from_millis(200), ..Limits::default() };
+    let limits = Limits {
+        default_deadline: Duration::from_millis(200),
+        ..Limits::default()
+    };
     let gateway = serve_gateway(peers.address, limits).await;
-    assert_eq!(query(&gateway.channel().await, NEVER).await, Err(Code::DeadlineExceeded));
+    assert_eq!(
+        query(&gateway.channel().await, NEVER).await,
+        Err(Code::DeadlineExceeded)
+    );
     seen.dropped.notified().await;
 }
 
@@ -124,7 +182,14 @@ async fn a_client_that_leaves_ends_the_work() {
 async fn more_than_it_takes_is_turned_away_at_once() {
     let seen = Seen::default();
     let peers = serve_peers(any_port(), &seen).await;
-    let gateway = serve_gateway(peers.address, Limits { in_flight: 1, ..Limits::default() }).await;
+    let gateway = serve_gateway(
+        peers.address,
+        Limits {
+            in_flight: 1,
+            ..Limits::default()
+        },
+    )
+    .await;
     let channel = gateway.channel().await;
     let first = tokio::spawn({
         let channel = channel.clone();
@@ -133,42 +198,65 @@ async fn more_than_it_takes_is_turned_away_at_once() {
     seen.begun.notified().await;
 
     let mut client = QueryServiceClient::new(channel.clone());
-    let status = client.get_stock(GetStockRequest::default()).await.expect_err("the place is taken");
+    let status = client
+        .get_stock(GetStockRequest::default())
+        .await
+        .expect_err("the place is taken");
     assert_eq!(status.code(), Code::ResourceExhausted);
     assert!(status.get_details_retry_info().is_some());
-    let answer = reqwest::get(gateway.url("/v1/stock/a")).await.expect("it listens");
+    let answer = reqwest::get(gateway.url("/v1/stock/a"))
+        .await
+        .expect("it listens");
     assert_eq!(answer.status().as_u16(), 429);
     assert_eq!(answer.headers()["retry-after"], "1");
 
     // The place is free again when the first call has gone.
     first.abort();
     seen.dropped.notified().await;
-    while client.get_stock(GetStockRequest::default()).await.is_err() {
-        tokio::task::yield_now().await;
-    }
+    until(async || client.get_stock(GetStockRequest::default()).await.is_ok()).await;
 }
 
 #[tokio::test]
 async fn a_request_that_is_too_large_is_refused() {
     let (gateway, _peers, _) = serve_all().await;
     let mut client = OrderServiceClient::new(gateway.channel().await);
-    let order = PlaceOrderRequest { customer_id: "x".repeat(2 * 1024 * 1024), ..Default::default() };
-    let status = client.place_order(order).await.expect_err("it is too large");
+    let order = PlaceOrderRequest {
+        customer_id: "x".repeat(2 * 1024 * 1024),
+        ..Default::default()
+    };
+    let status = client
+        .place_order(order)
+        .await
+        .expect_err("it is too large");
     assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
-    assert_eq!(status.get_details_error_info().expect("it has a reason").reason, "REQUEST_TOO_LARGE");
+    assert_eq!(
+        status
+            .get_details_error_info()
+            .expect("it has a reason")
+            .reason,
+        "REQUEST_TOO_LARGE"
+    );
 }
 
 #[tokio::test]
 async fn a_method_that_does_not_exist_is_unimplemented() {
     let (gateway, _peers, _) = serve_all().await;
     let channel = gateway.channel().await;
-    for path in ["/ordermesh.query.v1.QueryService/Nothing", "/ordermesh.nothing.v1.Nothing/Nothing"] {
+    for path in [
+        "/ordermesh.query.v1.QueryService/Nothing",
+        "/ordermesh.nothing.v1.Nothing/Nothing",
+    ] {
         let mut client = tonic::client::Grpc::new(channel.clone());
         client.ready().await.expect("it is connected");
         let codec = tonic_prost::ProstCodec::<GetStockRequest, GetStockRequest>::default();
         let path = http::uri::PathAndQuery::from_static(path);
-        let status = client.unary(Request::new(GetStockRequest::default()), path, codec).await;
-        assert_eq!(status.expect_err("there is none").code(), Code::Unimplemented);
+        let status = client
+            .unary(Request::new(GetStockRequest::default()), path, codec)
+            .await;
+        assert_eq!(
+            status.expect_err("there is none").code(),
+            Code::Unimplemented
+        );
     }
 }
 
@@ -182,15 +270,28 @@ async fn reflection_lists_the_public_services() {
     };
     let file = ServerReflectionRequest {
         host: String::new(),
-        message_request: Some(MessageRequest::FileContainingSymbol("ordermesh.orders.v1.OrderService".into())),
+        message_request: Some(MessageRequest::FileContainingSymbol(
+            "ordermesh.orders.v1.OrderService".into(),
+        )),
     };
-    let answers = client.server_reflection_info(tokio_stream::iter([list, file])).await.expect("it is served");
+    let answers = client
+        .server_reflection_info(tokio_stream::iter([list, file]))
+        .await
+        .expect("it is served");
     let mut answers = answers.into_inner();
-    let answer = answers.next().await.expect("it answers").expect("it succeeds");
+    let answer = answers
+        .next()
+        .await
+        .expect("it answers")
+        .expect("it succeeds");
     let Some(MessageResponse::ListServicesResponse(services)) = answer.message_response else {
         panic!("another answer: {answer:?}");
     };
-    let mut names: Vec<_> = services.service.into_iter().map(|service| service.name).collect();
+    let mut names: Vec<_> = services
+        .service
+        .into_iter()
+        .map(|service| service.name)
+        .collect();
     names.sort();
     let expected = [
         "grpc.health.v1.Health",
@@ -200,16 +301,32 @@ async fn reflection_lists_the_public_services() {
         "ordermesh.query.v1.QueryService",
     ];
     assert_eq!(names, expected);
-    let answer = answers.next().await.expect("it answers").expect("it succeeds");
-    assert!(matches!(answer.message_response, Some(MessageResponse::FileDescriptorResponse(_))), "{answer:?}");
+    let answer = answers
+        .next()
+        .await
+        .expect("it answers")
+        .expect("it succeeds");
+    assert!(
+        matches!(
+            answer.message_response,
+            Some(MessageResponse::FileDescriptorResponse(_))
+        ),
+        "{answer:?}"
+    );
 }
 
 #[tokio::test]
 async fn health_follows_readiness_until_the_end() {
     let (gateway, _peers, _) = serve_all().await;
     let mut client = HealthClient::new(gateway.channel().await);
-    let request = HealthCheckRequest { service: "ordermesh.orders.v1.OrderService".into() };
-    let mut watch = client.watch(request).await.expect("it is served").into_inner();
+    let request = HealthCheckRequest {
+        service: "ordermesh.orders.v1.OrderService".into(),
+    };
+    let mut watch = client
+        .watch(request)
+        .await
+        .expect("it is served")
+        .into_inner();
     let mut wait_for = async |wanted: ServingStatus| {
         while let Some(answer) = watch.next().await {
             if answer.expect("it is served").status() == wanted {
@@ -234,12 +351,18 @@ async fn a_call_that_was_begun_is_finished() {
     let call = tokio::spawn(async move {
         let mut request = get(NEVER);
         request.set_timeout(Duration::from_millis(500));
-        QueryServiceClient::new(peer).get_order(request).await.map_err(|status| status.code())
+        QueryServiceClient::new(peer)
+            .get_order(request)
+            .await
+            .map_err(|status| status.code())
     });
     seen.begun.notified().await;
     gateway.stop().await;
     let outcome = call.await.expect("the call does not panic");
-    assert_eq!(outcome.expect_err("it never answers"), Code::DeadlineExceeded);
+    assert_eq!(
+        outcome.expect_err("it never answers"),
+        Code::DeadlineExceeded
+    );
 }
 
 #[tokio::test]
@@ -248,9 +371,13 @@ async fn calls_are_counted_by_method_and_code() {
     let channel = gateway.channel().await;
     assert!(query(&channel, ORDER_ID).await.is_ok());
     assert_eq!(query(&channel, "unknown").await, Err(Code::NotFound));
-    let answer = reqwest::get(gateway.url("/v1/orders/unknown")).await.expect("it listens");
+    let answer = reqwest::get(gateway.url("/v1/orders/unknown"))
+        .await
+        .expect("it listens");
     assert_eq!(answer.status().as_u16(), 404);
-    let answer = reqwest::get(gateway.url(&format!("/v1/orders/{ORDER_ID}"))).await.expect("it listens");
+    let answer = reqwest::get(gateway.url(&format!("/v1/orders/{ORDER_ID}")))
+        .await
+        .expect("it listens");
     assert_eq!(answer.status().as_u16(), 200);
     drop(answer);
 
@@ -262,18 +389,39 @@ async fn calls_are_counted_by_method_and_code() {
         ("GET /v1/orders/{id}", "OK", 1),
     ];
     // A call is counted when its body has gone, which its reader may see first.
-    while !expected.iter().all(|(method, code, count)| calls(&gateway.process, method, code) == *count) {
-        tokio::task::yield_now().await;
-    }
+    let counted = |&(method, code, count)| calls(&gateway.process, method, code) == count;
+    until(async || expected.iter().all(counted)).await;
+}
+
+/// Waits for a state that is reached soon, if ever.
+async fn until(mut reached: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !reached().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), waiting)
+        .await
+        .expect("the state is reached");
 }
 
 fn calls(process: &chassis::Process, method: &str, code: &str) -> u64 {
     let families = process.registry().gather();
-    let calls = families.iter().find(|family| family.name() == chassis::names::RPC_CALLS);
+    let calls = families
+        .iter()
+        .find(|family| family.name() == chassis::names::RPC_CALLS);
     let metrics = calls.map(|family| family.get_metric()).unwrap_or_default();
     let labelled = |metric: &&prometheus::proto::Metric| {
-        let has = |name, value| metric.get_label().iter().any(|label| label.name() == name && label.value() == value);
+        let has = |name, value| {
+            metric
+                .get_label()
+                .iter()
+                .any(|label| label.name() == name && label.value() == value)
+        };
         has(chassis::names::LABEL_METHOD, method) && has(chassis::names::LABEL_CODE, code)
     };
-    metrics.iter().find(labelled).map_or(0, |metric| metric.get_counter().get_value() as u64)
+    metrics
+        .iter()
+        .find(labelled)
+        .map_or(0, |metric| metric.get_counter().get_value() as u64)
 }

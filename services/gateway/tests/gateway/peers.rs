@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use chassis::config::Peers;
@@ -10,12 +11,13 @@ use chassis::grpc::{Deadline, Limits, Peer, Server};
 use chassis::{Process, error};
 use contracts::orders::v1::order_service_server::{OrderService, OrderServiceServer};
 use contracts::orders::v1::{
-    CancelOrderRequest, CancelOrderResponse, OrderStatus, PlaceOrderRequest, PlaceOrderResponse, PlaceOrderWait,
+    CancelOrderRequest, CancelOrderResponse, OrderStatus, PlaceOrderRequest, PlaceOrderResponse,
+    PlaceOrderWait,
 };
 use contracts::query::v1::query_service_server::{QueryService, QueryServiceServer};
 use contracts::query::v1::{
-    GetOrderHistoryRequest, GetOrderHistoryResponse, GetOrderRequest, GetOrderResponse, GetStockRequest,
-    GetStockResponse, ListOrdersRequest, ListOrdersResponse, OrderView,
+    GetOrderHistoryRequest, GetOrderHistoryResponse, GetOrderRequest, GetOrderResponse,
+    GetStockRequest, GetStockResponse, ListOrdersRequest, ListOrdersResponse, OrderView,
 };
 use gateway::Gateway;
 use http::uri::Authority;
@@ -27,6 +29,8 @@ pub const ANY_PORT: &str = "127.0.0.1:0";
 pub const ORDER_ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 /// GetOrder with this id answers only when it is dropped.
 pub const NEVER: &str = "never";
+/// GetOrder with this id is unavailable the first time.
+pub const FLAKY: &str = "flaky";
 /// The header that a fake service sends back as it came.
 pub const ECHO: &str = "x-echo";
 
@@ -37,6 +41,8 @@ const DRAIN: Duration = Duration::from_secs(10);
 pub struct Seen {
     /// The last ListOrders.
     pub list: Arc<std::sync::Mutex<Option<ListOrdersRequest>>>,
+    /// Calls for [`FLAKY`].
+    pub flaky: Arc<AtomicU32>,
     /// A call for [`NEVER`] has begun.
     pub begun: Arc<Notify>,
     /// A call for [`NEVER`] was dropped.
@@ -58,14 +64,24 @@ impl Drop for NotifyOnDrop {
 
 #[tonic::async_trait]
 impl QueryService for Fake {
-    async fn get_order(&self, request: Request<GetOrderRequest>) -> Result<Response<GetOrderResponse>, Status> {
+    async fn get_order(
+        &self,
+        request: Request<GetOrderRequest>,
+    ) -> Result<Response<GetOrderResponse>, Status> {
         let echo = request.metadata().get(ECHO).cloned();
-        let deadline = request.extensions().get::<Deadline>().copied().expect("the stack always sets one");
+        let deadline = request
+            .extensions()
+            .get::<Deadline>()
+            .copied()
+            .expect("the stack always sets one");
         let request = request.into_inner();
         if request.order_id == NEVER {
             let _dropped = NotifyOnDrop(Arc::clone(&self.seen.dropped));
             self.seen.begun.notify_one();
             return std::future::pending().await;
+        }
+        if request.order_id == FLAKY && self.seen.flaky.fetch_add(1, Ordering::Relaxed) == 0 {
+            return Err(error::unavailable("the read model", error::RETRY_AFTER));
         }
         if request.order_id == "unknown" {
             return Err(error::not_found("order"));
@@ -85,7 +101,10 @@ impl QueryService for Fake {
         Ok(response)
     }
 
-    async fn list_orders(&self, request: Request<ListOrdersRequest>) -> Result<Response<ListOrdersResponse>, Status> {
+    async fn list_orders(
+        &self,
+        request: Request<ListOrdersRequest>,
+    ) -> Result<Response<ListOrdersResponse>, Status> {
         *self.seen.list.lock().expect("no test panics in here") = Some(request.into_inner());
         Ok(Response::new(ListOrdersResponse::default()))
     }
@@ -97,22 +116,43 @@ impl QueryService for Fake {
         Ok(Response::new(GetOrderHistoryResponse::default()))
     }
 
-    async fn get_stock(&self, request: Request<GetStockRequest>) -> Result<Response<GetStockResponse>, Status> {
-        Ok(Response::new(GetStockResponse { sku: request.into_inner().sku, on_hand: 7, ..Default::default() }))
+    async fn get_stock(
+        &self,
+        request: Request<GetStockRequest>,
+    ) -> Result<Response<GetStockResponse>, Status> {
+        Ok(Response::new(GetStockResponse {
+            sku: request.into_inner().sku,
+            on_hand: 7,
+            ..Default::default()
+        }))
     }
 }
 
 #[tonic::async_trait]
 impl OrderService for Fake {
-    async fn place_order(&self, request: Request<PlaceOrderRequest>) -> Result<Response<PlaceOrderResponse>, Status> {
+    async fn place_order(
+        &self,
+        request: Request<PlaceOrderRequest>,
+    ) -> Result<Response<PlaceOrderResponse>, Status> {
         let order = request.into_inner();
         if order.customer_id == "other-body" {
-            return Err(error::already_exists("ID_REUSED", "the order id was used for another order"));
+            return Err(error::already_exists(
+                "ID_REUSED",
+                "the order id was used for another order",
+            ));
         }
         error::validate(&order)?;
-        let version = if order.wait() == PlaceOrderWait::Durable { 0 } else { 1 };
+        let version = if order.wait() == PlaceOrderWait::Durable {
+            0
+        } else {
+            1
+        };
         let status = OrderStatus::Pending.into();
-        Ok(Response::new(PlaceOrderResponse { order_id: order.order_id, status, version }))
+        Ok(Response::new(PlaceOrderResponse {
+            order_id: order.order_id,
+            status,
+            version,
+        }))
     }
 
     async fn cancel_order(
@@ -151,7 +191,10 @@ impl Running {
 }
 
 fn authority(address: SocketAddr) -> Authority {
-    address.to_string().parse().expect("a socket address is an authority")
+    address
+        .to_string()
+        .parse()
+        .expect("a socket address is an authority")
 }
 
 pub fn any_port() -> SocketAddr {
@@ -176,8 +219,16 @@ pub async fn serve_peers(address: SocketAddr, seen: &Seen) -> Running {
 pub async fn serve_gateway(peer: SocketAddr, limits: Limits) -> Running {
     let process = Process::new();
     let reach = vec![authority(peer)];
-    let peers = Peers { orders: reach.clone(), inventory: reach.clone(), query: reach.clone(), sandbox: reach };
-    let gateway = Gateway::bind(any_port(), &peers).await.expect("some port is free").with_limits(limits);
+    let peers = Peers {
+        orders: reach.clone(),
+        inventory: reach.clone(),
+        query: reach.clone(),
+        sandbox: reach,
+    };
+    let gateway = Gateway::bind(any_port(), &peers)
+        .await
+        .expect("some port is free")
+        .with_limits(limits);
     let address = gateway.local_addr();
     gateway.serve(&process).expect("the process is new");
     Running { address, process }
@@ -193,6 +244,8 @@ pub async fn serve_all() -> (Running, Running, Seen) {
 
 /// An address where nobody listens: the port was free a moment ago.
 pub async fn nobody() -> SocketAddr {
-    let listener = tokio::net::TcpListener::bind(ANY_PORT).await.expect("some port is free");
+    let listener = tokio::net::TcpListener::bind(ANY_PORT)
+        .await
+        .expect("some port is free");
     listener.local_addr().expect("it is bound")
 }

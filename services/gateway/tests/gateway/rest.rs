@@ -21,10 +21,19 @@ fn order() -> Value {
 }
 
 async fn get(gateway: &Running, path: &str) -> Response {
-    Client::new().get(gateway.url(path)).send().await.expect("it listens")
+    Client::new()
+        .get(gateway.url(path))
+        .send()
+        .await
+        .expect("it listens")
 }
 
-async fn post(gateway: &Running, path: &str, key: Option<&str>, body: impl Into<reqwest::Body>) -> Response {
+async fn post(
+    gateway: &Running,
+    path: &str,
+    key: Option<&str>,
+    body: impl Into<reqwest::Body>,
+) -> Response {
     let mut request = Client::new().post(gateway.url(path)).body(body);
     if let Some(key) = key {
         request = request.header("Idempotency-Key", key);
@@ -34,7 +43,10 @@ async fn post(gateway: &Running, path: &str, key: Option<&str>, body: impl Into<
 
 async fn problem(response: Response, status: u16) -> Value {
     assert_eq!(response.status().as_u16(), status);
-    assert_eq!(response.headers()["content-type"], "application/problem+json");
+    assert_eq!(
+        response.headers()["content-type"],
+        "application/problem+json"
+    );
     let problem: Value = response.json().await.expect("it is JSON");
     assert_eq!(problem["status"], status);
     problem
@@ -45,9 +57,15 @@ async fn an_order_is_placed_under_its_idempotency_key() {
     let (gateway, _peers, _) = serve_all().await;
     let answer = post(&gateway, "/v1/orders", Some(ORDER_ID), order().to_string()).await;
     assert_eq!(answer.status().as_u16(), 201);
-    assert_eq!(answer.headers()["location"], format!("/v1/orders/{ORDER_ID}"));
+    assert_eq!(
+        answer.headers()["location"],
+        format!("/v1/orders/{ORDER_ID}")
+    );
     let body: Value = answer.json().await.expect("it is JSON");
-    assert_eq!(body, json!({"orderId": ORDER_ID, "status": "ORDER_STATUS_PENDING", "version": "1"}));
+    assert_eq!(
+        body,
+        json!({"orderId": ORDER_ID, "status": "ORDER_STATUS_PENDING", "version": "1"})
+    );
 
     let mut durable = order();
     durable["wait"] = json!("PLACE_ORDER_WAIT_DURABLE");
@@ -61,7 +79,11 @@ async fn a_key_that_contradicts_the_body_is_refused() {
     let (gateway, _peers, _) = serve_all().await;
     let mut body = order();
     body["orderId"] = json!("01890a5d-ac96-774b-bcce-b302099a8058");
-    let problem = problem(post(&gateway, "/v1/orders", Some(ORDER_ID), body.to_string()).await, 400).await;
+    let problem = problem(
+        post(&gateway, "/v1/orders", Some(ORDER_ID), body.to_string()).await,
+        400,
+    )
+    .await;
     assert_eq!(problem["violations"][0]["field"], "order_id");
 }
 
@@ -71,16 +93,34 @@ async fn every_violation_of_the_service_is_told() {
     let mut body = order();
     body["lines"][0]["quantity"] = json!(0);
     body["currency"] = json!("EURO");
-    let problem = problem(post(&gateway, "/v1/orders", None, body.to_string()).await, 400).await;
+    let problem = problem(
+        post(&gateway, "/v1/orders", None, body.to_string()).await,
+        400,
+    )
+    .await;
     assert_eq!(problem["code"], "INVALID_ARGUMENT");
-    let fields: Vec<_> = problem["violations"].as_array().expect("a list").iter().map(|v| v["field"].clone()).collect();
-    assert!(fields.contains(&json!("lines[0].quantity")) && fields.contains(&json!("currency")), "{fields:?}");
+    let fields: Vec<_> = problem["violations"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|v| v["field"].clone())
+        .collect();
+    assert!(
+        fields.contains(&json!("lines[0].quantity")) && fields.contains(&json!("currency")),
+        "{fields:?}"
+    );
 }
 
 #[tokio::test]
 async fn a_body_that_cannot_be_read_is_refused() {
     let (gateway, _peers, _) = serve_all().await;
-    for body in [&b"{"[..], b"{\"customerId\": \"\xff\"}", b"{\"colour\": \"red\"}", b"[]", b""] {
+    for body in [
+        &b"{"[..],
+        b"{\"customerId\": \"\xff\"}",
+        b"{\"colour\": \"red\"}",
+        b"[]",
+        b"",
+    ] {
         let problem = problem(post(&gateway, "/v1/orders", None, body.to_vec()).await, 400).await;
         assert_eq!(problem["violations"][0]["field"], "body");
     }
@@ -95,7 +135,9 @@ async fn a_body_that_is_too_large_is_refused_announced_or_not() {
 
     // Without a length, in chunks, by hand: the client of these tests always announces.
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let mut stream = tokio::net::TcpStream::connect(gateway.address).await.expect("it listens");
+    let mut stream = tokio::net::TcpStream::connect(gateway.address)
+        .await
+        .expect("it listens");
     let head = "POST /v1/orders HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n";
     stream.write_all(head.as_bytes()).await.expect("it is read");
     let chunk = format!("{:x}\r\n{}\r\n", 600_000, " ".repeat(600_000));
@@ -114,14 +156,30 @@ async fn a_body_that_is_too_large_is_refused_announced_or_not() {
 async fn refusals_carry_their_reason() {
     let (gateway, _peers, _) = serve_all().await;
     let cancel = json!({"customerId": "c-1"}).to_string();
-    let answer = post(&gateway, &format!("/v1/orders/{ORDER_ID}/cancel"), None, cancel).await;
+    let answer = post(
+        &gateway,
+        &format!("/v1/orders/{ORDER_ID}/cancel"),
+        None,
+        cancel,
+    )
+    .await;
     let refused = problem(answer, 409).await;
-    assert_eq!((&refused["code"], &refused["reason"]), (&json!("FAILED_PRECONDITION"), &json!("ALREADY_FINAL")));
+    assert_eq!(
+        (&refused["code"], &refused["reason"]),
+        (&json!("FAILED_PRECONDITION"), &json!("ALREADY_FINAL"))
+    );
 
     let mut body = order();
     body["customerId"] = json!("other-body");
-    let refused = problem(post(&gateway, "/v1/orders", Some(ORDER_ID), body.to_string()).await, 409).await;
-    assert_eq!((&refused["code"], &refused["reason"]), (&json!("ALREADY_EXISTS"), &json!("ID_REUSED")));
+    let refused = problem(
+        post(&gateway, "/v1/orders", Some(ORDER_ID), body.to_string()).await,
+        409,
+    )
+    .await;
+    assert_eq!(
+        (&refused["code"], &refused["reason"]),
+        (&json!("ALREADY_EXISTS"), &json!("ID_REUSED"))
+    );
 }
 
 #[tokio::test]
@@ -133,12 +191,26 @@ async fn orders_and_stock_are_read() {
     assert_eq!(body["order"]["version"], "5");
     assert_eq!(body["order"]["status"], "ORDER_STATUS_CONFIRMED");
 
-    let history: Value = get(&gateway, &format!("/v1/orders/{ORDER_ID}/history")).await.json().await.expect("JSON");
+    let history: Value = get(&gateway, &format!("/v1/orders/{ORDER_ID}/history"))
+        .await
+        .json()
+        .await
+        .expect("JSON");
     assert_eq!(history, json!({"events": []}));
-    let stock: Value = get(&gateway, "/v1/stock/caf%C3%A9%20%2F1").await.json().await.expect("it is JSON");
-    assert_eq!((&stock["sku"], &stock["onHand"]), (&json!("café /1"), &json!("7")));
+    let stock: Value = get(&gateway, "/v1/stock/caf%C3%A9%20%2F1")
+        .await
+        .json()
+        .await
+        .expect("it is JSON");
+    assert_eq!(
+        (&stock["sku"], &stock["onHand"]),
+        (&json!("café /1"), &json!("7"))
+    );
     let missing = problem(get(&gateway, "/v1/orders/unknown").await, 404).await;
-    assert_eq!((&missing["code"], &missing["detail"]), (&json!("NOT_FOUND"), &json!("order not found")));
+    assert_eq!(
+        (&missing["code"], &missing["detail"]),
+        (&json!("NOT_FOUND"), &json!("order not found"))
+    );
 }
 
 #[tokio::test]
@@ -147,15 +219,33 @@ async fn lists_are_asked_for_by_status_in_pages() {
     let path = "/v1/orders?status=confirmed,SHIPPED&status=ORDER_STATUS_PENDING&customer_id=c&page_size=7&page_token=t";
     assert_eq!(get(&gateway, path).await.status().as_u16(), 200);
     let expected = ListOrdersRequest {
-        statuses: [OrderStatus::Confirmed, OrderStatus::Shipped, OrderStatus::Pending].map(i32::from).to_vec(),
+        statuses: [
+            OrderStatus::Confirmed,
+            OrderStatus::Shipped,
+            OrderStatus::Pending,
+        ]
+        .map(i32::from)
+        .to_vec(),
         customer_id: "c".into(),
         page_size: 7,
         page_token: "t".into(),
     };
-    assert_eq!(seen.list.lock().expect("no test panics in there").take(), Some(expected));
+    assert_eq!(
+        seen.list.lock().expect("no test panics in there").take(),
+        Some(expected)
+    );
 
-    let refused = problem(get(&gateway, "/v1/orders?status=lost&page_size=x&page=2").await, 400).await;
-    let fields: Vec<_> = refused["violations"].as_array().expect("a list").iter().map(|v| v["field"].clone()).collect();
+    let refused = problem(
+        get(&gateway, "/v1/orders?status=lost&page_size=x&page=2").await,
+        400,
+    )
+    .await;
+    let fields: Vec<_> = refused["violations"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|v| v["field"].clone())
+        .collect();
     assert_eq!(fields, ["status", "page_size", "page"]);
 }
 
@@ -164,17 +254,29 @@ async fn what_the_router_refuses_is_a_problem_too() {
     let (gateway, _peers, _) = serve_all().await;
     problem(get(&gateway, "/v2/orders").await, 404).await;
     problem(get(&gateway, "/v1/orders/%FF").await, 400).await;
-    let answer = Client::new().delete(gateway.url("/v1/orders")).send().await.expect("it listens");
+    let answer = Client::new()
+        .delete(gateway.url("/v1/orders"))
+        .send()
+        .await
+        .expect("it listens");
     assert_eq!(answer.headers()["allow"], "POST,GET,HEAD");
     problem(answer, 405).await;
-    let answer = post(&gateway, "/ordermesh.orders.v1.OrderService/PlaceOrder", None, "{}").await;
+    let answer = post(
+        &gateway,
+        "/ordermesh.orders.v1.OrderService/PlaceOrder",
+        None,
+        "{}",
+    )
+    .await;
     problem(answer, 415).await;
 }
 
 #[tokio::test]
 async fn trouble_behind_the_gateway_has_a_status_of_its_own() {
     let (gateway, _peers, _) = serve_all().await;
-    let request = Client::new().get(gateway.url(&format!("/v1/orders/{NEVER}"))).header("grpc-timeout", "100m");
+    let request = Client::new()
+        .get(gateway.url(&format!("/v1/orders/{NEVER}")))
+        .header("grpc-timeout", "100m");
     let answer = request.send().await.expect("it listens");
     assert_eq!(problem(answer, 504).await["code"], "DEADLINE_EXCEEDED");
 

@@ -224,7 +224,8 @@ impl<'a> Tenure<'a> {
     /// Commits a batch with the positions behind it; `false` when it was fenced.
     fn write(&mut self, batch: Batch) -> Result<bool, Error> {
         let steps = self.steps()?;
-        if steps.is_empty() {
+        if steps.is_empty() && batch.len() == 0 {
+            // Nothing to tell, but marks that nobody awaits any more are to be forgotten.
             self.projector.progress.publish(&HashMap::new());
             return Ok(true);
         }

@@ -85,7 +85,7 @@ async fn aborted_records_never_appear_and_positions_pass_their_markers() {
     stand.applied().await;
     // Nothing but an aborted transaction at the end of the log.
     stand.abort(&life::<Orders>(&ghost, 1, [created("nobody", 1)]));
-    let (_, end) = stand.bounds(Service::Orders, 0);
+    let end = stand.end(Service::Orders, 0).await;
     // Two visible records; two, one and one of the others; and every transaction's marker.
     assert_eq!(end, 2 + 3 + 4);
     stand.applied().await;

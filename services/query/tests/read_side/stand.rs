@@ -36,6 +36,10 @@ pub struct Stand {
     database: String,
     url: String,
     producer: BaseProducer,
+    /// Sees the high watermark.
+    everything: BaseConsumer,
+    /// Sees the last stable offset.
+    committed: BaseConsumer,
 }
 
 /// A read side at work.
@@ -76,6 +80,8 @@ impl Stand {
 
         let stand = Self {
             producer: producer(&kafka, &prefix),
+            everything: consumer(&kafka, "read_uncommitted"),
+            committed: consumer(&kafka, "read_committed"),
             schemas: events::schemas(),
             kafka,
             prefix,
@@ -212,16 +218,22 @@ impl Stand {
         }
     }
 
-    /// First and last stable offset of a partition.
-    pub fn bounds(&self, service: Service, partition: i32) -> (i64, i64) {
-        let consumer: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", &self.kafka)
-            .set("isolation.level", "read_committed")
-            .create()
-            .unwrap();
-        consumer
-            .fetch_watermarks(&self.topic(service), partition, TIMEOUT)
-            .unwrap()
+    /// The end of a partition once no transaction is open there: markers come a moment after the commit.
+    pub async fn end(&self, service: Service, partition: i32) -> i64 {
+        let topic = self.topic(service);
+        let watermark = |consumer: &BaseConsumer| {
+            consumer
+                .fetch_watermarks(&topic, partition, TIMEOUT)
+                .unwrap()
+                .1
+        };
+        let mut end = 0;
+        eventually("no transaction is open", async || {
+            end = watermark(&self.everything);
+            watermark(&self.committed) == end
+        })
+        .await;
+        end
     }
 
     /// How far a partition is applied; 0 when it is not known yet.
@@ -240,7 +252,7 @@ impl Stand {
     pub async fn applied(&self) {
         for service in Service::ALL {
             for partition in 0..i32::from(self.partitions) {
-                let (_, end) = self.bounds(service, partition);
+                let end = self.end(service, partition).await;
                 eventually(
                     &format!("{service} [{partition}] is applied up to {end}"),
                     async || self.position(service, partition).await >= end,
@@ -339,4 +351,12 @@ fn producer(kafka: &str, prefix: &str) -> BaseProducer {
         .unwrap();
     producer.init_transactions(TIMEOUT).expect("Kafka runs");
     producer
+}
+
+fn consumer(kafka: &str, isolation_level: &str) -> BaseConsumer {
+    ClientConfig::new()
+        .set("bootstrap.servers", kafka)
+        .set("isolation.level", isolation_level)
+        .create()
+        .unwrap()
 }

@@ -1,0 +1,170 @@
+//! A log that fails on command.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use contracts::Topic;
+use engine::log::{
+    Appended, Ends, Error, Failure, Input, Log, Output, Partition, Progress, Share, Signal,
+};
+
+/// What happens to a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing is written, and the worker is told that it was aborted.
+    Abort,
+    /// Everything is written and then really aborted, because one record is too large.
+    AbortBehindData,
+    /// Nothing is written, and the worker is told that the end is unclear.
+    UnclearAndLost,
+    /// It is committed, and the worker is told that the end is unclear.
+    UnclearButCommitted,
+}
+
+/// The faults that are still to come, by the number of the transaction among all.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    faults: VecDeque<(usize, Fault)>,
+    commits: usize,
+}
+
+impl Plan {
+    /// Each number (1, 2, 3…, ascending) counts the transactions that write something.
+    pub fn new(faults: impl IntoIterator<Item = (usize, Fault)>) -> Self {
+        let inner = Inner { faults: faults.into_iter().collect(), commits: 0 };
+        Self { inner: Arc::new(Mutex::new(inner)) }
+    }
+
+    /// Whether every fault has happened.
+    ///
+    /// # Panics
+    ///
+    /// When a holder panicked.
+    pub fn is_over(&self) -> bool {
+        self.inner.lock().expect("no holder panics").faults.is_empty()
+    }
+
+    fn next(&self) -> Option<Fault> {
+        let mut inner = self.inner.lock().expect("no holder panics");
+        inner.commits += 1;
+        let commits = inner.commits;
+        inner.faults.pop_front_if(|(at, _)| *at == commits).map(|(_, fault)| fault)
+    }
+}
+
+/// A log whose transactions fail by plan; everything else goes through.
+pub struct Faulty<L> {
+    log: L,
+    plan: Plan,
+}
+
+impl<L: Log> Faulty<L> {
+    /// Fails by `plan`, which may go on from one log to the next.
+    pub fn new(log: L, plan: Plan) -> Self {
+        Self { log, plan }
+    }
+}
+
+impl<L: Log> Log for Faulty<L> {
+    type Generation = L::Generation;
+
+    fn poll(
+        &mut self,
+        max: usize,
+        wait: Duration,
+        inputs: &mut Vec<Input>,
+    ) -> Result<Vec<Signal>, Error> {
+        self.log.poll(max, wait, inputs)
+    }
+
+    fn generation(&mut self) -> Option<Self::Generation> {
+        self.log.generation()
+    }
+
+    fn committed(&mut self, partition: Partition) -> Result<Option<i64>, Error> {
+        self.log.committed(partition)
+    }
+
+    fn ends(&mut self, topic: Topic, partition: Partition) -> Result<Ends, Error> {
+        self.log.ends(topic, partition)
+    }
+
+    fn start(&mut self, partition: Partition, offset: i64) -> Result<(), Error> {
+        self.log.start(partition, offset)
+    }
+
+    fn pause(&mut self, partition: Partition) -> Result<(), Error> {
+        self.log.pause(partition)
+    }
+
+    fn probe(&mut self, partition: Partition, position: i64) -> Result<(), Error> {
+        self.log.probe(partition, position)
+    }
+
+    fn open(
+        &mut self,
+        topic: Topic,
+        partition: Partition,
+        from: i64,
+        until: i64,
+    ) -> Result<(), Error> {
+        self.log.open(topic, partition, from, until)
+    }
+
+    fn read(&mut self, wait: Duration, inputs: &mut Vec<Input>) -> Result<Progress, Error> {
+        self.log.read(wait, inputs)
+    }
+
+    fn commit(
+        &mut self,
+        generation: &Self::Generation,
+        mut shares: Vec<Share>,
+    ) -> Result<Vec<Appended>, Failure> {
+        let Some(fault) = self.plan.next() else {
+            return self.log.commit(generation, shares);
+        };
+        println!("transaction with {} shares: {fault:?}", shares.len());
+        match fault {
+            Fault::Abort => Err(Failure::Aborted("by plan".into())),
+            Fault::AbortBehindData => {
+                // A share may do nothing but move its offset.
+                let Some(share) = shares.iter_mut().find(|share| !share.outputs.is_empty()) else {
+                    return Err(Failure::Aborted("by plan, without data".into()));
+                };
+                share.outputs.push(too_large(&share.outputs[0]));
+                match self.log.commit(generation, shares) {
+                    Ok(_) => unreachable!("no log takes a record that is too large"),
+                    failure => failure,
+                }
+            }
+            Fault::UnclearAndLost => Err(Failure::Unclear("by plan".into())),
+            Fault::UnclearButCommitted => match self.log.commit(generation, shares) {
+                Ok(_) => Err(Failure::Unclear("by plan, but committed".into())),
+                failure => failure,
+            },
+        }
+    }
+
+    fn recreate(&mut self) -> Result<(), Error> {
+        self.log.recreate()
+    }
+
+    fn is_member(&mut self) -> bool {
+        self.log.is_member()
+    }
+
+    fn now(&self) -> Duration {
+        self.log.now()
+    }
+}
+
+/// A record beside `other` that no log takes.
+pub fn too_large(other: &Output) -> Output {
+    Output { payload: Some(vec![0; 8_000_000]), ..other.clone() }
+}

@@ -1,0 +1,422 @@
+//! Topics of one test, a producer that writes whatever it likes to them, and a reader that sees what is committed.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Once};
+use std::time::Duration;
+
+use contracts::core::v1::Metadata;
+use contracts::{Contract, Message, Record, Service, StateBody, Topic};
+use engine::log::kafka::settings;
+use engine::log::{Header, Input, Partition};
+use engine::{Cluster, Codec, Sender};
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Header as RecordHeader, Headers as _, Message as _, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use registry::Schemas;
+use tokio::runtime::Runtime;
+use uuid::Uuid;
+
+use crate::eventually::DEADLINE;
+use crate::servers::{self, Shared, variable};
+
+/// The `reply-to` of commands that a test sends.
+pub const REPLY_TO: &str = "test";
+
+/// What a test stands on. Its topics are deleted at the end, unless it fails.
+pub struct Stand {
+    /// Where the topics are.
+    pub cluster: Arc<Cluster>,
+    /// Fixed ids, one for each topic.
+    pub schemas: Schemas,
+    /// With these ids.
+    pub codec: Codec,
+    /// Runs effects.
+    pub runtime: Runtime,
+    sender: Sender,
+    _servers: Shared,
+}
+
+/// A command that is durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// The command's id.
+    pub id: String,
+    /// Where it stands.
+    pub partition: Partition,
+    /// Where it stands.
+    pub offset: i64,
+}
+
+/// A record of a topic, taken apart.
+#[derive(Clone, Debug)]
+pub struct Opened<B> {
+    /// As it was read.
+    pub input: Input,
+    /// Its head.
+    pub metadata: Metadata,
+    /// Its content.
+    pub body: B,
+}
+
+/// A transaction that a test holds open.
+pub struct Open {
+    producer: BaseProducer,
+}
+
+impl Stand {
+    /// Fresh topics.
+    ///
+    /// # Panics
+    ///
+    /// When Kafka cannot be reached.
+    pub fn new(partitions: u16) -> Self {
+        show_warnings();
+        let servers = servers::shared();
+        let prefix = format!("test-{}-", Uuid::now_v7().simple());
+        println!("topic prefix {prefix}");
+        let cluster =
+            Arc::new(Cluster { bootstrap: variable(servers::env::KAFKA), prefix, partitions });
+        let runtime = Runtime::new().expect("threads can be started");
+        runtime.block_on(engine::topics::apply(&cluster, 1)).expect("the topics can be made");
+        let schemas = schemas();
+        Self {
+            codec: Codec::new(schemas.clone()),
+            sender: Sender::new(Arc::clone(&cluster)).expect("the settings are valid"),
+            schemas,
+            cluster,
+            runtime,
+            _servers: servers,
+        }
+    }
+
+    /// A client's settings.
+    pub fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.cluster.bootstrap);
+        config
+    }
+
+    /// The engine's sender of commands.
+    pub fn sender(&self) -> Sender {
+        self.sender.clone()
+    }
+
+    /// Sends a command that asks for an outcome, as a caller does, and waits until it is durable.
+    pub fn send(&self, id: &str, command: impl Into<contracts::Command>) -> Sent {
+        self.send_all([(id.to_owned(), command.into())]).remove(0)
+    }
+
+    /// Sends commands and waits until all are durable.
+    ///
+    /// # Panics
+    ///
+    /// When one could not be written.
+    pub fn send_all(
+        &self,
+        commands: impl IntoIterator<Item = (String, contracts::Command)>,
+    ) -> Vec<Sent> {
+        let under_way: Vec<_> = commands
+            .into_iter()
+            .map(|(id, command)| {
+                let message = Message::new(&id, command);
+                let service = message.service();
+                let command_id = Uuid::now_v7().to_string();
+                let payload = self.codec.encode_message(message, metadata(&command_id, &id));
+                let durable =
+                    self.sender.send(service, &id, &payload, &[]).expect("the queue has room");
+                (command_id, durable)
+            })
+            .collect();
+        self.runtime.block_on(async {
+            let mut sent = Vec::with_capacity(under_way.len());
+            for (id, durable) in under_way {
+                let receipt = durable.await.expect("Kafka takes it");
+                sent.push(Sent { id, partition: receipt.partition, offset: receipt.offset });
+            }
+            sent
+        })
+    }
+
+    /// Begins a transaction that has nothing to do with any engine.
+    ///
+    /// # Panics
+    ///
+    /// When Kafka cannot be reached.
+    pub fn begin(&self) -> Open {
+        let id = format!("{}{}", self.cluster.prefix, Uuid::now_v7());
+        let producer: BaseProducer = settings::transactional_producer(&self.cluster, &id)
+            .set("transaction.timeout.ms", "60000")
+            .create()
+            .expect("the settings are valid");
+        producer.init_transactions(DEADLINE).expect("Kafka runs");
+        producer.begin_transaction().expect("it has just been made");
+        Open { producer }
+    }
+
+    /// Writes a record as it is, to the partition that it names, and returns its offset.
+    ///
+    /// # Panics
+    ///
+    /// When Kafka does not take it.
+    pub fn write(&self, service: Service, topic: Topic, record: &Input) -> i64 {
+        // Larger than what the engine writes: others need not keep to its limits.
+        let producer: BaseProducer = self
+            .client()
+            .set("message.max.bytes", "1048000")
+            .set("linger.ms", "0")
+            .create()
+            .expect("the settings are valid");
+        put(&producer, &self.cluster.topic(service, topic), record);
+        producer.flush(DEADLINE).expect("Kafka takes it");
+        assert_eq!(producer.in_flight_count(), 0);
+        let (_, end) = self.ends(service, topic, record.partition);
+        end - 1
+    }
+
+    /// First offset and high watermark of a partition.
+    ///
+    /// # Panics
+    ///
+    /// When Kafka cannot be reached.
+    pub fn ends(&self, service: Service, topic: Topic, partition: Partition) -> (i64, i64) {
+        let consumer: BaseConsumer = self
+            .client()
+            .set("isolation.level", "read_uncommitted")
+            .create()
+            .expect("the settings are valid");
+        consumer
+            .fetch_watermarks(&self.cluster.topic(service, topic), partition, DEADLINE)
+            .expect("Kafka runs")
+    }
+
+    /// The group's committed offset.
+    ///
+    /// # Panics
+    ///
+    /// When Kafka cannot be reached.
+    pub fn committed(&self, service: Service, partition: Partition) -> Option<i64> {
+        let consumer: BaseConsumer = self
+            .client()
+            .set("group.id", format!("{}{service}", self.cluster.prefix))
+            .create()
+            .expect("the settings are valid");
+        let topic = self.cluster.topic(service, Topic::Commands);
+        let mut asked = TopicPartitionList::new();
+        asked.add_partition(&topic, partition);
+        let answer = consumer.committed_offsets(asked, DEADLINE).expect("Kafka runs");
+        match answer.find_partition(&topic, partition).expect("it was asked for").offset() {
+            Offset::Offset(offset) => Some(offset),
+            _ => None,
+        }
+    }
+
+    /// Everything committed in a topic, partition by partition.
+    ///
+    /// # Panics
+    ///
+    /// When Kafka cannot be reached.
+    pub fn read(&self, service: Service, topic: Topic) -> Vec<Input> {
+        let name = self.cluster.topic(service, topic);
+        let consumer: BaseConsumer = self
+            .client()
+            .set("group.id", "unused")
+            .set("isolation.level", "read_committed")
+            .set("enable.partition.eof", "true")
+            .set("auto.offset.reset", "error")
+            .set("fetch.wait.max.ms", "10")
+            .create()
+            .expect("the settings are valid");
+        let mut list = TopicPartitionList::new();
+        for partition in 0..Partition::from(self.cluster.partitions) {
+            list.add_partition_offset(&name, partition, Offset::Beginning)
+                .expect("the offset is valid");
+        }
+        consumer.assign(&list).expect("the list is valid");
+        let mut inputs = Vec::new();
+        let mut ended = HashSet::new();
+        while ended.len() < usize::from(self.cluster.partitions) {
+            match consumer.poll(DEADLINE).expect("Kafka answers") {
+                Ok(message) => inputs.push(input(&message)),
+                Err(KafkaError::PartitionEOF(partition)) => {
+                    ended.insert(partition);
+                }
+                Err(error) => panic!("{name} cannot be read: {error}"),
+            }
+        }
+        inputs.sort_by_key(|input| (input.partition, input.offset));
+        inputs
+    }
+
+    /// Every event, in the order of the log.
+    pub fn events<C: Contract>(&self) -> Vec<Opened<C::Event>> {
+        self.open::<C::EventRecord>(C::SERVICE, Topic::Events)
+    }
+
+    /// Every command, in the order of the log; those that cannot be decoded are left out.
+    pub fn commands<C: Contract>(&self) -> Vec<Opened<C::Command>> {
+        self.read(C::SERVICE, Topic::Commands)
+            .into_iter()
+            .filter_map(|input| {
+                let (metadata, body) =
+                    self.codec.own::<C::CommandRecord>(C::SERVICE, Topic::Commands, &input).ok()?;
+                Some(Opened { input, metadata, body })
+            })
+            .collect()
+    }
+
+    /// Every outcome, in the order of the log.
+    pub fn outcomes<C: Contract>(&self) -> Vec<Opened<C::Outcome>> {
+        self.open::<C::OutcomeRecord>(C::SERVICE, Topic::Outcomes)
+    }
+
+    /// The latest state of every aggregate in the state topic.
+    pub fn states<C: Contract>(&self) -> BTreeMap<String, Opened<C::State>> {
+        let mut latest = BTreeMap::new();
+        for input in self.read(C::SERVICE, Topic::State) {
+            latest.insert((input.partition, input.key.clone()), input);
+        }
+        latest
+            .into_values()
+            .filter(|input| input.payload.is_some())
+            .filter_map(|input| {
+                let (metadata, body) =
+                    self.codec.own::<C::StateRecord>(C::SERVICE, Topic::State, &input).ok()?;
+                match body {
+                    StateBody::Aggregate(body) => {
+                        Some((metadata.aggregate_id.clone(), Opened { input, metadata, body }))
+                    }
+                    _ => None,
+                }
+            })
+            .collect()
+    }
+
+    fn open<R: Record>(&self, service: Service, topic: Topic) -> Vec<Opened<R::Body>> {
+        self.read(service, topic)
+            .into_iter()
+            .map(|input| {
+                let (metadata, body) =
+                    self.codec.own::<R>(service, topic, &input).expect("the engine wrote it");
+                Opened { input, metadata, body }
+            })
+            .collect()
+    }
+}
+
+impl Drop for Stand {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let admin: AdminClient<DefaultClientContext> =
+            self.client().create().expect("the settings are valid");
+        let topics: Vec<_> = Service::ALL
+            .into_iter()
+            .flat_map(|service| Topic::ALL.map(|topic| self.cluster.topic(service, topic)))
+            .collect();
+        let names: Vec<_> = topics.iter().map(String::as_str).collect();
+        if let Err(error) =
+            self.runtime.block_on(admin.delete_topics(&names, &AdminOptions::new()))
+        {
+            println!("topics were not deleted: {error}");
+        }
+    }
+}
+
+impl Open {
+    /// Writes a record as it is and waits until Kafka has it.
+    ///
+    /// # Panics
+    ///
+    /// When Kafka does not take it.
+    pub fn write(&self, topic: &str, record: &Input) {
+        put(&self.producer, topic, record);
+        self.producer.flush(DEADLINE).expect("Kafka takes it");
+    }
+
+    /// Ends it well.
+    ///
+    /// # Panics
+    ///
+    /// When Kafka refuses.
+    pub fn commit(self) {
+        self.producer.commit_transaction(DEADLINE).expect("it commits");
+    }
+
+    /// Ends it badly.
+    ///
+    /// # Panics
+    ///
+    /// When Kafka refuses.
+    pub fn abort(self) {
+        self.producer.abort_transaction(DEADLINE).expect("it aborts");
+    }
+}
+
+/// The head of a caller's command.
+pub fn metadata(command_id: &str, aggregate_id: &str) -> Metadata {
+    Metadata {
+        id: command_id.to_owned(),
+        aggregate_id: aggregate_id.to_owned(),
+        actor: "test".into(),
+        reply_to: REPLY_TO.into(),
+        ..Metadata::default()
+    }
+}
+
+/// An id for every topic.
+fn schemas() -> Schemas {
+    let topics = Service::ALL.into_iter().flat_map(|service| Topic::ALL.map(|topic| (service, topic)));
+    let ids: Vec<_> = (1..).zip(topics).map(|(id, (service, topic))| (service, topic, id)).collect();
+    Schemas::fixed(&ids)
+}
+
+fn put(producer: &BaseProducer, topic: &str, record: &Input) {
+    let headers = record.headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
+        headers.insert(RecordHeader { key, value: Some(value) })
+    });
+    let mut message =
+        BaseRecord::<[u8], [u8]>::to(topic).partition(record.partition).headers(headers);
+    if let Some(key) = &record.key {
+        message = message.key(key);
+    }
+    if let Some(payload) = &record.payload {
+        message = message.payload(payload);
+    }
+    producer.send(message).map_err(|(error, _)| error).expect("the queue has room");
+}
+
+fn input(message: &rdkafka::message::BorrowedMessage<'_>) -> Input {
+    let headers = message.headers().map_or_else(Vec::new, |headers| {
+        let own = |header: RecordHeader<'_, &[u8]>| -> Header {
+            (header.key.to_owned(), header.value.unwrap_or_default().to_vec())
+        };
+        headers.iter().map(own).collect()
+    });
+    Input {
+        partition: message.partition(),
+        offset: message.offset(),
+        time_ms: message.timestamp().to_millis().unwrap_or_default(),
+        key: message.key().map(<[u8]>::to_vec),
+        payload: message.payload().map(<[u8]>::to_vec),
+        headers,
+    }
+}
+
+/// Warnings of the code under test belong to a failed test's output; `RUST_LOG` shows more.
+fn show_warnings() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+            .unwrap_or_else(|_| "warn".into());
+        tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().init();
+    });
+}
+
+/// How long a look at an empty topic may take.
+pub const SHORT: Duration = Duration::from_millis(100);

@@ -1,0 +1,113 @@
+//! The Kafka implementation of the log does what every implementation must.
+
+use std::sync::Arc;
+
+use contracts::{Service, Topic};
+use engine::Cluster;
+use engine::log::kafka::KafkaLog;
+use engine::log::{Input, Partition};
+use harness::conformance::{self, PARTITIONS, SERVICE};
+use harness::{Stand, stand};
+
+struct Kafka {
+    stand: Stand,
+}
+
+struct Open {
+    open: stand::Open,
+    cluster: Arc<Cluster>,
+}
+
+fn kafka() -> Kafka {
+    Kafka { stand: Stand::new(PARTITIONS) }
+}
+
+fn record(partition: Partition, payload: &str) -> Input {
+    Input { partition, payload: Some(payload.as_bytes().to_vec()), ..Input::default() }
+}
+
+impl conformance::World for Kafka {
+    type Log = KafkaLog;
+    type Open = Open;
+
+    fn join(&self, instance: &str) -> KafkaLog {
+        KafkaLog::new(Arc::clone(&self.stand.cluster), SERVICE, instance).unwrap()
+    }
+
+    fn append(&self, topic: Topic, partition: Partition, payload: &str) {
+        self.stand.write(SERVICE, topic, &record(partition, payload));
+    }
+
+    fn begin(&self) -> Open {
+        Open { open: self.stand.begin(), cluster: Arc::clone(&self.stand.cluster) }
+    }
+
+    fn visible(&self, service: Service, topic: Topic, partition: Partition) -> Vec<String> {
+        let inputs = self.stand.read(service, topic);
+        let there = inputs.into_iter().filter(|input| input.partition == partition);
+        there.map(|input| String::from_utf8(input.payload.unwrap()).unwrap()).collect()
+    }
+
+    fn end(&self, topic: Topic, partition: Partition) -> i64 {
+        self.stand.ends(SERVICE, topic, partition).1
+    }
+}
+
+impl conformance::Open for Open {
+    fn append(&self, topic: Topic, partition: Partition, payload: &str) {
+        self.open.write(&self.cluster.topic(SERVICE, topic), &record(partition, payload));
+    }
+
+    fn commit(self) {
+        self.open.commit();
+    }
+
+    fn abort(self) {
+        self.open.abort();
+    }
+}
+
+#[test]
+fn an_assigned_partition_is_silent_until_it_is_started() {
+    conformance::an_assigned_partition_is_silent_until_it_is_started(&kafka());
+}
+
+#[test]
+fn a_partition_can_be_paused_and_started_again() {
+    conformance::a_partition_can_be_paused_and_started_again(&kafka());
+}
+
+#[test]
+fn a_commit_makes_everything_visible() {
+    conformance::a_commit_makes_everything_visible(&kafka());
+}
+
+#[test]
+fn an_abort_leaves_nothing_behind() {
+    conformance::an_abort_leaves_nothing_behind(&kafka());
+}
+
+#[test]
+fn a_stale_generation_is_refused() {
+    conformance::a_stale_generation_is_refused(&kafka());
+}
+
+#[test]
+fn a_zombie_is_fenced() {
+    conformance::a_zombie_is_fenced(&kafka());
+}
+
+#[test]
+fn a_read_passes_what_was_aborted() {
+    conformance::a_read_passes_what_was_aborted(&kafka());
+}
+
+#[test]
+fn a_read_waits_for_an_open_transaction() {
+    conformance::a_read_waits_for_an_open_transaction(&kafka());
+}
+
+#[test]
+fn a_probe_passes_markers() {
+    conformance::a_probe_passes_markers(&kafka());
+}
