@@ -77,10 +77,17 @@ where
             self.settings,
         );
         tell(worker.status());
-        while !stopped() {
-            worker.step()?;
-        }
-        worker.close();
-        Ok(())
+        let ended = loop {
+            if stopped() {
+                worker.close();
+                break Ok(());
+            }
+            if let Err(error) = worker.step() {
+                break Err(error);
+            }
+        };
+        // Closing a consumer in the middle of a rebalance can hang: nobody waits for it.
+        std::thread::spawn(move || drop(worker));
+        ended
     }
 }

@@ -13,6 +13,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// # Panics
 ///
 /// When it has not been found by the deadline; `what` says what is missing.
+#[allow(clippy::disallowed_methods, reason = "between two looks; the state is what is waited for")]
 pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + DEADLINE;
     loop {

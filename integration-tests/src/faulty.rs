@@ -103,10 +103,6 @@ impl<L: Log> Log for Faulty<L> {
         self.log.pause(partition)
     }
 
-    fn probe(&mut self, partition: Partition, position: i64) -> Result<(), Error> {
-        self.log.probe(partition, position)
-    }
-
     fn open(
         &mut self,
         topic: Topic,

@@ -121,11 +121,18 @@ impl Stand {
         let thread = std::thread::spawn({
             let stopped = Arc::clone(&stopped);
             move || {
-                while !stopped.load(Ordering::Relaxed) {
-                    worker.step()?;
-                }
-                worker.close();
-                Ok(())
+                let ended = loop {
+                    if stopped.load(Ordering::Relaxed) {
+                        worker.close();
+                        break Ok(());
+                    }
+                    if let Err(error) = worker.step() {
+                        break Err(error);
+                    }
+                };
+                // Closing a consumer in the middle of a rebalance can hang: nobody waits for it.
+                std::thread::spawn(move || drop(worker));
+                ended
             }
         });
         Running { status, figures, stopped, thread }

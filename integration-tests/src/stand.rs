@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Once};
-use std::time::Duration;
 
 use contracts::core::v1::Metadata;
 use contracts::{Contract, Message, Record, Service, StateBody, Topic};
@@ -417,6 +416,3 @@ fn show_warnings() {
         tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().init();
     });
 }
-
-/// How long a look at an empty topic may take.
-pub const SHORT: Duration = Duration::from_millis(100);

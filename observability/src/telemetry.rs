@@ -7,11 +7,14 @@ use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
+use tracing_subscriber::{EnvFilter, Layer, fmt};
 
 use crate::names;
 use crate::settings::{Format, Settings};
@@ -22,8 +25,6 @@ const TAMED: &str = "h2=warn,hyper=warn,hyper_util=warn,librdkafka=warn,opentele
 
 /// Longest time that the last spans get to reach the collector.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(3);
-
-type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
 /// Why telemetry could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -79,13 +80,40 @@ pub fn init(settings: &Settings) -> Result<Telemetry, Error> {
         .map(|endpoint| tracer_provider(settings, endpoint))
         .transpose()?;
 
-    let mut layers = vec![log_layer(settings)?];
-    layers.extend(tracing.as_ref().map(trace_layer));
-    tracing_subscriber::registry()
-        .with(layers)
+    subscriber(settings, tracing.as_ref(), io::stderr)?
         .try_init()
         .map_err(Error::AlreadySetUp)?;
     Ok(Telemetry { tracing })
+}
+
+/// One filter in front of all layers (the last one added is asked first): a filter of a layer's own keeps its verdict
+/// on a record of the `log` crate until the next event of the same thread, which is then lost.
+fn subscriber<W>(
+    settings: &Settings,
+    tracing: Option<&SdkTracerProvider>,
+    writer: W,
+) -> Result<impl Subscriber + Send + Sync, Error>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    // Spans of traces are for the exporter: without one they are disabled, and cost nothing.
+    let traces = if tracing.is_some() { "info" } else { "off" };
+    let directives = format!(
+        "{TAMED},{},{}={traces}",
+        settings.filter,
+        names::TRACE_TARGET
+    );
+    let filter = EnvFilter::try_new(directives)
+        .map_err(|reason| Error::invalid(names::LOG, &settings.filter, reason))?;
+    let tracing = tracing.map(|provider| {
+        tracing_opentelemetry::layer()
+            .with_tracer(provider.tracer("ordermesh"))
+            .with_filter(Targets::new().with_target(names::TRACE_TARGET, LevelFilter::INFO))
+    });
+    Ok(tracing_subscriber::registry()
+        .with(tracing)
+        .with(log_layer(settings, writer))
+        .with(filter))
 }
 
 impl Telemetry {
@@ -104,31 +132,28 @@ impl Telemetry {
     }
 }
 
-fn log_layer(settings: &Settings) -> Result<BoxedLayer, Error> {
-    // Spans of traces are for the exporter: without one they are disabled, and cost nothing.
-    let directives = format!("{TAMED},{},{}=off", settings.filter, names::TRACE_TARGET);
-    let filter = EnvFilter::try_new(directives)
-        .map_err(|reason| Error::invalid(names::LOG, &settings.filter, reason))?;
-
+fn log_layer<S, W>(settings: &Settings, writer: W) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'s> LookupSpan<'s>,
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
     let terminal = io::stderr().is_terminal();
     let pretty = match settings.format {
         Format::Auto => terminal,
         Format::Pretty => true,
         Format::Json => false,
     };
-    let layer = fmt::layer().with_writer(io::stderr).with_ansi(terminal);
-    Ok(if pretty {
-        layer.with_filter(filter).boxed()
+    let layer = fmt::layer().with_writer(writer).with_ansi(terminal);
+    if pretty {
+        layer.boxed()
     } else {
-        layer.json().flatten_event(true).with_filter(filter).boxed()
-    })
-}
-
-fn trace_layer(provider: &SdkTracerProvider) -> BoxedLayer {
-    tracing_opentelemetry::layer()
-        .with_tracer(provider.tracer("ordermesh"))
-        .with_filter(Targets::new().with_target(names::TRACE_TARGET, LevelFilter::INFO))
-        .boxed()
+        layer
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .boxed()
+    }
 }
 
 fn tracer_provider(settings: &Settings, endpoint: &str) -> Result<SdkTracerProvider, Error> {
@@ -151,6 +176,8 @@ fn tracer_provider(settings: &Settings, endpoint: &str) -> Result<SdkTracerProvi
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
 
     fn settings(filter: &str) -> Settings {
@@ -176,5 +203,39 @@ mod tests {
         settings.otlp_endpoint = Some("not a url".into());
         let message = init(&settings).expect_err("it is no address").to_string();
         assert!(message.contains(names::OTLP_ENDPOINT), "{message}");
+    }
+
+    /// What was written, line by line.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("no holder panics").extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_record_that_is_filtered_out_takes_no_other_with_it() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = subscriber(&settings("info"), None, move || writer.clone())
+            .expect("the settings are good");
+        tracing_log::LogTracer::init().expect("no other test takes the log");
+        tracing::subscriber::with_default(subscriber, || {
+            for _ in 0..3 {
+                log::debug!("chatter");
+                tracing::info!("news");
+            }
+        });
+        let written = lines.0.lock().expect("no holder panics").clone();
+        let written = String::from_utf8(written).expect("it is text");
+        assert_eq!(written.matches("news").count(), 3, "{written}");
+        assert!(!written.contains("chatter"), "{written}");
     }
 }

@@ -91,7 +91,8 @@ pub enum Signal {
     Assigned(Vec<Partition>),
     /// Partitions went.
     Revoked(Vec<Partition>),
-    /// Every record of the partition below `offset` has been delivered, whatever markers stand there.
+    /// Every record of the partition below `offset` has been delivered, whatever markers and aborted records stand
+    /// there. Said of a partition that is read to its end.
     Reached {
         /// Which partition.
         partition: Partition,
@@ -204,13 +205,6 @@ pub trait Log {
     ///
     /// See [`Error`].
     fn pause(&mut self, partition: Partition) -> Result<(), Error>;
-
-    /// Asks for a [`Signal::Reached`] for a partition that is read from `position`.
-    ///
-    /// # Errors
-    ///
-    /// See [`Error`].
-    fn probe(&mut self, partition: Partition, position: i64) -> Result<(), Error>;
 
     /// Opens the reader on `topic` from `from` to `until`, a high watermark. One read is open at a time; opening
     /// another ends it.

@@ -39,8 +39,6 @@ const LARGEST_BATCH: usize = 2_000;
 const IDLE_WAIT: Duration = Duration::from_millis(100);
 /// Between looks at a partition whose take-over waits for something.
 const RETRY: Duration = Duration::from_millis(200);
-/// Between looks at the real position of a partition whose effects wait for it.
-const ANSWERS_PROBE: Duration = Duration::from_millis(20);
 /// A window with at least this many dead letters, and more than half of it dead, is a bad deploy and no bad record.
 const POISON_LIMIT: usize = 64;
 
@@ -51,8 +49,6 @@ pub struct Settings {
     pub horizon: Duration,
     /// Between checkpoints.
     pub checkpoint_every: Duration,
-    /// Between looks at the real position of a quiet partition.
-    pub probe_every: Duration,
 }
 
 impl Default for Settings {
@@ -60,7 +56,6 @@ impl Default for Settings {
         Self {
             horizon: Duration::from_secs(15 * 60),
             checkpoint_every: Duration::from_secs(5),
-            probe_every: Duration::from_secs(2),
         }
     }
 }
@@ -553,8 +548,6 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
         };
         running.position = running.position.max(offset);
         running.committed = offset;
-        // A partition that moves by itself is not looked at.
-        running.probe_at = self.log.now() + self.tools.settings.probe_every;
         let started = running.agenda_started;
         for id in running.changed.drain() {
             if !started {
@@ -669,7 +662,6 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
             if !running.agenda_started && position >= running.answers_until {
                 self.start_agenda(partition);
             }
-            self.probe(partition, now)?;
         }
         if unblocked {
             self.report();
@@ -688,22 +680,6 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
             }
         }
         running.agenda_started = true;
-    }
-
-    fn probe(&mut self, partition: Partition, now: Duration) -> Result<(), Error> {
-        let every = self.tools.settings.probe_every;
-        let Some(running) = self.running.get_mut(&partition) else {
-            return Ok(());
-        };
-        if running.blocked_until.is_some() || now < running.probe_at {
-            return Ok(());
-        }
-        running.probe_at = now + if running.agenda_started { every } else { ANSWERS_PROBE };
-        let position = running.position;
-        match self.log.probe(partition, position) {
-            Ok(()) => Ok(()),
-            Err(error) => self.trouble(error),
-        }
     }
 
     fn report(&self) {

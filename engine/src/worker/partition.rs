@@ -36,8 +36,6 @@ pub struct Running<D: Decider> {
     pub round: Option<Round>,
     /// When the next checkpoint begins.
     pub checkpoint_at: Duration,
-    /// When the position is looked up again.
-    pub probe_at: Duration,
     /// Paused until then because a record cannot be decoded yet.
     pub blocked_until: Option<Duration>,
 }
@@ -59,7 +57,6 @@ impl<D: Decider> Running<D> {
             finished: VecDeque::new(),
             round: None,
             checkpoint_at: Duration::ZERO,
-            probe_at: Duration::ZERO,
             blocked_until: None,
         }
     }

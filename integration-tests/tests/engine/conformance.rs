@@ -108,6 +108,6 @@ fn a_read_waits_for_an_open_transaction() {
 }
 
 #[test]
-fn a_probe_passes_markers() {
-    conformance::a_probe_passes_markers(&kafka());
+fn the_position_passes_markers() {
+    conformance::the_position_passes_markers(&kafka());
 }

@@ -66,7 +66,14 @@ mod tests {
     #[test]
     fn a_bad_value_is_one_line_that_names_the_flag() {
         for arguments in [
-            &["order", "place", "--customer", "ada", "--line", "mug:two:1250"][..],
+            &[
+                "order",
+                "place",
+                "--customer",
+                "ada",
+                "--line",
+                "mug:two:1250",
+            ][..],
             &["order", "list", "--status", "lost"],
             &["order", "get", "0191"],
             &["load", "--file", "x", "--rate", "0"],
@@ -78,7 +85,9 @@ mod tests {
             let (code, message) = refused(arguments);
             assert_eq!(code, EXIT_BAD_VALUE, "{arguments:?}: {message}");
             assert_eq!(message.lines().count(), 1, "{message}");
-            let named = arguments.iter().rfind(|argument| argument.starts_with("--"));
+            let named = arguments
+                .iter()
+                .rfind(|argument| argument.starts_with("--"));
             assert!(message.contains(named.unwrap_or(&"<ID>")), "{message}");
         }
     }
@@ -86,7 +95,10 @@ mod tests {
     #[test]
     fn an_unknown_flag_is_bad_usage() {
         assert_eq!(refused(&["load", "--files", "x"]).0, EXIT_BAD_USAGE);
-        assert_eq!(refused(&["events", "tail", "--follow", "--no-follow"]).0, EXIT_BAD_USAGE);
+        assert_eq!(
+            refused(&["events", "tail", "--follow", "--no-follow"]).0,
+            EXIT_BAD_USAGE
+        );
         assert_eq!(refused(&["--help"]).0, 0);
     }
 }

@@ -96,7 +96,9 @@ fn ending(result: anyhow::Result<ExitCode>) -> ExitCode {
     };
     // Whoever reads our output has seen enough: `ordermesh events tail | head`.
     let enough = error.chain().any(|cause| {
-        cause.downcast_ref::<io::Error>().is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+        cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
     });
     if enough {
         return ExitCode::SUCCESS;
@@ -104,7 +106,13 @@ fn ending(result: anyhow::Result<ExitCode>) -> ExitCode {
     eprintln!("error: {error:#}");
     let is_input = error.chain().any(|cause| {
         cause.is::<load::baskets::Error>()
-            || cause.downcast_ref::<load::journal::Error>().is_some_and(load::journal::Error::is_input)
+            || cause
+                .downcast_ref::<load::journal::Error>()
+                .is_some_and(load::journal::Error::is_input)
     });
-    if is_input { ExitCode::from(EXIT_BAD_VALUE) } else { ExitCode::FAILURE }
+    if is_input {
+        ExitCode::from(EXIT_BAD_VALUE)
+    } else {
+        ExitCode::FAILURE
+    }
 }

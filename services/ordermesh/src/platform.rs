@@ -120,7 +120,10 @@ pub async fn schemas(
 
 /// Every topic of every service.
 pub fn all_topics() -> Vec<(Service, Topic)> {
-    Service::ALL.into_iter().flat_map(|service| Topic::ALL.map(|topic| (service, topic))).collect()
+    Service::ALL
+        .into_iter()
+        .flat_map(|service| Topic::ALL.map(|topic| (service, topic)))
+        .collect()
 }
 
 /// Connections to the read model.
@@ -129,7 +132,10 @@ pub fn all_topics() -> Vec<(Service, Topic)> {
 ///
 /// The URL is not valid, or the database does not answer.
 pub async fn read_model(database: &config::Database) -> anyhow::Result<PgPool> {
-    let options: PgConnectOptions = database.url.parse().context("the database url is not valid")?;
+    let options: PgConnectOptions = database
+        .url
+        .parse()
+        .context("the database url is not valid")?;
     PgPoolOptions::new()
         .max_connections(2)
         .acquire_timeout(DATABASE_PATIENCE)

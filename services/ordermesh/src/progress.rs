@@ -24,11 +24,24 @@ impl Progress {
     /// A display of `total` steps.
     pub fn new(name: &'static str, total: usize) -> Self {
         let is_terminal = stderr().is_terminal();
-        let target = if is_terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let style = ProgressStyle::with_template(STYLE).expect("the template is valid").progress_chars("━╸─");
-        let bar = ProgressBar::with_draw_target(Some(total as u64), target).with_style(style).with_prefix(name);
+        let target = if is_terminal {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
+        let style = ProgressStyle::with_template(STYLE)
+            .expect("the template is valid")
+            .progress_chars("━╸─");
+        let bar = ProgressBar::with_draw_target(Some(total as u64), target)
+            .with_style(style)
+            .with_prefix(name);
         let now = Instant::now();
-        Self { bar, name, begun: now, plain: (!is_terminal).then(|| Mutex::new(now)) }
+        Self {
+            bar,
+            name,
+            begun: now,
+            plain: (!is_terminal).then(|| Mutex::new(now)),
+        }
     }
 
     /// One more.
@@ -64,14 +77,27 @@ impl Progress {
         if last.elapsed() >= PLAIN_EVERY {
             *last = Instant::now();
             let (position, total) = (self.bar.position(), self.bar.length().unwrap_or_default());
-            eprintln!("  {:<10} {}/{}  {message}", self.name, count(position), count(total));
+            eprintln!(
+                "  {:<10} {}/{}  {message}",
+                self.name,
+                count(position),
+                count(total)
+            );
         }
     }
 
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss
+    )]
     fn per_second(&self) -> u64 {
         let seconds = self.begun.elapsed().as_secs_f64();
-        if seconds > 0.0 { (self.bar.position() as f64 / seconds) as u64 } else { 0 }
+        if seconds > 0.0 {
+            (self.bar.position() as f64 / seconds) as u64
+        } else {
+            0
+        }
     }
 }
 

@@ -38,7 +38,10 @@ impl Default for Backoff {
 impl Backoff {
     /// How long to wait now; not less than half of what the answer asks for.
     pub fn next(&mut self, status: &Status) -> Duration {
-        let asked = status.get_details_retry_info().and_then(|info| info.retry_delay).unwrap_or_default();
+        let asked = status
+            .get_details_retry_info()
+            .and_then(|info| info.retry_delay)
+            .unwrap_or_default();
         let pause = self.ceiling.mul_f64(fastrand::f64());
         self.ceiling = (self.ceiling * 2).min(LONGEST);
         pause.max(asked.min(LONGEST).mul_f64(0.5 + fastrand::f64() / 2.0))
@@ -47,7 +50,11 @@ impl Backoff {
 
 /// An answer on one line: its code, its message, and every field or reason that it names.
 pub fn describe(status: &Status) -> String {
-    let mut line = format!("{}: {}", chassis::error::code_name(status.code()), status.message());
+    let mut line = format!(
+        "{}: {}",
+        chassis::error::code_name(status.code()),
+        status.message()
+    );
     if let Some(request) = status.get_details_bad_request() {
         for violation in request.field_violations {
             line.push_str(&format!("; {} {}", violation.field, violation.description));
@@ -83,6 +90,9 @@ mod tests {
             "INVALID_ARGUMENT: the request is invalid; lines[0].quantity must be at least 1"
         );
         let status = chassis::error::rejected("TOO_LATE", "the order is shipped");
-        assert_eq!(describe(&status), "FAILED_PRECONDITION: the order is shipped (TOO_LATE)");
+        assert_eq!(
+            describe(&status),
+            "FAILED_PRECONDITION: the order is shipped (TOO_LATE)"
+        );
     }
 }

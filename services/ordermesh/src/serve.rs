@@ -190,10 +190,26 @@ impl Ports {
         });
         let configured = args.peers.clone();
         config::Peers {
-            orders: if self.orders.is_some() { local.orders } else { configured.orders },
-            inventory: if self.inventory.is_some() { local.inventory } else { configured.inventory },
-            query: if self.query.is_some() { local.query } else { configured.query },
-            sandbox: if self.sandbox.is_some() { local.sandbox } else { configured.sandbox },
+            orders: if self.orders.is_some() {
+                local.orders
+            } else {
+                configured.orders
+            },
+            inventory: if self.inventory.is_some() {
+                local.inventory
+            } else {
+                configured.inventory
+            },
+            query: if self.query.is_some() {
+                local.query
+            } else {
+                configured.query
+            },
+            sandbox: if self.sandbox.is_some() {
+                local.sandbox
+            } else {
+                configured.sandbox
+            },
         }
     }
 }
@@ -264,12 +280,16 @@ impl Platform {
         if let Some(server) = orders_server {
             let caller = self.caller(&mut calls);
             let api = orders::Api::new(caller, &Peer::connect_lazy("query", &peers.query));
-            server.add_service(OrderServiceServer::new(api)).serve(&self.process)?;
+            server
+                .add_service(OrderServiceServer::new(api))
+                .serve(&self.process)?;
         }
         if let Some(server) = inventory_server {
             let caller = self.caller(&mut calls);
             let api = inventory::Api::new(caller);
-            server.add_service(InventoryServiceServer::new(api)).serve(&self.process)?;
+            server
+                .add_service(InventoryServiceServer::new(api))
+                .serve(&self.process)?;
         }
         calls.listen(&self.process)?;
 
@@ -283,8 +303,10 @@ impl Platform {
                     self.process(PaymentRules::default(), provider, &calls)?;
                 }
                 Service::Shipping => {
-                    let deadlines =
-                        Deadlines { call: PARTNER_DEADLINE, tracking_wait: TRACKING_WAIT };
+                    let deadlines = Deadlines {
+                        call: PARTNER_DEADLINE,
+                        tracking_wait: TRACKING_WAIT,
+                    };
                     let carrier = Carrier::new(partners.clone(), deadlines);
                     self.process(ShipmentRules::default(), carrier, &calls)?;
                 }
@@ -294,7 +316,11 @@ impl Platform {
     }
 
     fn caller<C: Contract>(&self, calls: &mut Calls) -> Caller<C> {
-        let caller = Caller::new(Arc::clone(&self.cluster), self.sender.clone(), self.codec.clone());
+        let caller = Caller::new(
+            Arc::clone(&self.cluster),
+            self.sender.clone(),
+            self.codec.clone(),
+        );
         calls.add(&caller);
         caller
     }
@@ -318,22 +344,26 @@ impl Platform {
             instance: self.instance.clone(),
             metrics: self.metrics.clone(),
             settings: Settings::default(),
-            limits: Limits { deadline: PARTNER_DEADLINE + TRACKING_WAIT, ..Limits::default() },
+            limits: Limits {
+                deadline: PARTNER_DEADLINE + TRACKING_WAIT,
+                ..Limits::default()
+            },
         };
         let calls = calls.clone();
         let process = self.process.clone();
-        self.process.spawn_thread(format!("{service} worker"), move |shutdown| {
-            // Tasks are started from this thread.
-            let _inside = runtime.enter();
-            processor.run(
-                &runtime,
-                || calls.are_over(&shutdown),
-                |status| {
-                    // Ends with the process; nothing waits for it.
-                    process.spawn_beside("worker status", follow(status, component));
-                },
-            )
-        })?;
+        self.process
+            .spawn_thread(format!("{service} worker"), move |shutdown| {
+                // Tasks are started from this thread.
+                let _inside = runtime.enter();
+                processor.run(
+                    &runtime,
+                    || calls.are_over(&shutdown),
+                    |status| {
+                        // Ends with the process; nothing waits for it.
+                        process.spawn_beside("worker status", follow(status, component));
+                    },
+                )
+            })?;
         Ok(())
     }
 
@@ -352,8 +382,11 @@ impl Platform {
             self.process.registry(),
         )?;
         let routes = query.routes().into_axum_router().reset_fallback();
-        server.add_routes(QUERY_SERVICE, routes).serve(&self.process)?;
-        self.process.spawn_thread("projector", move |shutdown| query.project(&shutdown))?;
+        server
+            .add_routes(QUERY_SERVICE, routes)
+            .serve(&self.process)?;
+        self.process
+            .spawn_thread("projector", move |shutdown| query.project(&shutdown))?;
         Ok(())
     }
 }
@@ -383,7 +416,8 @@ impl Calls {
         let counted = caller.clone();
         self.in_flight.push(Arc::new(move || counted.in_flight()));
         let heard = caller.clone();
-        self.listeners.push(Arc::new(move |stopped| heard.listen(stopped)));
+        self.listeners
+            .push(Arc::new(move |stopped| heard.listen(stopped)));
     }
 
     /// Hears outcomes, each caller on a thread of its own.
@@ -451,13 +485,21 @@ async fn schemas(
     let mut writes = BTreeSet::new();
     let mut reads = BTreeSet::new();
     for service in services {
-        for topic in [Topic::Commands, Topic::Events, Topic::State, Topic::Outcomes] {
+        for topic in [
+            Topic::Commands,
+            Topic::Events,
+            Topic::State,
+            Topic::Outcomes,
+        ] {
             writes.insert((*service, topic));
             reads.insert((*service, topic));
         }
         // Orders asks everybody; everybody answers orders.
-        let asked: &[Service] =
-            if *service == Service::Orders { &Service::ALL } else { &[Service::Orders] };
+        let asked: &[Service] = if *service == Service::Orders {
+            &Service::ALL
+        } else {
+            &[Service::Orders]
+        };
         writes.extend(asked.iter().map(|asked| (*asked, Topic::Commands)));
     }
     if roles.contains(&Role::Query) {

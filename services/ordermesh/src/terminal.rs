@@ -41,7 +41,9 @@ pub fn say_json(message: &impl ReflectMessage) -> anyhow::Result<()> {
 /// A value has no form in JSON, such as a time out of range.
 pub fn json(message: &impl ReflectMessage) -> anyhow::Result<serde_json::Value> {
     let value = serde_json::value::Serializer;
-    Ok(message.transcode_to_dynamic().serialize_with_options(value, &JSON)?)
+    Ok(message
+        .transcode_to_dynamic()
+        .serialize_with_options(value, &JSON)?)
 }
 
 /// `12,345`.
@@ -51,14 +53,22 @@ pub fn count(number: impl TryInto<u64>) -> String {
 
 /// `1,234.56`, by the currency's number of decimals.
 pub fn amount(minor_units: i64, currency: &str) -> String {
-    let decimals = Currency::from_code(currency).and_then(|currency| currency.exponent()).unwrap_or(0);
+    let decimals = Currency::from_code(currency)
+        .and_then(|currency| currency.exponent())
+        .unwrap_or(0);
     let scale = 10_u64.pow(u32::from(decimals));
     let sign = if minor_units < 0 { "-" } else { "" };
-    let (major, minor) = (minor_units.unsigned_abs() / scale, minor_units.unsigned_abs() % scale);
+    let (major, minor) = (
+        minor_units.unsigned_abs() / scale,
+        minor_units.unsigned_abs() % scale,
+    );
     let major = HumanCount(major);
     match decimals {
         0 => format!("{sign}{major}"),
-        _ => format!("{sign}{major}.{minor:0width$}", width = usize::from(decimals)),
+        _ => format!(
+            "{sign}{major}.{minor:0width$}",
+            width = usize::from(decimals)
+        ),
     }
 }
 
@@ -77,7 +87,9 @@ pub fn time(unix_ms: i64) -> String {
 
 /// A time of an answer, as [`time`].
 pub fn timestamp(time_of_answer: Option<&prost_types::Timestamp>) -> String {
-    time_of_answer.map_or_else(String::new, |at| time(at.seconds * 1000 + i64::from(at.nanos) / 1_000_000))
+    time_of_answer.map_or_else(String::new, |at| {
+        time(at.seconds * 1000 + i64::from(at.nanos) / 1_000_000)
+    })
 }
 
 /// `12 ms`, `3.4 s`.
@@ -99,7 +111,9 @@ pub fn status(status: OrderStatus, reason: EndReason) -> String {
 }
 
 fn plain(name: &str, prefix: &str) -> String {
-    name.trim_start_matches(prefix).to_lowercase().replace('_', " ")
+    name.trim_start_matches(prefix)
+        .to_lowercase()
+        .replace('_', " ")
 }
 
 /// Where a column's text stands.
@@ -120,7 +134,10 @@ pub struct Table {
 impl Table {
     /// A table with these columns; without any title it begins with its first row.
     pub fn new<const N: usize>(columns: [(&str, Align); N]) -> Self {
-        let titles: Vec<String> = columns.iter().map(|(title, _)| (*title).to_owned()).collect();
+        let titles: Vec<String> = columns
+            .iter()
+            .map(|(title, _)| (*title).to_owned())
+            .collect();
         let has_titles = titles.iter().any(|title| !title.is_empty());
         Self {
             columns: columns.map(|(_, align)| align).into(),
@@ -137,7 +154,12 @@ impl Table {
 impl std::fmt::Display for Table {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let width = |column: usize| {
-            self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+            self.rows
+                .iter()
+                .filter_map(|row| row.get(column))
+                .map(|cell| cell.chars().count())
+                .max()
+                .unwrap_or(0)
         };
         let widths: Vec<_> = (0..self.columns.len()).map(width).collect();
         for (number, row) in self.rows.iter().enumerate() {
@@ -149,7 +171,11 @@ impl std::fmt::Display for Table {
                     Align::Right => line.push_str(&format!("{cell:>width$}")),
                 }
             }
-            let end = if number + 1 < self.rows.len() { "\n" } else { "" };
+            let end = if number + 1 < self.rows.len() {
+                "\n"
+            } else {
+                ""
+            };
             write!(formatter, "{}{end}", line.trim_end())?;
         }
         Ok(())
@@ -173,7 +199,10 @@ mod tests {
         let mut table = Table::new([("sku", Align::Left), ("pieces", Align::Right)]);
         table.row(["mug".into(), "2".into()]);
         table.row(["für".into(), "1,000".into()]);
-        assert_eq!(table.to_string(), "  sku  pieces\n  mug       2\n  für   1,000");
+        assert_eq!(
+            table.to_string(),
+            "  sku  pieces\n  mug       2\n  für   1,000"
+        );
     }
 
     #[test]
@@ -183,7 +212,13 @@ mod tests {
 
     #[test]
     fn a_status_names_its_reason() {
-        assert_eq!(status(OrderStatus::AwaitingPayment, EndReason::Unspecified), "awaiting payment");
-        assert_eq!(status(OrderStatus::Rejected, EndReason::OutOfStock), "rejected, out of stock");
+        assert_eq!(
+            status(OrderStatus::AwaitingPayment, EndReason::Unspecified),
+            "awaiting payment"
+        );
+        assert_eq!(
+            status(OrderStatus::Rejected, EndReason::OutOfStock),
+            "rejected, out of stock"
+        );
     }
 }

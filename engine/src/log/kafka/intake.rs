@@ -1,6 +1,6 @@
 //! The worker's consumer: a static member of the service's group.
 
-use std::collections::HashMap;
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -18,8 +18,8 @@ use super::{Cluster, Error, Input, LOOKUP_TIMEOUT, Partition, Signal, error, inp
 pub struct Intake {
     consumer: BaseConsumer<Rebalances>,
     topic: String,
-    /// Partitions that are asked for their real position, with the stable end seen when it was asked for.
-    probes: HashMap<Partition, i64>,
+    /// Partitions whose end has been met, until a poll brings nothing more of them.
+    at_end: BTreeSet<Partition>,
 }
 
 /// Carries out rebalances inside the poll that meets them and tells the worker afterwards.
@@ -85,7 +85,7 @@ impl Intake {
             .create_with_context(Rebalances::default())
             .map_err(error)?;
         consumer.subscribe(&[&topic]).map_err(error)?;
-        Ok(Self { consumer, topic, probes: HashMap::new() })
+        Ok(Self { consumer, topic, at_end: BTreeSet::new() })
     }
 
     pub fn poll(
@@ -96,24 +96,23 @@ impl Intake {
     ) -> Result<Vec<Signal>, Error> {
         let deadline = Instant::now() + wait;
         let mut signals = Vec::new();
+        let mut delivered = BTreeSet::new();
         let mut taken = 0;
         while taken < max {
             // Wait for the first input only; then take what is there.
-            let wait = if taken == 0 && signals.is_empty() {
+            let wait = if taken == 0 && signals.is_empty() && self.at_end.is_empty() {
                 deadline.saturating_duration_since(Instant::now())
             } else {
                 Duration::ZERO
             };
             match self.consumer.poll(wait) {
                 Some(Ok(message)) => {
-                    self.probes.remove(&message.partition());
+                    delivered.insert(message.partition());
                     inputs.push(input(&message));
                     taken += 1;
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    if let Some(offset) = self.probes.remove(&partition) {
-                        signals.push(Signal::Reached { partition, offset });
-                    }
+                    self.at_end.insert(partition);
                 }
                 Some(Err(failure)) => match error(failure) {
                     // librdkafka reports lost connections here and reconnects by itself.
@@ -124,14 +123,41 @@ impl Intake {
                     signals.append(
                         &mut self.consumer.context().signals.lock().expect("no holder panics"),
                     );
-                    if taken > 0 || !signals.is_empty() || Instant::now() >= deadline {
+                    let told = !signals.is_empty() || !self.at_end.is_empty();
+                    if taken > 0 || told || Instant::now() >= deadline {
                         break;
                     }
                 }
             }
         }
         signals.append(&mut self.consumer.context().signals.lock().expect("no holder panics"));
+        if signals.is_empty() {
+            self.note_ends(&delivered, &mut signals)?;
+        }
         Ok(signals)
+    }
+
+    /// Where a partition ends with markers or aborted records, its real position lies behind them. librdkafka counts
+    /// them in once it has passed them, which an end-of-partition event says; the position may be older than that
+    /// event, never newer than what has been delivered.
+    fn note_ends(
+        &mut self,
+        delivered: &BTreeSet<Partition>,
+        signals: &mut Vec<Signal>,
+    ) -> Result<(), Error> {
+        let quiet: Vec<_> = self.at_end.difference(delivered).copied().collect();
+        if quiet.is_empty() {
+            return Ok(());
+        }
+        let positions = self.consumer.position().map_err(error)?;
+        for partition in quiet {
+            self.at_end.remove(&partition);
+            let position = positions.find_partition(&self.topic, partition);
+            if let Some(Offset::Offset(offset)) = position.map(|element| element.offset()) {
+                signals.push(Signal::Reached { partition, offset });
+            }
+        }
+        Ok(())
     }
 
     /// Under the classic protocol a snapshot from before joining would be accepted unfenced: none is given then.
@@ -155,30 +181,14 @@ impl Intake {
     }
 
     pub fn start(&mut self, partition: Partition, offset: i64) -> Result<(), Error> {
-        self.probes.remove(&partition);
+        self.at_end.remove(&partition);
         self.seek(partition, offset)?;
         self.consumer.resume(&self.only(partition)).map_err(error)
     }
 
     pub fn pause(&mut self, partition: Partition) -> Result<(), Error> {
-        self.probes.remove(&partition);
+        self.at_end.remove(&partition);
         self.consumer.pause(&self.only(partition)).map_err(error)
-    }
-
-    /// librdkafka's position stands behind the last record it delivered, not behind the markers after it, and the
-    /// wrapper drops the offset of an end-of-partition event. So: note the last stable offset, fetch anew from the
-    /// position, and when the end is met with no record before it, everything below that offset has been seen.
-    pub fn probe(&mut self, partition: Partition, position: i64) -> Result<(), Error> {
-        if self.probes.contains_key(&partition) {
-            return Ok(());
-        }
-        let (_, stable_end) = self
-            .consumer
-            .fetch_watermarks(&self.topic, partition, LOOKUP_TIMEOUT)
-            .map_err(error)?;
-        self.seek(partition, position)?;
-        self.probes.insert(partition, stable_end.max(position));
-        Ok(())
     }
 
     pub fn is_member(&self) -> bool {

@@ -121,10 +121,6 @@ impl Log for KafkaLog {
         self.intake.pause(partition)
     }
 
-    fn probe(&mut self, partition: Partition, position: i64) -> Result<(), Error> {
-        self.intake.probe(partition, position)
-    }
-
     fn open(
         &mut self,
         topic: Topic,

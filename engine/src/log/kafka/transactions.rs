@@ -218,12 +218,9 @@ impl Transactions {
                 abortable: !matches!(other, KafkaError::Flush(_)),
             },
         };
-        if matches!(
-            class.code,
-            RDKafkaErrorCode::Fenced
-                | RDKafkaErrorCode::ProducerFenced
-                | RDKafkaErrorCode::InvalidProducerEpoch
-        ) {
+        // A fenced producer says so in its fatal error only: its records fail as purged from the queue.
+        let fatal = self.producer.as_ref().and_then(|producer| producer.client().fatal_error());
+        if is_fenced(class.code) || fatal.is_some_and(|(code, _)| is_fenced(code)) {
             self.producer = None;
             return Failure::Fenced { expired: age >= TRANSACTION_TIMEOUT, reason };
         }
@@ -243,6 +240,15 @@ impl Transactions {
             Err(failure) => Failure::Unclear(format!("{reason}; the abort failed: {failure}")),
         }
     }
+}
+
+fn is_fenced(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::Fenced
+            | RDKafkaErrorCode::ProducerFenced
+            | RDKafkaErrorCode::InvalidProducerEpoch
+    )
 }
 
 struct Class {

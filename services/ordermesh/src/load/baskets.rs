@@ -62,7 +62,14 @@ pub enum Error {
     },
 }
 
-const COLUMNS: [&str; 6] = ["basket_id", "customer_id", "sku", "description", "quantity", "amount_cents"];
+const COLUMNS: [&str; 6] = [
+    "basket_id",
+    "customer_id",
+    "sku",
+    "description",
+    "quantity",
+    "amount_cents",
+];
 
 /// A file of baskets, read whole: nothing is sent from a file that breaks off or goes wrong further down.
 #[derive(Clone, Debug)]
@@ -108,8 +115,10 @@ impl BasketFile {
     ///
     /// See [`Error`].
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let bytes = fs::read(path)
-            .map_err(|source| Error::Unreadable { file: path.display().to_string(), source })?;
+        let bytes = fs::read(path).map_err(|source| Error::Unreadable {
+            file: path.display().to_string(),
+            source,
+        })?;
         let mut file = Self::parse(&path.display().to_string(), &bytes)?;
         if let Some(name) = path.file_name() {
             file.name = name.to_string_lossy().into_owned();
@@ -128,12 +137,19 @@ impl BasketFile {
         if bytes.starts_with(GZIP_MAGIC) {
             MultiGzDecoder::new(bytes)
                 .read_to_end(&mut text)
-                .map_err(|source| Error::Damaged { file: name.to_owned(), source })?;
+                .map_err(|source| Error::Damaged {
+                    file: name.to_owned(),
+                    source,
+                })?;
         } else {
             text.extend_from_slice(bytes);
         }
         let baskets = baskets(name, &text)?;
-        Ok(Self { name: name.to_owned(), digest, baskets })
+        Ok(Self {
+            name: name.to_owned(),
+            digest,
+            baskets,
+        })
     }
 
     /// The first `limit` baskets only.
@@ -193,13 +209,23 @@ fn priced(quantity: u32, amount: i64) -> (i64, i64) {
 
 fn baskets(file: &str, text: &[u8]) -> Result<Vec<Basket>, Error> {
     let mut reader = csv::ReaderBuilder::new().from_reader(text);
-    let columns = Columns::of(file, reader.headers().map_err(|error| bad_csv(file, &error))?)?;
+    let columns = Columns::of(
+        file,
+        reader.headers().map_err(|error| bad_csv(file, &error))?,
+    )?;
     let mut baskets: Vec<Basket> = Vec::new();
     let mut seen = HashSet::new();
     let mut record = StringRecord::new();
-    while reader.read_record(&mut record).map_err(|error| bad_csv(file, &error))? {
+    while reader
+        .read_record(&mut record)
+        .map_err(|error| bad_csv(file, &error))?
+    {
         let number = record.position().map_or(0, csv::Position::line);
-        let wrong = |reason: String| Error::Line { file: file.to_owned(), line: number, reason };
+        let wrong = |reason: String| Error::Line {
+            file: file.to_owned(),
+            line: number,
+            reason,
+        };
         let (basket_id, customer_id, line) = columns.read(number, &record).map_err(wrong)?;
         match baskets.last_mut() {
             Some(basket) if basket.id == basket_id => {
@@ -222,7 +248,9 @@ fn baskets(file: &str, text: &[u8]) -> Result<Vec<Basket>, Error> {
         }
     }
     if baskets.is_empty() {
-        return Err(Error::Empty { file: file.to_owned() });
+        return Err(Error::Empty {
+            file: file.to_owned(),
+        });
     }
     Ok(baskets)
 }
@@ -237,12 +265,19 @@ impl Columns {
             *place = header
                 .iter()
                 .position(|title| title == column)
-                .ok_or_else(|| Error::Header { file: file.to_owned(), column })?;
+                .ok_or_else(|| Error::Header {
+                    file: file.to_owned(),
+                    column,
+                })?;
         }
         Ok(Self(places))
     }
 
-    fn read<'a>(&self, number: u64, record: &'a StringRecord) -> Result<(&'a str, &'a str, Line), String> {
+    fn read<'a>(
+        &self,
+        number: u64,
+        record: &'a StringRecord,
+    ) -> Result<(&'a str, &'a str, Line), String> {
         // csv has made sure that every record is as long as the header.
         let [basket_id, customer_id, sku, description, quantity, amount] =
             self.0.map(|place| record.get(place).unwrap_or_default());
@@ -270,14 +305,20 @@ impl Columns {
 
 fn bad_csv(file: &str, error: &csv::Error) -> Error {
     let reason = match error.kind() {
-        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+        csv::ErrorKind::UnequalLengths {
+            expected_len, len, ..
+        } => {
             format!("{len} columns instead of {expected_len}")
         }
         csv::ErrorKind::Utf8 { .. } => "not valid UTF-8".to_owned(),
         _ => error.to_string(),
     };
     let line = error.position().map_or(1, csv::Position::line);
-    Error::Line { file: file.to_owned(), line, reason }
+    Error::Line {
+        file: file.to_owned(),
+        line,
+        reason,
+    }
 }
 
 #[cfg(test)]
@@ -307,22 +348,44 @@ mod tests {
     #[test]
     fn the_real_file_is_read_whole() {
         let file = BasketFile::parse("baskets.csv.gz", BASKETS).unwrap();
-        let lines: Vec<_> = file.baskets.iter().flat_map(|basket| &basket.lines).collect();
+        let lines: Vec<_> = file
+            .baskets
+            .iter()
+            .flat_map(|basket| &basket.lines)
+            .collect();
         assert_eq!(file.baskets.len(), 5_000);
         assert_eq!((file.line_count(), lines.len()), (50_422, 50_422));
         assert_eq!(lines.iter().filter(|line| line.quantity == 0).count(), 243);
-        assert_eq!(lines.iter().map(|line| line.amount_cents).sum::<i64>(), 15_085_609);
-        assert_eq!(lines.iter().map(|line| &line.sku).collect::<HashSet<_>>().len(), 15_688);
-        assert_eq!(file.baskets.iter().map(|basket| basket.lines.len()).max(), Some(153));
+        assert_eq!(
+            lines.iter().map(|line| line.amount_cents).sum::<i64>(),
+            15_085_609
+        );
+        assert_eq!(
+            lines
+                .iter()
+                .map(|line| &line.sku)
+                .collect::<HashSet<_>>()
+                .len(),
+            15_688
+        );
+        assert_eq!(
+            file.baskets.iter().map(|basket| basket.lines.len()).max(),
+            Some(153)
+        );
         // The last line of the file stands on the line after as many others and the header.
         assert_eq!(lines.last().map(|line| line.number), Some(50_423));
         let exact = lines.iter().filter(|line| line.quantity > 0);
-        assert!(exact.into_iter().all(|line| line_total(&line.order_line()) == Some(line.amount_cents)));
+        assert!(
+            exact
+                .into_iter()
+                .all(|line| line_total(&line.order_line()) == Some(line.amount_cents))
+        );
     }
 
     #[test]
     fn plain_and_gzipped_files_are_read() {
-        let text = format!("{HEADER}7,t,ada,mug,Mug,2,501\n7,t,ada,hat,Hat,1,0\n8,t,bob,mug,Mug,0,3\n");
+        let text =
+            format!("{HEADER}7,t,ada,mug,Mug,2,501\n7,t,ada,hat,Hat,1,0\n8,t,bob,mug,Mug,0,3\n");
         let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
         gzip.write_all(text.as_bytes()).unwrap();
         let gzip = gzip.finish().unwrap();
@@ -330,27 +393,63 @@ mod tests {
         let unzipped = BasketFile::parse("b.csv.gz", &gzip).unwrap();
         assert_eq!(plain.baskets, unzipped.baskets);
         assert_ne!(plain.digest, unzipped.digest);
-        let [first, second] = &plain.baskets[..] else { panic!("two baskets") };
-        assert_eq!((first.id.as_str(), first.lines.len(), second.lines.len()), ("7", 2, 1));
+        let [first, second] = &plain.baskets[..] else {
+            panic!("two baskets")
+        };
+        assert_eq!(
+            (first.id.as_str(), first.lines.len(), second.lines.len()),
+            ("7", 2, 1)
+        );
         assert_eq!(second.lines[0].number, 4);
 
-        let message = BasketFile::parse("b.csv.gz", &gzip[..gzip.len() / 2]).unwrap_err().to_string();
-        assert!(message.starts_with("b.csv.gz: damaged gzip data"), "{message}");
+        let message = BasketFile::parse("b.csv.gz", &gzip[..gzip.len() / 2])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.starts_with("b.csv.gz: damaged gzip data"),
+            "{message}"
+        );
     }
 
     #[test]
     fn a_bad_file_is_named_with_its_line() {
-        let message = BasketFile::parse("b.csv", b"basket_id,sku\n1,a\n").unwrap_err().to_string();
-        assert!(message.starts_with("b.csv:1: the header has no column customer_id"), "{message}");
+        let message = BasketFile::parse("b.csv", b"basket_id,sku\n1,a\n")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.starts_with("b.csv:1: the header has no column customer_id"),
+            "{message}"
+        );
         assert_eq!(parse("").unwrap_err().to_string(), "b.csv: no baskets");
-        assert_eq!(refused("1,t,c,s,d,1,1\n1,t,c,s,d,1\n"), "b.csv:3: 6 columns instead of 7");
-        assert_eq!(refused("1,t,c,s,d,two,1\n"), "b.csv:2: quantity 'two' is not a number of pieces");
-        assert_eq!(refused("1,t,c,s,d,-1,1\n"), "b.csv:2: quantity '-1' is not a number of pieces");
-        assert_eq!(refused("1,t,c,s,d,1,1.5\n"), "b.csv:2: amount_cents '1.5' is not an amount in cents");
+        assert_eq!(
+            refused("1,t,c,s,d,1,1\n1,t,c,s,d,1\n"),
+            "b.csv:3: 6 columns instead of 7"
+        );
+        assert_eq!(
+            refused("1,t,c,s,d,two,1\n"),
+            "b.csv:2: quantity 'two' is not a number of pieces"
+        );
+        assert_eq!(
+            refused("1,t,c,s,d,-1,1\n"),
+            "b.csv:2: quantity '-1' is not a number of pieces"
+        );
+        assert_eq!(
+            refused("1,t,c,s,d,1,1.5\n"),
+            "b.csv:2: amount_cents '1.5' is not an amount in cents"
+        );
         assert!(refused("1,t,c,s,d,1,9223372036854775807\n").contains("is not an amount"));
-        assert!(refused("1,t,c,s,d,1,1\n2,t,c,s,d,1,1\n1,t,c,x,d,1,1\n").starts_with("b.csv:4: basket 1 is here again"));
-        assert_eq!(refused("1,t,c,s,d,1,1\n1,t,x,s2,d,1,1\n"), "b.csv:3: basket 1 has two customers");
-        let message = BasketFile::parse("b.csv", &[HEADER.as_bytes(), b"1,t,c,\xff,d,1,1\n"].concat());
+        assert!(
+            refused("1,t,c,s,d,1,1\n2,t,c,s,d,1,1\n1,t,c,x,d,1,1\n")
+                .starts_with("b.csv:4: basket 1 is here again")
+        );
+        assert_eq!(
+            refused("1,t,c,s,d,1,1\n1,t,x,s2,d,1,1\n"),
+            "b.csv:3: basket 1 has two customers"
+        );
+        let message = BasketFile::parse(
+            "b.csv",
+            &[HEADER.as_bytes(), b"1,t,c,\xff,d,1,1\n"].concat(),
+        );
         assert_eq!(message.unwrap_err().to_string(), "b.csv:2: not valid UTF-8");
     }
 

@@ -64,9 +64,21 @@ pub enum Fact {
     /// The basket is sent under this order id from now on.
     Chosen { basket: String, order_id: Uuid },
     /// The API has refused a line: the basket goes without it.
-    LineRefused { basket: String, line: u64, sku: String, reason: String },
+    LineRefused {
+        basket: String,
+        line: u64,
+        sku: String,
+        reason: String,
+    },
     /// The basket is an order: so many lines, so many cents.
-    Acknowledged { basket: String, order_id: Uuid, status: String, version: u64, lines: usize, cents: i64 },
+    Acknowledged {
+        basket: String,
+        order_id: Uuid,
+        status: String,
+        version: u64,
+        lines: usize,
+        cents: i64,
+    },
     /// The basket is none and will be none.
     Refused { basket: String, reason: String },
 }
@@ -113,10 +125,14 @@ impl History {
 
     /// Every order that was acknowledged: its id, its lines, its cents.
     pub fn acknowledged(&self) -> impl Iterator<Item = (Uuid, usize, i64)> {
-        self.baskets.values().filter_map(|past| match (past.order_id, &past.end) {
-            (Some(order_id), Some(End::Acknowledged { lines, cents })) => Some((order_id, *lines, *cents)),
-            _ => None,
-        })
+        self.baskets
+            .values()
+            .filter_map(|past| match (past.order_id, &past.end) {
+                (Some(order_id), Some(End::Acknowledged { lines, cents })) => {
+                    Some((order_id, *lines, *cents))
+                }
+                _ => None,
+            })
     }
 
     fn apply(&mut self, fact: Fact) {
@@ -125,10 +141,25 @@ impl History {
             Fact::Chosen { basket, order_id } => {
                 self.baskets.entry(basket).or_default().order_id = Some(order_id);
             }
-            Fact::LineRefused { basket, line, reason, .. } => {
-                self.baskets.entry(basket).or_default().refused_lines.insert(line, reason);
+            Fact::LineRefused {
+                basket,
+                line,
+                reason,
+                ..
+            } => {
+                self.baskets
+                    .entry(basket)
+                    .or_default()
+                    .refused_lines
+                    .insert(line, reason);
             }
-            Fact::Acknowledged { basket, order_id, lines, cents, .. } => {
+            Fact::Acknowledged {
+                basket,
+                order_id,
+                lines,
+                cents,
+                ..
+            } => {
                 let past = self.baskets.entry(basket).or_default();
                 past.order_id = Some(order_id);
                 past.end = Some(End::Acknowledged { lines, cents });
@@ -160,12 +191,24 @@ impl Journal {
     ///
     /// See [`Error`].
     pub fn open(path: &Path, baskets: &BasketFile) -> Result<Self, Error> {
-        let io = |source| Error::Io { path: path.to_owned(), source };
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(io)?;
+        let io = |source| Error::Io {
+            path: path.to_owned(),
+            source,
+        };
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(io)?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(Error::InUse { path: path.to_owned() }),
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::InUse {
+                    path: path.to_owned(),
+                });
+            }
             Err(TryLockError::Error(source)) => return Err(io(source)),
         }
         let mut bytes = Vec::new();
@@ -174,13 +217,23 @@ impl Journal {
         file.set_len(whole).map_err(io)?;
         file.seek(SeekFrom::End(0)).map_err(io)?;
         if whole == 0 {
-            let header = Fact::File { name: baskets.name.clone(), sha256: baskets.digest.clone() };
+            let header = Fact::File {
+                name: baskets.name.clone(),
+                sha256: baskets.digest.clone(),
+            };
             file.write_all(&line(&header)).map_err(io)?;
             file.sync_data().map_err(io)?;
         }
         let (writer, entries) = mpsc::unbounded_channel();
-        std::thread::Builder::new().name("journal".into()).spawn(move || write(&mut file, entries)).map_err(io)?;
-        Ok(Self { path: path.to_owned(), history: Mutex::new(history), writer })
+        std::thread::Builder::new()
+            .name("journal".into())
+            .spawn(move || write(&mut file, entries))
+            .map_err(io)?;
+        Ok(Self {
+            path: path.to_owned(),
+            history: Mutex::new(history),
+            writer,
+        })
     }
 
     /// Comes back when the facts would survive a crash of the machine.
@@ -189,9 +242,15 @@ impl Journal {
     ///
     /// They cannot be written.
     pub async fn record(&self, facts: Vec<Fact>) -> Result<(), Error> {
-        let io = |source| Error::Io { path: self.path.clone(), source };
+        let io = |source| Error::Io {
+            path: self.path.clone(),
+            source,
+        };
         let (written, done) = oneshot::channel();
-        let entry = Entry { lines: facts.iter().flat_map(line).collect(), written };
+        let entry = Entry {
+            lines: facts.iter().flat_map(line).collect(),
+            written,
+        };
         let gone = || io(io::Error::other("its writer has ended"));
         self.writer.send(entry).map_err(|_| gone())?;
         done.await.map_err(|_| gone())?.map_err(io)?;
@@ -214,7 +273,10 @@ impl Journal {
 ///
 /// See [`Error`].
 pub fn history(path: &Path) -> Result<History, Error> {
-    let bytes = std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+    let bytes = std::fs::read(path).map_err(|source| Error::Io {
+        path: path.to_owned(),
+        source,
+    })?;
     Ok(read(path, &bytes, None)?.0)
 }
 
@@ -226,14 +288,26 @@ fn line(fact: &Fact) -> Vec<u8> {
 
 /// The facts, and the length of the lines that are whole.
 fn read(path: &Path, bytes: &[u8], baskets: Option<&BasketFile>) -> Result<(History, u64), Error> {
-    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    let whole = bytes
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .map_or(0, |end| end + 1);
     let mut history = History::default();
-    for (index, text) in bytes[..whole].split_inclusive(|byte| *byte == b'\n').enumerate() {
-        let garbage = || Error::Garbage { path: path.to_owned(), line: index + 1 };
+    for (index, text) in bytes[..whole]
+        .split_inclusive(|byte| *byte == b'\n')
+        .enumerate()
+    {
+        let garbage = || Error::Garbage {
+            path: path.to_owned(),
+            line: index + 1,
+        };
         let fact: Fact = serde_json::from_slice(text).map_err(|_| garbage())?;
         match (&fact, index, baskets) {
             (Fact::File { name, sha256 }, 0, Some(baskets)) if *sha256 != baskets.digest => {
-                return Err(Error::Foreign { path: path.to_owned(), other: name.clone() });
+                return Err(Error::Foreign {
+                    path: path.to_owned(),
+                    other: name.clone(),
+                });
             }
             (Fact::File { .. }, 0, _) => {}
             (Fact::File { .. }, ..) | (_, 0, _) => return Err(garbage()),
@@ -243,7 +317,10 @@ fn read(path: &Path, bytes: &[u8], baskets: Option<&BasketFile>) -> Result<(Hist
     }
     // Something else than a journal, and not one that broke off in its very first line.
     if whole == 0 && !bytes.is_empty() && !bytes.starts_with(b"{") {
-        return Err(Error::Garbage { path: path.to_owned(), line: 1 });
+        return Err(Error::Garbage {
+            path: path.to_owned(),
+            line: 1,
+        });
     }
     Ok((history, whole as u64))
 }
@@ -253,7 +330,11 @@ fn write(file: &mut File, mut entries: mpsc::UnboundedReceiver<Entry>) {
     const MOST: usize = 1_000;
     let mut batch = Vec::new();
     while entries.blocking_recv_many(&mut batch, MOST) > 0 {
-        let lines: Vec<u8> = batch.iter().flat_map(|entry| &entry.lines).copied().collect();
+        let lines: Vec<u8> = batch
+            .iter()
+            .flat_map(|entry| &entry.lines)
+            .copied()
+            .collect();
         let result = file.write_all(&lines).and_then(|()| file.sync_data());
         for entry in batch.drain(..) {
             let copy = match &result {
@@ -276,7 +357,10 @@ mod tests {
     }
 
     fn chosen(basket: &str, order_id: Uuid) -> Fact {
-        Fact::Chosen { basket: basket.into(), order_id }
+        Fact::Chosen {
+            basket: basket.into(),
+            order_id,
+        }
     }
 
     fn acknowledged(basket: &str, order_id: Uuid) -> Fact {
@@ -298,19 +382,42 @@ mod tests {
         let (first, second, third) = (Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7());
         let journal = Journal::open(&path, &file).unwrap();
         journal.record(vec![chosen("1", first)]).await.unwrap();
-        journal.record(vec![acknowledged("1", first)]).await.unwrap();
-        let refusal = Fact::LineRefused { basket: "2".into(), line: 9, sku: "s".into(), reason: "no".into() };
-        journal.record(vec![chosen("2", second), refusal]).await.unwrap();
+        journal
+            .record(vec![acknowledged("1", first)])
+            .await
+            .unwrap();
+        let refusal = Fact::LineRefused {
+            basket: "2".into(),
+            line: 9,
+            sku: "s".into(),
+            reason: "no".into(),
+        };
+        journal
+            .record(vec![chosen("2", second), refusal])
+            .await
+            .unwrap();
         // The answer was that the first id is stale and unknown.
-        journal.record(vec![chosen("3", first), chosen("3", third)]).await.unwrap();
-        let refused = Fact::Refused { basket: "4".into(), reason: "no line".into() };
+        journal
+            .record(vec![chosen("3", first), chosen("3", third)])
+            .await
+            .unwrap();
+        let refused = Fact::Refused {
+            basket: "4".into(),
+            reason: "no line".into(),
+        };
         journal.record(vec![refused]).await.unwrap();
 
-        assert!(matches!(Journal::open(&path, &file), Err(Error::InUse { .. })));
+        assert!(matches!(
+            Journal::open(&path, &file),
+            Err(Error::InUse { .. })
+        ));
         drop(journal);
 
         let known = history(&path).unwrap();
-        assert_eq!(known.of("1").end, Some(End::Acknowledged { lines: 1, cents: 7 }));
+        assert_eq!(
+            known.of("1").end,
+            Some(End::Acknowledged { lines: 1, cents: 7 })
+        );
         let unanswered = Past {
             order_id: Some(second),
             refused_lines: [(9, "no".to_owned())].into(),
@@ -318,7 +425,12 @@ mod tests {
         };
         assert_eq!(known.of("2"), unanswered);
         assert_eq!(known.of("3").order_id, Some(third));
-        assert_eq!(known.of("4").end, Some(End::Refused { reason: "no line".into() }));
+        assert_eq!(
+            known.of("4").end,
+            Some(End::Refused {
+                reason: "no line".into()
+            })
+        );
         assert_eq!(known.of("5"), Past::default());
         assert_eq!(known.acknowledged().collect::<Vec<_>>(), [(first, 1, 7)]);
     }
@@ -329,7 +441,10 @@ mod tests {
         let path = folder.path().join("journal");
         let file = baskets("1,c,s,d,1,7\n");
         let order_id = Uuid::now_v7();
-        let header = line(&Fact::File { name: file.name.clone(), sha256: file.digest.clone() });
+        let header = line(&Fact::File {
+            name: file.name.clone(),
+            sha256: file.digest.clone(),
+        });
         let fact = line(&chosen("1", order_id));
         // Whatever was written before the crash.
         for cut in 0..=header.len() + fact.len() {
@@ -337,7 +452,10 @@ mod tests {
             std::fs::write(&path, &written).unwrap();
             let journal = open_when_free(&path, &file);
             let known = journal.history().of("1").order_id;
-            assert_eq!(known, (cut == header.len() + fact.len()).then_some(order_id));
+            assert_eq!(
+                known,
+                (cut == header.len() + fact.len()).then_some(order_id)
+            );
             journal.record(vec![chosen("2", order_id)]).await.unwrap();
             drop(journal);
             assert_eq!(history(&path).unwrap().of("2").order_id, Some(order_id));
@@ -361,13 +479,21 @@ mod tests {
         let (ours, other) = (baskets("1,c,s,d,1,7\n"), baskets("1,c,s,d,1,8\n"));
         drop(Journal::open(&path, &other).unwrap());
         std::fs::copy(&path, folder.path().join("copy")).unwrap();
-        let error = Journal::open(&folder.path().join("copy"), &ours).err().expect("it is not ours");
-        assert!(error.is_input() && error.to_string().contains("another file, b.csv"), "{error}");
+        let error = Journal::open(&folder.path().join("copy"), &ours)
+            .err()
+            .expect("it is not ours");
+        assert!(
+            error.is_input() && error.to_string().contains("another file, b.csv"),
+            "{error}"
+        );
 
         for (text, line) in [("basket_id,sku\n1,2\n", 1), ("x", 1)] {
             std::fs::write(&path, text).unwrap();
             let error = history(&path).expect_err("it is no journal");
-            assert!(error.is_input() && error.to_string().contains(&format!(":{line}:")), "{error}");
+            assert!(
+                error.is_input() && error.to_string().contains(&format!(":{line}:")),
+                "{error}"
+            );
         }
     }
 }

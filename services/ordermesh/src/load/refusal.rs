@@ -28,7 +28,9 @@ pub enum Refusal {
 pub fn refusal(status: &Status) -> Refusal {
     match status.code() {
         Code::InvalidArgument => {
-            let violations = status.get_details_bad_request().map(|request| request.field_violations);
+            let violations = status
+                .get_details_bad_request()
+                .map(|request| request.field_violations);
             let violations = violations.unwrap_or_default();
             let fields = violations
                 .iter()
@@ -43,7 +45,9 @@ pub fn refusal(status: &Status) -> Refusal {
 }
 
 /// The lines that are named and why; `None` when something else is named, or nothing.
-fn lines<'a>(violations: impl Iterator<Item = (&'a str, &'a str)>) -> Option<BTreeMap<usize, String>> {
+fn lines<'a>(
+    violations: impl Iterator<Item = (&'a str, &'a str)>,
+) -> Option<BTreeMap<usize, String>> {
     let mut lines: BTreeMap<usize, String> = BTreeMap::new();
     for (field, description) in violations {
         let (index, field) = line_field(field)?;
@@ -65,7 +69,10 @@ fn line_field(path: &str) -> Option<(usize, &str)> {
 }
 
 fn reason(status: &Status) -> String {
-    status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
+    status
+        .get_details_error_info()
+        .map(|info| info.reason)
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -85,8 +92,18 @@ mod tests {
             quantity,
             amount_cents: 5,
         };
-        let lines = vec![line("a", 1), line("b", 0), line("", 0), line("c", 2), line("a", 1)];
-        let basket = Basket { id: "1".into(), customer_id: "ada".into(), lines };
+        let lines = vec![
+            line("a", 1),
+            line("b", 0),
+            line("", 0),
+            line("c", 2),
+            line("a", 1),
+        ];
+        let basket = Basket {
+            id: "1".into(),
+            customer_id: "ada".into(),
+            lines,
+        };
         let request = PlaceOrderRequest {
             customer_id: basket.customer_id.clone(),
             contact: Some(basket.contact()),
@@ -96,26 +113,48 @@ mod tests {
         };
         // The very check that the API makes, and its answer.
         let status = error::validate(&request).expect_err("some lines are wrong");
-        let Refusal::Lines(lines) = refusal(&status) else { panic!("lines were refused: {status:?}") };
+        let Refusal::Lines(lines) = refusal(&status) else {
+            panic!("lines were refused: {status:?}")
+        };
         assert_eq!(lines.keys().copied().collect::<Vec<_>>(), [1, 2, 4]);
         assert!(lines[&1].starts_with("quantity "), "{lines:?}");
-        assert!(lines[&2].contains("quantity ") && lines[&2].contains("; "), "{lines:?}");
+        assert!(
+            lines[&2].contains("quantity ") && lines[&2].contains("; "),
+            "{lines:?}"
+        );
         assert!(lines[&4].starts_with("sku "), "{lines:?}");
     }
 
     #[test]
     fn a_fault_of_the_basket_is_not_one_of_its_lines() {
         let status = error::invalid_field("customer_id", "is too long");
-        assert!(matches!(refusal(&status), Refusal::Basket(reason) if reason.contains("customer_id is too long")));
-        assert!(matches!(refusal(&error::invalid_field("lines", "are too many")), Refusal::Basket(_)));
-        assert!(matches!(refusal(&Status::invalid_argument("no")), Refusal::Basket(_)));
-        assert!(matches!(refusal(&error::already_exists("X", "no")), Refusal::Basket(_)));
+        assert!(
+            matches!(refusal(&status), Refusal::Basket(reason) if reason.contains("customer_id is too long"))
+        );
+        assert!(matches!(
+            refusal(&error::invalid_field("lines", "are too many")),
+            Refusal::Basket(_)
+        ));
+        assert!(matches!(
+            refusal(&Status::invalid_argument("no")),
+            Refusal::Basket(_)
+        ));
+        assert!(matches!(
+            refusal(&error::already_exists("X", "no")),
+            Refusal::Basket(_)
+        ));
     }
 
     #[test]
     fn only_a_stale_and_unknown_id_is_given_up() {
-        assert_eq!(refusal(&error::rejected(STALE_UNKNOWN, "too old")), Refusal::Stale);
-        assert!(matches!(refusal(&error::rejected("TOO_LATE", "no")), Refusal::Basket(_)));
+        assert_eq!(
+            refusal(&error::rejected(STALE_UNKNOWN, "too old")),
+            Refusal::Stale
+        );
+        assert!(matches!(
+            refusal(&error::rejected("TOO_LATE", "no")),
+            Refusal::Basket(_)
+        ));
         for status in [
             error::unavailable("orders", error::RETRY_AFTER),
             error::deadline(),

@@ -1,0 +1,310 @@
+//! `ordermesh demo`: carries real orders through a fresh stack, and checks the result.
+
+mod figures;
+mod services;
+mod stock;
+
+use std::fs;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use chassis::config;
+use contracts::{Service, Topic};
+use http::uri::Authority;
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+
+use crate::check::{self, Acknowledged, Ground, OrdersLog, Promised};
+use crate::load::baskets::BasketFile;
+use crate::load::journal::Journal;
+use crate::load::loader::{self, Pace, Placed};
+use crate::load::{CONCURRENCY, Counts};
+use crate::platform::{self, Api, Clients};
+use crate::progress::Progress;
+use crate::terminal::{count, duration, say};
+use crate::{log, topics};
+use services::Services;
+
+/// 5,000 real baskets; `data/README.md` says where they are from.
+pub const BASKETS: &[u8] = include_bytes!("../data/baskets.csv.gz");
+const BASKETS_NAME: &str = "baskets.csv.gz";
+
+const PATIENCE: Duration = Duration::from_secs(120);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Every so many orders, somebody looks whether it is visible.
+const WATCH_EVERY: NonZeroUsize = NonZeroUsize::new(20).expect("it is not 0");
+/// Orders whose fold is compared field by field.
+const SAMPLE: u32 = 500;
+/// As a shell reports a program that Ctrl-C has ended.
+const INTERRUPTED: u8 = 130;
+
+/// How large the demo is, and where its stack stands.
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = "\
+The stack must be fresh: `make demo` starts one, and stops it afterwards.
+
+Example:
+  ordermesh demo --baskets 500")]
+pub struct Args {
+    /// Only the first baskets
+    #[arg(long, value_name = "COUNT")]
+    baskets: Option<NonZeroUsize>,
+    /// Folder of the journal, the report and the services' log
+    #[arg(long, value_name = "FOLDER", default_value = ".stack/demo")]
+    folder: PathBuf,
+    #[command(flatten)]
+    kafka: config::Kafka,
+    #[command(flatten)]
+    registry: config::Registry,
+    #[command(flatten)]
+    database: config::Database,
+    #[command(flatten)]
+    admin: config::Admin,
+    #[command(flatten)]
+    public: config::Public,
+    #[command(flatten)]
+    listen: config::Listen,
+}
+
+/// Runs the demo; the services that it starts end with it.
+///
+/// # Errors
+///
+/// Some part of the platform does not do what it should, or the stack is not fresh.
+pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let stop = platform::interruption()?;
+    let mut file = BasketFile::parse(BASKETS_NAME, BASKETS)?;
+    if let Some(baskets) = args.baskets {
+        file.truncate(baskets.get());
+    }
+    let (baskets, lines) = (count(file.baskets.len()), count(file.line_count()));
+    say(format!(
+        "ordermesh demo: {baskets} real baskets, {lines} lines\n"
+    ))?;
+    prepare(&args).await?;
+
+    let mut services = Services::start(&args)?;
+    let ended = tokio::select! {
+        ended = show(&args, &file, &stop) => ended,
+        dead = services.wait() => Err(dead),
+        () = stop.cancelled() => Ok(ExitCode::from(INTERRUPTED)),
+    };
+    services.stop().await;
+    ended
+}
+
+/// Topics and contracts, on a log without orders.
+async fn prepare(args: &Args) -> anyhow::Result<()> {
+    let applied = topics::made(&args.kafka, &args.registry, 1).await?;
+    let cluster = platform::cluster(&args.kafka);
+    let ends = tokio::task::spawn_blocking(move || {
+        let topics = [Service::Orders, Service::Inventory, Service::Payments];
+        topics
+            .into_iter()
+            .map(|service| log::ends(&cluster, service, Topic::Events))
+            .collect::<Result<Vec<_>, _>>()
+    });
+    if ends.await??.iter().flatten().any(|ends| ends.high > 0) {
+        let broker = &args.kafka.bootstrap;
+        bail!(
+            "the log at {broker} has events already, and the demo needs a fresh stack; run `make demo`"
+        );
+    }
+    fs::create_dir_all(&args.folder)
+        .with_context(|| format!("folder {}", args.folder.display()))?;
+    for old in [journal_path(&args.folder), report_path(&args.folder)] {
+        if old.exists() {
+            fs::remove_file(&old).with_context(|| format!("cannot remove {}", old.display()))?;
+        }
+    }
+    told(
+        "topics",
+        &format!(
+            "{} created, contracts registered",
+            count(applied.created.len())
+        ),
+    )
+}
+
+/// The demo itself, against running services.
+async fn show(
+    args: &Args,
+    file: &BasketFile,
+    stop: &CancellationToken,
+) -> anyhow::Result<ExitCode> {
+    let ready = services::ready(args.admin.address).await?;
+    let log_path = services::log_path(&args.folder);
+    told(
+        "services",
+        &format!(
+            "ready after {}, log in {}",
+            duration(ready),
+            log_path.display()
+        ),
+    )?;
+
+    let api = Api::at(reachable(args.public.address)?);
+    let clients = api.connect();
+    let pieces = put_into_stock(file, &clients).await?;
+    let loaded = load(args, file, &clients, stop).await?;
+    let sandbox = reachable(args.listen.sandbox)?;
+    let ground = Ground::open(&args.kafka, &args.registry, &args.database, &sandbox).await?;
+    settle(&ground.pool, loaded.counts.orders).await?;
+
+    let promised = Promised {
+        orders: Some(loaded.acknowledged),
+        pieces: Some(pieces),
+    };
+    let (checks, log) = check::all(&ground, &promised, SAMPLE).await?;
+    let passed = checks.iter().all(|check| check.passed);
+    say(format!(
+        "\nOrders\n{}",
+        figures::by_status(&ground.pool).await?
+    ))?;
+    say(format!("\nSpeed\n{}", speed(&loaded.placed, &log)))?;
+    say(format!("\nChecks\n{}", check::table(&checks)))?;
+    say(format!("\n{HOW_TO_GO_ON}"))?;
+    Ok(if passed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+async fn put_into_stock(file: &BasketFile, clients: &Clients) -> anyhow::Result<i64> {
+    let stock = stock::stock(file);
+    let short = stock.iter().filter(|product| product.is_short()).count();
+    let progress = Progress::new("stock", stock.len());
+    let began = Instant::now();
+    let products = count(stock.len());
+    let pieces = stock::put_in(stock, clients, &progress).await?;
+    drop(progress);
+    let (short, took) = (count(short), duration(began.elapsed()));
+    told(
+        "stock",
+        &format!(
+            "{} pieces of {products} products in {took}; too few of {short}",
+            count(pieces)
+        ),
+    )?;
+    Ok(pieces)
+}
+
+/// What the loader did.
+struct Loaded {
+    placed: Placed,
+    counts: Counts,
+    acknowledged: Vec<Acknowledged>,
+}
+
+async fn load(
+    args: &Args,
+    file: &BasketFile,
+    clients: &Clients,
+    stop: &CancellationToken,
+) -> anyhow::Result<Loaded> {
+    let journal = Arc::new(Journal::open(&journal_path(&args.folder), file)?);
+    let progress = Arc::new(Progress::new("orders", file.baskets.len()));
+    let pace = Pace {
+        concurrency: CONCURRENCY,
+        per_second: None,
+        patience: PATIENCE,
+        watch_every: Some(WATCH_EVERY),
+    };
+    let began = Instant::now();
+    let placed = loader::place(&file.baskets, &journal, clients, &pace, &progress, stop).await?;
+    let took = began.elapsed();
+    drop(progress);
+    let report = report_path(&args.folder);
+    crate::load::report::write(&report, file, &journal.history())?;
+    let counts = Counts::of(file, &journal);
+    let orders = format!(
+        "{} acknowledged in {}",
+        count(counts.orders),
+        duration(took)
+    );
+    let refused = format!(
+        "{} lines refused, see {}",
+        count(counts.refused_lines),
+        report.display()
+    );
+    told("orders", &format!("{orders}; {refused}"))?;
+    let acknowledged = journal
+        .history()
+        .acknowledged()
+        .map(Acknowledged::from)
+        .collect();
+    Ok(Loaded {
+        placed,
+        counts,
+        acknowledged,
+    })
+}
+
+/// Waits until every order is final, or for so long that something must be wrong; the checks tell then.
+async fn settle(pool: &PgPool, orders: usize) -> anyhow::Result<()> {
+    let progress = Progress::new("final", orders);
+    let began = Instant::now();
+    loop {
+        let open = usize::try_from(check::not_final(pool).await?).unwrap_or_default();
+        let known: i64 = sqlx::query_scalar("SELECT count(*) FROM orders")
+            .fetch_one(pool)
+            .await?;
+        let ended = usize::try_from(known)
+            .unwrap_or_default()
+            .saturating_sub(open);
+        progress.reach(ended);
+        if ended >= orders || began.elapsed() > PATIENCE {
+            drop(progress);
+            return told(
+                "final",
+                &format!("{} of {} orders", count(ended), count(orders)),
+            );
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn speed(placed: &Placed, log: &OrdersLog) -> String {
+    figures::Speed::of(placed, log).to_string()
+}
+
+/// A line about a step that is done.
+fn told(step: &str, what: &str) -> anyhow::Result<()> {
+    say(format!("  {step:<10} {what}"))
+}
+
+/// What listens everywhere is reached here.
+fn reachable(address: std::net::SocketAddr) -> anyhow::Result<Authority> {
+    let ip = if address.ip().is_unspecified() {
+        [127, 0, 0, 1].into()
+    } else {
+        address.ip()
+    };
+    Ok(std::net::SocketAddr::new(ip, address.port())
+        .to_string()
+        .parse()?)
+}
+
+fn journal_path(folder: &Path) -> PathBuf {
+    folder.join("journal.jsonl")
+}
+
+fn report_path(folder: &Path) -> PathBuf {
+    folder.join("report.csv")
+}
+
+const HOW_TO_GO_ON: &str = r#"How to go on
+  make up                     the stack and all services, left running; make down stops them
+  127.0.0.1:8080              gRPC (with reflection and health) and REST
+  http://127.0.0.1:9464       /health/ready, /metrics
+
+  grpcurl -plaintext -d '{"statuses": ["ORDER_STATUS_DELIVERED"], "page_size": 3}' \
+    127.0.0.1:8080 ordermesh.query.v1.QueryService/ListOrders
+  curl 'http://127.0.0.1:8080/v1/orders?status=delivered'
+
+  ordermesh --help            place orders, load your own file, watch the events"#;

@@ -1,0 +1,144 @@
+//! The services of the demo: `ordermesh serve all` as a child process.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use chassis::env;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+use tokio::time::{sleep, timeout};
+
+use super::Args;
+
+const START_PATIENCE: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// A little longer than the services themselves give their work.
+const STOP_PATIENCE: Duration = Duration::from_secs(20);
+/// Of the customers, unless the environment says otherwise.
+const DECLINE_PERCENT: &str = "3";
+
+/// The child process. It is killed when this is dropped.
+pub struct Services {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Services {
+    /// Starts the services with the demo's own flags.
+    ///
+    /// # Errors
+    ///
+    /// The log file or the process cannot be made.
+    pub fn start(args: &Args) -> anyhow::Result<Self> {
+        let log = log_path(&args.folder);
+        let out = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["serve", "all"]);
+        // Not as flags: the database's URL may hold a password.
+        command
+            .env(env::KAFKA, &args.kafka.bootstrap)
+            .env(env::PREFIX, &args.kafka.prefix)
+            .env(env::PARTITIONS, args.kafka.partitions.to_string())
+            .env(env::REGISTRY, &args.registry.url)
+            .env(env::DATABASE, &args.database.url)
+            .env(env::ADMIN, args.admin.address.to_string())
+            .env(env::PUBLIC, args.public.address.to_string())
+            .env(env::ORDERS_LISTEN, args.listen.orders.to_string())
+            .env(env::INVENTORY_LISTEN, args.listen.inventory.to_string())
+            .env(env::QUERY_LISTEN, args.listen.query.to_string())
+            .env(env::SANDBOX_LISTEN, args.listen.sandbox.to_string());
+        if std::env::var_os(sandbox::env::DECLINE_PERCENT).is_none() {
+            command.env(sandbox::env::DECLINE_PERCENT, DECLINE_PERCENT);
+        }
+        // A group of its own: Ctrl-C is for the demo, which then ends its services in order.
+        command.process_group(0).kill_on_drop(true);
+        command
+            .stdin(Stdio::null())
+            .stdout(out.try_clone()?)
+            .stderr(out);
+        Ok(Self {
+            child: command.spawn().context("cannot start the services")?,
+            log,
+        })
+    }
+
+    /// Comes back only when the services have ended by themselves, with what there is to say about it.
+    pub async fn wait(&mut self) -> anyhow::Error {
+        let status = match self.child.wait().await {
+            Ok(status) => status.to_string(),
+            Err(error) => error.to_string(),
+        };
+        let log = self.log.display();
+        match last_words(&self.log) {
+            Some(words) => anyhow::anyhow!("the services ended ({status}): {words}; log in {log}"),
+            None => anyhow::anyhow!("the services ended ({status}); log in {log}"),
+        }
+    }
+
+    /// Asks the services to end, and ends them when they do not.
+    pub async fn stop(&mut self) {
+        let Some(id) = self
+            .child
+            .id()
+            .and_then(|id| i32::try_from(id).ok())
+            .and_then(Pid::from_raw)
+        else {
+            return;
+        };
+        if kill_process(id, Signal::TERM).is_ok()
+            && timeout(STOP_PATIENCE, self.child.wait()).await.is_ok()
+        {
+            return;
+        }
+        if let Err(error) = self.child.kill().await {
+            tracing::warn!(%error, "the services cannot be ended");
+        }
+    }
+}
+
+/// The log of the services.
+pub fn log_path(folder: &Path) -> PathBuf {
+    folder.join("services.log")
+}
+
+/// Waits until the services are ready, and says how long that took.
+///
+/// # Errors
+///
+/// They are not for too long; says what keeps them.
+pub async fn ready(admin: SocketAddr) -> anyhow::Result<Duration> {
+    let client = reqwest::Client::builder()
+        .timeout(Duration::from_secs(2))
+        .no_proxy()
+        .build()?;
+    let url = format!("http://{}/health/ready", super::reachable(admin)?);
+    let began = Instant::now();
+    loop {
+        let reason = match client.get(&url).send().await {
+            Ok(answer) if answer.status().is_success() => return Ok(began.elapsed()),
+            Ok(answer) => answer.text().await.unwrap_or_default(),
+            Err(_) => "the admin port does not answer".to_owned(),
+        };
+        if began.elapsed() > START_PATIENCE {
+            bail!(
+                "the services are not ready after {} s: {}",
+                START_PATIENCE.as_secs(),
+                reason.trim()
+            );
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+/// The last line of a log that is not empty, cut to what a terminal shows.
+fn last_words(log: &Path) -> Option<String> {
+    const WIDTH: usize = 300;
+    let text = std::fs::read(log).ok()?;
+    let text = String::from_utf8_lossy(&text);
+    let line = text.lines().rev().find(|line| !line.trim().is_empty())?;
+    Some(line.chars().take(WIDTH).collect())
+}
