@@ -21,5 +21,7 @@ pub const DEAD_ERROR_MESSAGE: &str = "dead-error-message";
 pub const DEAD_ATTEMPTS: &str = "dead-attempts";
 /// Append time of the record, Unix milliseconds.
 pub const DEAD_TIME: &str = "dead-time";
+/// Length of a payload that was too large to be kept whole.
+pub const DEAD_CUT_FROM: &str = "dead-cut-from";
 /// Schema id in the record's frame, when one could be read.
 pub const DEAD_SCHEMA_ID: &str = "dead-schema-id";

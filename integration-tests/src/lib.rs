@@ -8,6 +8,7 @@ pub mod faulty;
 pub mod runner;
 pub mod servers;
 pub mod stand;
+pub mod system;
 
 pub use eventually::eventually;
 pub use runner::{NoEffects, Running};

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Once};
+use std::time::Duration;
 
 use contracts::core::v1::Metadata;
 use contracts::{Contract, Message, Record, Service, StateBody, Topic};
@@ -11,7 +12,7 @@ use engine::{Cluster, Codec, Sender};
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header as RecordHeader, Headers as _, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
@@ -20,8 +21,10 @@ use registry::Schemas;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
-use crate::eventually::DEADLINE;
+use crate::eventually::{DEADLINE, eventually};
 use crate::servers::{self, Shared, variable};
+
+const SHORT: Duration = Duration::from_millis(100);
 
 /// The `reply-to` of commands that a test sends.
 pub const REPLY_TO: &str = "test";
@@ -212,6 +215,31 @@ impl Stand {
             Offset::Offset(offset) => Some(offset),
             _ => None,
         }
+    }
+
+    /// Moves the offset that the worker `one` has committed, as somebody who resets its group does. The worker must
+    /// have been stopped.
+    ///
+    /// # Panics
+    ///
+    /// When Kafka cannot be reached.
+    pub fn move_offset(&self, service: Service, partition: Partition, offset: i64) {
+        let topic = self.cluster.topic(service, Topic::Commands);
+        let group = format!("{}{service}", self.cluster.prefix);
+        // In the place of the worker, because a group's offsets can only be moved by a member until its session ends.
+        let consumer: BaseConsumer = settings::group_member(&self.cluster, &group, &format!("{group}.one"))
+            .create()
+            .expect("the settings are valid");
+        consumer.subscribe(&[&topic]).expect("the name is valid");
+        eventually("the group is joined", || {
+            let _ = consumer.poll(SHORT);
+            consumer.assignment().is_ok_and(|assigned| assigned.count() > 0).then_some(())
+        });
+        let mut offsets = TopicPartitionList::new();
+        offsets
+            .add_partition_offset(&topic, partition, Offset::Offset(offset))
+            .expect("the offset is valid");
+        consumer.commit(&offsets, CommitMode::Sync).expect("Kafka takes it");
     }
 
     /// Everything committed in a topic, partition by partition.

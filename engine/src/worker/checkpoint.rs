@@ -19,8 +19,6 @@ use crate::{Decider, State};
 const PIECE: usize = 1_000;
 /// A larger state is written in numbered chunks.
 const LARGEST_STATE: usize = 512 * 1024;
-/// Kept in memory beyond the horizon, milliseconds.
-const SLACK_MS: i64 = 10 * 60 * 1000;
 
 /// A checkpoint under way.
 pub struct Round {
@@ -61,7 +59,10 @@ impl<'a> StateKey<'a> {
 /// Begins a checkpoint of everything that has changed, as of the last committed batch.
 pub fn begin<D: Decider>(running: &mut Running<D>) {
     running.round = Some(Round {
-        pending: running.dirty.drain().collect(),
+        // The open window lies beyond this checkpoint: what it has changed is written now and stays dirty.
+        pending: std::mem::replace(&mut running.dirty, running.changed.clone())
+            .into_iter()
+            .collect(),
         events_offset: running.events_end,
         commands_offset: running.committed,
     });
@@ -110,12 +111,11 @@ fn evict<D: Decider>(
     running: &mut Running<D>,
     outputs: &mut Vec<Output>,
 ) {
-    let until_ms = running.time_ms - tools.settings.horizon_ms() - SLACK_MS;
+    let until_ms = running.time_ms - tools.settings.remembered_ms();
     while let Some(id) = running.next_evictable(until_ms) {
         if let Some(aggregate) = running.aggregates.remove(&id) {
             erase(tools, partition, &id, aggregate.stored, outputs);
         }
-        running.dirty.remove(&id);
         if let Some(time_ms) = contracts::rules::uuid_v7_time_ms(&id) {
             running.evicted_through_ms = running.evicted_through_ms.max(time_ms);
         }

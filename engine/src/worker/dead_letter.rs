@@ -4,14 +4,26 @@ use contracts::{Contract, Topic};
 
 use super::Tools;
 use crate::codec::Poison;
-use crate::log::{Input, Output};
+use crate::log::{Header, Input, Output};
 use crate::{Decider, headers};
+
+/// A longer payload is cut, or its dead letter could not be written and its window would be aborted for ever. No
+/// command that keeps the field rules is as long.
+const LONGEST_PAYLOAD: usize = 900_000;
+/// Longer headers, together, are left out. Likewise.
+const LONGEST_HEADERS: usize = 50_000;
+/// A longer key, which cannot be an id, is cut. Likewise.
+const LONGEST_KEY: usize = 1_000;
 
 /// The record as it came, with where it stood and why it is dead.
 pub fn dead_letter<D: Decider>(tools: &Tools<D>, input: &Input, poison: &Poison) -> Output {
     let service = D::Contract::SERVICE;
     let text = |name: &str, value: String| (name.to_owned(), value.into_bytes());
+    let length = |(name, value): &Header| name.len() + value.len();
     let mut dead_headers = input.headers.clone();
+    if dead_headers.iter().map(length).sum::<usize>() > LONGEST_HEADERS {
+        dead_headers.clear();
+    }
     dead_headers.extend([
         text(headers::DEAD_SOURCE_TOPIC, tools.commands_topic.clone()),
         text(headers::DEAD_SOURCE_PARTITION, input.partition.to_string()),
@@ -24,12 +36,19 @@ pub fn dead_letter<D: Decider>(tools: &Tools<D>, input: &Input, poison: &Poison)
     if let Some(id) = poison.schema_id {
         dead_headers.push(text(headers::DEAD_SCHEMA_ID, id.to_string()));
     }
+    if let Some(payload) = input.payload.as_ref().filter(|payload| payload.len() > LONGEST_PAYLOAD) {
+        dead_headers.push(text(headers::DEAD_CUT_FROM, payload.len().to_string()));
+    }
     Output {
         service,
         topic: Topic::Dlq,
         partition: input.partition,
-        key: input.key.clone(),
-        payload: input.payload.clone(),
+        key: input.key.as_deref().map(|key| cut(key, LONGEST_KEY)),
+        payload: input.payload.as_deref().map(|payload| cut(payload, LONGEST_PAYLOAD)),
         headers: dead_headers,
     }
+}
+
+fn cut(bytes: &[u8], longest: usize) -> Vec<u8> {
+    bytes[..bytes.len().min(longest)].to_vec()
 }

@@ -47,6 +47,8 @@ const POISON_LIMIT: usize = 64;
 pub struct Settings {
     /// How long a finished aggregate is remembered at least: retries within it are safe.
     pub horizon: Duration,
+    /// Kept in memory beyond the horizon.
+    pub slack: Duration,
     /// Between checkpoints.
     pub checkpoint_every: Duration,
 }
@@ -55,14 +57,16 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             horizon: Duration::from_secs(15 * 60),
+            slack: Duration::from_secs(10 * 60),
             checkpoint_every: Duration::from_secs(5),
         }
     }
 }
 
 impl Settings {
-    fn horizon_ms(&self) -> i64 {
-        i64::try_from(self.horizon.as_millis()).unwrap_or(i64::MAX / 4)
+    /// How long a finished aggregate stays in memory.
+    fn remembered_ms(&self) -> i64 {
+        i64::try_from((self.horizon + self.slack).as_millis()).unwrap_or(i64::MAX / 4)
     }
 }
 
@@ -190,7 +194,11 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
         match self.gather() {
             Ok(Some(generation)) => self.process(&generation)?,
             Ok(None) => {}
-            Err(error) => self.trouble(error)?,
+            Err(error) => {
+                self.trouble(error)?;
+                // What had been fetched is gone, and some partitions may not have been sought back to it.
+                self.go_back();
+            }
         }
         self.take_over()?;
         self.tend()
@@ -474,7 +482,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
             if due {
                 running.checkpoint_at = now + self.tools.settings.checkpoint_every;
                 let evictable = running.finished.front().is_some_and(|(time_ms, _)| {
-                    *time_ms <= running.time_ms - self.tools.settings.horizon_ms() * 2
+                    *time_ms <= running.time_ms - self.tools.settings.remembered_ms()
                 });
                 if !running.dirty.is_empty() || evictable {
                     checkpoint::begin(running);
@@ -616,6 +624,11 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
                 self.takeover = Some(takeover);
                 Ok(())
             }
+            // Begun anew, behind the partitions that can be read.
+            Err(error @ takeover::Error::Newer { .. }) => {
+                self.queue.push_back(takeover.partition());
+                self.take_over_later(error)
+            }
             Err(error) => {
                 self.takeover = Some(takeover);
                 self.take_over_later(error)
@@ -652,10 +665,13 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
             };
             let position = running.position;
             if running.blocked_until.is_some_and(|until| until <= now) {
-                running.blocked_until = None;
-                unblocked = true;
-                if let Err(error) = self.log.start(partition, position) {
-                    self.trouble(error)?;
+                running.blocked_until = Some(now + RETRY * 5);
+                match self.log.start(partition, position) {
+                    Ok(()) => {
+                        running.blocked_until = None;
+                        unblocked = true;
+                    }
+                    Err(error) => self.trouble(error)?,
                 }
                 continue;
             }

@@ -80,10 +80,11 @@ impl<D: Decider> Running<D> {
         }
     }
 
-    /// Takes the next aggregate that finished at or before `until_ms` and has not changed since.
+    /// Takes the next aggregate that finished at or before `until_ms` and has not changed since. What is dirty has
+    /// events beyond the checkpoint under way and waits for the next one.
     pub fn next_evictable(&mut self, until_ms: i64) -> Option<String> {
-        while let Some((time_ms, _)) = self.finished.front() {
-            if *time_ms > until_ms {
+        while let Some((time_ms, id)) = self.finished.front() {
+            if *time_ms > until_ms || self.dirty.contains(id) {
                 return None;
             }
             let (time_ms, id) = self.finished.pop_front()?;

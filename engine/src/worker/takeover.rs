@@ -259,7 +259,11 @@ impl<D: Decider> TakeOver<D> {
                 return false;
             };
             let aggregate = Aggregate { state, version, time_ms, stored: Stored::Chunks(count) };
-            self.aggregates.insert(id, aggregate);
+            // Chunks can be left behind by a replay that no longer knew of them.
+            let newest = self.aggregates.get(&id).map_or(0, |whole| whole.version);
+            if version > newest {
+                self.aggregates.insert(id, aggregate);
+            }
         }
         true
     }

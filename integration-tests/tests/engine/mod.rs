@@ -1,3 +1,13 @@
-//! The engine on a real Kafka.
+//! The engine on a real Kafka, with the real contracts and rule books.
 
+mod calls;
 mod conformance;
+mod dead_letters;
+mod effects;
+mod eviction;
+mod faults;
+mod given;
+mod offsets;
+mod schemas;
+mod sharing;
+mod takeover;

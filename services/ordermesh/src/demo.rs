@@ -215,18 +215,12 @@ async fn load(
         patience: PATIENCE,
         watch_every: Some(WATCH_EVERY),
     };
-    let began = Instant::now();
     let placed = loader::place(&file.baskets, &journal, clients, &pace, &progress, stop).await?;
-    let took = began.elapsed();
     drop(progress);
     let report = report_path(&args.folder);
     crate::load::report::write(&report, file, &journal.history())?;
     let counts = Counts::of(file, &journal);
-    let orders = format!(
-        "{} acknowledged in {}",
-        count(counts.orders),
-        duration(took)
-    );
+    let orders = format!("{} acknowledged", count(counts.orders));
     let refused = format!(
         "{} lines refused, see {}",
         count(counts.refused_lines),

@@ -4,6 +4,7 @@ mod content;
 mod follow;
 mod line;
 
+use std::io::{BufWriter, Stdout, Write as _};
 use std::time::Duration;
 
 use chassis::config;
@@ -12,9 +13,9 @@ use contracts::{Service, Topic};
 use engine::Cluster;
 use engine::log::{Ends, Input};
 use registry::{Resolution, Schemas};
+use tokio::runtime::Handle;
 use uuid::Uuid;
 
-use crate::terminal::say;
 use crate::{log, platform};
 use content::Content;
 
@@ -111,7 +112,9 @@ pub async fn tail(args: Args) -> anyhow::Result<()> {
     // The clients of the log block.
     tokio::task::spawn_blocking(move || {
         let mut printer = Printer {
+            out: BufWriter::new(std::io::stdout()),
             schemas,
+            runtime: Handle::current(),
             prefix: args.kafka.prefix.clone(),
             order: args.order.map(content::Trail::of),
             json: args.json,
@@ -167,7 +170,10 @@ fn past(cluster: &Cluster, topics: &[Place]) -> anyhow::Result<Vec<(Service, Top
 }
 
 struct Printer {
+    /// The past is long: its lines are not written one by one.
+    out: BufWriter<Stdout>,
     schemas: Schemas,
+    runtime: Handle,
     prefix: String,
     order: Option<content::Trail>,
     json: bool,
@@ -183,12 +189,13 @@ impl Printer {
         {
             return Ok(());
         }
-        let name = topic.of(service, &self.prefix);
-        say(if self.json {
-            line::json(&name, input, &content)?
+        let line = if self.json {
+            line::json(&topic.of(service, &self.prefix), input, &content)?
         } else {
-            line::text(&name, input, &content)
-        })
+            // As the flags name it.
+            line::text(&topic.of(service, ""), input, &content)
+        };
+        Ok(writeln!(self.out, "{line}")?)
     }
 
     fn content(&self, service: Service, topic: Topic, input: &Input) -> Content {
@@ -226,7 +233,7 @@ impl Printer {
         loop {
             match self.schemas.resolve(service, topic, id) {
                 Resolution::Pending if begun.elapsed() < LOOKUP_PATIENCE => {
-                    std::thread::sleep(LOOKUP_EVERY);
+                    self.runtime.block_on(tokio::time::sleep(LOOKUP_EVERY));
                 }
                 resolution => return resolution,
             }

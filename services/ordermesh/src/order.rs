@@ -10,7 +10,7 @@ use uuid::Uuid;
 #[derive(Subcommand)]
 pub enum Command {
     /// Place an order
-    Place(place::Args),
+    Place(Box<place::Args>),
     /// Show an order with its lines and its history
     Get(show::GetArgs),
     /// List orders, newest first

@@ -130,6 +130,8 @@ async fn start(args: &Args, process: &Process) -> anyhow::Result<()> {
     };
     let ports = Ports::bind(args, &roles).await?;
     let peers = ports.peers(args);
+    // The first part that is ready must not speak for those that are not known yet.
+    let parts = process.readiness().component("parts");
     ports.admin.serve(process);
 
     let services: Vec<Service> = roles.iter().filter_map(|role| role.service()).collect();
@@ -150,6 +152,7 @@ async fn start(args: &Args, process: &Process) -> anyhow::Result<()> {
         let gateway = Gateway::bind(args.public.address, &peers).await?;
         gateway.serve(process)?;
     }
+    parts.ready();
     Ok(())
 }
 

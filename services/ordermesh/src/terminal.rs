@@ -19,10 +19,7 @@ const JSON: SerializeOptions = SerializeOptions::new().skip_default_fields(false
 ///
 /// Nobody reads it.
 pub fn say(line: impl AsRef<str>) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{}", line.as_ref())?;
-    out.flush()?;
-    Ok(())
+    Ok(writeln!(std::io::stdout().lock(), "{}", line.as_ref())?)
 }
 
 /// Writes a message as one line of canonical JSON.

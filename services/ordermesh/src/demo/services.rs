@@ -134,11 +134,15 @@ pub async fn ready(admin: SocketAddr) -> anyhow::Result<Duration> {
     }
 }
 
-/// The last line of a log that is not empty, cut to what a terminal shows.
+/// The last error that a log tells of, cut to what a terminal shows.
 fn last_words(log: &Path) -> Option<String> {
     const WIDTH: usize = 300;
+    const ERROR: &str = "error: ";
     let text = std::fs::read(log).ok()?;
     let text = String::from_utf8_lossy(&text);
-    let line = text.lines().rev().find(|line| !line.trim().is_empty())?;
-    Some(line.chars().take(WIDTH).collect())
+    let words = text
+        .lines()
+        .rev()
+        .find_map(|line| line.strip_prefix(ERROR))?;
+    Some(words.chars().take(WIDTH).collect())
 }

@@ -27,7 +27,9 @@ pub fn follow(
     stop: &CancellationToken,
     mut each: impl FnMut(Service, Topic, &Input) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let consumer: BaseConsumer = settings::reader(cluster, "read_committed").create()?;
+    let mut settings = settings::reader(cluster, "read_committed");
+    // There is no end to reach.
+    let consumer: BaseConsumer = settings.set("enable.partition.eof", "false").create()?;
     let mut list = TopicPartitionList::new();
     for Place {
         service,
@@ -51,7 +53,7 @@ pub fn follow(
                     each(place.service, place.topic, &input(&message))?;
                 }
             }
-            Some(Err(KafkaError::PartitionEOF(_))) | None => {}
+            None => {}
             Some(Err(error)) if is_final(&error) => return Err(error.into()),
             Some(Err(error)) => tracing::warn!(%error, "waiting for the broker"),
         }

@@ -21,7 +21,7 @@ const MOST_CENTS: i64 = 1_000_000_000_000_000_000;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It cannot be read.
-    #[error("cannot read {file}: {source}")]
+    #[error("cannot read {file}")]
     Unreadable {
         /// The file.
         file: String,
@@ -29,7 +29,7 @@ pub enum Error {
         source: io::Error,
     },
     /// It looks gzipped, and is not, or is cut off.
-    #[error("{file}: damaged gzip data: {source}")]
+    #[error("{file}: damaged gzip data")]
     Damaged {
         /// The file.
         file: String,

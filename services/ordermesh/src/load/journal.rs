@@ -17,7 +17,7 @@ use super::baskets::BasketFile;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It cannot be read or written.
-    #[error("journal {path}: {source}", path = path.display())]
+    #[error("journal {path}", path = path.display())]
     Io {
         /// The journal.
         path: PathBuf,

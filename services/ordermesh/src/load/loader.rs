@@ -143,10 +143,7 @@ pub async fn place(
                 return Ok(None);
             };
             if is_watched {
-                order.visible = placing
-                    .visible(order.id, version)
-                    .await
-                    .then(|| began.elapsed());
+                order.visible = placing.visible(order.id, version, began).await;
             }
             Ok(Some(order))
         });
@@ -355,19 +352,31 @@ impl Placing {
         }
     }
 
-    /// Whether a reader has seen the order.
-    async fn visible(&self, order_id: Uuid, version: u64) -> bool {
+    /// From `began` until a reader of the read model has seen the order; `None` when none has within the patience.
+    async fn visible(&self, order_id: Uuid, version: u64, began: Instant) -> Option<Duration> {
         let read = GetOrderRequest {
             order_id: order_id.to_string(),
             min_version: version,
             min_position: None,
         };
-        self.clients
-            .query
-            .clone()
-            .get_order(request(read))
-            .await
-            .is_ok()
+        let mut backoff = Backoff::default();
+        loop {
+            match self
+                .clients
+                .query
+                .clone()
+                .get_order(request(read.clone()))
+                .await
+            {
+                Ok(_) => return Some(began.elapsed()),
+                Err(status) if retry::may_pass(&status) && began.elapsed() < self.patience => {
+                    if !self.pause(&mut backoff, &status).await {
+                        return None;
+                    }
+                }
+                Err(_) => return None,
+            }
+        }
     }
 }
 

@@ -1,0 +1,124 @@
+//! Effects across take-overs.
+
+use std::sync::{Arc, Mutex};
+
+use contracts::core::v1::Money;
+use contracts::payments::v1::payment_command::Command;
+use contracts::payments::v1::payment_event::Event;
+use contracts::payments::v1::{ChargePayment, RecordCharged};
+use contracts::{Payments, Service};
+use engine::effects::{Attempt, Perform, Unknown};
+use harness::{Stand, eventually};
+use payments::{Effect, PaymentRules};
+
+use super::given::{eager, fresh_id};
+
+/// A provider that notes whom it was asked about, and answers or does not.
+#[derive(Clone)]
+struct Provider {
+    answers: bool,
+    asked: Arc<Mutex<Vec<(String, Attempt)>>>,
+}
+
+impl Provider {
+    fn new(answers: bool) -> Self {
+        Self { answers, asked: Arc::default() }
+    }
+
+    /// Every try for this order.
+    fn asked_about(&self, order_id: &str) -> Vec<Attempt> {
+        let asked = self.asked.lock().unwrap();
+        asked.iter().filter(|(key, _)| key.contains(order_id)).map(|(_, attempt)| *attempt).collect()
+    }
+}
+
+impl Perform<PaymentRules> for Provider {
+    fn target(&self, _effect: &Effect) -> &'static str {
+        "provider"
+    }
+
+    async fn perform(
+        &self,
+        key: &str,
+        _effect: &Effect,
+        attempt: Attempt,
+    ) -> Result<Command, Unknown> {
+        self.asked.lock().unwrap().push((key.to_owned(), attempt));
+        if !self.answers {
+            std::future::pending::<()>().await;
+        }
+        Ok(charged().0)
+    }
+}
+
+fn charged() -> (Command, contracts::Command) {
+    let record = RecordCharged { attempt: 1, provider_reference: "reference".into() };
+    let command = Command::RecordCharged(record);
+    (command.clone(), command.into())
+}
+
+fn charge() -> contracts::Command {
+    let amount = Money { minor_units: 100, currency: "EUR".into() };
+    let charge = ChargePayment { amount: Some(amount), customer_id: "customer".into() };
+    Command::ChargePayment(charge).into()
+}
+
+/// The kinds of an order's events.
+fn events(stand: &Stand, order_id: &str) -> Vec<&'static str> {
+    let events = stand.events::<Payments>();
+    let of_order = events.iter().filter(|event| event.metadata.aggregate_id == order_id);
+    of_order.map(|event| contracts::Body::kind(&event.body)).collect()
+}
+
+fn processed(stand: &Stand, order_id: &str) {
+    eventually("the payment is processed", || {
+        let events = stand.events::<Payments>();
+        let mut of_order = events.iter().filter(|event| event.metadata.aggregate_id == order_id);
+        of_order.any(|event| matches!(event.body, Event::PaymentProcessed(_))).then_some(())
+    });
+}
+
+#[test]
+fn an_answer_in_the_log_is_read_before_its_effect_is_repeated() {
+    let stand = Stand::new(1);
+    let (answered, unanswered) = (fresh_id(), fresh_id());
+    let silent = Provider::new(false);
+    let worker = stand.run(PaymentRules, silent.clone(), eager());
+    for order_id in [&answered, &unanswered] {
+        stand.send(order_id, charge());
+        eventually("the provider is asked", || silent.asked_about(order_id).pop());
+        let [first] = silent.asked_about(order_id)[..] else { panic!("asked once") };
+        assert!(!first.may_have_run, "nobody has tried it before");
+    }
+    worker.stop();
+
+    // The answer came, but nobody was there to read it.
+    stand.send(&answered, charged().1);
+    let provider = Provider::new(true);
+    let worker = stand.run(PaymentRules, provider.clone(), eager());
+    processed(&stand, &answered);
+    processed(&stand, &unanswered);
+    let fresh = fresh_id();
+    stand.send(&fresh, charge());
+    processed(&stand, &fresh);
+    assert_eq!(provider.asked_about(&answered), [], "it had been answered");
+    let [again] = provider.asked_about(&unanswered)[..] else { panic!("asked once more") };
+    assert!(again.may_have_run, "a former owner may have tried it");
+    worker.stop();
+
+    // Replaying everything asks nothing again.
+    for record in stand.read(Service::Payments, contracts::Topic::State) {
+        let erased = engine::log::Input { payload: None, ..record };
+        stand.write(Service::Payments, contracts::Topic::State, &erased);
+    }
+    let provider = Provider::new(true);
+    let worker = stand.run(PaymentRules, provider.clone(), eager());
+    let last = fresh_id();
+    stand.send(&last, charge());
+    processed(&stand, &last);
+    assert_eq!(provider.asked.lock().unwrap().len(), 1, "only the new payment is asked for");
+    for order_id in [&answered, &unanswered, &fresh] {
+        assert_eq!(events(&stand, order_id), ["payment_requested", "payment_processed"]);
+    }
+    worker.stop();
+}

@@ -1,0 +1,62 @@
+//! Transactions that fail lose and double nothing.
+
+use harness::faulty::{Fault, Faulty, Plan};
+use harness::{NoEffects, Stand};
+use inventory::StockRules;
+
+use super::given::{checkpointed, eager, happened_once, random, stock_work};
+
+/// Sends work in small portions, so that it takes many transactions.
+fn work_through(stand: &Stand, plan: &Plan) -> Vec<harness::Sent> {
+    let mut random = random();
+    let mut sent = Vec::new();
+    while !plan.is_over() || sent.len() < 300 {
+        sent.extend(stand.send_all(stock_work(&mut random, 10)));
+        assert!(sent.len() < 20_000, "the plan does not come to its end");
+    }
+    sent
+}
+
+fn survives(plan: Plan) {
+    let stand = Stand::new(2);
+    let log = Faulty::new(stand.log::<StockRules>("one"), plan.clone());
+    let worker = stand.run_on(StockRules::default(), NoEffects, log, eager());
+    worker.ready();
+    let sent = work_through(&stand, &plan);
+    happened_once(&stand, &sent);
+    checkpointed(&stand);
+    assert!(worker.figure("ordermesh_engine_failed_transactions_total") > 0.0);
+    worker.stop();
+}
+
+#[test]
+fn what_was_aborted_is_done_again() {
+    survives(Plan::new([(2, Fault::Abort), (5, Fault::Abort), (6, Fault::Abort)]));
+}
+
+#[test]
+fn what_was_aborted_behind_written_records_is_done_again() {
+    survives(Plan::new([(2, Fault::AbortBehindData), (5, Fault::AbortBehindData)]));
+}
+
+#[test]
+fn what_ended_unclear_and_was_lost_is_done_again() {
+    survives(Plan::new([(2, Fault::UnclearAndLost), (5, Fault::UnclearAndLost)]));
+}
+
+#[test]
+fn what_ended_unclear_but_was_committed_is_not_done_again() {
+    survives(Plan::new([(2, Fault::UnclearButCommitted), (5, Fault::UnclearButCommitted)]));
+}
+
+#[test]
+fn a_run_of_faults_loses_nothing() {
+    let faults =
+        [Fault::Abort, Fault::UnclearButCommitted, Fault::AbortBehindData, Fault::UnclearAndLost];
+    let mut random = random();
+    let mut at = 0;
+    survives(Plan::new((0..12).map(|_| {
+        at += random.usize(1..6);
+        (at, faults[random.usize(..faults.len())])
+    })));
+}
