@@ -31,6 +31,7 @@ pub trait CrossField {
 
 impl CrossField for PlaceOrderRequest {
     fn cross_field(&self, violations: &mut Vec<Violation>) {
+        text("customer_id", &self.customer_id, violations);
         lines(&self.lines, violations);
         currency(&self.currency, violations);
     }
@@ -38,6 +39,7 @@ impl CrossField for PlaceOrderRequest {
 
 impl CrossField for PlaceOrder {
     fn cross_field(&self, violations: &mut Vec<Violation>) {
+        text("customer_id", &self.customer_id, violations);
         lines(&self.lines, violations);
         currency(&self.currency, violations);
     }
@@ -114,6 +116,11 @@ fn lines(lines: &[OrderLine], violations: &mut Vec<Violation>) {
                 "stands in an earlier line already",
             ));
         }
+        text(
+            &format!("lines[{index}].description"),
+            &line.description,
+            violations,
+        );
         if line_total(line).is_none() {
             violations.push(Violation::new(
                 format!("lines[{index}].discount"),
@@ -127,6 +134,17 @@ fn lines(lines: &[OrderLine], violations: &mut Vec<Violation>) {
             "lines",
             "order.total",
             "the total is too large",
+        ));
+    }
+}
+
+/// Text that a read model can hold and a terminal can show.
+fn text(field: &str, value: &str, violations: &mut Vec<Violation>) {
+    if value.chars().any(char::is_control) {
+        violations.push(Violation::new(
+            field,
+            "order.text",
+            "must not contain control characters",
         ));
     }
 }

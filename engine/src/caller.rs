@@ -24,7 +24,10 @@ pub struct Caller<C: Contract> {
 
 impl<C: Contract> Clone for Caller<C> {
     fn clone(&self) -> Self {
-        Self { inner: Arc::clone(&self.inner), contract: PhantomData }
+        Self {
+            inner: Arc::clone(&self.inner),
+            contract: PhantomData,
+        }
     }
 }
 
@@ -82,7 +85,10 @@ impl<C: Contract> Caller<C> {
             waiting: Mutex::default(),
             listening: AtomicBool::new(false),
         };
-        Self { inner: Arc::new(inner), contract: PhantomData }
+        Self {
+            inner: Arc::new(inner),
+            contract: PhantomData,
+        }
     }
 
     /// Whether outcomes are heard.
@@ -118,8 +124,17 @@ impl<C: Contract> Caller<C> {
             if input.header(headers::REPLY_TO) != Some(self.inner.instance.as_bytes()) {
                 continue;
             }
-            let id = input.key.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
-            let waiting = self.inner.waiting.lock().expect("no holder panics").remove(&*id);
+            let id = input
+                .key
+                .as_deref()
+                .map(String::from_utf8_lossy)
+                .unwrap_or_default();
+            let waiting = self
+                .inner
+                .waiting
+                .lock()
+                .expect("no holder panics")
+                .remove(&*id);
             if let Some(waiting) = waiting {
                 let _ = waiting.send(input);
             }
@@ -135,7 +150,9 @@ impl<C: Contract> Caller<C> {
     pub async fn send(&self, call: Call<C>) -> Result<Receipt, Error> {
         let (payload, call_headers) = self.encode(&call, Uuid::now_v7().to_string(), "")?;
         let durable =
-            self.inner.sender.send(C::SERVICE, &call.aggregate_id, &payload, &call_headers)?;
+            self.inner
+                .sender
+                .send(C::SERVICE, &call.aggregate_id, &payload, &call_headers)?;
         Ok(durable.await?)
     }
 
@@ -155,10 +172,19 @@ impl<C: Contract> Caller<C> {
         let id = Uuid::now_v7().to_string();
         let (payload, call_headers) = self.encode(&call, id.clone(), &self.inner.instance)?;
         let (waiting, outcome) = oneshot::channel();
-        self.inner.waiting.lock().expect("no holder panics").insert(id.clone(), waiting);
-        let _waits = Waits { inner: &self.inner, id };
+        self.inner
+            .waiting
+            .lock()
+            .expect("no holder panics")
+            .insert(id.clone(), waiting);
+        let _waits = Waits {
+            inner: &self.inner,
+            id,
+        };
         let durable =
-            self.inner.sender.send(C::SERVICE, &call.aggregate_id, &payload, &call_headers)?;
+            self.inner
+                .sender
+                .send(C::SERVICE, &call.aggregate_id, &payload, &call_headers)?;
         let input = tokio::time::timeout(deadline, async {
             durable.await?;
             outcome.await.map_err(|_| Error::Unreadable)
@@ -184,10 +210,6 @@ impl<C: Contract> Caller<C> {
         id: String,
         reply_to: &str,
     ) -> Result<(Vec<u8>, Vec<Header>), Error> {
-        let violations = call.command.violations();
-        if !violations.is_empty() {
-            return Err(Error::Invalid(describe(&violations)));
-        }
         let metadata = Metadata {
             id,
             aggregate_id: call.aggregate_id.clone(),
@@ -196,9 +218,16 @@ impl<C: Contract> Caller<C> {
             reply_to: reply_to.to_owned(),
             ..Metadata::default()
         };
-        let record =
-            <C::CommandRecord as contracts::Record>::seal(metadata, call.command.clone());
-        let payload = self.inner.codec.encode(C::SERVICE, Topic::Commands, &record);
+        let mut violations = contracts::rules::field_violations(&metadata);
+        violations.extend(call.command.violations());
+        if !violations.is_empty() {
+            return Err(Error::Invalid(describe(&violations)));
+        }
+        let record = <C::CommandRecord as contracts::Record>::seal(metadata, call.command.clone());
+        let payload = self
+            .inner
+            .codec
+            .encode(C::SERVICE, Topic::Commands, &record);
         let call_headers = call
             .traceparent
             .iter()
@@ -229,12 +258,18 @@ struct Waits<'a> {
 
 impl Drop for Waits<'_> {
     fn drop(&mut self) {
-        self.inner.waiting.lock().expect("no holder panics").remove(&self.id);
+        self.inner
+            .waiting
+            .lock()
+            .expect("no holder panics")
+            .remove(&self.id);
     }
 }
 
 fn unix_ms() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+        .map_or(0, |since| {
+            i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+        })
 }

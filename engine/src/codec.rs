@@ -48,7 +48,9 @@ impl Codec {
     /// Frames and encodes a record of `service`.
     pub fn encode<R: Record>(&self, service: Service, topic: Topic, record: &R) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(6 + record.encoded_len());
-        bytes.extend_from_slice(&registry::frame_header(self.schemas.writer_id(service, topic)));
+        bytes.extend_from_slice(&registry::frame_header(
+            self.schemas.writer_id(service, topic),
+        ));
         record.encode(&mut bytes).expect("a vector grows");
         bytes
     }
@@ -97,7 +99,8 @@ impl Codec {
         topic: Topic,
         input: &Input,
     ) -> Result<(Metadata, R::Body), Undecodable> {
-        self.decode::<R>(service, topic, input).map(|(_, metadata, body)| (metadata, body))
+        self.decode::<R>(service, topic, input)
+            .map(|(_, metadata, body)| (metadata, body))
     }
 
     fn decode<R: Record>(
@@ -107,7 +110,11 @@ impl Codec {
         input: &Input,
     ) -> Result<(u32, Metadata, R::Body), Undecodable> {
         let poison = |class, message: String, schema_id| {
-            Undecodable::Poison(Poison { class, message, schema_id })
+            Undecodable::Poison(Poison {
+                class,
+                message,
+                schema_id,
+            })
         };
         let framed = registry::unframe(input.payload.as_deref().unwrap_or_default())
             .map_err(|error| poison("unframed", error.to_string(), None))?;
@@ -117,10 +124,18 @@ impl Codec {
             Resolution::Newer => return Err(Undecodable::Newer(id)),
             Resolution::Pending => return Err(Undecodable::Pending(id)),
             Resolution::Foreign => {
-                return Err(poison("foreign-schema", "its schema belongs to another subject".into(), Some(id)));
+                return Err(poison(
+                    "foreign-schema",
+                    "its schema belongs to another subject".into(),
+                    Some(id),
+                ));
             }
             Resolution::Unknown => {
-                return Err(poison("unknown-schema", "the registry does not know its schema".into(), Some(id)));
+                return Err(poison(
+                    "unknown-schema",
+                    "the registry does not know its schema".into(),
+                    Some(id),
+                ));
             }
         }
         let record = R::decode(framed.payload)
@@ -139,5 +154,9 @@ pub fn too_large(payload: &[u8]) -> bool {
 
 /// Violations on one line.
 pub fn describe(violations: &[Violation]) -> String {
-    violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    violations
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("; ")
 }

@@ -106,8 +106,14 @@ pub enum Outstanding<D: Decider + ?Sized> {
 impl<D: Decider> Clone for Outstanding<D> {
     fn clone(&self) -> Self {
         match self {
-            Self::Effect { key, effect } => Self::Effect { key: key.clone(), effect: effect.clone() },
-            Self::Timer { due_ms, command } => Self::Timer { due_ms: *due_ms, command: command.clone() },
+            Self::Effect { key, effect } => Self::Effect {
+                key: key.clone(),
+                effect: effect.clone(),
+            },
+            Self::Timer { due_ms, command } => Self::Timer {
+                due_ms: *due_ms,
+                command: command.clone(),
+            },
         }
     }
 }
@@ -115,12 +121,19 @@ impl<D: Decider> Clone for Outstanding<D> {
 impl<D: Decider> PartialEq for Outstanding<D> {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Effect { key, effect }, Self::Effect { key: other_key, effect: other_effect }) => {
-                key == other_key && effect == other_effect
-            }
+            (
+                Self::Effect { key, effect },
+                Self::Effect {
+                    key: other_key,
+                    effect: other_effect,
+                },
+            ) => key == other_key && effect == other_effect,
             (
                 Self::Timer { due_ms, command },
-                Self::Timer { due_ms: other_due_ms, command: other_command },
+                Self::Timer {
+                    due_ms: other_due_ms,
+                    command: other_command,
+                },
             ) => due_ms == other_due_ms && command == other_command,
             _ => false,
         }

@@ -134,11 +134,7 @@ impl Metrics {
                 "Effects that wait for an answer now.",
                 &["service"],
             )?,
-            timers_fired: counter(
-                names::TIMERS_FIRED,
-                "Timers that came due.",
-                &["service"],
-            )?,
+            timers_fired: counter(names::TIMERS_FIRED, "Timers that came due.", &["service"])?,
         })
     }
 

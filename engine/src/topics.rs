@@ -1,7 +1,7 @@
 //! The topics of the system: made once, checked ever after.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use contracts::{Service, Topic};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -79,9 +79,13 @@ pub async fn apply(cluster: &Cluster, replication: i32) -> Result<Applied, Error
     if applied.created.is_empty() {
         return Ok(applied);
     }
-    let broker = |reason: String| Error::Broker { bootstrap: cluster.bootstrap.clone(), reason };
-    let admin: AdminClient<DefaultClientContext> =
-        settings::admin(cluster).create().map_err(|error| broker(error.to_string()))?;
+    let broker = |reason: String| Error::Broker {
+        bootstrap: cluster.bootstrap.clone(),
+        reason,
+    };
+    let admin: AdminClient<DefaultClientContext> = settings::admin(cluster)
+        .create()
+        .map_err(|error| broker(error.to_string()))?;
     let names: Vec<_> = all()
         .map(|(service, topic)| (topic, cluster.topic(service, topic)))
         .filter(|(_, name)| applied.created.contains(name))
@@ -100,8 +104,10 @@ pub async fn apply(cluster: &Cluster, replication: i32) -> Result<Applied, Error
         })
         .collect();
     let options = AdminOptions::new().operation_timeout(Some(TIMEOUT));
-    let results =
-        admin.create_topics(&new, &options).await.map_err(|error| broker(error.to_string()))?;
+    let results = admin
+        .create_topics(&new, &options)
+        .await
+        .map_err(|error| broker(error.to_string()))?;
     for result in results {
         match result {
             // Somebody else was quicker.
@@ -109,7 +115,24 @@ pub async fn apply(cluster: &Cluster, replication: i32) -> Result<Applied, Error
             Err((topic, code)) => return Err(broker(format!("{topic}: {code}"))),
         }
     }
+    shown(cluster).await?;
     Ok(applied)
+}
+
+/// Waits until the broker shows its clients what it has just made; a consumer that comes earlier is told that there is
+/// no such topic.
+async fn shown(cluster: &Cluster) -> Result<(), Error> {
+    let deadline = Instant::now() + TIMEOUT;
+    loop {
+        match check(cluster) {
+            Err(Error::Missing { .. } | Error::PartitionCount { .. })
+                if Instant::now() < deadline =>
+            {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            result => return result,
+        }
+    }
 }
 
 /// Checks that every topic stands with the configured number of partitions.
@@ -134,7 +157,11 @@ pub fn check(cluster: &Cluster) -> Result<(), Error> {
             Some(_) => {}
         }
     }
-    if missing.is_empty() { Ok(()) } else { Err(Error::Missing { topics: missing }) }
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::Missing { topics: missing })
+    }
 }
 
 fn all() -> impl Iterator<Item = (Service, Topic)> {
@@ -144,11 +171,16 @@ fn all() -> impl Iterator<Item = (Service, Topic)> {
 }
 
 fn partition_counts(cluster: &Cluster) -> Result<BTreeMap<String, usize>, Error> {
-    let broker = |reason: String| Error::Broker { bootstrap: cluster.bootstrap.clone(), reason };
-    let consumer: BaseConsumer =
-        settings::admin(cluster).create().map_err(|error| broker(error.to_string()))?;
-    let metadata =
-        consumer.fetch_metadata(None, TIMEOUT).map_err(|error| broker(error.to_string()))?;
+    let broker = |reason: String| Error::Broker {
+        bootstrap: cluster.bootstrap.clone(),
+        reason,
+    };
+    let consumer: BaseConsumer = settings::admin(cluster)
+        .create()
+        .map_err(|error| broker(error.to_string()))?;
+    let metadata = consumer
+        .fetch_metadata(None, TIMEOUT)
+        .map_err(|error| broker(error.to_string()))?;
     Ok(metadata
         .topics()
         .iter()

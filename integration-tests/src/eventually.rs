@@ -13,14 +13,20 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// # Panics
 ///
 /// When it has not been found by the deadline; `what` says what is missing.
-#[allow(clippy::disallowed_methods, reason = "between two looks; the state is what is waited for")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "between two looks; the state is what is waited for"
+)]
 pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + DEADLINE;
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < end, "not reached within {DEADLINE:?}: {what}");
+        assert!(
+            Instant::now() < end,
+            "not reached within {DEADLINE:?}: {what}"
+        );
         std::thread::sleep(PAUSE);
     }
 }

@@ -37,8 +37,13 @@ struct Inner {
 impl Plan {
     /// Each number (1, 2, 3…, ascending) counts the transactions that write something.
     pub fn new(faults: impl IntoIterator<Item = (usize, Fault)>) -> Self {
-        let inner = Inner { faults: faults.into_iter().collect(), commits: 0 };
-        Self { inner: Arc::new(Mutex::new(inner)) }
+        let inner = Inner {
+            faults: faults.into_iter().collect(),
+            commits: 0,
+        };
+        Self {
+            inner: Arc::new(Mutex::new(inner)),
+        }
     }
 
     /// Whether every fault has happened.
@@ -47,14 +52,21 @@ impl Plan {
     ///
     /// When a holder panicked.
     pub fn is_over(&self) -> bool {
-        self.inner.lock().expect("no holder panics").faults.is_empty()
+        self.inner
+            .lock()
+            .expect("no holder panics")
+            .faults
+            .is_empty()
     }
 
     fn next(&self) -> Option<Fault> {
         let mut inner = self.inner.lock().expect("no holder panics");
         inner.commits += 1;
         let commits = inner.commits;
-        inner.faults.pop_front_if(|(at, _)| *at == commits).map(|(_, fault)| fault)
+        inner
+            .faults
+            .pop_front_if(|(at, _)| *at == commits)
+            .map(|(_, fault)| fault)
     }
 }
 
@@ -151,7 +163,7 @@ impl<L: Log> Log for Faulty<L> {
         self.log.recreate()
     }
 
-    fn is_member(&mut self) -> bool {
+    fn is_member(&mut self) -> Result<bool, Error> {
         self.log.is_member()
     }
 
@@ -162,5 +174,8 @@ impl<L: Log> Log for Faulty<L> {
 
 /// A record beside `other` that no log takes.
 pub fn too_large(other: &Output) -> Output {
-    Output { payload: Some(vec![0; 8_000_000]), ..other.clone() }
+    Output {
+        payload: Some(vec![0; 8_000_000]),
+        ..other.clone()
+    }
 }

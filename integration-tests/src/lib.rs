@@ -1,6 +1,9 @@
 //! What the tests stand on: real servers, topics of their own, engines and processes to run, kill and watch.
 
-#![allow(clippy::print_stdout, reason = "the test runner shows it when a test fails")]
+#![allow(
+    clippy::print_stdout,
+    reason = "the test runner shows it when a test fails"
+)]
 
 pub mod conformance;
 pub mod eventually;

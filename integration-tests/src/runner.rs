@@ -49,7 +49,8 @@ impl Stand {
     ///
     /// When Kafka cannot be reached.
     pub fn log<D: Decider>(&self, instance: &str) -> KafkaLog {
-        KafkaLog::new(Arc::clone(&self.cluster), D::Contract::SERVICE, instance).expect("Kafka runs")
+        KafkaLog::new(Arc::clone(&self.cluster), D::Contract::SERVICE, instance)
+            .expect("Kafka runs")
     }
 
     /// A worker that has not polled yet, for tests that take its steps themselves.
@@ -78,11 +79,24 @@ impl Stand {
             metrics.clone(),
             Limits::default(),
         );
-        Worker::new(rules, Arc::clone(&self.cluster), codec, log, executor, metrics, settings)
+        Worker::new(
+            rules,
+            Arc::clone(&self.cluster),
+            codec,
+            log,
+            executor,
+            metrics,
+            settings,
+        )
     }
 
     /// Runs a worker of `D` under the instance name `one` until it is stopped.
-    pub fn run<D: Decider, P: Perform<D>>(&self, rules: D, perform: P, settings: Settings) -> Running
+    pub fn run<D: Decider, P: Perform<D>>(
+        &self,
+        rules: D,
+        perform: P,
+        settings: Settings,
+    ) -> Running
     where
         Command<D>: Into<contracts::Command>,
     {
@@ -135,7 +149,12 @@ impl Stand {
                 ended
             }
         });
-        Running { status, figures, stopped, thread }
+        Running {
+            status,
+            figures,
+            stopped,
+            thread,
+        }
     }
 }
 
@@ -164,7 +183,9 @@ impl Running {
     ///
     /// When it does not end.
     pub fn failed(self) -> Error {
-        eventually("the worker ends by itself", || self.thread.is_finished().then_some(()));
+        eventually("the worker ends by itself", || {
+            self.thread.is_finished().then_some(())
+        });
         self.thread
             .join()
             .expect("the worker does not panic")

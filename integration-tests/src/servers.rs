@@ -30,12 +30,16 @@ pub struct Alone {
 
 /// Waits until no test has the servers for itself.
 pub fn shared() -> Shared {
-    Shared { _use: IN_USE.read().unwrap_or_else(PoisonError::into_inner) }
+    Shared {
+        _use: IN_USE.read().unwrap_or_else(PoisonError::into_inner),
+    }
 }
 
 /// Waits until no other test uses the servers.
 pub fn alone() -> Alone {
-    Alone { _use: IN_USE.write().unwrap_or_else(PoisonError::into_inner) }
+    Alone {
+        _use: IN_USE.write().unwrap_or_else(PoisonError::into_inner),
+    }
 }
 
 impl Alone {
@@ -50,7 +54,11 @@ impl Alone {
             .args(arguments)
             .status()
             .unwrap_or_else(|error| panic!("{script} cannot be run: {error}"));
-        assert!(status.success(), "{script} {} failed: {status}", arguments.join(" "));
+        assert!(
+            status.success(),
+            "{script} {} failed: {status}",
+            arguments.join(" ")
+        );
     }
 }
 

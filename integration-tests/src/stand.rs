@@ -1,20 +1,22 @@
 //! Topics of one test, a producer that writes whatever it likes to them, and a reader that sees what is committed.
 
-use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, Once};
-use std::time::Duration;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, Once};
+use std::time::{Duration, Instant};
 
 use contracts::core::v1::Metadata;
 use contracts::{Contract, Message, Record, Service, StateBody, Topic};
 use engine::log::kafka::settings;
-use engine::log::{Header, Input, Partition};
+use engine::log::{Input, Partition};
 use engine::{Cluster, Codec, Sender};
+use rdkafka::ClientContext;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
-use rdkafka::error::KafkaError;
-use rdkafka::message::{Header as RecordHeader, Headers as _, Message as _, OwnedHeaders};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use rdkafka::message::{Header as RecordHeader, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use registry::Schemas;
@@ -40,8 +42,25 @@ pub struct Stand {
     /// Runs effects.
     pub runtime: Runtime,
     sender: Sender,
+    writer: BaseProducer,
+    /// Clients are kept, because closing a consumer takes a tenth of a second.
+    reader: Mutex<BaseConsumer<Quiet>>,
+    groups: Mutex<HashMap<Service, BaseConsumer>>,
     _servers: Shared,
 }
+
+/// Says nothing about ends of partitions, which are answers here.
+struct Quiet;
+
+impl ClientContext for Quiet {
+    fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
+            println!("reader: {error}: {reason}");
+        }
+    }
+}
+
+impl ConsumerContext for Quiet {}
 
 /// A command that is durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,12 +100,37 @@ impl Stand {
         let servers = servers::shared();
         let prefix = format!("test-{}-", Uuid::now_v7().simple());
         println!("topic prefix {prefix}");
-        let cluster =
-            Arc::new(Cluster { bootstrap: variable(servers::env::KAFKA), prefix, partitions });
+        let cluster = Arc::new(Cluster {
+            bootstrap: variable(servers::env::KAFKA),
+            prefix,
+            partitions,
+        });
         let runtime = Runtime::new().expect("threads can be started");
-        runtime.block_on(engine::topics::apply(&cluster, 1)).expect("the topics can be made");
+        runtime
+            .block_on(engine::topics::apply(&cluster, 1))
+            .expect("the topics can be made");
         let schemas = schemas();
+        let config = client(&cluster);
         Self {
+            // Larger than what the engine writes: others need not keep to its limits.
+            writer: config
+                .clone()
+                .set("message.max.bytes", "1048000")
+                .set("linger.ms", "0")
+                .create()
+                .expect("the settings are valid"),
+            reader: Mutex::new(
+                config
+                    .clone()
+                    .set("group.id", "unused")
+                    .set("isolation.level", "read_committed")
+                    .set("enable.partition.eof", "true")
+                    .set("auto.offset.reset", "error")
+                    .set("fetch.wait.max.ms", "10")
+                    .create_with_context(Quiet)
+                    .expect("the settings are valid"),
+            ),
+            groups: Mutex::default(),
             codec: Codec::new(schemas.clone()),
             sender: Sender::new(Arc::clone(&cluster)).expect("the settings are valid"),
             schemas,
@@ -94,13 +138,6 @@ impl Stand {
             runtime,
             _servers: servers,
         }
-    }
-
-    /// A client's settings.
-    pub fn client(&self) -> ClientConfig {
-        let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", &self.cluster.bootstrap);
-        config
     }
 
     /// The engine's sender of commands.
@@ -128,9 +165,13 @@ impl Stand {
                 let message = Message::new(&id, command);
                 let service = message.service();
                 let command_id = Uuid::now_v7().to_string();
-                let payload = self.codec.encode_message(message, metadata(&command_id, &id));
-                let durable =
-                    self.sender.send(service, &id, &payload, &[]).expect("the queue has room");
+                let payload = self
+                    .codec
+                    .encode_message(message, metadata(&command_id, &id));
+                let durable = self
+                    .sender
+                    .send(service, &id, &payload, &[])
+                    .expect("the queue has room");
                 (command_id, durable)
             })
             .collect();
@@ -138,7 +179,11 @@ impl Stand {
             let mut sent = Vec::with_capacity(under_way.len());
             for (id, durable) in under_way {
                 let receipt = durable.await.expect("Kafka takes it");
-                sent.push(Sent { id, partition: receipt.partition, offset: receipt.offset });
+                sent.push(Sent {
+                    id,
+                    partition: receipt.partition,
+                    offset: receipt.offset,
+                });
             }
             sent
         })
@@ -166,16 +211,8 @@ impl Stand {
     ///
     /// When Kafka does not take it.
     pub fn write(&self, service: Service, topic: Topic, record: &Input) -> i64 {
-        // Larger than what the engine writes: others need not keep to its limits.
-        let producer: BaseProducer = self
-            .client()
-            .set("message.max.bytes", "1048000")
-            .set("linger.ms", "0")
-            .create()
-            .expect("the settings are valid");
-        put(&producer, &self.cluster.topic(service, topic), record);
-        producer.flush(DEADLINE).expect("Kafka takes it");
-        assert_eq!(producer.in_flight_count(), 0);
+        put(&self.writer, &self.cluster.topic(service, topic), record);
+        self.writer.flush(DEADLINE).expect("Kafka takes it");
         let (_, end) = self.ends(service, topic, record.partition);
         end - 1
     }
@@ -186,12 +223,9 @@ impl Stand {
     ///
     /// When Kafka cannot be reached.
     pub fn ends(&self, service: Service, topic: Topic, partition: Partition) -> (i64, i64) {
-        let consumer: BaseConsumer = self
+        // A producer has no isolation: it is told the high watermark.
+        self.writer
             .client()
-            .set("isolation.level", "read_uncommitted")
-            .create()
-            .expect("the settings are valid");
-        consumer
             .fetch_watermarks(&self.cluster.topic(service, topic), partition, DEADLINE)
             .expect("Kafka runs")
     }
@@ -202,16 +236,24 @@ impl Stand {
     ///
     /// When Kafka cannot be reached.
     pub fn committed(&self, service: Service, partition: Partition) -> Option<i64> {
-        let consumer: BaseConsumer = self
-            .client()
-            .set("group.id", format!("{}{service}", self.cluster.prefix))
-            .create()
-            .expect("the settings are valid");
+        let mut groups = self.groups.lock().expect("no holder panics");
+        let consumer = groups.entry(service).or_insert_with(|| {
+            client(&self.cluster)
+                .set("group.id", format!("{}{service}", self.cluster.prefix))
+                .create()
+                .expect("the settings are valid")
+        });
         let topic = self.cluster.topic(service, Topic::Commands);
         let mut asked = TopicPartitionList::new();
         asked.add_partition(&topic, partition);
-        let answer = consumer.committed_offsets(asked, DEADLINE).expect("Kafka runs");
-        match answer.find_partition(&topic, partition).expect("it was asked for").offset() {
+        let answer = consumer
+            .committed_offsets(asked, DEADLINE)
+            .expect("Kafka runs");
+        match answer
+            .find_partition(&topic, partition)
+            .expect("it was asked for")
+            .offset()
+        {
             Offset::Offset(offset) => Some(offset),
             _ => None,
         }
@@ -227,19 +269,25 @@ impl Stand {
         let topic = self.cluster.topic(service, Topic::Commands);
         let group = format!("{}{service}", self.cluster.prefix);
         // In the place of the worker, because a group's offsets can only be moved by a member until its session ends.
-        let consumer: BaseConsumer = settings::group_member(&self.cluster, &group, &format!("{group}.one"))
-            .create()
-            .expect("the settings are valid");
+        let consumer: BaseConsumer =
+            settings::group_member(&self.cluster, &group, &format!("{group}.one"))
+                .create()
+                .expect("the settings are valid");
         consumer.subscribe(&[&topic]).expect("the name is valid");
         eventually("the group is joined", || {
             let _ = consumer.poll(SHORT);
-            consumer.assignment().is_ok_and(|assigned| assigned.count() > 0).then_some(())
+            consumer
+                .assignment()
+                .is_ok_and(|assigned| assigned.count() > 0)
+                .then_some(())
         });
         let mut offsets = TopicPartitionList::new();
         offsets
             .add_partition_offset(&topic, partition, Offset::Offset(offset))
             .expect("the offset is valid");
-        consumer.commit(&offsets, CommitMode::Sync).expect("Kafka takes it");
+        consumer
+            .commit(&offsets, CommitMode::Sync)
+            .expect("Kafka takes it");
     }
 
     /// Everything committed in a topic, partition by partition.
@@ -249,15 +297,7 @@ impl Stand {
     /// When Kafka cannot be reached.
     pub fn read(&self, service: Service, topic: Topic) -> Vec<Input> {
         let name = self.cluster.topic(service, topic);
-        let consumer: BaseConsumer = self
-            .client()
-            .set("group.id", "unused")
-            .set("isolation.level", "read_committed")
-            .set("enable.partition.eof", "true")
-            .set("auto.offset.reset", "error")
-            .set("fetch.wait.max.ms", "10")
-            .create()
-            .expect("the settings are valid");
+        let consumer = self.reader.lock().expect("no holder panics");
         let mut list = TopicPartitionList::new();
         for partition in 0..Partition::from(self.cluster.partitions) {
             list.add_partition_offset(&name, partition, Offset::Beginning)
@@ -266,15 +306,19 @@ impl Stand {
         consumer.assign(&list).expect("the list is valid");
         let mut inputs = Vec::new();
         let mut ended = HashSet::new();
+        let begun = Instant::now();
         while ended.len() < usize::from(self.cluster.partitions) {
-            match consumer.poll(DEADLINE).expect("Kafka answers") {
-                Ok(message) => inputs.push(input(&message)),
-                Err(KafkaError::PartitionEOF(partition)) => {
+            match consumer.poll(DEADLINE) {
+                Some(Ok(message)) => inputs.push(engine::log::kafka::input(&message)),
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
                     ended.insert(partition);
                 }
-                Err(error) => panic!("{name} cannot be read: {error}"),
+                Some(Err(error)) => panic!("{name} cannot be read: {error}"),
+                // Something else was served, such as the end of the last assignment.
+                None => assert!(begun.elapsed() < DEADLINE, "{name} cannot be read"),
             }
         }
+        consumer.unassign().expect("nothing else uses it");
         inputs.sort_by_key(|input| (input.partition, input.offset));
         inputs
     }
@@ -289,9 +333,15 @@ impl Stand {
         self.read(C::SERVICE, Topic::Commands)
             .into_iter()
             .filter_map(|input| {
-                let (metadata, body) =
-                    self.codec.own::<C::CommandRecord>(C::SERVICE, Topic::Commands, &input).ok()?;
-                Some(Opened { input, metadata, body })
+                let (metadata, body) = self
+                    .codec
+                    .own::<C::CommandRecord>(C::SERVICE, Topic::Commands, &input)
+                    .ok()?;
+                Some(Opened {
+                    input,
+                    metadata,
+                    body,
+                })
             })
             .collect()
     }
@@ -311,12 +361,19 @@ impl Stand {
             .into_values()
             .filter(|input| input.payload.is_some())
             .filter_map(|input| {
-                let (metadata, body) =
-                    self.codec.own::<C::StateRecord>(C::SERVICE, Topic::State, &input).ok()?;
+                let (metadata, body) = self
+                    .codec
+                    .own::<C::StateRecord>(C::SERVICE, Topic::State, &input)
+                    .ok()?;
                 match body {
-                    StateBody::Aggregate(body) => {
-                        Some((metadata.aggregate_id.clone(), Opened { input, metadata, body }))
-                    }
+                    StateBody::Aggregate(body) => Some((
+                        metadata.aggregate_id.clone(),
+                        Opened {
+                            input,
+                            metadata,
+                            body,
+                        },
+                    )),
                     _ => None,
                 }
             })
@@ -327,9 +384,15 @@ impl Stand {
         self.read(service, topic)
             .into_iter()
             .map(|input| {
-                let (metadata, body) =
-                    self.codec.own::<R>(service, topic, &input).expect("the engine wrote it");
-                Opened { input, metadata, body }
+                let (metadata, body) = self
+                    .codec
+                    .own::<R>(service, topic, &input)
+                    .expect("the engine wrote it");
+                Opened {
+                    input,
+                    metadata,
+                    body,
+                }
             })
             .collect()
     }
@@ -340,15 +403,17 @@ impl Drop for Stand {
         if std::thread::panicking() {
             return;
         }
-        let admin: AdminClient<DefaultClientContext> =
-            self.client().create().expect("the settings are valid");
+        let admin: AdminClient<DefaultClientContext> = client(&self.cluster)
+            .create()
+            .expect("the settings are valid");
         let topics: Vec<_> = Service::ALL
             .into_iter()
             .flat_map(|service| Topic::ALL.map(|topic| self.cluster.topic(service, topic)))
             .collect();
         let names: Vec<_> = topics.iter().map(String::as_str).collect();
-        if let Err(error) =
-            self.runtime.block_on(admin.delete_topics(&names, &AdminOptions::new()))
+        if let Err(error) = self
+            .runtime
+            .block_on(admin.delete_topics(&names, &AdminOptions::new()))
         {
             println!("topics were not deleted: {error}");
         }
@@ -372,7 +437,9 @@ impl Open {
     ///
     /// When Kafka refuses.
     pub fn commit(self) {
-        self.producer.commit_transaction(DEADLINE).expect("it commits");
+        self.producer
+            .commit_transaction(DEADLINE)
+            .expect("it commits");
     }
 
     /// Ends it badly.
@@ -381,7 +448,9 @@ impl Open {
     ///
     /// When Kafka refuses.
     pub fn abort(self) {
-        self.producer.abort_transaction(DEADLINE).expect("it aborts");
+        self.producer
+            .abort_transaction(DEADLINE)
+            .expect("it aborts");
     }
 }
 
@@ -396,51 +465,58 @@ pub fn metadata(command_id: &str, aggregate_id: &str) -> Metadata {
     }
 }
 
+fn client(cluster: &Cluster) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", &cluster.bootstrap);
+    config
+}
+
 /// An id for every topic.
 fn schemas() -> Schemas {
-    let topics = Service::ALL.into_iter().flat_map(|service| Topic::ALL.map(|topic| (service, topic)));
-    let ids: Vec<_> = (1..).zip(topics).map(|(id, (service, topic))| (service, topic, id)).collect();
+    let topics = Service::ALL
+        .into_iter()
+        .flat_map(|service| Topic::ALL.map(|topic| (service, topic)));
+    let ids: Vec<_> = (1..)
+        .zip(topics)
+        .map(|(id, (service, topic))| (service, topic, id))
+        .collect();
     Schemas::fixed(&ids)
 }
 
 fn put(producer: &BaseProducer, topic: &str, record: &Input) {
-    let headers = record.headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
-        headers.insert(RecordHeader { key, value: Some(value) })
-    });
-    let mut message =
-        BaseRecord::<[u8], [u8]>::to(topic).partition(record.partition).headers(headers);
+    let headers = record
+        .headers
+        .iter()
+        .fold(OwnedHeaders::new(), |headers, (key, value)| {
+            headers.insert(RecordHeader {
+                key,
+                value: Some(value),
+            })
+        });
+    let mut message = BaseRecord::<[u8], [u8]>::to(topic)
+        .partition(record.partition)
+        .headers(headers);
     if let Some(key) = &record.key {
         message = message.key(key);
     }
     if let Some(payload) = &record.payload {
         message = message.payload(payload);
     }
-    producer.send(message).map_err(|(error, _)| error).expect("the queue has room");
-}
-
-fn input(message: &rdkafka::message::BorrowedMessage<'_>) -> Input {
-    let headers = message.headers().map_or_else(Vec::new, |headers| {
-        let own = |header: RecordHeader<'_, &[u8]>| -> Header {
-            (header.key.to_owned(), header.value.unwrap_or_default().to_vec())
-        };
-        headers.iter().map(own).collect()
-    });
-    Input {
-        partition: message.partition(),
-        offset: message.offset(),
-        time_ms: message.timestamp().to_millis().unwrap_or_default(),
-        key: message.key().map(<[u8]>::to_vec),
-        payload: message.payload().map(<[u8]>::to_vec),
-        headers,
-    }
+    producer
+        .send(message)
+        .map_err(|(error, _)| error)
+        .expect("the queue has room");
 }
 
 /// Warnings of the code under test belong to a failed test's output; `RUST_LOG` shows more.
 fn show_warnings() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-            .unwrap_or_else(|_| "warn".into());
-        tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().init();
+        let filter =
+            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_test_writer()
+            .init();
     });
 }

@@ -26,8 +26,15 @@ use crate::eventually::{DEADLINE, eventually};
 use crate::servers::{self, Shared, env};
 
 /// What every service of a system is called, in the order in which they are started.
-pub const SERVICES: [&str; 7] =
-    ["sandbox", "query", "orders", "inventory", "payments", "shipping", "gateway"];
+pub const SERVICES: [&str; 7] = [
+    "sandbox",
+    "query",
+    "orders",
+    "inventory",
+    "payments",
+    "shipping",
+    "gateway",
+];
 
 /// A system with topics, a database, ports and a folder of its own. Dropping it kills what still runs.
 pub struct System {
@@ -75,7 +82,10 @@ impl System {
             ("ORDERMESH_PUBLIC", public.to_string()),
             ("ORDERMESH_SANDBOX_LISTEN", sandbox.to_string()),
             ("ORDERMESH_SANDBOX", sandbox.to_string()),
-            ("ORDERMESH_SANDBOX_LEDGER", folder.join("ledger").display().to_string()),
+            (
+                "ORDERMESH_SANDBOX_LEDGER",
+                folder.join("ledger").display().to_string(),
+            ),
             ("ORDERMESH_SANDBOX_DELIVERY_MS", "50".into()),
         ]);
         let mut system = Self {
@@ -131,7 +141,9 @@ impl System {
 
     /// Runs a command of the binary to its end, whatever that is.
     pub fn try_run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().expect("the binary can be run")
+        self.command(arguments)
+            .output()
+            .expect("the binary can be run")
     }
 
     /// A command of the binary that goes on beside the test.
@@ -146,7 +158,10 @@ impl System {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
-        command.args(arguments).envs(&self.environment).stdin(Stdio::null());
+        command
+            .args(arguments)
+            .envs(&self.environment)
+            .stdin(Stdio::null());
         command.current_dir(&self.folder);
         command
     }
@@ -174,7 +189,8 @@ impl System {
             .stderr(log)
             .spawn()
             .expect("the binary can be run");
-        self.processes.insert(name.to_owned(), Running { child, admin });
+        self.processes
+            .insert(name.to_owned(), Running { child, admin });
     }
 
     /// Waits until a process is ready.
@@ -216,15 +232,26 @@ impl System {
     pub fn terminate(&mut self, name: &str) -> ExitStatus {
         let mut process = self.processes.remove(name).expect("it runs");
         let id = process.child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &id]).status().expect("kill can be run");
-        assert!(sent.success(), "{name} had ended already:\n{}", self.tail(name));
-        eventually(&format!("{name} ends"), || process.child.try_wait().expect("a child"))
+        let sent = Command::new("kill")
+            .args(["-TERM", &id])
+            .status()
+            .expect("kill can be run");
+        assert!(
+            sent.success(),
+            "{name} had ended already:\n{}",
+            self.tail(name)
+        );
+        eventually(&format!("{name} ends"), || {
+            process.child.try_wait().expect("a child")
+        })
     }
 
     /// Waits for the end of a process that ends by itself.
     pub fn ended(&mut self, name: &str) -> ExitStatus {
         let mut process = self.processes.remove(name).expect("it runs");
-        eventually(&format!("{name} ends"), || process.child.try_wait().expect("a child"))
+        eventually(&format!("{name} ends"), || {
+            process.child.try_wait().expect("a child")
+        })
     }
 
     /// What a process says of itself on its admin port.
@@ -283,7 +310,11 @@ impl System {
 
     /// Adds pieces to a product's stock.
     pub fn stock(&self, sku: &str, delta: i64) {
-        let request = AdjustStockRequest { sku: sku.into(), adjustment_id: String::new(), delta };
+        let request = AdjustStockRequest {
+            sku: sku.into(),
+            adjustment_id: String::new(),
+            delta,
+        };
         self.block_on(InventoryServiceClient::new(self.channel()).adjust_stock(request))
             .unwrap_or_else(|status| panic!("{sku} {delta}: {status}"));
     }
@@ -294,7 +325,11 @@ impl System {
         let calls = futures::stream::iter(pieces).map(|(sku, delta)| {
             let mut client = client.clone();
             async move {
-                let request = AdjustStockRequest { sku, adjustment_id: String::new(), delta };
+                let request = AdjustStockRequest {
+                    sku,
+                    adjustment_id: String::new(),
+                    delta,
+                };
                 client.adjust_stock(request).await
             }
         });
@@ -310,8 +345,11 @@ impl System {
     ///
     /// What the API says.
     pub fn order(&self, order_id: &str, min_version: u64) -> Result<OrderView, Box<Status>> {
-        let request =
-            GetOrderRequest { order_id: order_id.into(), min_version, min_position: None };
+        let request = GetOrderRequest {
+            order_id: order_id.into(),
+            min_version,
+            min_position: None,
+        };
         self.block_on(QueryServiceClient::new(self.channel()).get_order(request))
             .map(|found| found.into_inner().order.unwrap_or_default())
             .map_err(Box::new)
@@ -319,7 +357,10 @@ impl System {
 
     /// A product's stock as the read model has it.
     pub fn stock_of(&self, sku: &str) -> GetStockResponse {
-        let request = GetStockRequest { sku: sku.into(), min_version: 0 };
+        let request = GetStockRequest {
+            sku: sku.into(),
+            min_version: 0,
+        };
         self.block_on(QueryServiceClient::new(self.channel()).get_stock(request))
             .unwrap_or_else(|status| panic!("{sku}: {status}"))
             .into_inner()
@@ -328,13 +369,17 @@ impl System {
     /// Waits until an order has a status.
     pub fn reaches(&self, order_id: &str, status: OrderStatus) -> OrderView {
         eventually(&format!("{order_id} is {}", status.as_str_name()), || {
-            self.order(order_id, 0).ok().filter(|order| order.status() == status)
+            self.order(order_id, 0)
+                .ok()
+                .filter(|order| order.status() == status)
         })
     }
 
     /// Tells the payment provider and the carrier how to behave.
     pub fn behave(&self, behaviour: Behaviour) {
-        let request = SetBehaviourRequest { behaviour: Some(behaviour) };
+        let request = SetBehaviourRequest {
+            behaviour: Some(behaviour),
+        };
         self.block_on(SandboxServiceClient::new(self.connect(self.sandbox)).set_behaviour(request))
             .expect("the sandbox answers");
     }
@@ -406,7 +451,9 @@ pub fn order_of(lines: &[(&str, u32)]) -> PlaceOrderRequest {
 /// Status and body of an HTTP request; `false` and nothing when nobody answers.
 fn get(address: SocketAddr, path: &str) -> (bool, String) {
     let url = format!("http://{address}{path}");
-    let output = Command::new("curl").args(["-s", "-m", "5", "-w", "\n%{http_code}", &url]).output();
+    let output = Command::new("curl")
+        .args(["-s", "-m", "5", "-w", "\n%{http_code}", &url])
+        .output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
     let text = text.unwrap_or_default();
     let (body, code) = text.rsplit_once('\n').unwrap_or_default();
@@ -415,7 +462,9 @@ fn get(address: SocketAddr, path: &str) -> (bool, String) {
 
 /// A port that nobody listens on now.
 fn free_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port")
+    TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a port")
 }
 
 /// The binary that was built beside this test.
@@ -423,14 +472,25 @@ fn binary() -> PathBuf {
     let test = std::env::current_exe().expect("the test has a path");
     let folder = test.ancestors().nth(2).expect("target/PROFILE/deps/TEST");
     let binary = folder.join("ordermesh");
-    assert!(binary.exists(), "{} is missing: run `cargo build -p ordermesh`", binary.display());
+    assert!(
+        binary.exists(),
+        "{} is missing: run `cargo build -p ordermesh`",
+        binary.display()
+    );
     binary
 }
 
 fn make_database(name: &str) -> String {
     let server = servers::variable(env::DATABASE);
     let made = Command::new("psql")
-        .args(["-q", "-v", "ON_ERROR_STOP=1", "-c", &format!("CREATE DATABASE {name}"), &server])
+        .args([
+            "-q",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-c",
+            &format!("CREATE DATABASE {name}"),
+            &server,
+        ])
         .status()
         .expect("psql can be run");
     assert!(made.success(), "database {name} could not be made");

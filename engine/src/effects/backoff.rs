@@ -8,7 +8,9 @@ const LONGEST: Duration = Duration::from_secs(10);
 /// How long to wait after the try `number` (1, 2, 3…) failed: anything up to the cap of that try, so that many
 /// waiting effects do not come back together.
 pub fn after(number: u32, random: &mut fastrand::Rng) -> Duration {
-    let cap = FIRST.saturating_mul(1 << number.saturating_sub(1).min(10)).min(LONGEST);
+    let cap = FIRST
+        .saturating_mul(1 << number.saturating_sub(1).min(10))
+        .min(LONGEST);
     cap.mul_f64(random.f64())
 }
 

@@ -73,7 +73,10 @@ mod tests {
         assert_eq!(breaker.ask(start), Pass::Wait(OPEN_FOR));
         let later = start + OPEN_FOR;
         assert_eq!(breaker.ask(later), Pass::Go);
-        assert!(matches!(breaker.ask(later), Pass::Wait(_)), "one probe at a time");
+        assert!(
+            matches!(breaker.ask(later), Pass::Wait(_)),
+            "one probe at a time"
+        );
         breaker.failed(later);
         assert!(matches!(breaker.ask(later), Pass::Wait(_)));
         assert_eq!(breaker.ask(later + OPEN_FOR), Pass::Go);

@@ -1,12 +1,13 @@
 //! Runs effects and timers on tokio and sends what comes of them to the service's own commands.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use contracts::core::v1::Metadata;
 use contracts::{Contract, Message};
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
@@ -22,6 +23,9 @@ use crate::log::kafka::Sender;
 use crate::metrics::Metrics;
 use crate::{Command, Decider, Outstanding};
 
+/// A timer that is due later rings then, which its rule book finds stale or not.
+const LONGEST_TIMER_MS: u64 = 365 * 24 * 60 * 60 * 1000;
+
 /// Bounds on what runs at once.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -33,7 +37,10 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { concurrency: 256, deadline: Duration::from_secs(5) }
+        Self {
+            concurrency: 256,
+            deadline: Duration::from_secs(5),
+        }
     }
 }
 
@@ -43,8 +50,15 @@ pub struct Executor<D: Decider> {
 }
 
 enum Order<D: Decider> {
-    Replace { partition: Partition, id: String, outstanding: Vec<Outstanding<D>>, origin: Origin },
-    Forget { partition: Partition },
+    Replace {
+        partition: Partition,
+        id: String,
+        outstanding: Vec<Outstanding<D>>,
+        origin: Origin,
+    },
+    Forget {
+        partition: Partition,
+    },
 }
 
 impl<D: Decider> Agenda<D> for Executor<D>
@@ -58,11 +72,20 @@ where
         outstanding: Vec<Outstanding<D>>,
         origin: Origin,
     ) {
-        let _ = self.orders.send(Order::Replace { partition, id, outstanding, origin });
+        let _ = self.orders.send(Order::Replace {
+            partition,
+            id,
+            outstanding,
+            origin,
+        });
     }
 
     fn forget(&mut self, partition: Partition) {
         let _ = self.orders.send(Order::Forget { partition });
+    }
+
+    fn is_alive(&self) -> bool {
+        !self.orders.is_closed()
     }
 }
 
@@ -87,7 +110,14 @@ where
             limits,
             targets: Mutex::default(),
         });
-        runtime.spawn(Agent { shared, running: HashMap::new(), timers: DelayQueue::new() }.run(inbox));
+        runtime.spawn(
+            Agent {
+                shared,
+                running: HashMap::new(),
+                timers: DelayQueue::new(),
+            }
+            .run(inbox),
+        );
         Self { orders }
     }
 }
@@ -208,8 +238,12 @@ where
         outstanding: Vec<Outstanding<D>>,
         origin: Origin,
     ) {
-        let mut before =
-            self.running.entry(partition).or_default().remove(&id).unwrap_or_default();
+        let mut before = self
+            .running
+            .entry(partition)
+            .or_default()
+            .remove(&id)
+            .unwrap_or_default();
         let mut now = Vec::with_capacity(outstanding.len());
         for what in outstanding {
             match before.iter().position(|running| running.what == what) {
@@ -228,7 +262,13 @@ where
         }
     }
 
-    fn begin(&mut self, partition: Partition, id: &str, what: &Outstanding<D>, origin: Origin) -> Stop {
+    fn begin(
+        &mut self,
+        partition: Partition,
+        id: &str,
+        what: &Outstanding<D>,
+        origin: Origin,
+    ) -> Stop {
         match what {
             Outstanding::Effect { key, effect } => {
                 let task = carry_out::<D, P>(
@@ -242,9 +282,16 @@ where
             }
             Outstanding::Timer { due_ms, command } => {
                 let wait = u64::try_from(due_ms.saturating_sub(unix_ms())).unwrap_or(0);
-                let key = self
-                    .timers
-                    .insert(Due { partition, id: id.to_owned(), command: command.clone() }, Duration::from_millis(wait));
+                // The queue panics beyond about two years; a clock may be wrong by more.
+                let wait = wait.min(LONGEST_TIMER_MS);
+                let key = self.timers.insert(
+                    Due {
+                        partition,
+                        id: id.to_owned(),
+                        command: command.clone(),
+                    },
+                    Duration::from_millis(wait),
+                );
                 Stop::Timer(Some(key))
             }
         }
@@ -270,8 +317,15 @@ where
 
     fn fire(&mut self, due: delay_queue::Expired<Due<D>>) {
         let key = due.key();
-        let Due { partition, id, command } = due.into_inner();
-        let list = self.running.get_mut(&partition).and_then(|ids| ids.get_mut(&id));
+        let Due {
+            partition,
+            id,
+            command,
+        } = due.into_inner();
+        let list = self
+            .running
+            .get_mut(&partition)
+            .and_then(|ids| ids.get_mut(&id));
         for running in list.into_iter().flatten() {
             if let Stop::Timer(slot) = &mut running.stop
                 && *slot == Some(key)
@@ -280,7 +334,11 @@ where
             }
         }
         let service = D::Contract::SERVICE.name();
-        self.shared.metrics.timers_fired.with_label_values(&[service]).inc();
+        self.shared
+            .metrics
+            .timers_fired
+            .with_label_values(&[service])
+            .inc();
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move { shared.answers.send(&id, command, "timer").await });
     }
@@ -299,15 +357,27 @@ async fn carry_out<D: Decider, P: Perform<D>>(
     let service = D::Contract::SERVICE.name();
     let name = shared.perform.target(&effect);
     let target = shared.target(name);
-    let outstanding = Counted(shared.metrics.effects_outstanding.with_label_values(&[service]));
+    let outstanding = Counted(
+        shared
+            .metrics
+            .effects_outstanding
+            .with_label_values(&[service]),
+    );
     outstanding.0.inc();
     let count = |result: &str| {
-        shared.metrics.effects.with_label_values(&[service, name, result]).inc();
+        shared
+            .metrics
+            .effects
+            .with_label_values(&[service, name, result])
+            .inc();
     };
     let mut may_have_run = origin == Origin::TakenOver;
     let mut random = fastrand::Rng::new();
     for number in 1.. {
-        let attempt = Attempt { number, may_have_run };
+        let attempt = Attempt {
+            number,
+            may_have_run,
+        };
         let tried = try_once(&shared, &target, &key, &effect, attempt).await;
         may_have_run = true;
         match tried {
@@ -317,7 +387,11 @@ async fn carry_out<D: Decider, P: Perform<D>>(
                 return;
             }
             Err(Some(unknown)) => {
-                count(if unknown.partner_fault { "unknown" } else { "not_yet" });
+                count(if unknown.partner_fault {
+                    "unknown"
+                } else {
+                    "not_yet"
+                });
                 tracing::debug!(service, target_name = name, key, reason = %unknown, number, "no definite answer");
             }
             Err(None) => count("timed_out"),
@@ -335,8 +409,16 @@ async fn try_once<D: Decider, P: Perform<D>>(
     attempt: Attempt,
 ) -> Result<Command<D>, Option<super::Unknown>> {
     let _permit = loop {
-        let permit = target.permits.acquire().await.expect("the semaphore is never closed");
-        let pass = target.breaker.lock().expect("no holder panics").ask(Instant::now());
+        let permit = target
+            .permits
+            .acquire()
+            .await
+            .expect("the semaphore is never closed");
+        let pass = target
+            .breaker
+            .lock()
+            .expect("no holder panics")
+            .ask(Instant::now());
         match pass {
             Pass::Go => break permit,
             Pass::Wait(wait) => {
@@ -346,10 +428,21 @@ async fn try_once<D: Decider, P: Perform<D>>(
         }
     };
     // An effect that is stopped here, its partition having gone, must not leave the breaker waiting for its probe.
-    let passed = Passed { target, told: false };
-    let tried =
-        tokio::time::timeout(shared.limits.deadline, shared.perform.perform(key, effect, attempt))
-            .await;
+    let passed = Passed {
+        target,
+        told: false,
+    };
+    let call = AssertUnwindSafe(shared.perform.perform(key, effect, attempt)).catch_unwind();
+    let tried = tokio::time::timeout(shared.limits.deadline, call)
+        .await
+        .map(|ended| {
+            ended.unwrap_or_else(|_| {
+                Err(super::Unknown {
+                    reason: "the call panicked".into(),
+                    partner_fault: true,
+                })
+            })
+        });
     match tried {
         Ok(Ok(command)) => {
             passed.tell(Breaker::succeeded);
@@ -385,7 +478,11 @@ impl Passed<'_> {
 impl Drop for Passed<'_> {
     fn drop(&mut self) {
         if !self.told {
-            self.target.breaker.lock().expect("no holder panics").abandoned();
+            self.target
+                .breaker
+                .lock()
+                .expect("no holder panics")
+                .abandoned();
         }
     }
 }
@@ -402,5 +499,7 @@ impl Drop for Counted {
 fn unix_ms() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+        .map_or(0, |since| {
+            i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+        })
 }

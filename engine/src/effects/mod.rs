@@ -33,4 +33,7 @@ pub trait Agenda<D: Decider> {
 
     /// Ends everything of a partition.
     fn forget(&mut self, partition: Partition);
+
+    /// Whether effects and timers are carried out at all.
+    fn is_alive(&self) -> bool;
 }

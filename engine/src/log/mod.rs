@@ -31,6 +31,8 @@ pub struct Input {
     pub payload: Option<Vec<u8>>,
     /// In the order in which they stand.
     pub headers: Vec<Header>,
+    /// The record has headers that cannot be read; `headers` is empty then.
+    pub headers_unreadable: bool,
 }
 
 impl Input {
@@ -92,7 +94,7 @@ pub enum Signal {
     /// Partitions went.
     Revoked(Vec<Partition>),
     /// Every record of the partition below `offset` has been delivered, whatever markers and aborted records stand
-    /// there. Said of a partition that is read to its end.
+    /// there, and none at or beyond it.
     Reached {
         /// Which partition.
         partition: Partition,
@@ -126,7 +128,7 @@ pub enum Error {
     /// The broker does not answer now; the same call may succeed later.
     #[error("log unavailable: {0}")]
     Unavailable(String),
-    /// The log contradicts what the worker knows of it: a position that does not exist, a topic that is gone.
+    /// The log contradicts what the worker knows of it: a position that does not exist.
     #[error("log damaged: {0}")]
     Damaged(String),
     /// Another member runs with our instance id.
@@ -175,7 +177,8 @@ pub trait Log {
         inputs: &mut Vec<Input>,
     ) -> Result<Vec<Signal>, Error>;
 
-    /// The generation now; `None` before the group has been joined.
+    /// The generation of the last assignment that was signalled; `None` before the group has been joined, and while
+    /// the place in it is lost.
     fn generation(&mut self) -> Option<Self::Generation>;
 
     /// The committed offset of a partition's commands, once every pending offset commit is resolved.
@@ -212,8 +215,13 @@ pub trait Log {
     /// # Errors
     ///
     /// See [`Error`].
-    fn open(&mut self, topic: Topic, partition: Partition, from: i64, until: i64)
-    -> Result<(), Error>;
+    fn open(
+        &mut self,
+        topic: Topic,
+        partition: Partition,
+        from: i64,
+        until: i64,
+    ) -> Result<(), Error>;
 
     /// Reads on, only what is committed. Waits until the last stable offset has reached the bound: markers reach
     /// partitions separately, and reading only to the last stable offset can miss committed records.
@@ -241,8 +249,12 @@ pub trait Log {
     /// See [`Error`].
     fn recreate(&mut self) -> Result<(), Error>;
 
-    /// Whether this member still holds its place in the group.
-    fn is_member(&mut self) -> bool;
+    /// Whether this member holds its place in the group: `false` while it has to join again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Fenced`] when another member has taken the place.
+    fn is_member(&mut self) -> Result<bool, Error>;
 
     /// Time since some fixed moment, never backwards: for windows, back-off and intervals, not for decisions.
     fn now(&self) -> Duration;

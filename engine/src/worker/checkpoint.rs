@@ -93,7 +93,10 @@ pub fn write_piece<D: Decider>(
         events_offset: round.events_offset,
         commands_offset: round.commands_offset,
         rules_version: D::RULES_VERSION,
-        schema_id: tools.codec.schemas().writer_id(D::Contract::SERVICE, Topic::Events),
+        schema_id: tools
+            .codec
+            .schemas()
+            .writer_id(D::Contract::SERVICE, Topic::Events),
         evicted_through_ms: running.evicted_through_ms,
         partition_time_ms: running.time_ms,
     };
@@ -101,7 +104,10 @@ pub fn write_piece<D: Decider>(
         tools,
         partition,
         &StateKey::Checkpoint,
-        Some((metadata::<D>("checkpoint", 0, running.time_ms), StateBody::Checkpoint(checkpoint))),
+        Some((
+            metadata::<D>("checkpoint", 0, running.time_ms),
+            StateBody::Checkpoint(checkpoint),
+        )),
     ));
 }
 
@@ -163,7 +169,11 @@ fn write_state<D: Decider>(
             &StateKey::Chunk(id, index),
             Some((
                 metadata.clone(),
-                StateBody::Chunk(Chunk { index, count, part: part.to_vec() }),
+                StateBody::Chunk(Chunk {
+                    index,
+                    count,
+                    part: part.to_vec(),
+                }),
             )),
         ));
     }

@@ -29,14 +29,21 @@ pub fn dead_letter<D: Decider>(tools: &Tools<D>, input: &Input, poison: &Poison)
         text(headers::DEAD_SOURCE_PARTITION, input.partition.to_string()),
         text(headers::DEAD_SOURCE_OFFSET, input.offset.to_string()),
         text(headers::DEAD_ERROR_CLASS, poison.class.to_owned()),
-        text(headers::DEAD_ERROR_MESSAGE, poison.message.chars().take(1_000).collect()),
+        text(
+            headers::DEAD_ERROR_MESSAGE,
+            poison.message.chars().take(1_000).collect(),
+        ),
         text(headers::DEAD_ATTEMPTS, "1".to_owned()),
         text(headers::DEAD_TIME, input.time_ms.to_string()),
     ]);
     if let Some(id) = poison.schema_id {
         dead_headers.push(text(headers::DEAD_SCHEMA_ID, id.to_string()));
     }
-    if let Some(payload) = input.payload.as_ref().filter(|payload| payload.len() > LONGEST_PAYLOAD) {
+    if let Some(payload) = input
+        .payload
+        .as_ref()
+        .filter(|payload| payload.len() > LONGEST_PAYLOAD)
+    {
         dead_headers.push(text(headers::DEAD_CUT_FROM, payload.len().to_string()));
     }
     Output {
@@ -44,7 +51,10 @@ pub fn dead_letter<D: Decider>(tools: &Tools<D>, input: &Input, poison: &Poison)
         topic: Topic::Dlq,
         partition: input.partition,
         key: input.key.as_deref().map(|key| cut(key, LONGEST_KEY)),
-        payload: input.payload.as_deref().map(|payload| cut(payload, LONGEST_PAYLOAD)),
+        payload: input
+            .payload
+            .as_deref()
+            .map(|payload| cut(payload, LONGEST_PAYLOAD)),
         headers: dead_headers,
     }
 }

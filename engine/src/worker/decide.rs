@@ -38,15 +38,23 @@ pub fn decide<D: Decider>(
     let context = Context {
         aggregate_id: id,
         version: known.map_or(0, |aggregate| aggregate.version),
-        time_ms: input.time_ms.max(known.map_or(0, |aggregate| aggregate.time_ms)),
+        time_ms: input
+            .time_ms
+            .max(known.map_or(0, |aggregate| aggregate.time_ms)),
         evicted_through_ms: running.evicted_through_ms,
     };
     let blank = State::<D>::default();
     let state = known.map_or(&blank, |aggregate| &aggregate.state);
 
-    let verdict = catch_unwind(AssertUnwindSafe(|| tools.rules.decide(state, command, &context)))
-        .map_err(|_| Reject::Poison(panicked()))?;
-    let call = Call { input, metadata, time_ms: context.time_ms };
+    let verdict = catch_unwind(AssertUnwindSafe(|| {
+        tools.rules.decide(state, command, &context)
+    }))
+    .map_err(|_| Reject::Poison(panicked()))?;
+    let call = Call {
+        input,
+        metadata,
+        time_ms: context.time_ms,
+    };
     match verdict {
         Ok(events) => {
             for event in &events {
@@ -65,14 +73,22 @@ pub fn decide<D: Decider>(
                 let aggregate = running.aggregates.entry(id.to_owned()).or_default();
                 // A panic in the fold or the reactions may leave the aggregate half changed: the whole window goes
                 // back, and the command is a dead letter the next time.
-                catch_unwind(AssertUnwindSafe(|| apply(tools, &call, events, aggregate, outputs)))
-                    .map_err(|_| Reject::GoBack(panicked()))??;
+                catch_unwind(AssertUnwindSafe(|| {
+                    apply(tools, &call, events, aggregate, outputs)
+                }))
+                .map_err(|_| Reject::GoBack(panicked()))??;
             }
             if !metadata.reply_to.is_empty() {
                 let aggregate = running.aggregates.get(id);
                 let outcome = D::accepted(aggregate.map_or(&blank, |aggregate| &aggregate.state));
                 let version = aggregate.map_or(0, |aggregate| aggregate.version);
-                outputs.push(outcome_record(tools, &call, version, running.events_end, outcome));
+                outputs.push(outcome_record(
+                    tools,
+                    &call,
+                    version,
+                    running.events_end,
+                    outcome,
+                ));
             }
             if count > 0 {
                 running.note_finished(id);
@@ -133,7 +149,11 @@ fn apply<D: Decider>(
         D::evolve(&mut aggregate.state, &event);
         aggregate.version += 1;
         aggregate.time_ms = call.time_ms;
-        tools.metrics.events.with_label_values(&[service.name(), event.kind()]).inc();
+        tools
+            .metrics
+            .events
+            .with_label_values(&[service.name(), event.kind()])
+            .inc();
         let messages = D::react(&aggregate.state, &event, id);
 
         let metadata = Metadata {
@@ -149,8 +169,10 @@ fn apply<D: Decider>(
         };
         let record = <D::Contract as Contract>::EventRecord::seal(metadata, event);
         let mut event_headers = call.headers();
-        event_headers
-            .push((headers::SOURCE_OFFSET.to_owned(), call.input.offset.to_string().into_bytes()));
+        event_headers.push((
+            headers::SOURCE_OFFSET.to_owned(),
+            call.input.offset.to_string().into_bytes(),
+        ));
         outputs.push(checked(Output {
             service,
             topic: Topic::Events,
@@ -215,8 +237,10 @@ fn outcome_record<D: Decider>(
     };
     let record = <D::Contract as Contract>::OutcomeRecord::seal(metadata, outcome);
     let mut outcome_headers = call.headers();
-    outcome_headers
-        .push((headers::REPLY_TO.to_owned(), call.metadata.reply_to.clone().into_bytes()));
+    outcome_headers.push((
+        headers::REPLY_TO.to_owned(),
+        call.metadata.reply_to.clone().into_bytes(),
+    ));
     Output {
         service,
         topic: Topic::Outcomes,
@@ -238,13 +262,21 @@ fn checked(output: Output) -> Result<Output, Reject> {
     if output.payload.as_deref().is_some_and(too_large) {
         return Err(Reject::GoBack(Poison {
             class: "output-too-large",
-            message: format!("a record for {}.{} is too large", output.service, output.topic.name()),
+            message: format!(
+                "a record for {}.{} is too large",
+                output.service,
+                output.topic.name()
+            ),
             schema_id: None,
         }));
     }
     Ok(output)
 }
 
-fn panicked() -> Poison {
-    Poison { class: "panic", message: "the rule book panicked".into(), schema_id: None }
+pub fn panicked() -> Poison {
+    Poison {
+        class: "panic",
+        message: "the rule book panicked".into(),
+        schema_id: None,
+    }
 }

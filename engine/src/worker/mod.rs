@@ -14,6 +14,7 @@ mod takeover;
 mod window;
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,12 +32,16 @@ use crate::effects::{Agenda, Origin};
 use crate::log::kafka::Cluster;
 use crate::log::{self, Failure, Input, Log, Output, Partition, Share, Signal};
 use crate::metrics::Metrics;
-use crate::{Command, Decider};
+use crate::{Command, Decider, Outstanding, State};
 
 /// Most inputs in one transaction.
 const LARGEST_BATCH: usize = 2_000;
 /// Longest wait for an input, so that intervals are kept.
 const IDLE_WAIT: Duration = Duration::from_millis(100);
+/// A call that took longer may have been interrupted by a frozen process; beyond the group's session.
+const FROZEN: Duration = Duration::from_secs(15);
+/// Time for some heartbeats.
+const HEARTBEATS: Duration = Duration::from_secs(3);
 /// Between looks at a partition whose take-over waits for something.
 const RETRY: Duration = Duration::from_millis(200);
 /// A window with at least this many dead letters, and more than half of it dead, is a bad deploy and no bad record.
@@ -82,6 +87,9 @@ pub enum Error {
     /// The log is not what it was.
     #[error(transparent)]
     Log(log::Error),
+    /// Effects and timers are no longer carried out.
+    #[error("the executor of effects and timers has ended")]
+    Agenda,
     /// Nearly everything that came was a dead letter.
     #[error("{dead} of {inputs} records were dead letters: stopped instead of draining the log")]
     Poisoned {
@@ -89,12 +97,6 @@ pub enum Error {
         dead: usize,
         /// Inputs in the window.
         inputs: usize,
-    },
-    /// Never written by this version.
-    #[error("committed offset {committed} is not what this worker committed")]
-    LostOffset {
-        /// What the group says.
-        committed: i64,
     },
 }
 
@@ -140,9 +142,12 @@ pub struct Worker<D: Decider, L: Log, A: Agenda<D>> {
     /// When the last transaction ended.
     round_ended: Duration,
     inputs: Vec<Input>,
+    /// Positions behind the window's inputs.
+    reached: BTreeMap<Partition, i64>,
     /// Commands that did not survive being decided; they are dead letters the next time.
     poisoned: HashSet<(Partition, i64)>,
-    recreate: bool,
+    /// When the producer is made anew.
+    recreate_at: Option<Duration>,
 }
 
 impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
@@ -158,7 +163,14 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
     ) -> Self {
         let commands_topic = cluster.topic(D::Contract::SERVICE, Topic::Commands);
         Self {
-            tools: Tools { rules, codec, metrics, settings, cluster, commands_topic },
+            tools: Tools {
+                rules,
+                codec,
+                metrics,
+                settings,
+                cluster,
+                commands_topic,
+            },
             log,
             agenda,
             status: Status::default(),
@@ -169,8 +181,9 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
             window: Window::default(),
             round_ended: Duration::ZERO,
             inputs: Vec::new(),
+            reached: BTreeMap::new(),
             poisoned: HashSet::new(),
-            recreate: false,
+            recreate_at: None,
         }
     }
 
@@ -185,12 +198,10 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
     ///
     /// When the worker has to end; trouble that passes is waited for inside.
     pub fn step(&mut self) -> Result<(), Error> {
-        if self.recreate {
-            match self.log.recreate() {
-                Ok(()) => self.recreate = false,
-                Err(error) => self.trouble(error)?,
-            }
+        if !self.agenda.is_alive() {
+            return Err(Error::Agenda);
         }
+        self.recreate()?;
         match self.gather() {
             Ok(Some(generation)) => self.process(&generation)?,
             Ok(None) => {}
@@ -202,6 +213,26 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
         }
         self.take_over()?;
         self.tend()
+    }
+
+    /// Makes the producer anew, which fences whoever runs under its name: so only while the group says that this is
+    /// still us.
+    fn recreate(&mut self) -> Result<(), Error> {
+        if self.recreate_at.is_none_or(|at| at > self.log.now()) {
+            return Ok(());
+        }
+        match self.log.is_member() {
+            Ok(true) => match self.log.recreate() {
+                Ok(()) => {
+                    self.recreate_at = None;
+                    Ok(())
+                }
+                Err(error) => self.trouble(error),
+            },
+            // It joins again while it is polled.
+            Ok(false) => Ok(()),
+            Err(error) => self.trouble(error),
+        }
     }
 
     /// Trouble that passes is waited for; anything else ends the worker.
@@ -220,15 +251,23 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
     /// Collects a window; the generation vouches for all of it. A rebalance drops what has been collected.
     fn gather(&mut self) -> Result<Option<L::Generation>, log::Error> {
         self.inputs.clear();
-        let wait = if self.takeover.is_some() || !self.queue.is_empty() || self.recreate {
-            Duration::from_millis(1)
-        } else {
-            IDLE_WAIT
-        };
+        let waiting = self.takeover.is_some() || !self.queue.is_empty();
+        let wait =
+            if waiting && self.recreate_at.is_none() && self.takeover_retry_at <= self.log.now() {
+                Duration::from_millis(1)
+            } else {
+                IDLE_WAIT
+            };
         if self.poll(wait)? {
             return Ok(None);
         }
-        let generation = self.log.generation();
+        let Some(generation) = self.log.generation() else {
+            // The place in the group is lost: nothing vouches for what was fetched.
+            if !self.inputs.is_empty() {
+                self.go_back();
+            }
+            return Ok(None);
+        };
         let deadline = self.log.now() + self.window.length();
         while !self.inputs.is_empty() && self.inputs.len() < LARGEST_BATCH {
             let wait = deadline.saturating_sub(self.log.now());
@@ -239,7 +278,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
                 return Ok(None);
             }
         }
-        Ok(generation)
+        Ok(Some(generation))
     }
 
     /// Polls once; whether the assignment changed.
@@ -266,12 +305,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
                     rebalanced = true;
                 }
                 Signal::Reached { partition, offset } => {
-                    let has_input = self.inputs.iter().any(|input| input.partition == partition);
-                    if let Some(running) = self.running.get_mut(&partition)
-                        && !has_input
-                    {
-                        running.position = running.position.max(offset);
-                    }
+                    self.reached.insert(partition, offset);
                 }
             }
         }
@@ -285,6 +319,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
     /// A later generation must never vouch for an earlier poll: what is kept is fetched anew.
     fn drop_window(&mut self) -> Result<(), log::Error> {
         self.inputs.clear();
+        self.reached.clear();
         for (partition, running) in &self.running {
             if running.blocked_until.is_none() {
                 self.log.start(*partition, running.position)?;
@@ -296,7 +331,11 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
     fn forget(&mut self, partition: Partition) {
         self.running.remove(&partition);
         self.queue.retain(|queued| *queued != partition);
-        if self.takeover.as_ref().is_some_and(|takeover| takeover.partition() == partition) {
+        if self
+            .takeover
+            .as_ref()
+            .is_some_and(|takeover| takeover.partition() == partition)
+        {
             self.takeover = None;
         }
         self.agenda.forget(partition);
@@ -312,6 +351,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
             .chain(self.queue.iter().copied())
             .collect();
         self.inputs.clear();
+        self.reached.clear();
         for partition in partitions {
             self.forget(partition);
             if let Err(error) = self.log.pause(partition) {
@@ -342,7 +382,13 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
             if input.offset < share.offset || running.blocked_until.is_some() {
                 continue;
             }
-            match Self::take(&self.tools, &self.poisoned, running, input, &mut share.outputs) {
+            match Self::take(
+                &self.tools,
+                &self.poisoned,
+                running,
+                input,
+                &mut share.outputs,
+            ) {
                 Taken::Done => {}
                 Taken::Dead => dead += 1,
                 Taken::Blocked(reason) => {
@@ -368,19 +414,42 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
         self.inputs = inputs;
         self.inputs.clear();
         if dead >= POISON_LIMIT && dead * 2 > taken {
-            return Err(Error::Poisoned { dead, inputs: taken });
+            return Err(Error::Poisoned {
+                dead,
+                inputs: taken,
+            });
         }
         self.pause_blocked();
+        self.advance(&mut shares);
         self.add_checkpoints(&mut shares);
         self.add_positions(&mut shares);
         shares.retain(|partition, share| {
             !share.outputs.is_empty()
-                || self.running.get(partition).is_some_and(|running| share.offset > running.committed)
+                || self
+                    .running
+                    .get(partition)
+                    .is_some_and(|running| share.offset > running.committed)
         });
-        if shares.is_empty() || self.recreate {
+        if shares.is_empty() || self.recreate_at.is_some() {
             return Ok(());
         }
         self.write(generation, shares.into_values().collect(), taken)
+    }
+
+    /// Markers and aborted records behind the window's inputs are passed together with them.
+    fn advance(&mut self, shares: &mut BTreeMap<Partition, Share>) {
+        for (partition, offset) in std::mem::take(&mut self.reached) {
+            let Some(running) = self.running.get_mut(&partition) else {
+                continue;
+            };
+            if running.blocked_until.is_some() {
+                continue;
+            }
+            match shares.get_mut(&partition) {
+                Some(share) => share.offset = share.offset.max(offset),
+                None => running.position = running.position.max(offset),
+            }
+        }
     }
 
     fn take(
@@ -401,7 +470,11 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
             match Self::open(tools, input) {
                 Ok((metadata, command)) => {
                     let before = outputs.len();
-                    match decide::decide(tools, running, input, &metadata, &command, outputs) {
+                    // What is left of the rule book's panics, in its answers and its look at the end.
+                    let decided = catch_unwind(AssertUnwindSafe(|| {
+                        decide::decide(tools, running, input, &metadata, &command, outputs)
+                    }));
+                    match decided.unwrap_or_else(|_| Err(Reject::GoBack(decide::panicked()))) {
                         Ok(decided) => {
                             let outcome = match decided {
                                 Decided::Events(0) => "no_change",
@@ -429,15 +502,25 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
                     ));
                 }
                 Err(Undecodable::Pending(id)) => {
-                    return Taken::Blocked(format!("waiting for the registry to resolve schema {id}"));
+                    return Taken::Blocked(format!(
+                        "waiting for the registry to resolve schema {id}"
+                    ));
                 }
             }
         };
         tracing::warn!(
-            service, partition = input.partition, offset = input.offset,
-            class = poison.class, message = poison.message, "dead letter"
+            service,
+            partition = input.partition,
+            offset = input.offset,
+            class = poison.class,
+            message = poison.message,
+            "dead letter"
         );
-        tools.metrics.dead_letters.with_label_values(&[service, poison.class]).inc();
+        tools
+            .metrics
+            .dead_letters
+            .with_label_values(&[service, poison.class])
+            .inc();
         outputs.push(dead_letter(tools, input, &poison));
         Taken::Dead
     }
@@ -449,13 +532,20 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
     ) -> Result<(contracts::core::v1::Metadata, Command<D>), Undecodable> {
         let (metadata, command) = tools.codec.command::<D::Contract>(input)?;
         let wrong = |message: String| {
-            Undecodable::Poison(Poison { class: "wrong-key", message, schema_id: None })
+            Undecodable::Poison(Poison {
+                class: "wrong-key",
+                message,
+                schema_id: None,
+            })
         };
         let key = input.key.as_deref().unwrap_or_default();
         if key != metadata.aggregate_id.as_bytes() {
             return Err(wrong("the key is not the aggregate's id".into()));
         }
-        if !D::is_id(&metadata.aggregate_id) {
+        if input.headers_unreadable {
+            return Err(wrong("its headers cannot be read".into()));
+        }
+        if !catch_unwind(|| D::is_id(&metadata.aggregate_id)).unwrap_or(false) {
             return Err(wrong("the key is no id of such an aggregate".into()));
         }
         let expected = tools.partition_of(key);
@@ -520,32 +610,43 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
         inputs: usize,
     ) -> Result<(), Error> {
         let service = D::Contract::SERVICE.name();
-        let offsets: Vec<_> = shares.iter().map(|share| (share.partition, share.offset)).collect();
+        let offsets: Vec<_> = shares
+            .iter()
+            .map(|share| (share.partition, share.offset))
+            .collect();
         let begun = self.log.now();
         let written = self.log.commit(generation, shares);
         let ended = self.log.now();
         let took = ended.saturating_sub(begun);
-        self.window.learn(took, ended.saturating_sub(self.round_ended));
+        self.window
+            .learn(took, ended.saturating_sub(self.round_ended));
         self.round_ended = ended;
         let metrics = &self.tools.metrics;
-        metrics.transaction_seconds.with_label_values(&[service]).observe(took.as_secs_f64());
+        metrics
+            .transaction_seconds
+            .with_label_values(&[service])
+            .observe(took.as_secs_f64());
         match written {
             Ok(appended) => {
                 #[allow(clippy::cast_precision_loss)]
-                metrics.batch_inputs.with_label_values(&[service]).observe(inputs as f64);
+                metrics
+                    .batch_inputs
+                    .with_label_values(&[service])
+                    .observe(inputs as f64);
                 for end in appended {
                     if let Some(running) = self.running.get_mut(&end.partition) {
-                        running.events_end = end.events_end;
+                        running.events_end = running.events_end.max(end.events_end);
                     }
                 }
                 for (partition, offset) in offsets {
-                    self.poisoned.retain(|(p, o)| *p != partition || *o >= offset);
+                    self.poisoned
+                        .retain(|(p, o)| *p != partition || *o >= offset);
                     self.committed(partition, offset);
                 }
                 self.status.log_available();
                 Ok(())
             }
-            Err(failure) => self.failed(failure),
+            Err(failure) => self.failed(failure, took),
         }
     }
 
@@ -556,19 +657,21 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
         };
         running.position = running.position.max(offset);
         running.committed = offset;
+        self.status.unblocked(partition);
         let started = running.agenda_started;
         for id in running.changed.drain() {
             if !started {
                 continue;
             }
             if let Some(aggregate) = running.aggregates.get(&id) {
-                let outstanding = D::outstanding(&aggregate.state, &id);
-                self.agenda.replace(partition, id, outstanding, Origin::Decided);
+                let outstanding = outstanding::<D>(&aggregate.state, &id);
+                self.agenda
+                    .replace(partition, id, outstanding, Origin::Decided);
             }
         }
     }
 
-    fn failed(&mut self, failure: Failure) -> Result<(), Error> {
+    fn failed(&mut self, failure: Failure, took: Duration) -> Result<(), Error> {
         let service = D::Contract::SERVICE.name();
         tracing::warn!(service, error = %failure, "transaction failed, taking the partitions over again");
         let result = match &failure {
@@ -576,11 +679,18 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
             Failure::Unclear(_) => "unclear",
             Failure::Fenced { .. } => "fenced",
         };
-        self.tools.metrics.failed_transactions.with_label_values(&[service, result]).inc();
+        self.tools
+            .metrics
+            .failed_transactions
+            .with_label_values(&[service, result])
+            .inc();
         match failure {
             Failure::Aborted(_) => {}
-            Failure::Unclear(_) => self.recreate = true,
-            Failure::Fenced { expired: true, .. } if self.log.is_member() => self.recreate = true,
+            // After a long silence a replacement may have taken over: some heartbeats tell.
+            Failure::Unclear(_) if took < FROZEN => self.recreate_at = Some(self.log.now()),
+            Failure::Unclear(_) | Failure::Fenced { expired: true, .. } => {
+                self.recreate_at = Some(self.log.now() + HEARTBEATS);
+            }
             Failure::Fenced { reason, .. } => return Err(Error::Fenced(reason)),
         }
         self.go_back();
@@ -590,7 +700,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
     /// Works on the partition that is being taken over, one at a time.
     fn take_over(&mut self) -> Result<(), Error> {
         let now = self.log.now();
-        if now < self.takeover_retry_at || self.recreate {
+        if now < self.takeover_retry_at || self.recreate_at.is_some() {
             return Ok(());
         }
         if self.takeover.is_none() {
@@ -690,9 +800,10 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
             return;
         };
         for (id, aggregate) in &running.aggregates {
-            let outstanding = D::outstanding(&aggregate.state, id);
+            let outstanding = outstanding::<D>(&aggregate.state, id);
             if !outstanding.is_empty() {
-                self.agenda.replace(partition, id.clone(), outstanding, Origin::TakenOver);
+                self.agenda
+                    .replace(partition, id.clone(), outstanding, Origin::TakenOver);
             }
         }
         running.agenda_started = true;
@@ -705,7 +816,8 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
             .copied()
             .chain(self.takeover.as_ref().map(TakeOver::partition))
             .collect();
-        self.status.partitions(self.running.keys().copied().collect(), restoring);
+        self.status
+            .partitions(self.running.keys().copied().collect(), restoring);
         let service = D::Contract::SERVICE.name();
         self.tools
             .metrics
@@ -721,6 +833,15 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
             self.agenda.forget(partition);
         }
     }
+}
+
+/// What a state waits for. A rule book that panics here must not stop the partition: it is said, and nothing is waited
+/// for.
+fn outstanding<D: Decider>(state: &State<D>, id: &str) -> Vec<Outstanding<D>> {
+    catch_unwind(AssertUnwindSafe(|| D::outstanding(state, id))).unwrap_or_else(|_| {
+        tracing::error!(service = %D::Contract::SERVICE, id, "the rule book panicked on what is outstanding");
+        Vec::new()
+    })
 }
 
 enum Taken {

@@ -57,7 +57,9 @@ impl Status {
 
     pub(super) fn partitions(&self, running: Vec<Partition>, restoring: Vec<Partition>) {
         self.change(|inner| {
-            inner.blocked.clear();
+            inner
+                .blocked
+                .retain(|partition, _| running.contains(partition));
             inner.running = running;
             inner.restoring = restoring;
             if inner.restoring.is_empty() {
@@ -70,6 +72,12 @@ impl Status {
         tracing::warn!(partition, reason, "partition paused");
         self.change(|inner| {
             inner.blocked.insert(partition, reason);
+        });
+    }
+
+    pub(super) fn unblocked(&self, partition: Partition) {
+        self.change(|inner| {
+            inner.blocked.remove(&partition);
         });
     }
 

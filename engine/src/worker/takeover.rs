@@ -59,7 +59,9 @@ pub enum Error {
     #[error("waiting for the schema registry")]
     Registry,
     /// Written by a newer binary.
-    #[error("partition {partition} was written by a newer version: {reason}; this service must be upgraded")]
+    #[error(
+        "partition {partition} was written by a newer version: {reason}; this service must be upgraded"
+    )]
     Newer {
         /// Which partition.
         partition: Partition,
@@ -116,8 +118,16 @@ impl<D: Decider> TakeOver<D> {
         wait: Duration,
     ) -> Result<Option<Running<D>>, Error> {
         let mut buffer = std::mem::take(&mut self.buffer);
-        if buffer.is_empty() && self.is_read(log, wait, &mut buffer)? && buffer.is_empty() {
-            return self.next_phase(tools, log);
+        if buffer.is_empty() {
+            let read = log.read(wait, &mut buffer);
+            if let Err(error) = read {
+                // What came before the trouble is not read again.
+                self.buffer = buffer;
+                return Err(error.into());
+            }
+            if matches!(read, Ok(Progress::Done)) && buffer.is_empty() {
+                return self.next_phase(tools, log);
+            }
         }
         // Kept when the registry has to be asked first, so that nothing is read twice.
         let mut inputs = std::mem::take(&mut buffer).into_iter();
@@ -133,7 +143,11 @@ impl<D: Decider> TakeOver<D> {
                         service = %D::Contract::SERVICE, partition = self.partition, offset = input.offset,
                         "states are damaged: replaying every event"
                     );
-                    tools.metrics.full_replays.with_label_values(&[D::Contract::SERVICE.name()]).inc();
+                    tools
+                        .metrics
+                        .full_replays
+                        .with_label_values(&[D::Contract::SERVICE.name()])
+                        .inc();
                     self.replay_all(log)?;
                     return Ok(None);
                 }
@@ -147,15 +161,6 @@ impl<D: Decider> TakeOver<D> {
             }
         }
         Ok(None)
-    }
-
-    fn is_read<L: Log>(
-        &self,
-        log: &mut L,
-        wait: Duration,
-        buffer: &mut Vec<Input>,
-    ) -> Result<bool, Error> {
-        Ok(log.read(wait, buffer)? == Progress::Done)
     }
 
     fn next_phase<L: Log>(
@@ -175,6 +180,12 @@ impl<D: Decider> TakeOver<D> {
                     self.replay_all(log)?;
                 } else {
                     let from = self.checkpoint.as_ref().map_or(0, |c| c.events_offset);
+                    if from > self.events.high {
+                        return Err(self.damaged(format!(
+                            "its events end at {}, before the checkpoint's {from}: the topic was truncated or made anew",
+                            self.events.high
+                        )));
+                    }
                     self.phase = Phase::Events { full: false };
                     log.open(Topic::Events, self.partition, from, self.events.high)?;
                 }
@@ -226,15 +237,33 @@ impl<D: Decider> TakeOver<D> {
             Err(Undecodable::Poison(_)) => return Ok(false),
             Err(other) => return Err(self.undecodable(other)),
         };
-        let Metadata { aggregate_id, aggregate_version: version, time_ms, .. } = metadata;
+        let Metadata {
+            aggregate_id,
+            aggregate_version: version,
+            time_ms,
+            ..
+        } = metadata;
         match body {
             StateBody::Aggregate(state) => {
-                let aggregate = Aggregate { state, version, time_ms, stored: Stored::Whole };
+                let aggregate = Aggregate {
+                    state,
+                    version,
+                    time_ms,
+                    stored: Stored::Whole,
+                };
                 self.aggregates.insert(aggregate_id, aggregate);
             }
             StateBody::Chunk(chunk) => {
-                let piece = Piece { version, time_ms, count: chunk.count, part: chunk.part };
-                self.chunks.entry(aggregate_id).or_default().insert(chunk.index, piece);
+                let piece = Piece {
+                    version,
+                    time_ms,
+                    count: chunk.count,
+                    part: chunk.part,
+                };
+                self.chunks
+                    .entry(aggregate_id)
+                    .or_default()
+                    .insert(chunk.index, piece);
             }
             StateBody::Checkpoint(checkpoint) => self.checkpoint = Some(checkpoint),
             StateBody::Parked(_) => {}
@@ -244,21 +273,26 @@ impl<D: Decider> TakeOver<D> {
 
     /// Puts large states together; whether all of them were whole.
     fn join_chunks(&mut self) -> bool {
-        for (id, pieces) in std::mem::take(&mut self.chunks) {
-            let Some(first) = pieces.values().next() else {
+        for (id, mut pieces) in std::mem::take(&mut self.chunks) {
+            let Some(newest) = pieces.values().max_by_key(|piece| piece.version) else {
                 continue;
             };
-            let (version, time_ms, count) = (first.version, first.time_ms, first.count);
-            let whole = pieces.len() == count as usize
-                && pieces.values().all(|piece| piece.version == version && piece.count == count);
-            if !whole {
+            let (version, time_ms, count) = (newest.version, newest.time_ms, newest.count);
+            // A replay that no longer knew of a larger state may have left its last chunks behind.
+            pieces.retain(|index, piece| piece.version == version && *index < count);
+            if pieces.len() != count as usize {
                 return false;
             }
             let bytes: Vec<u8> = pieces.into_values().flat_map(|piece| piece.part).collect();
             let Ok(state) = State::<D>::decode(bytes.as_slice()) else {
                 return false;
             };
-            let aggregate = Aggregate { state, version, time_ms, stored: Stored::Chunks(count) };
+            let aggregate = Aggregate {
+                state,
+                version,
+                time_ms,
+                stored: Stored::Chunks(count),
+            };
             // Chunks can be left behind by a replay that no longer knew of them.
             let newest = self.aggregates.get(&id).map_or(0, |whole| whole.version);
             if version > newest {
@@ -293,12 +327,7 @@ impl<D: Decider> TakeOver<D> {
         }
     }
 
-    fn take_event(
-        &mut self,
-        tools: &Tools<D>,
-        input: &Input,
-        full: bool,
-    ) -> Result<bool, Error> {
+    fn take_event(&mut self, tools: &Tools<D>, input: &Input, full: bool) -> Result<bool, Error> {
         let decoded = tools.codec.own::<<D::Contract as Contract>::EventRecord>(
             D::Contract::SERVICE,
             Topic::Events,
@@ -320,7 +349,10 @@ impl<D: Decider> TakeOver<D> {
         self.highest_source = self.highest_source.max(source);
         self.time_ms = self.time_ms.max(metadata.time_ms);
 
-        let aggregate = self.aggregates.entry(metadata.aggregate_id.clone()).or_default();
+        let aggregate = self
+            .aggregates
+            .entry(metadata.aggregate_id.clone())
+            .or_default();
         if metadata.aggregate_version <= aggregate.version {
             return Ok(true);
         }
@@ -363,7 +395,10 @@ impl<D: Decider> TakeOver<D> {
         running.finished = finished.into();
 
         let took = log.now().saturating_sub(self.begun);
-        tools.metrics.restore(D::Contract::SERVICE).observe(took.as_secs_f64());
+        tools
+            .metrics
+            .restore(D::Contract::SERVICE)
+            .observe(took.as_secs_f64());
         tracing::info!(
             service = %D::Contract::SERVICE, partition = self.partition, position,
             aggregates = running.aggregates.len(), replayed = running.dirty.len(),
@@ -376,7 +411,9 @@ impl<D: Decider> TakeOver<D> {
     fn start(&self) -> Result<i64, Error> {
         let Some(committed) = self.committed else {
             if self.highest_source.is_some() || self.checkpoint.is_some() {
-                return Err(self.damaged("the group's committed offset is missing although events exist"));
+                return Err(
+                    self.damaged("the group's committed offset is missing although events exist")
+                );
             }
             return Ok(self.commands.low);
         };
@@ -417,6 +454,9 @@ impl<D: Decider> TakeOver<D> {
     }
 
     fn damaged(&self, reason: impl Into<String>) -> Error {
-        Error::Damaged { partition: self.partition, reason: reason.into() }
+        Error::Damaged {
+            partition: self.partition,
+            reason: reason.into(),
+        }
     }
 }

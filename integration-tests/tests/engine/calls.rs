@@ -15,7 +15,10 @@ use inventory::StockRules;
 use super::given::{eager, fresh_id};
 
 fn call(sku: &str, delta: i64) -> Call<Inventory> {
-    let adjust = AdjustStock { adjustment_id: fresh_id(), delta };
+    let adjust = AdjustStock {
+        adjustment_id: fresh_id(),
+        delta,
+    };
     Call {
         aggregate_id: sku.into(),
         command: stock_command::Command::AdjustStock(adjust),
@@ -32,8 +35,11 @@ fn a_caller_hears_its_outcome() {
         let stopped = Arc::clone(&stopped);
         move || stopped.load(Ordering::Relaxed)
     };
-    let caller =
-        Caller::<Inventory>::new(Arc::clone(&stand.cluster), stand.sender(), stand.codec.clone());
+    let caller = Caller::<Inventory>::new(
+        Arc::clone(&stand.cluster),
+        stand.sender(),
+        stand.codec.clone(),
+    );
     let call_now = |call, deadline| stand.runtime.block_on(caller.call(call, deadline));
     let deaf = call_now(call("sku", 1), Duration::from_secs(1)).unwrap_err();
     assert!(matches!(deaf, CallError::NotReady), "{deaf}");
@@ -43,7 +49,10 @@ fn a_caller_hears_its_outcome() {
         eventually("the caller listens", || caller.is_ready().then_some(()));
         let deadline = Duration::from_millis(200);
         let unanswered = call_now(call("sku", 1), deadline).unwrap_err();
-        assert!(matches!(unanswered, CallError::Deadline), "nobody is there: {unanswered}");
+        assert!(
+            matches!(unanswered, CallError::Deadline),
+            "nobody is there: {unanswered}"
+        );
 
         let processor = Processor {
             rules: StockRules::default(),
@@ -60,16 +69,27 @@ fn a_caller_hears_its_outcome() {
         let processing = scope.spawn(move || processor.run(runtime, is_stopped(), |_| ()));
         let deadline = Duration::from_secs(30);
         let answer = call_now(call("sku", 5), deadline).unwrap();
-        let Outcome::Accepted(accepted) = answer.outcome else { panic!("{answer:?}") };
-        assert_eq!(accepted.on_hand, 6, "the unanswered call was carried out too");
+        let Outcome::Accepted(accepted) = answer.outcome else {
+            panic!("{answer:?}")
+        };
+        assert_eq!(
+            accepted.on_hand, 6,
+            "the unanswered call was carried out too"
+        );
         assert_eq!(answer.version, 2);
         assert_eq!(answer.partition, stand.cluster.partition_of(b"sku"));
 
         let refused = call_now(call("sku", -7), deadline).unwrap();
-        assert!(matches!(refused.outcome, Outcome::Rejection(_)), "{refused:?}");
+        assert!(
+            matches!(refused.outcome, Outcome::Rejection(_)),
+            "{refused:?}"
+        );
         assert_eq!(refused.version, 2, "a rejection changes nothing");
-        let (_, end) =
-            stand.ends(Service::Inventory, contracts::Topic::Events, refused.partition);
+        let (_, end) = stand.ends(
+            Service::Inventory,
+            contracts::Topic::Events,
+            refused.partition,
+        );
         assert!(0 < refused.events_offset && refused.events_offset <= end);
 
         stopped.store(true, Ordering::Relaxed);

@@ -19,11 +19,17 @@ struct Open {
 }
 
 fn kafka() -> Kafka {
-    Kafka { stand: Stand::new(PARTITIONS) }
+    Kafka {
+        stand: Stand::new(PARTITIONS),
+    }
 }
 
 fn record(partition: Partition, payload: &str) -> Input {
-    Input { partition, payload: Some(payload.as_bytes().to_vec()), ..Input::default() }
+    Input {
+        partition,
+        payload: Some(payload.as_bytes().to_vec()),
+        ..Input::default()
+    }
 }
 
 impl conformance::World for Kafka {
@@ -35,17 +41,25 @@ impl conformance::World for Kafka {
     }
 
     fn append(&self, topic: Topic, partition: Partition, payload: &str) {
-        self.stand.write(SERVICE, topic, &record(partition, payload));
+        self.stand
+            .write(SERVICE, topic, &record(partition, payload));
     }
 
     fn begin(&self) -> Open {
-        Open { open: self.stand.begin(), cluster: Arc::clone(&self.stand.cluster) }
+        Open {
+            open: self.stand.begin(),
+            cluster: Arc::clone(&self.stand.cluster),
+        }
     }
 
     fn visible(&self, service: Service, topic: Topic, partition: Partition) -> Vec<String> {
         let inputs = self.stand.read(service, topic);
-        let there = inputs.into_iter().filter(|input| input.partition == partition);
-        there.map(|input| String::from_utf8(input.payload.unwrap()).unwrap()).collect()
+        let there = inputs
+            .into_iter()
+            .filter(|input| input.partition == partition);
+        there
+            .map(|input| String::from_utf8(input.payload.unwrap()).unwrap())
+            .collect()
     }
 
     fn end(&self, topic: Topic, partition: Partition) -> i64 {
@@ -55,7 +69,10 @@ impl conformance::World for Kafka {
 
 impl conformance::Open for Open {
     fn append(&self, topic: Topic, partition: Partition, payload: &str) {
-        self.open.write(&self.cluster.topic(SERVICE, topic), &record(partition, payload));
+        self.open.write(
+            &self.cluster.topic(SERVICE, topic),
+            &record(partition, payload),
+        );
     }
 
     fn commit(self) {

@@ -19,24 +19,32 @@ fn every_kind(stand: &Stand) -> Vec<Bad> {
     let sku = sku_in(stand, 0);
     let good = {
         let message = contracts::Message::new(&sku, adjust(1));
-        stand.codec.encode_message(message, metadata(&fresh_id(), &sku))
+        stand
+            .codec
+            .encode_message(message, metadata(&fresh_id(), &sku))
     };
     let foreign = sku_in(stand, 1);
     let of_foreign = {
         let message = contracts::Message::new(&foreign, adjust(1));
-        stand.codec.encode_message(message, metadata(&fresh_id(), &foreign))
+        stand
+            .codec
+            .encode_message(message, metadata(&fresh_id(), &foreign))
     };
     let unknown_id = [&registry::frame_header(4_000_000_000)[..], &good[6..]].concat();
     let of_other_topic = stand.schemas.writer_id(Service::Inventory, Topic::Events);
     let other_topic = [&registry::frame_header(of_other_topic)[..], &good[6..]].concat();
     let invalid = {
         let message = contracts::Message::new(&sku, adjust(2_000_000_000));
-        stand.codec.encode_message(message, metadata(&fresh_id(), &sku))
+        stand
+            .codec
+            .encode_message(message, metadata(&fresh_id(), &sku))
     };
     let noise = {
         let mut random = fastrand::Rng::with_seed(7);
         // As large as Kafka takes it: beside its own headers it would not fit again.
-        std::iter::repeat_with(|| random.u8(1..)).take(1_040_000).collect::<Vec<_>>()
+        std::iter::repeat_with(|| random.u8(1..))
+            .take(1_040_000)
+            .collect::<Vec<_>>()
     };
     let bad = |what, class, key: Option<&[u8]>, payload: Option<&[u8]>| Bad {
         what,
@@ -56,13 +64,38 @@ fn every_kind(stand: &Stand) -> Vec<Bad> {
         bad("a cut frame", "unframed", key, Some(&good[..5])),
         bad("a frame without a body", "empty", key, Some(&good[..6])),
         bad("a cut body", "undecodable", key, Some(&good[..20])),
-        bad("an unknown schema", "unknown-schema", key, Some(&unknown_id)),
-        bad("the schema of another topic", "unknown-schema", key, Some(&other_topic)),
+        bad(
+            "an unknown schema",
+            "unknown-schema",
+            key,
+            Some(&unknown_id),
+        ),
+        bad(
+            "the schema of another topic",
+            "unknown-schema",
+            key,
+            Some(&other_topic),
+        ),
         bad("a broken field rule", "invalid", key, Some(&invalid)),
         bad("no key", "wrong-key", None, Some(&good)),
-        bad("a key that is no text", "wrong-key", Some(&[0xff, 0xfe]), Some(&good)),
-        bad("another key", "wrong-key", Some(foreign.as_bytes()), Some(&good)),
-        bad("the wrong partition", "wrong-key", Some(foreign.as_bytes()), Some(&of_foreign)),
+        bad(
+            "a key that is no text",
+            "wrong-key",
+            Some(&[0xff, 0xfe]),
+            Some(&good),
+        ),
+        bad(
+            "another key",
+            "wrong-key",
+            Some(foreign.as_bytes()),
+            Some(&good),
+        ),
+        bad(
+            "the wrong partition",
+            "wrong-key",
+            Some(foreign.as_bytes()),
+            Some(&of_foreign),
+        ),
         bad("as much noise as fits", "unframed", key, Some(&noise)),
     ]
 }
@@ -110,15 +143,26 @@ fn every_kind_of_bad_record_is_a_dead_letter_once() {
             assert!(whole.len() > 900_000, "{what} is cut");
             assert_eq!(text(headers::DEAD_CUT_FROM), whole.len().to_string());
         }
-        assert_eq!(letter.payload.is_none(), bad.record.payload.is_none(), "{what}");
+        assert_eq!(
+            letter.payload.is_none(),
+            bad.record.payload.is_none(),
+            "{what}"
+        );
         assert_eq!(text("sender"), "a stranger", "{what}");
         let topic = stand.cluster.topic(Service::Inventory, Topic::Commands);
         assert_eq!(text(headers::DEAD_SOURCE_TOPIC), topic, "{what}");
         assert_eq!(text(headers::DEAD_SOURCE_PARTITION), "0", "{what}");
-        assert_eq!(text(headers::DEAD_SOURCE_OFFSET), offset.to_string(), "{what}");
+        assert_eq!(
+            text(headers::DEAD_SOURCE_OFFSET),
+            offset.to_string(),
+            "{what}"
+        );
         assert_eq!(text(headers::DEAD_ERROR_CLASS), bad.class, "{what}");
         assert!(!text(headers::DEAD_ERROR_MESSAGE).is_empty(), "{what}");
-        assert!(text(headers::DEAD_TIME).parse::<i64>().unwrap() > 0, "{what}");
+        assert!(
+            text(headers::DEAD_TIME).parse::<i64>().unwrap() > 0,
+            "{what}"
+        );
     }
 }
 
@@ -128,7 +172,10 @@ fn a_log_full_of_bad_records_is_not_drained() {
     let open = stand.begin();
     let commands = stand.cluster.topic(Service::Inventory, Topic::Commands);
     for _ in 0..200 {
-        let record = Input { payload: Some(b"garbage".to_vec()), ..Input::default() };
+        let record = Input {
+            payload: Some(b"garbage".to_vec()),
+            ..Input::default()
+        };
         open.write(&commands, &record);
     }
     open.commit();

@@ -22,13 +22,20 @@ struct Provider {
 
 impl Provider {
     fn new(answers: bool) -> Self {
-        Self { answers, asked: Arc::default() }
+        Self {
+            answers,
+            asked: Arc::default(),
+        }
     }
 
     /// Every try for this order.
     fn asked_about(&self, order_id: &str) -> Vec<Attempt> {
         let asked = self.asked.lock().unwrap();
-        asked.iter().filter(|(key, _)| key.contains(order_id)).map(|(_, attempt)| *attempt).collect()
+        asked
+            .iter()
+            .filter(|(key, _)| key.contains(order_id))
+            .map(|(_, attempt)| *attempt)
+            .collect()
     }
 }
 
@@ -52,29 +59,46 @@ impl Perform<PaymentRules> for Provider {
 }
 
 fn charged() -> (Command, contracts::Command) {
-    let record = RecordCharged { attempt: 1, provider_reference: "reference".into() };
+    let record = RecordCharged {
+        attempt: 1,
+        provider_reference: "reference".into(),
+    };
     let command = Command::RecordCharged(record);
     (command.clone(), command.into())
 }
 
 fn charge() -> contracts::Command {
-    let amount = Money { minor_units: 100, currency: "EUR".into() };
-    let charge = ChargePayment { amount: Some(amount), customer_id: "customer".into() };
+    let amount = Money {
+        minor_units: 100,
+        currency: "EUR".into(),
+    };
+    let charge = ChargePayment {
+        amount: Some(amount),
+        customer_id: "customer".into(),
+    };
     Command::ChargePayment(charge).into()
 }
 
 /// The kinds of an order's events.
 fn events(stand: &Stand, order_id: &str) -> Vec<&'static str> {
     let events = stand.events::<Payments>();
-    let of_order = events.iter().filter(|event| event.metadata.aggregate_id == order_id);
-    of_order.map(|event| contracts::Body::kind(&event.body)).collect()
+    let of_order = events
+        .iter()
+        .filter(|event| event.metadata.aggregate_id == order_id);
+    of_order
+        .map(|event| contracts::Body::kind(&event.body))
+        .collect()
 }
 
 fn processed(stand: &Stand, order_id: &str) {
     eventually("the payment is processed", || {
         let events = stand.events::<Payments>();
-        let mut of_order = events.iter().filter(|event| event.metadata.aggregate_id == order_id);
-        of_order.any(|event| matches!(event.body, Event::PaymentProcessed(_))).then_some(())
+        let mut of_order = events
+            .iter()
+            .filter(|event| event.metadata.aggregate_id == order_id);
+        of_order
+            .any(|event| matches!(event.body, Event::PaymentProcessed(_)))
+            .then_some(())
     });
 }
 
@@ -84,10 +108,15 @@ fn an_answer_in_the_log_is_read_before_its_effect_is_repeated() {
     let (answered, unanswered) = (fresh_id(), fresh_id());
     let silent = Provider::new(false);
     let worker = stand.run(PaymentRules, silent.clone(), eager());
+    worker.ready();
     for order_id in [&answered, &unanswered] {
         stand.send(order_id, charge());
-        eventually("the provider is asked", || silent.asked_about(order_id).pop());
-        let [first] = silent.asked_about(order_id)[..] else { panic!("asked once") };
+        eventually("the provider is asked", || {
+            silent.asked_about(order_id).pop()
+        });
+        let [first] = silent.asked_about(order_id)[..] else {
+            panic!("asked once")
+        };
         assert!(!first.may_have_run, "nobody has tried it before");
     }
     worker.stop();
@@ -102,13 +131,18 @@ fn an_answer_in_the_log_is_read_before_its_effect_is_repeated() {
     stand.send(&fresh, charge());
     processed(&stand, &fresh);
     assert_eq!(provider.asked_about(&answered), [], "it had been answered");
-    let [again] = provider.asked_about(&unanswered)[..] else { panic!("asked once more") };
+    let [again] = provider.asked_about(&unanswered)[..] else {
+        panic!("asked once more")
+    };
     assert!(again.may_have_run, "a former owner may have tried it");
     worker.stop();
 
     // Replaying everything asks nothing again.
     for record in stand.read(Service::Payments, contracts::Topic::State) {
-        let erased = engine::log::Input { payload: None, ..record };
+        let erased = engine::log::Input {
+            payload: None,
+            ..record
+        };
         stand.write(Service::Payments, contracts::Topic::State, &erased);
     }
     let provider = Provider::new(true);
@@ -116,9 +150,16 @@ fn an_answer_in_the_log_is_read_before_its_effect_is_repeated() {
     let last = fresh_id();
     stand.send(&last, charge());
     processed(&stand, &last);
-    assert_eq!(provider.asked.lock().unwrap().len(), 1, "only the new payment is asked for");
+    assert_eq!(
+        provider.asked.lock().unwrap().len(),
+        1,
+        "only the new payment is asked for"
+    );
     for order_id in [&answered, &unanswered, &fresh] {
-        assert_eq!(events(&stand, order_id), ["payment_requested", "payment_processed"]);
+        assert_eq!(
+            events(&stand, order_id),
+            ["payment_requested", "payment_processed"]
+        );
     }
     worker.stop();
 }

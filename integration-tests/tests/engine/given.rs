@@ -15,12 +15,18 @@ use uuid::Uuid;
 
 /// Checkpoints as often as can be.
 pub fn eager() -> Settings {
-    Settings { checkpoint_every: Duration::from_millis(50), ..Settings::default() }
+    Settings {
+        checkpoint_every: Duration::from_millis(50),
+        ..Settings::default()
+    }
 }
 
 /// No checkpoint while a test runs.
 pub fn lazy() -> Settings {
-    Settings { checkpoint_every: Duration::from_secs(3_600), ..Settings::default() }
+    Settings {
+        checkpoint_every: Duration::from_secs(3_600),
+        ..Settings::default()
+    }
 }
 
 pub fn fresh_id() -> String {
@@ -29,7 +35,11 @@ pub fn fresh_id() -> String {
 
 pub fn adjust(delta: i64) -> Command {
     let adjustment_id = fresh_id();
-    stock_command::Command::AdjustStock(AdjustStock { adjustment_id, delta }).into()
+    stock_command::Command::AdjustStock(AdjustStock {
+        adjustment_id,
+        delta,
+    })
+    .into()
 }
 
 pub fn reserve(quantity: u32) -> Command {
@@ -45,10 +55,18 @@ pub fn place_order(sku: &str) -> Command {
         city: "Berlin".into(),
         country: "DE".into(),
     };
-    let line = OrderLine { sku: sku.into(), quantity: 1, unit_price: 100, ..OrderLine::default() };
+    let line = OrderLine {
+        sku: sku.into(),
+        quantity: 1,
+        unit_price: 100,
+        ..OrderLine::default()
+    };
     order_command::Command::PlaceOrder(PlaceOrder {
         customer_id: "customer".into(),
-        contact: Some(Contact { address: Some(address), ..Contact::default() }),
+        contact: Some(Contact {
+            address: Some(address),
+            ..Contact::default()
+        }),
         lines: vec![line],
         currency: "EUR".into(),
     })
@@ -78,7 +96,11 @@ pub fn sku_in(stand: &Stand, partition: i32) -> String {
 pub fn stock_work(random: &mut fastrand::Rng, count: usize) -> Vec<(String, Command)> {
     (0..count)
         .map(|_| {
-            let command = if random.bool() { adjust(random.i64(1..20)) } else { reserve(random.u32(1..9)) };
+            let command = if random.bool() {
+                adjust(random.i64(1..20))
+            } else {
+                reserve(random.u32(1..9))
+            };
             (format!("sku-{}", random.u8(0..20)), command)
         })
         .collect()
@@ -106,8 +128,10 @@ pub fn happened_once(stand: &Stand, sent: &[Sent]) {
     assert_eq!(asked.len(), sent.len());
 
     let outcomes = stand.outcomes::<Inventory>();
-    let heard: HashSet<_> =
-        outcomes.iter().map(|outcome| outcome.metadata.causation_id.clone()).collect();
+    let heard: HashSet<_> = outcomes
+        .iter()
+        .map(|outcome| outcome.metadata.causation_id.clone())
+        .collect();
     assert_eq!(outcomes.len(), sent.len(), "no outcome is there twice");
     assert_eq!(heard, asked);
 
@@ -118,14 +142,27 @@ pub fn happened_once(stand: &Stand, sent: &[Sent]) {
         let metadata = &event.metadata;
         let version = versions.entry(&metadata.aggregate_id).or_default();
         *version += 1;
-        assert_eq!(metadata.aggregate_version, *version, "{}", metadata.aggregate_id);
-        assert!(ids.insert(&metadata.id), "event {} is there twice", metadata.id);
-        assert!(asked.contains(&metadata.causation_id), "nobody asked for {metadata:?}");
+        assert_eq!(
+            metadata.aggregate_version, *version,
+            "{}",
+            metadata.aggregate_id
+        );
+        assert!(
+            ids.insert(&metadata.id),
+            "event {} is there twice",
+            metadata.id
+        );
+        assert!(
+            asked.contains(&metadata.causation_id),
+            "nobody asked for {metadata:?}"
+        );
     }
 
     let answers = stand.commands::<Orders>();
-    let answered: HashSet<_> =
-        answers.iter().map(|answer| answer.metadata.causation_id.clone()).collect();
+    let answered: HashSet<_> = answers
+        .iter()
+        .map(|answer| answer.metadata.causation_id.clone())
+        .collect();
     let to_answer: HashSet<_> = events
         .iter()
         .filter(|event| !matches!(event.body, StockEvent::StockAdjusted(_)))
@@ -161,8 +198,12 @@ pub fn checkpointed(stand: &Stand) {
     assert!(!folded.is_empty());
     let stored = eventually("every state is checkpointed", || {
         let stored = stand.states::<Inventory>();
-        let versions = stored.iter().map(|(id, state)| (id, state.metadata.aggregate_version));
-        versions.eq(folded.iter().map(|(id, (version, _))| (id, *version))).then_some(stored)
+        let versions = stored
+            .iter()
+            .map(|(id, state)| (id, state.metadata.aggregate_version));
+        versions
+            .eq(folded.iter().map(|(id, (version, _))| (id, *version)))
+            .then_some(stored)
     });
     for (id, state) in stored {
         assert_eq!(state.body, folded[&id].1, "{id}");

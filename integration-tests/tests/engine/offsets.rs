@@ -19,11 +19,18 @@ fn a_worker_stops_when_the_offset_is_missing_although_events_exist() {
         aggregate_version: 1,
         ..Metadata::default()
     };
-    let adjusted = StockAdjusted { adjustment_id: fresh_id(), delta: 1 };
+    let adjusted = StockAdjusted {
+        adjustment_id: fresh_id(),
+        delta: 1,
+    };
     let event = StockEvent::seal(metadata, stock_event::Event::StockAdjusted(adjusted));
     let record = Input {
         key: Some(b"sku".to_vec()),
-        payload: Some(stand.codec.encode(Service::Inventory, Topic::Events, &event)),
+        payload: Some(
+            stand
+                .codec
+                .encode(Service::Inventory, Topic::Events, &event),
+        ),
         headers: vec![(headers::SOURCE_OFFSET.into(), b"0".to_vec())],
         ..Input::default()
     };
@@ -74,7 +81,11 @@ fn stops(stand: &Stand, because: &str) {
     let worker = stand.run(StockRules::default(), NoEffects, lazy());
     let error = worker.failed().to_string();
     assert!(error.contains(because), "{error}");
-    assert_eq!(stand.read(Service::Inventory, Topic::Outcomes), outcomes, "nothing was done");
+    assert_eq!(
+        stand.read(Service::Inventory, Topic::Outcomes),
+        outcomes,
+        "nothing was done"
+    );
 }
 
 #[test]
@@ -83,7 +94,14 @@ fn the_position_of_a_quiet_partition_is_committed_past_markers() {
     let commands = stand.cluster.topic(Service::Inventory, Topic::Commands);
     let aborted = |partition| {
         let open = stand.begin();
-        open.write(&commands, &Input { partition, payload: Some(b"aborted".to_vec()), ..Input::default() });
+        open.write(
+            &commands,
+            &Input {
+                partition,
+                payload: Some(b"aborted".to_vec()),
+                ..Input::default()
+            },
+        );
         open.abort();
     };
     let committed = |partition: i32| {

@@ -25,7 +25,11 @@ fn framed(stand: &Stand, sku: &str, schema_id: u32) -> Sent {
         ..Input::default()
     };
     let offset = stand.write(Service::Inventory, Topic::Commands, &record);
-    Sent { id, partition, offset }
+    Sent {
+        id,
+        partition,
+        offset,
+    }
 }
 
 #[test]
@@ -40,24 +44,41 @@ fn an_unresolved_schema_pauses_its_partition_until_it_is_known() {
 
 fn pauses_until_known(resolution: Resolution, reason: &str) {
     let stand = Stand::new(2);
-    stand.schemas.learn(Service::Inventory, Topic::Commands, NEWER, resolution);
+    stand
+        .schemas
+        .learn(Service::Inventory, Topic::Commands, NEWER, resolution);
     let (paused, flowing) = (sku_in(&stand, 0), sku_in(&stand, 1));
     let worker = stand.run(StockRules::default(), NoEffects, eager());
     worker.ready();
 
     let mut sent = vec![stand.send(&paused, adjust(1))];
-    let held_back = [framed(&stand, &paused, NEWER), stand.send(&paused, adjust(1))];
+    let held_back = [
+        framed(&stand, &paused, NEWER),
+        stand.send(&paused, adjust(1)),
+    ];
     eventually("the worker says why it pauses", || {
-        worker.status.ready().is_err_and(|why| why.contains(reason)).then_some(())
+        worker
+            .status
+            .ready()
+            .is_err_and(|why| why.contains(reason))
+            .then_some(())
     });
     for _ in 0..20 {
         sent.push(stand.send(&flowing, adjust(1)));
         answered(&stand, &sent);
     }
     happened(&stand, &sent);
-    assert_eq!(stand.committed(Service::Inventory, 0), Some(held_back[0].offset));
+    assert_eq!(
+        stand.committed(Service::Inventory, 0),
+        Some(held_back[0].offset)
+    );
 
-    stand.schemas.learn(Service::Inventory, Topic::Commands, NEWER, Resolution::Known);
+    stand.schemas.learn(
+        Service::Inventory,
+        Topic::Commands,
+        NEWER,
+        Resolution::Known,
+    );
     sent.extend(held_back);
     happened_once(&stand, &sent);
     worker.ready();
@@ -68,7 +89,10 @@ fn pauses_until_known(resolution: Resolution, reason: &str) {
 /// Exactly these commands have outcomes.
 fn happened(stand: &Stand, sent: &[Sent]) {
     let outcomes = stand.outcomes::<contracts::Inventory>();
-    let mut heard: Vec<_> = outcomes.iter().map(|outcome| &outcome.metadata.causation_id).collect();
+    let mut heard: Vec<_> = outcomes
+        .iter()
+        .map(|outcome| &outcome.metadata.causation_id)
+        .collect();
     let mut asked: Vec<_> = sent.iter().map(|sent| &sent.id).collect();
     heard.sort();
     asked.sort();

@@ -25,10 +25,19 @@ fn every_violation_is_named_and_nothing_is_written() {
     let status = system.place(request).unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
     let details = String::from_utf8_lossy(status.details()).into_owned();
-    for field in ["customer_id", "currency", "lines[0].quantity", "lines[1].unit_price", "lines[1].sku"] {
+    for field in [
+        "customer_id",
+        "currency",
+        "lines[0].quantity",
+        "lines[1].unit_price",
+        "lines[1].sku",
+    ] {
         assert!(details.contains(field), "{field} is missing in {details:?}");
     }
-    assert_eq!(system.order(&order_id, 0).unwrap_err().code(), Code::NotFound);
+    assert_eq!(
+        system.order(&order_id, 0).unwrap_err().code(),
+        Code::NotFound
+    );
 
     let mut overflow = order_of(&[("mug", 1_000_000), ("pen", 1_000_000)]);
     for line in &mut overflow.lines {
@@ -36,12 +45,24 @@ fn every_violation_is_named_and_nothing_is_written() {
         line.discount = 0;
     }
     let line = overflow.lines[0].clone();
-    overflow.lines.extend((0..20).map(|n| OrderLine { sku: format!("more-{n}"), ..line.clone() }));
-    assert_eq!(system.place(overflow).unwrap_err().code(), Code::InvalidArgument);
+    overflow.lines.extend((0..20).map(|n| OrderLine {
+        sku: format!("more-{n}"),
+        ..line.clone()
+    }));
+    assert_eq!(
+        system.place(overflow).unwrap_err().code(),
+        Code::InvalidArgument
+    );
 
-    let (code, body) = http(&system, &["-X", "POST", "-d", "{\"lines\": [{}]}", "/v1/orders"]);
+    let (code, body) = http(
+        &system,
+        &["-X", "POST", "-d", "{\"lines\": [{}]}", "/v1/orders"],
+    );
     assert_eq!(code, "400", "{body}");
-    assert!(body.contains("\"violations\"") && body.contains("customer_id"), "{body}");
+    assert!(
+        body.contains("\"violations\"") && body.contains("customer_id"),
+        "{body}"
+    );
     let (code, body) = http(&system, &["-X", "POST", "-d", "not json", "/v1/orders"]);
     assert_eq!(code, "400", "{body}");
     let unknown = format!("/v1/orders/{}", Uuid::now_v7());
@@ -53,24 +74,47 @@ fn every_violation_is_named_and_nothing_is_written() {
 fn an_order_goes_through_rest_as_well() {
     let mut system = System::new();
     system.up("all");
-    let (code, body) =
-        http(&system, &["-X", "POST", "-d", "{\"delta\": \"5\"}", "/v1/stock/mug/adjustments"]);
+    let (code, body) = http(
+        &system,
+        &[
+            "-X",
+            "POST",
+            "-d",
+            "{\"delta\": \"5\"}",
+            "/v1/stock/mug/adjustments",
+        ],
+    );
     assert!(code.starts_with('2'), "{code} {body}");
     let id = Uuid::now_v7().to_string();
     let order = "{\"customerId\":\"ada\",\"currency\":\"EUR\",\"contact\":{\"address\":{\"name\":\"Ada\",\
         \"street\":\"1\",\"postalCode\":\"1\",\"city\":\"Berlin\",\"country\":\"DE\"}},\
         \"lines\":[{\"sku\":\"mug\",\"quantity\":1,\"unitPrice\":\"100\"}]}";
     let key = format!("Idempotency-Key: {id}");
-    let (code, body) = http(&system, &["-X", "POST", "-H", &key, "-d", order, "/v1/orders"]);
+    let (code, body) = http(
+        &system,
+        &["-X", "POST", "-H", &key, "-d", order, "/v1/orders"],
+    );
     assert_eq!(code, "201", "{body}");
     assert!(body.contains(&id), "{body}");
     system.reaches(&id, OrderStatus::Delivered);
     let (code, body) = http(&system, &[&format!("/v1/orders/{id}")]);
     assert_eq!(code, "200");
     assert!(body.contains("ORDER_STATUS_DELIVERED"), "{body}");
-    assert!(http(&system, &[&format!("/v1/orders/{id}/history")]).1.contains("orderShipped"));
-    assert!(http(&system, &["/v1/orders?status=delivered"]).1.contains(&id));
-    assert!(http(&system, &["/v1/stock/mug"]).1.contains("\"deducted\":\"1\""));
+    assert!(
+        http(&system, &[&format!("/v1/orders/{id}/history")])
+            .1
+            .contains("orderShipped")
+    );
+    assert!(
+        http(&system, &["/v1/orders?status=delivered"])
+            .1
+            .contains(&id)
+    );
+    assert!(
+        http(&system, &["/v1/stock/mug"])
+            .1
+            .contains("\"deducted\":\"1\"")
+    );
 }
 
 #[test]
@@ -98,12 +142,18 @@ fn strange_records_become_dead_letters_once_and_stop_nobody() {
         if let Some(payload) = payload {
             record = record.payload(payload);
         }
-        producer.send(record).map_err(|(error, _)| error).expect("it is sent");
+        producer
+            .send(record)
+            .map_err(|(error, _)| error)
+            .expect("it is sent");
     }
-    producer.flush(Duration::from_secs(10)).expect("it is written");
+    producer
+        .flush(Duration::from_secs(10))
+        .expect("it is written");
 
-    let placed: Vec<_> =
-        (0..8).map(|_| system.place(order_of(&[("mug", 1)])).unwrap().order_id).collect();
+    let placed: Vec<_> = (0..8)
+        .map(|_| system.place(order_of(&[("mug", 1)])).unwrap().order_id)
+        .collect();
     for order_id in &placed {
         system.reaches(order_id, OrderStatus::Delivered);
     }
@@ -132,10 +182,12 @@ fn dead_letters(system: &System) -> usize {
     let mut list = rdkafka::TopicPartitionList::new();
     let mut left = 0;
     for partition in 0..4 {
-        let (low, high) =
-            consumer.fetch_watermarks(&topic, partition, Duration::from_secs(10)).expect("ends");
+        let (low, high) = consumer
+            .fetch_watermarks(&topic, partition, Duration::from_secs(10))
+            .expect("ends");
         if high > low {
-            list.add_partition_offset(&topic, partition, rdkafka::Offset::Beginning).expect("new");
+            list.add_partition_offset(&topic, partition, rdkafka::Offset::Beginning)
+                .expect("new");
             left += 1;
         }
     }
@@ -161,7 +213,15 @@ fn http(system: &System, arguments: &[&str]) -> (String, String) {
     let (path, options) = arguments.split_last().expect("a path");
     let url = format!("http://{}{path}", system.public);
     let output = Command::new("curl")
-        .args(["-s", "-m", "15", "-w", "\n%{http_code}", "-H", "content-type: application/json"])
+        .args([
+            "-s",
+            "-m",
+            "15",
+            "-w",
+            "\n%{http_code}",
+            "-H",
+            "content-type: application/json",
+        ])
         .args(options)
         .arg(&url)
         .output()

@@ -7,8 +7,10 @@ use contracts::orders::v1::OrderStatus;
 use harness::system::{SERVICES, System, order_of};
 use harness::{eventually, servers};
 
-const BASKETS_FILE: &str =
-    concat!(env!("CARGO_MANIFEST_DIR"), "/../services/ordermesh/data/baskets.csv.gz");
+const BASKETS_FILE: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../services/ordermesh/data/baskets.csv.gz"
+);
 /// Enough baskets for a load to last over several kills.
 const BASKETS: usize = 1_200;
 /// Per second, so that there is a middle to kill in.
@@ -93,8 +95,15 @@ fn an_instance_started_twice_ends_one_of_them() {
         ("ORDERMESH_INSTANCE", "orders".to_owned()),
     ];
     system.start_as("intruder", "orders", &same);
-    assert!(!system.ended("orders").success(), "the one that was there is fenced");
-    assert!(system.tail("orders").contains("instance id"), "{}", system.tail("orders"));
+    assert!(
+        !system.ended("orders").success(),
+        "the one that was there is fenced"
+    );
+    assert!(
+        system.tail("orders").contains("instance id"),
+        "{}",
+        system.tail("orders")
+    );
     system.ready("intruder");
 }
 
@@ -156,7 +165,8 @@ fn wanted() -> BTreeMap<String, i64> {
         if baskets.len() > BASKETS {
             break;
         }
-        *wanted.entry(line[3].to_owned()).or_default() += line[5].parse::<i64>().expect("a quantity");
+        *wanted.entry(line[3].to_owned()).or_default() +=
+            line[5].parse::<i64>().expect("a quantity");
     }
     wanted.retain(|_, pieces| *pieces > 0);
     wanted

@@ -18,8 +18,13 @@ fn an_order_is_delivered_refused_or_declined_and_everything_balances() {
 
     let delivered = system.place(order_of(&[("mug", 2), ("pen", 1)])).unwrap();
     assert_eq!(delivered.version, 1);
-    let seen = system.order(&delivered.order_id, delivered.version).unwrap();
-    assert!(seen.version >= 1, "a read that asks for the version sees the order");
+    let seen = system
+        .order(&delivered.order_id, delivered.version)
+        .unwrap();
+    assert!(
+        seen.version >= 1,
+        "a read that asks for the version sees the order"
+    );
     let order = system.reaches(&delivered.order_id, OrderStatus::Delivered);
     assert_eq!((order.total, order.refunded, order.late), (450, 0, false));
     assert!(!order.tracking_number.is_empty());
@@ -34,7 +39,11 @@ fn an_order_is_delivered_refused_or_declined_and_everything_balances() {
     assert_eq!(order.end_reason(), EndReason::OutOfStock);
 
     // The provider declines: reserved pieces come back.
-    system.behave(Behaviour { decline_percent: 100, delivery_ms: 50, ..Default::default() });
+    system.behave(Behaviour {
+        decline_percent: 100,
+        delivery_ms: 50,
+        ..Default::default()
+    });
     let declined = system.place(order_of(&[("mug", 4)])).unwrap();
     let order = system.reaches(&declined.order_id, OrderStatus::Rejected);
     assert_eq!(order.end_reason(), EndReason::PaymentDeclined);
@@ -48,10 +57,11 @@ fn an_order_is_delivered_refused_or_declined_and_everything_balances() {
     let mug = system.stock_of("mug");
     assert_eq!((mug.on_hand, mug.available, mug.received), (8, 8, 10));
 
-    let history = system.block_on(
-        QueryServiceClient::new(system.channel())
-            .get_order_history(GetOrderHistoryRequest { order_id: delivered.order_id.clone() }),
-    );
+    let history = system.block_on(QueryServiceClient::new(system.channel()).get_order_history(
+        GetOrderHistoryRequest {
+            order_id: delivered.order_id.clone(),
+        },
+    ));
     let versions: Vec<_> = history
         .unwrap()
         .into_inner()
@@ -67,10 +77,19 @@ fn an_order_is_delivered_refused_or_declined_and_everything_balances() {
         ..Default::default()
     };
     let mut client = QueryServiceClient::new(system.channel());
-    let first = system.block_on(client.list_orders(request.clone())).unwrap().into_inner();
+    let first = system
+        .block_on(client.list_orders(request.clone()))
+        .unwrap()
+        .into_inner();
     assert_eq!(first.orders.len(), 2);
-    let rest = ListOrdersRequest { page_token: first.next_page_token, ..request };
-    let second = system.block_on(client.list_orders(rest)).unwrap().into_inner();
+    let rest = ListOrdersRequest {
+        page_token: first.next_page_token,
+        ..request
+    };
+    let second = system
+        .block_on(client.list_orders(rest))
+        .unwrap()
+        .into_inner();
     assert_eq!(second.orders.len(), 1);
     assert!(second.next_page_token.is_empty());
 
@@ -101,7 +120,11 @@ fn the_same_order_id_gives_the_same_answer_and_another_body_is_refused() {
     system.reaches(&first.order_id, OrderStatus::Delivered);
     let again = system.place(request.clone()).unwrap();
     assert_eq!(again.order_id, first.order_id);
-    assert_eq!(again.status(), OrderStatus::Delivered, "the answer tells what has become of it");
+    assert_eq!(
+        again.status(),
+        OrderStatus::Delivered,
+        "the answer tells what has become of it"
+    );
 
     let mut other = request.clone();
     other.lines[0].quantity = 2;
@@ -120,6 +143,8 @@ fn the_same_order_id_gives_the_same_answer_and_another_body_is_refused() {
     let status = system.place(stale).unwrap_err();
     assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
 
-    eventually("two mugs are gone", || (system.stock_of("mug").deducted == 2).then_some(()));
+    eventually("two mugs are gone", || {
+        (system.stock_of("mug").deducted == 2).then_some(())
+    });
     system.check(None);
 }

@@ -52,8 +52,11 @@ impl InventoryService for Api {
         &self,
         request: Request<AdjustStockRequest>,
     ) -> Result<Response<AdjustStockResponse>, Status> {
-        let deadline: Deadline =
-            request.extensions().get().copied().unwrap_or_else(|| Deadline::after(PATIENCE));
+        let deadline: Deadline = request
+            .extensions()
+            .get()
+            .copied()
+            .unwrap_or_else(|| Deadline::after(PATIENCE));
         error::validate(request.get_ref())?;
         let request = request.into_inner();
         let adjustment_id = if request.adjustment_id.is_empty() {
@@ -70,7 +73,11 @@ impl InventoryService for Api {
             actor: ACTOR.to_owned(),
             traceparent: TraceParent::current().map(TraceParent::header),
         };
-        let answer = self.caller.call(call, deadline.remaining()).await.map_err(unanswered)?;
+        let answer = self
+            .caller
+            .call(call, deadline.remaining())
+            .await
+            .map_err(unanswered)?;
         match answer.outcome {
             Outcome::Accepted(accepted) => Ok(Response::new(AdjustStockResponse {
                 adjustment_id,
@@ -85,7 +92,10 @@ impl InventoryService for Api {
 }
 
 fn refused(rejection: &StockRejection) -> Status {
-    let figures = format!("on hand {}, reserved {}", rejection.on_hand, rejection.reserved);
+    let figures = format!(
+        "on hand {}, reserved {}",
+        rejection.on_hand, rejection.reserved
+    );
     match rejection.code() {
         StockRejectionCode::IdReused => error::already_exists(
             reasons::ADJUSTMENT_ID_REUSED,
@@ -95,19 +105,23 @@ fn refused(rejection: &StockRejection) -> Status {
             reasons::BELOW_RESERVED,
             format!("stock must not fall below what is reserved: {figures}"),
         ),
-        StockRejectionCode::Overflow => {
-            error::rejected(reasons::OVERFLOW, format!("stock cannot be counted: {figures}"))
-        }
-        StockRejectionCode::Stale | StockRejectionCode::Unspecified => {
-            error::rejected(reasons::STALE, "the adjustment id is too old or too new: use a new id")
-        }
+        StockRejectionCode::Overflow => error::rejected(
+            reasons::OVERFLOW,
+            format!("stock cannot be counted: {figures}"),
+        ),
+        StockRejectionCode::Stale | StockRejectionCode::Unspecified => error::rejected(
+            reasons::STALE,
+            "the adjustment id is too old or too new: use a new id",
+        ),
     }
 }
 
 fn unanswered(failure: CallError) -> Status {
     match failure {
         CallError::Deadline => error::deadline(),
-        CallError::Send(engine::log::kafka::SendError::Full) => error::exhausted(error::RETRY_AFTER),
+        CallError::Send(engine::log::kafka::SendError::Full) => {
+            error::exhausted(error::RETRY_AFTER)
+        }
         CallError::Send(_) | CallError::NotReady => {
             error::unavailable("the stock log", error::RETRY_AFTER)
         }

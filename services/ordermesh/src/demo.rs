@@ -301,4 +301,5 @@ const HOW_TO_GO_ON: &str = r#"How to go on
     127.0.0.1:8080 ordermesh.query.v1.QueryService/ListOrders
   curl 'http://127.0.0.1:8080/v1/orders?status=delivered'
 
-  ordermesh --help            place orders, load your own file, watch the events"#;
+  target/debug/ordermesh --help
+                              place orders, load your own file, watch the events"#;

@@ -133,9 +133,11 @@ pub async fn tail(args: Args) -> anyhow::Result<()> {
                 printer.print(service, topic, &input)?;
             }
         }
+        printer.out.flush()?;
         match stop {
             Some(stop) => follow::follow(&cluster, &topics, &stop, |service, topic, input| {
-                printer.print(service, topic, input)
+                printer.print(service, topic, input)?;
+                Ok(printer.out.flush()?)
             }),
             None => Ok(()),
         }

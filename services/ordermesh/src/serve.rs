@@ -1,5 +1,7 @@
 //! `ordermesh serve`: puts services together and runs them in this process.
 
+mod calls;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -26,12 +28,11 @@ use registry::Schemas;
 use sandbox::Sandbox;
 use shipping::{Carrier, Deadlines, ShipmentRules};
 use tokio::runtime::Handle;
-use tokio_util::sync::CancellationToken;
+
+use self::calls::Calls;
 
 /// How long a process may take to finish what it has begun.
 const DRAIN: Duration = Duration::from_secs(15);
-/// How long calls under way hold the workers that answer them.
-const ANSWERING: Duration = Duration::from_secs(5);
 /// How long start-up waits for a broker that is not there yet.
 const BROKER_PATIENCE: Duration = Duration::from_secs(60);
 /// Between looks at the status of a worker.
@@ -303,7 +304,7 @@ impl Platform {
                 Service::Inventory => self.process(StockRules::default(), NoEffects, &calls)?,
                 Service::Payments => {
                     let provider = Provider::new(partners.clone(), PARTNER_DEADLINE);
-                    self.process(PaymentRules::default(), provider, &calls)?;
+                    self.process(PaymentRules, provider, &calls)?;
                 }
                 Service::Shipping => {
                     let deadlines = Deadlines {
@@ -311,7 +312,7 @@ impl Platform {
                         tracking_wait: TRACKING_WAIT,
                     };
                     let carrier = Carrier::new(partners.clone(), deadlines);
-                    self.process(ShipmentRules::default(), carrier, &calls)?;
+                    self.process(ShipmentRules, carrier, &calls)?;
                 }
             }
         }
@@ -403,44 +404,6 @@ async fn follow(status: Status, component: Component) {
             Ok(()) => component.ready(),
             Err(reason) => component.not_ready(reason),
         }
-    }
-}
-
-/// The callers of this process: calls under way keep the workers that answer them.
-#[derive(Clone, Default)]
-struct Calls {
-    in_flight: Vec<Arc<dyn Fn() -> usize + Send + Sync>>,
-    listeners: Vec<Arc<dyn Fn(&dyn Fn() -> bool) -> Result<(), engine::log::Error> + Send + Sync>>,
-    stopping: Arc<std::sync::OnceLock<std::time::Instant>>,
-}
-
-impl Calls {
-    fn add<C: Contract>(&mut self, caller: &Caller<C>) {
-        let counted = caller.clone();
-        self.in_flight.push(Arc::new(move || counted.in_flight()));
-        let heard = caller.clone();
-        self.listeners
-            .push(Arc::new(move |stopped| heard.listen(stopped)));
-    }
-
-    /// Hears outcomes, each caller on a thread of its own.
-    fn listen(&self, process: &Process) -> anyhow::Result<()> {
-        for listener in &self.listeners {
-            let (listener, calls) = (Arc::clone(listener), self.clone());
-            process.spawn_thread("outcomes", move |shutdown| {
-                listener(&|| calls.are_over(&shutdown))
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Whether the process shuts down and nobody waits for an answer any more, or has waited long enough.
-    fn are_over(&self, shutdown: &CancellationToken) -> bool {
-        if !shutdown.is_cancelled() {
-            return false;
-        }
-        let since = self.stopping.get_or_init(std::time::Instant::now);
-        since.elapsed() > ANSWERING || self.in_flight.iter().all(|count| count() == 0)
     }
 }
 

@@ -22,6 +22,8 @@ use uuid::Uuid;
 /// For calls without a deadline.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+const ID_REUSED: &str = "the order id is taken by an order with another body";
+
 /// Machine-readable reasons of refusals.
 pub mod reasons {
     /// The order id lies outside the window and no such order exists: a new id may be used.
@@ -42,7 +44,10 @@ pub struct Api {
 impl Api {
     /// Commands go through `caller`; late repetitions are looked up at `query`.
     pub fn new(caller: Caller<Orders>, query: &Peer) -> Self {
-        Self { caller, query: QueryServiceClient::new(query.retrying()) }
+        Self {
+            caller,
+            query: QueryServiceClient::new(query.retrying()),
+        }
     }
 
     /// A repetition that came after the horizon: the order may have left the processor's memory, but not the read
@@ -50,6 +55,7 @@ impl Api {
     async fn find_stale(
         &self,
         order_id: String,
+        asked: &PlaceOrder,
         answer: &Answer<Outcome>,
         left: Duration,
     ) -> Result<Response<PlaceOrderResponse>, Status> {
@@ -66,6 +72,9 @@ impl Api {
         match self.query.clone().get_order(request).await {
             Ok(found) => {
                 let order: OrderView = found.into_inner().order.unwrap_or_default();
+                if !is_same(asked, &order) {
+                    return Err(error::already_exists(reasons::ORDER_ID_REUSED, ID_REUSED));
+                }
                 Ok(Response::new(PlaceOrderResponse {
                     order_id,
                     status: order.status,
@@ -96,22 +105,30 @@ impl OrderService for Api {
         } else {
             request.order_id
         };
+        let order = PlaceOrder {
+            customer_id: request.customer_id,
+            contact: request.contact,
+            lines: request.lines,
+            currency: request.currency,
+        };
         let call = Call {
             aggregate_id: order_id.clone(),
-            actor: request.customer_id.clone(),
-            command: Command::PlaceOrder(PlaceOrder {
-                customer_id: request.customer_id,
-                contact: request.contact,
-                lines: request.lines,
-                currency: request.currency,
-            }),
+            actor: order.customer_id.clone(),
+            command: Command::PlaceOrder(order.clone()),
             traceparent: TraceParent::current().map(TraceParent::header),
         };
         if wait == PlaceOrderWait::Durable {
             self.caller.send(call).await.map_err(unanswered)?;
-            return Ok(Response::new(PlaceOrderResponse { order_id, ..Default::default() }));
+            return Ok(Response::new(PlaceOrderResponse {
+                order_id,
+                ..Default::default()
+            }));
         }
-        let answer = self.caller.call(call, deadline.remaining()).await.map_err(unanswered)?;
+        let answer = self
+            .caller
+            .call(call, deadline.remaining())
+            .await
+            .map_err(unanswered)?;
         match &answer.outcome {
             Outcome::Accepted(accepted) => Ok(Response::new(PlaceOrderResponse {
                 order_id,
@@ -119,7 +136,8 @@ impl OrderService for Api {
                 version: answer.version,
             })),
             Outcome::Rejection(rejection) if rejection.code() == OrderRejectionCode::Stale => {
-                self.find_stale(order_id, &answer, deadline.remaining()).await
+                self.find_stale(order_id, &order, &answer, deadline.remaining())
+                    .await
             }
             Outcome::Rejection(rejection) => Err(refused(rejection)),
             Outcome::Parked(_) => Err(error::unavailable("order", error::RETRY_AFTER)),
@@ -136,10 +154,16 @@ impl OrderService for Api {
         let call = Call {
             aggregate_id: request.order_id,
             actor: request.customer_id.clone(),
-            command: Command::CancelOrder(CancelOrder { customer_id: request.customer_id }),
+            command: Command::CancelOrder(CancelOrder {
+                customer_id: request.customer_id,
+            }),
             traceparent: TraceParent::current().map(TraceParent::header),
         };
-        let answer = self.caller.call(call, deadline.remaining()).await.map_err(unanswered)?;
+        let answer = self
+            .caller
+            .call(call, deadline.remaining())
+            .await
+            .map_err(unanswered)?;
         match &answer.outcome {
             Outcome::Accepted(accepted) => Ok(Response::new(CancelOrderResponse {
                 status: accepted.status,
@@ -151,16 +175,24 @@ impl OrderService for Api {
     }
 }
 
+/// Whether an order in the read model is the one that is asked for; the contact is not kept there.
+fn is_same(asked: &PlaceOrder, order: &OrderView) -> bool {
+    asked.customer_id == order.customer_id
+        && asked.currency == order.currency
+        && asked.lines == order.lines
+}
+
 fn patience<T>(request: &Request<T>) -> Deadline {
-    request.extensions().get().copied().unwrap_or_else(|| Deadline::after(PATIENCE))
+    request
+        .extensions()
+        .get()
+        .copied()
+        .unwrap_or_else(|| Deadline::after(PATIENCE))
 }
 
 fn refused(rejection: &OrderRejection) -> Status {
     match rejection.code() {
-        OrderRejectionCode::IdReused => error::already_exists(
-            reasons::ORDER_ID_REUSED,
-            "the order id is taken by an order with another body",
-        ),
+        OrderRejectionCode::IdReused => error::already_exists(reasons::ORDER_ID_REUSED, ID_REUSED),
         // A stranger does not learn that the order exists.
         OrderRejectionCode::UnknownOrder | OrderRejectionCode::ForeignOrder => {
             error::not_found("order")
@@ -177,13 +209,18 @@ fn refused(rejection: &OrderRejection) -> Status {
 }
 
 fn status_name(status: OrderStatus) -> String {
-    status.as_str_name().trim_start_matches("ORDER_STATUS_").to_lowercase()
+    status
+        .as_str_name()
+        .trim_start_matches("ORDER_STATUS_")
+        .to_lowercase()
 }
 
 fn unanswered(failure: CallError) -> Status {
     match failure {
         CallError::Deadline => error::deadline(),
-        CallError::Send(engine::log::kafka::SendError::Full) => error::exhausted(error::RETRY_AFTER),
+        CallError::Send(engine::log::kafka::SendError::Full) => {
+            error::exhausted(error::RETRY_AFTER)
+        }
         CallError::Send(_) | CallError::NotReady => {
             error::unavailable("the order log", error::RETRY_AFTER)
         }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chassis::grpc::Peer;
 use contracts::core::v1::Money;
 use contracts::payments::v1::payment_command::Command;
 use contracts::payments::v1::{
@@ -13,7 +14,6 @@ use contracts::provider::v1::{
     VoidRequest,
 };
 use engine::effects::{Attempt, Perform, Unknown};
-use chassis::grpc::Peer;
 use tonic::{Code, Request, Status};
 
 use crate::payment::{CHARGE_ATTEMPT, Effect, PaymentRules};

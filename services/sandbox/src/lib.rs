@@ -97,12 +97,18 @@ impl Sandbox {
 
     /// The payment provider.
     pub fn provider(&self) -> PaymentProviderServer<impl PaymentProvider> {
-        PaymentProviderServer::new(Provider::new(Arc::clone(&self.payments), self.behaviour.clone()))
+        PaymentProviderServer::new(Provider::new(
+            Arc::clone(&self.payments),
+            self.behaviour.clone(),
+        ))
     }
 
     /// The carrier.
     pub fn carrier(&self) -> CarrierServer<impl carrier_server::Carrier> {
-        CarrierServer::new(Carrier::new(Arc::clone(&self.bookings), self.behaviour.clone()))
+        CarrierServer::new(Carrier::new(
+            Arc::clone(&self.bookings),
+            self.behaviour.clone(),
+        ))
     }
 
     /// The sandbox's own service.

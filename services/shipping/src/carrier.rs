@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chassis::grpc::Peer;
 use contracts::carrier::v1::carrier_client::CarrierClient;
 use contracts::carrier::v1::{
     BookRequest, BookingStatus, LookupRequest, LookupResponse, VoidRequest,
@@ -12,7 +13,6 @@ use contracts::shipping::v1::{
     RecordBooked, RecordBookingRefused, RecordBookingVoided, RecordDelivered,
 };
 use engine::effects::{Attempt, Perform, Unknown};
-use chassis::grpc::Peer;
 use tonic::{Code, Request, Status};
 
 use crate::shipment::{Effect, ShipmentRules};

@@ -8,6 +8,7 @@ mod sender;
 pub mod settings;
 mod transactions;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,9 @@ pub use sender::{Receipt, SendError, Sender};
 use self::context::Quiet;
 use self::intake::Intake;
 use self::transactions::Transactions;
-use super::{Appended, Ends, Error, Failure, Input, Log, Partition, Progress, Share, Signal};
+use super::{
+    Appended, Ends, Error, Failure, Header, Input, Log, Partition, Progress, Share, Signal,
+};
 
 /// Largest record that is written.
 pub const MAX_RECORD_BYTES: usize = 1_000_000;
@@ -80,12 +83,20 @@ impl KafkaLog {
         let watermarks = settings::reader(&cluster, "read_uncommitted")
             .create_with_context(Quiet)
             .map_err(error)?;
-        Ok(Self { cluster, service, intake, transactions, reader, watermarks, begun: Instant::now() })
+        Ok(Self {
+            cluster,
+            service,
+            intake,
+            transactions,
+            reader,
+            watermarks,
+            begun: Instant::now(),
+        })
     }
 }
 
 impl Log for KafkaLog {
-    type Generation = rdkafka::consumer::ConsumerGroupMetadata;
+    type Generation = Arc<rdkafka::consumer::ConsumerGroupMetadata>;
 
     fn poll(
         &mut self,
@@ -148,7 +159,7 @@ impl Log for KafkaLog {
         self.transactions.recreate()
     }
 
-    fn is_member(&mut self) -> bool {
+    fn is_member(&mut self) -> Result<bool, Error> {
         self.intake.is_member()
     }
 
@@ -157,22 +168,34 @@ impl Log for KafkaLog {
     }
 }
 
-fn input(message: &BorrowedMessage<'_>) -> Input {
+/// A record as it was read.
+pub fn input(message: &BorrowedMessage<'_>) -> Input {
+    // The wrapper panics on a header whose name is not UTF-8, and anybody may write one.
+    let headers = catch_unwind(AssertUnwindSafe(|| headers(message)));
     Input {
         partition: message.partition(),
         offset: message.offset(),
         time_ms: message.timestamp().to_millis().unwrap_or(0),
         key: message.key().map(<[u8]>::to_vec),
         payload: message.payload().map(<[u8]>::to_vec),
-        headers: message.headers().map_or_else(Vec::new, |headers| {
-            headers
-                .iter()
-                .map(|header| {
-                    (header.key.to_owned(), header.value.unwrap_or_default().to_vec())
-                })
-                .collect()
-        }),
+        headers_unreadable: headers.is_err(),
+        headers: headers.unwrap_or_default(),
     }
+}
+
+fn headers(message: &BorrowedMessage<'_>) -> Vec<Header> {
+    let Some(headers) = message.headers() else {
+        return Vec::new();
+    };
+    headers
+        .iter()
+        .map(|header| {
+            (
+                header.key.to_owned(),
+                header.value.unwrap_or_default().to_vec(),
+            )
+        })
+        .collect()
 }
 
 fn error(error: KafkaError) -> Error {
@@ -180,16 +203,14 @@ fn error(error: KafkaError) -> Error {
     match error {
         KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_) => Error::Configuration(text),
         error => match error.rdkafka_error_code() {
-            Some(
-                RDKafkaErrorCode::AutoOffsetReset
-                | RDKafkaErrorCode::OffsetOutOfRange
-                | RDKafkaErrorCode::UnknownTopicOrPartition
-                | RDKafkaErrorCode::UnknownTopic
-                | RDKafkaErrorCode::UnknownPartition,
-            ) => Error::Damaged(text),
+            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
+                Error::Damaged(text)
+            }
             Some(RDKafkaErrorCode::FencedInstanceId | RDKafkaErrorCode::Fatal) => {
                 Error::Fenced(text)
             }
+            // Also an unknown topic: a broker that has just started may not know its topics yet, and one that is
+            // really gone leaves nothing to damage.
             _ => Error::Unavailable(text),
         },
     }

@@ -20,9 +20,8 @@ pub fn flush<C: ProducerContext + 'static>(
     let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
     // SAFETY: the pointer is the live client owned by `producer`, which is borrowed for the whole call, and
     // `rd_kafka_flush` may be called from any thread.
-    let error = unsafe {
-        rdkafka::bindings::rd_kafka_flush(producer.client().native_ptr(), millis)
-    };
+    let error =
+        unsafe { rdkafka::bindings::rd_kafka_flush(producer.client().native_ptr(), millis) };
     match error {
         RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
         error => Err(KafkaError::Flush(error.into())),

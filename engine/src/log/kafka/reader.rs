@@ -35,8 +35,13 @@ impl KafkaReader {
     ///
     /// When a setting is refused.
     pub fn new(cluster: &Cluster) -> Result<Self, Error> {
-        let consumer = settings::reader(cluster, "read_committed").create_with_context(Quiet).map_err(error)?;
-        Ok(Self { consumer, read: None })
+        let consumer = settings::reader(cluster, "read_committed")
+            .create_with_context(Quiet)
+            .map_err(error)?;
+        Ok(Self {
+            consumer,
+            read: None,
+        })
     }
 
     /// See [`crate::log::Log::open`].
@@ -52,8 +57,13 @@ impl KafkaReader {
         until: i64,
     ) -> Result<(), Error> {
         self.consumer.unassign().map_err(error)?;
-        self.read =
-            Some(Read { topic: topic.into(), partition, from, until, reading: false });
+        self.read = Some(Read {
+            topic: topic.into(),
+            partition,
+            from,
+            until,
+            reading: false,
+        });
         Ok(())
     }
 
@@ -87,7 +97,10 @@ impl KafkaReader {
         }
         let deadline = Instant::now() + wait;
         for _ in 0..MOST {
-            match self.consumer.poll(deadline.saturating_duration_since(Instant::now())) {
+            match self
+                .consumer
+                .poll(deadline.saturating_duration_since(Instant::now()))
+            {
                 Some(Ok(message)) => inputs.push(input(&message)),
                 // The end was fetched after the stable end had passed the bound.
                 Some(Err(KafkaError::PartitionEOF(_))) => {
@@ -118,14 +131,17 @@ impl Tail {
     ///
     /// See [`Error`].
     pub fn at_end(cluster: &Cluster, service: Service, topic: Topic) -> Result<Self, Error> {
-        let consumer: BaseConsumer<Quiet> =
-            settings::reader(cluster, "read_committed").create_with_context(Quiet).map_err(error)?;
+        let consumer: BaseConsumer<Quiet> = settings::reader(cluster, "read_committed")
+            .create_with_context(Quiet)
+            .map_err(error)?;
         let name = cluster.topic(service, topic);
         let mut list = TopicPartitionList::new();
         for partition in 0..Partition::from(cluster.partitions) {
-            let (_, end) =
-                consumer.fetch_watermarks(&name, partition, LOOKUP_TIMEOUT).map_err(error)?;
-            list.add_partition_offset(&name, partition, Offset::Offset(end)).map_err(error)?;
+            let (_, end) = consumer
+                .fetch_watermarks(&name, partition, LOOKUP_TIMEOUT)
+                .map_err(error)?;
+            list.add_partition_offset(&name, partition, Offset::Offset(end))
+                .map_err(error)?;
         }
         consumer.assign(&list).map_err(error)?;
         Ok(Self { consumer })

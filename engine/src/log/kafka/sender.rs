@@ -58,9 +58,10 @@ impl ProducerContext for Acknowledge {
 
     fn delivery(&self, result: &DeliveryResult<'_>, waiting: Self::DeliveryOpaque) {
         let answer = match result {
-            Ok(message) => {
-                Ok(Receipt { partition: message.partition(), offset: message.offset() })
-            }
+            Ok(message) => Ok(Receipt {
+                partition: message.partition(),
+                offset: message.offset(),
+            }),
             Err((failure, _)) => Err(SendError::Failed(failure.to_string())),
         };
         // The caller may have stopped waiting.
@@ -77,7 +78,10 @@ impl Sender {
     pub fn new(cluster: Arc<Cluster>) -> Result<Self, Error> {
         let producer = settings::producer(&cluster)
             .set("linger.ms", "1")
-            .set("delivery.timeout.ms", DELIVERY_TIMEOUT.as_millis().to_string())
+            .set(
+                "delivery.timeout.ms",
+                DELIVERY_TIMEOUT.as_millis().to_string(),
+            )
             .create_with_context(Acknowledge)
             .map_err(error)?;
         Ok(Self { cluster, producer })
@@ -100,17 +104,24 @@ impl Sender {
         let (waiting, answer) = oneshot::channel();
         let headers = headers.iter().fold(
             OwnedHeaders::new_with_capacity(headers.len()),
-            |headers, (key, value)| headers.insert(RecordHeader { key, value: Some(value) }),
+            |headers, (key, value)| {
+                headers.insert(RecordHeader {
+                    key,
+                    value: Some(value),
+                })
+            },
         );
         let record = BaseRecord::with_opaque_to(&topic, Box::new(waiting))
             .partition(self.cluster.partition_of(key.as_bytes()))
             .key(key.as_bytes())
             .payload(payload)
             .headers(headers);
-        self.producer.send(record).map_err(|(failure, _)| match failure {
-            KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) => SendError::Full,
-            failure => SendError::Failed(failure.to_string()),
-        })?;
+        self.producer
+            .send(record)
+            .map_err(|(failure, _)| match failure {
+                KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) => SendError::Full,
+                failure => SendError::Failed(failure.to_string()),
+            })?;
         Ok(async move {
             answer
                 .await

@@ -42,6 +42,8 @@ fn reading(cluster: &Cluster, isolation: &str) -> ClientConfig {
         .set("enable.partition.eof", "true")
         // The default of one second stalls a consumer that is faster than its queue.
         .set("fetch.queue.backoff.ms", "5")
+        // A topic that was unknown for a moment is looked for again after this; the default is five minutes.
+        .set("topic.metadata.refresh.interval.ms", "10000")
         // A seek waits for the fetch that is under way.
         .set("fetch.wait.max.ms", "50");
     config
@@ -55,8 +57,13 @@ pub fn group_member(cluster: &Cluster, group: &str, instance: &str) -> ClientCon
         .set("group.id", group)
         .set("group.instance.id", instance)
         .set("partition.assignment.strategy", "cooperative-sticky")
-        .set("session.timeout.ms", SESSION_TIMEOUT.as_millis().to_string())
+        .set(
+            "session.timeout.ms",
+            SESSION_TIMEOUT.as_millis().to_string(),
+        )
         .set("heartbeat.interval.ms", "1000")
+        // Positions say more than ends do.
+        .set("enable.partition.eof", "false")
         .set("max.poll.interval.ms", "60000");
     config
 }
@@ -64,7 +71,9 @@ pub fn group_member(cluster: &Cluster, group: &str, instance: &str) -> ClientCon
 /// A consumer that is assigned by hand and belongs to no group; librdkafka wants a name all the same.
 pub fn reader(cluster: &Cluster, isolation: &str) -> ClientConfig {
     let mut config = reading(cluster, isolation);
-    config.set("group.id", format!("{}reader", cluster.prefix)).set("fetch.wait.max.ms", "10");
+    config
+        .set("group.id", format!("{}reader", cluster.prefix))
+        .set("fetch.wait.max.ms", "10");
     config
 }
 
@@ -89,7 +98,10 @@ pub fn transactional_producer(cluster: &Cluster, transactional_id: &str) -> Clie
     let mut config = producer(cluster);
     config
         .set("transactional.id", transactional_id)
-        .set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string())
+        .set(
+            "transaction.timeout.ms",
+            TRANSACTION_TIMEOUT.as_millis().to_string(),
+        )
         // The batch is complete before it is sent.
         .set("linger.ms", "2");
     config

@@ -12,9 +12,12 @@ use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::settings::{SOCKET_TIMEOUT, SUSPICIOUS, TRANSACTION_TIMEOUT};
 use super::context::report;
+use super::settings::{SOCKET_TIMEOUT, SUSPICIOUS, TRANSACTION_TIMEOUT};
 use super::{Appended, Cluster, Error, Failure, Partition, Share, error, native, settings};
+
+/// Between two tries of a call that may be repeated at once.
+const RETRY_PAUSE: Duration = Duration::from_millis(5);
 
 pub struct Transactions {
     cluster: Arc<Cluster>,
@@ -92,7 +95,9 @@ impl Transactions {
                     seen: Mutex::default(),
                 })
                 .map_err(error)?;
-        producer.init_transactions(SOCKET_TIMEOUT * 2).map_err(error)?;
+        producer
+            .init_transactions(SOCKET_TIMEOUT * 2)
+            .map_err(error)?;
         tracing::debug!(service = %self.service, id = self.transactional_id, "producer made");
         self.producer = Some(producer);
         Ok(())
@@ -104,7 +109,9 @@ impl Transactions {
         shares: Vec<Share>,
     ) -> Result<Vec<Appended>, Failure> {
         let Some(producer) = &self.producer else {
-            return Err(Failure::Unclear("the producer has to be made anew first".into()));
+            return Err(Failure::Unclear(
+                "the producer has to be made anew first".into(),
+            ));
         };
         let mut offsets = TopicPartitionList::new();
         for share in &shares {
@@ -128,17 +135,22 @@ impl Transactions {
             Ok(took) if took > SUSPICIOUS => {
                 // It is committed, but the producer is suspect; what was written is found again by take-over.
                 self.producer = None;
-                Err(Failure::Unclear(format!("the commit took {} ms", took.as_millis())))
+                Err(Failure::Unclear(format!(
+                    "the commit took {} ms",
+                    took.as_millis()
+                )))
             }
             Ok(_) => {
-                let seen = std::mem::take(
-                    &mut *producer.context().seen.lock().expect("no holder panics"),
-                );
+                let seen =
+                    std::mem::take(&mut *producer.context().seen.lock().expect("no holder panics"));
                 Ok(partitions
                     .into_iter()
                     .filter_map(|partition| {
                         let events_end = *seen.events_ends.get(&partition)?;
-                        Some(Appended { partition, events_end })
+                        Some(Appended {
+                            partition,
+                            events_end,
+                        })
                     })
                     .collect())
             }
@@ -165,9 +177,15 @@ impl Transactions {
             }
             if !output.headers.is_empty() {
                 let headers = OwnedHeaders::new_with_capacity(output.headers.len());
-                record = record.headers(output.headers.iter().fold(headers, |headers, (key, value)| {
-                    headers.insert(Header { key, value: Some(value) })
-                }));
+                record = record.headers(output.headers.iter().fold(
+                    headers,
+                    |headers, (key, value)| {
+                        headers.insert(Header {
+                            key,
+                            value: Some(value),
+                        })
+                    },
+                ));
             }
             loop {
                 match producer.send(record) {
@@ -183,7 +201,14 @@ impl Transactions {
             }
         }
         native::flush(producer, TRANSACTION_TIMEOUT)?;
-        match producer.context().seen.lock().expect("no holder panics").error.take() {
+        match producer
+            .context()
+            .seen
+            .lock()
+            .expect("no holder panics")
+            .error
+            .take()
+        {
             Some(failure) => Err(failure),
             None => Ok(()),
         }
@@ -197,9 +222,7 @@ impl Transactions {
         offsets: &TopicPartitionList,
         generation: &ConsumerGroupMetadata,
     ) -> Result<(), KafkaError> {
-        retrying(|| {
-            producer.send_offsets_to_transaction(offsets, generation, SOCKET_TIMEOUT)
-        })?;
+        retrying(|| producer.send_offsets_to_transaction(offsets, generation, SOCKET_TIMEOUT))?;
         retrying(|| producer.commit_transaction(SOCKET_TIMEOUT))
     }
 
@@ -212,17 +235,25 @@ impl Transactions {
                 abortable: error.txn_requires_abort(),
             },
             other => Class {
-                code: other.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown),
+                code: other
+                    .rdkafka_error_code()
+                    .unwrap_or(RDKafkaErrorCode::Unknown),
                 fatal: false,
                 // A record that failed has put the transaction into the state that wants an abort.
                 abortable: !matches!(other, KafkaError::Flush(_)),
             },
         };
         // A fenced producer says so in its fatal error only: its records fail as purged from the queue.
-        let fatal = self.producer.as_ref().and_then(|producer| producer.client().fatal_error());
+        let fatal = self
+            .producer
+            .as_ref()
+            .and_then(|producer| producer.client().fatal_error());
         if is_fenced(class.code) || fatal.is_some_and(|(code, _)| is_fenced(code)) {
             self.producer = None;
-            return Failure::Fenced { expired: age >= TRANSACTION_TIMEOUT, reason };
+            return Failure::Fenced {
+                expired: age >= TRANSACTION_TIMEOUT,
+                reason,
+            };
         }
         let producer = self.producer.take();
         if class.fatal || !class.abortable || age > SUSPICIOUS {
@@ -237,7 +268,19 @@ impl Transactions {
                 Failure::Aborted(reason)
             }
             Ok(_) => Failure::Unclear(format!("{reason}; the abort was slow")),
-            Err(failure) => Failure::Unclear(format!("{reason}; the abort failed: {failure}")),
+            Err(failure) => {
+                let fatal = producer.client().fatal_error().map(|(code, _)| code);
+                if fatal
+                    .or(failure.rdkafka_error_code())
+                    .is_some_and(is_fenced)
+                {
+                    return Failure::Fenced {
+                        expired: age >= TRANSACTION_TIMEOUT,
+                        reason,
+                    };
+                }
+                Failure::Unclear(format!("{reason}; the abort failed: {failure}"))
+            }
         }
     }
 }
@@ -246,6 +289,7 @@ fn is_fenced(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,
         RDKafkaErrorCode::Fenced
+            | RDKafkaErrorCode::FencedInstanceId
             | RDKafkaErrorCode::ProducerFenced
             | RDKafkaErrorCode::InvalidProducerEpoch
     )
@@ -264,12 +308,19 @@ fn timed(call: impl FnOnce() -> Result<(), KafkaError>) -> Result<Duration, Kafk
 
 /// Calls again while librdkafka says that the very same call may be repeated, for as long as a transaction is not
 /// suspicious.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a back-off on a thread that has nothing else to do"
+)]
 fn retrying(call: impl Fn() -> Result<(), KafkaError>) -> Result<(), KafkaError> {
     let begun = Instant::now();
     loop {
         match call() {
             Err(KafkaError::Transaction(error))
-                if error.is_retriable() && begun.elapsed() < SUSPICIOUS => {}
+                if error.is_retriable() && begun.elapsed() < SUSPICIOUS =>
+            {
+                std::thread::sleep(RETRY_PAUSE);
+            }
             result => return result,
         }
     }

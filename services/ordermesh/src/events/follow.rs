@@ -5,10 +5,10 @@ use std::time::Duration;
 use contracts::{Service, Topic};
 use engine::Cluster;
 use engine::log::Input;
-use engine::log::kafka::settings;
+use engine::log::kafka::{input, settings};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
@@ -74,26 +74,4 @@ fn is_final(error: &KafkaError) -> bool {
                 | Code::Fatal
         )
     )
-}
-
-fn input(message: &BorrowedMessage<'_>) -> Input {
-    let headers = message
-        .headers()
-        .into_iter()
-        .flat_map(|headers| headers.iter());
-    Input {
-        partition: message.partition(),
-        offset: message.offset(),
-        time_ms: message.timestamp().to_millis().unwrap_or_default(),
-        key: message.key().map(<[u8]>::to_vec),
-        payload: message.payload().map(<[u8]>::to_vec),
-        headers: headers
-            .map(|header| {
-                (
-                    header.key.to_owned(),
-                    header.value.unwrap_or_default().to_vec(),
-                )
-            })
-            .collect(),
-    }
 }

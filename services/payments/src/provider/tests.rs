@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use chassis::grpc::Peer;
 use contracts::provider::v1::payment_provider_server::{PaymentProvider, PaymentProviderServer};
 use contracts::provider::v1::{ChargeResponse, RefundResponse, VoidResponse};
 use sandbox::{Behaviour, Config, Sandbox};
@@ -10,7 +11,6 @@ use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::Response;
 use tonic::service::Routes;
-use chassis::grpc::Peer;
 use tonic::transport::Server;
 
 use super::*;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use chassis::grpc::Peer;
 use contracts::carrier::v1::carrier_server::{Carrier as CarrierService, CarrierServer};
 use contracts::carrier::v1::{BookResponse, VoidResponse};
 use contracts::orders::v1::Address;
@@ -11,7 +12,6 @@ use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::Response;
 use tonic::service::Routes;
-use chassis::grpc::Peer;
 use tonic::transport::Server;
 
 use super::*;
