@@ -230,10 +230,24 @@ impl System {
 
     /// Asks a process to end and waits for it.
     pub fn terminate(&mut self, name: &str) -> ExitStatus {
-        let mut process = self.processes.remove(name).expect("it runs");
-        let id = process.child.id().to_string();
+        self.signal(name, "-TERM");
+        self.ended(name)
+    }
+
+    /// Holds a process where it stands, as a machine that is out of memory does.
+    pub fn freeze(&self, name: &str) {
+        self.signal(name, "-STOP");
+    }
+
+    /// Lets a frozen process go on.
+    pub fn thaw(&self, name: &str) {
+        self.signal(name, "-CONT");
+    }
+
+    fn signal(&self, name: &str, signal: &str) {
+        let id = self.processes[name].child.id().to_string();
         let sent = Command::new("kill")
-            .args(["-TERM", &id])
+            .args([signal, &id])
             .status()
             .expect("kill can be run");
         assert!(
@@ -241,9 +255,6 @@ impl System {
             "{name} had ended already:\n{}",
             self.tail(name)
         );
-        eventually(&format!("{name} ends"), || {
-            process.child.try_wait().expect("a child")
-        })
     }
 
     /// Waits for the end of a process that ends by itself.

@@ -11,5 +11,6 @@
     reason = "the test runner shows it when a test fails"
 )]
 
+mod architecture;
 mod engine;
 mod system;

@@ -108,6 +108,34 @@ fn an_instance_started_twice_ends_one_of_them() {
 }
 
 #[test]
+fn a_frozen_process_ends_when_it_thaws_and_its_replacement_goes_on() {
+    let mut system = System::new();
+    for service in SERVICES {
+        system.start(service);
+    }
+    for service in SERVICES {
+        system.ready(service);
+    }
+    let mut load = load(&system);
+    acknowledged(&system, 150);
+    // Nobody calls payments: what it holds up is found in the log by its replacement.
+    system.freeze("payments");
+    let same = [("ORDERMESH_INSTANCE", "payments".to_owned())];
+    system.start_as("replacement", "payments", &same);
+    system.ready("replacement");
+    finish(&system, &mut load);
+    system.thaw("payments");
+    assert!(
+        !system.ended("payments").success(),
+        "it must not fence its replacement"
+    );
+    let last = system.tail("payments");
+    assert!(last.contains("instance id"), "{last}");
+    system.ready("replacement");
+    system.check(Some(&system.path("journal")));
+}
+
+#[test]
 fn the_registry_is_restarted_in_the_middle_of_a_load() {
     let alone = servers::alone();
     let mut system = System::alone(&alone);

@@ -1,0 +1,148 @@
+//! The rules of the house that a compiler does not know.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde::Deserialize;
+
+/// Who may depend on whom, among our own packages. Services are added below.
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("ordermesh-contracts", &[]),
+    ("registry", &["ordermesh-contracts"]),
+    ("observability", &["ordermesh-contracts"]),
+    ("engine", &["ordermesh-contracts", "registry"]),
+    ("chassis", &["ordermesh-contracts", "observability"]),
+];
+const FOUNDATION: &[&str] = &[
+    "ordermesh-contracts",
+    "engine",
+    "chassis",
+    "registry",
+    "observability",
+];
+const SERVICES: &[&str] = &[
+    "orders",
+    "inventory",
+    "payments",
+    "shipping",
+    "query",
+    "gateway",
+    "sandbox",
+];
+/// Puts everything together.
+const BINARY: &str = "ordermesh";
+const TESTS: &str = "integration-tests";
+
+/// What `cargo metadata` says, as far as it matters here.
+#[derive(Deserialize)]
+struct Metadata {
+    packages: Vec<Package>,
+    workspace_root: PathBuf,
+}
+
+#[derive(Deserialize)]
+struct Package {
+    name: String,
+    dependencies: Vec<Dependency>,
+}
+
+#[derive(Deserialize)]
+struct Dependency {
+    name: String,
+    /// `null` for a normal one.
+    kind: Option<String>,
+}
+
+#[test]
+fn dependencies_point_one_way() {
+    let packages = metadata().packages;
+    let ours: BTreeSet<_> = packages
+        .iter()
+        .map(|package| package.name.as_str())
+        .collect();
+    let mut allowed: BTreeMap<&str, BTreeSet<&str>> = ALLOWED
+        .iter()
+        .map(|(name, may)| (*name, may.iter().copied().collect()))
+        .collect();
+    for service in SERVICES {
+        allowed.insert(service, FOUNDATION.iter().copied().collect());
+    }
+    let everything: BTreeSet<_> = FOUNDATION.iter().chain(SERVICES).copied().collect();
+    allowed.insert(BINARY, everything.clone());
+    allowed.insert(TESTS, everything);
+
+    let known: BTreeSet<_> = allowed.keys().copied().collect();
+    assert_eq!(
+        ours, known,
+        "a package is new or gone: say here where it stands"
+    );
+    for package in &packages {
+        for dependency in &package.dependencies {
+            // A test may stand in for a partner.
+            let for_tests = dependency.kind.as_deref() == Some("dev");
+            if for_tests || !ours.contains(dependency.name.as_str()) {
+                continue;
+            }
+            assert!(
+                allowed[package.name.as_str()].contains(dependency.name.as_str()),
+                "{} must not depend on {}",
+                package.name,
+                dependency.name
+            );
+        }
+    }
+}
+
+#[test]
+fn nothing_names_a_machine() {
+    let root = metadata().workspace_root;
+    let listed = Command::new("git")
+        .arg("-C")
+        .arg(&root)
+        .arg("ls-files")
+        .output()
+        .unwrap();
+    assert!(listed.status.success(), "git lists the files");
+    let mut looked_at = 0;
+    for file in String::from_utf8(listed.stdout).unwrap().lines() {
+        let Ok(text) = std::fs::read_to_string(root.join(file)) else {
+            continue;
+        };
+        looked_at += 1;
+        for (number, line) in text.lines().enumerate() {
+            for home in ["/home/", "/root/", "/Users/"] {
+                let named = line.contains(home) && Path::new(file) != Path::new(THIS_FILE);
+                assert!(
+                    !named,
+                    "{file}:{} names a folder of one machine: {line}",
+                    number + 1
+                );
+            }
+        }
+    }
+    assert!(looked_at > 100, "only {looked_at} files were looked at");
+}
+
+const THIS_FILE: &str = "integration-tests/tests/architecture.rs";
+
+fn metadata() -> Metadata {
+    let output = Command::new(env!("CARGO"))
+        .args([
+            "metadata",
+            "--no-deps",
+            "--format-version",
+            "1",
+            "--offline",
+            "--manifest-path",
+        ])
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"))
+        .output()
+        .expect("cargo can be run");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    serde_json::from_slice(&output.stdout).expect("cargo describes the workspace")
+}
