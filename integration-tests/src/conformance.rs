@@ -32,7 +32,7 @@ pub trait World {
     fn begin(&self) -> Self::Open;
     /// Payloads that a reader of committed records sees, in order.
     fn visible(&self, service: Service, topic: Topic, partition: Partition) -> Vec<String>;
-    /// The high watermark.
+    /// The high watermark, once the markers of all transactions are there.
     fn end(&self, topic: Topic, partition: Partition) -> i64;
 }
 

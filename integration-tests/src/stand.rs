@@ -1,11 +1,11 @@
 //! Topics of one test, a producer that writes whatever it likes to them, and a reader that sees what is committed.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, Once};
 use std::time::{Duration, Instant};
 
 use contracts::core::v1::Metadata;
-use contracts::{Contract, Message, Record, Service, StateBody, Topic};
+use contracts::{Message, Service, Topic};
 use engine::log::kafka::settings;
 use engine::log::{Input, Partition};
 use engine::{Cluster, Codec, Sender};
@@ -43,6 +43,8 @@ pub struct Stand {
     pub runtime: Runtime,
     sender: Sender,
     writer: BaseProducer,
+    /// Is told high watermarks: all other clients, producers too, are told last stable offsets.
+    watermarks: BaseConsumer,
     /// Clients are kept, because closing a consumer takes a tenth of a second.
     reader: Mutex<BaseConsumer<Quiet>>,
     groups: Mutex<HashMap<Service, BaseConsumer>>,
@@ -71,17 +73,6 @@ pub struct Sent {
     pub partition: Partition,
     /// Where it stands.
     pub offset: i64,
-}
-
-/// A record of a topic, taken apart.
-#[derive(Clone, Debug)]
-pub struct Opened<B> {
-    /// As it was read.
-    pub input: Input,
-    /// Its head.
-    pub metadata: Metadata,
-    /// Its content.
-    pub body: B,
 }
 
 /// A transaction that a test holds open.
@@ -117,6 +108,11 @@ impl Stand {
                 .clone()
                 .set("message.max.bytes", "1048000")
                 .set("linger.ms", "0")
+                .create()
+                .expect("the settings are valid"),
+            watermarks: config
+                .clone()
+                .set("isolation.level", "read_uncommitted")
                 .create()
                 .expect("the settings are valid"),
             reader: Mutex::new(
@@ -213,21 +209,32 @@ impl Stand {
     pub fn write(&self, service: Service, topic: Topic, record: &Input) -> i64 {
         put(&self.writer, &self.cluster.topic(service, topic), record);
         self.writer.flush(DEADLINE).expect("Kafka takes it");
-        let (_, end) = self.ends(service, topic, record.partition);
-        end - 1
+        let topic = self.cluster.topic(service, topic);
+        let (_, high) = self
+            .watermarks
+            .fetch_watermarks(&topic, record.partition, DEADLINE)
+            .expect("Kafka runs");
+        high - 1
     }
 
-    /// First offset and high watermark of a partition.
+    /// Past-the-end offset of a partition, once the markers of all transactions are there: a commit returns before.
     ///
     /// # Panics
     ///
-    /// When Kafka cannot be reached.
-    pub fn ends(&self, service: Service, topic: Topic, partition: Partition) -> (i64, i64) {
-        // A producer has no isolation: it is told the high watermark.
-        self.writer
-            .client()
-            .fetch_watermarks(&self.cluster.topic(service, topic), partition, DEADLINE)
-            .expect("Kafka runs")
+    /// When Kafka cannot be reached, or a transaction stays open.
+    pub fn end(&self, service: Service, topic: Topic, partition: Partition) -> i64 {
+        let topic = self.cluster.topic(service, topic);
+        let reader = self.reader.lock().expect("no holder panics");
+        eventually("no transaction is open", || {
+            let (_, high) = self
+                .watermarks
+                .fetch_watermarks(&topic, partition, DEADLINE)
+                .expect("Kafka runs");
+            let (_, stable) = reader
+                .fetch_watermarks(&topic, partition, DEADLINE)
+                .expect("Kafka runs");
+            (stable == high).then_some(high)
+        })
     }
 
     /// The group's committed offset.
@@ -321,80 +328,6 @@ impl Stand {
         consumer.unassign().expect("nothing else uses it");
         inputs.sort_by_key(|input| (input.partition, input.offset));
         inputs
-    }
-
-    /// Every event, in the order of the log.
-    pub fn events<C: Contract>(&self) -> Vec<Opened<C::Event>> {
-        self.open::<C::EventRecord>(C::SERVICE, Topic::Events)
-    }
-
-    /// Every command, in the order of the log; those that cannot be decoded are left out.
-    pub fn commands<C: Contract>(&self) -> Vec<Opened<C::Command>> {
-        self.read(C::SERVICE, Topic::Commands)
-            .into_iter()
-            .filter_map(|input| {
-                let (metadata, body) = self
-                    .codec
-                    .own::<C::CommandRecord>(C::SERVICE, Topic::Commands, &input)
-                    .ok()?;
-                Some(Opened {
-                    input,
-                    metadata,
-                    body,
-                })
-            })
-            .collect()
-    }
-
-    /// Every outcome, in the order of the log.
-    pub fn outcomes<C: Contract>(&self) -> Vec<Opened<C::Outcome>> {
-        self.open::<C::OutcomeRecord>(C::SERVICE, Topic::Outcomes)
-    }
-
-    /// The latest state of every aggregate in the state topic.
-    pub fn states<C: Contract>(&self) -> BTreeMap<String, Opened<C::State>> {
-        let mut latest = BTreeMap::new();
-        for input in self.read(C::SERVICE, Topic::State) {
-            latest.insert((input.partition, input.key.clone()), input);
-        }
-        latest
-            .into_values()
-            .filter(|input| input.payload.is_some())
-            .filter_map(|input| {
-                let (metadata, body) = self
-                    .codec
-                    .own::<C::StateRecord>(C::SERVICE, Topic::State, &input)
-                    .ok()?;
-                match body {
-                    StateBody::Aggregate(body) => Some((
-                        metadata.aggregate_id.clone(),
-                        Opened {
-                            input,
-                            metadata,
-                            body,
-                        },
-                    )),
-                    _ => None,
-                }
-            })
-            .collect()
-    }
-
-    fn open<R: Record>(&self, service: Service, topic: Topic) -> Vec<Opened<R::Body>> {
-        self.read(service, topic)
-            .into_iter()
-            .map(|input| {
-                let (metadata, body) = self
-                    .codec
-                    .own::<R>(service, topic, &input)
-                    .expect("the engine wrote it");
-                Opened {
-                    input,
-                    metadata,
-                    body,
-                }
-            })
-            .collect()
     }
 }
 

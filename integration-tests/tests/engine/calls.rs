@@ -85,7 +85,7 @@ fn a_caller_hears_its_outcome() {
             "{refused:?}"
         );
         assert_eq!(refused.version, 2, "a rejection changes nothing");
-        let (_, end) = stand.ends(
+        let end = stand.end(
             Service::Inventory,
             contracts::Topic::Events,
             refused.partition,

@@ -63,7 +63,7 @@ impl conformance::World for Kafka {
     }
 
     fn end(&self, topic: Topic, partition: Partition) -> i64 {
-        self.stand.ends(SERVICE, topic, partition).1
+        self.stand.end(SERVICE, topic, partition)
     }
 }
 

@@ -172,7 +172,7 @@ pub fn happened_once(stand: &Stand, sent: &[Sent]) {
     assert_eq!(answered, to_answer);
 
     for partition in 0..i32::from(stand.cluster.partitions) {
-        let (_, end) = stand.ends(Service::Inventory, Topic::Commands, partition);
+        let end = stand.end(Service::Inventory, Topic::Commands, partition);
         if end > 0 {
             eventually("the offsets are committed", || {
                 (stand.committed(Service::Inventory, partition) == Some(end)).then_some(())

@@ -105,7 +105,7 @@ fn the_position_of_a_quiet_partition_is_committed_past_markers() {
         open.abort();
     };
     let committed = |partition: i32| {
-        let (_, end) = stand.ends(Service::Inventory, Topic::Commands, partition);
+        let end = stand.end(Service::Inventory, Topic::Commands, partition);
         eventually("the position is committed", || {
             (stand.committed(Service::Inventory, partition) == Some(end)).then_some(())
         });
