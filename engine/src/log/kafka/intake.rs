@@ -58,10 +58,11 @@ impl ConsumerContext for Rebalances {
         let (done, signal) = match error {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
                 // Where a partition starts is for take-over to say; until then nothing may be fetched, so the
-                // offset given here is never used.
+                // offset given here is never used. It is a number, because a name ("beginning") is looked up behind
+                // our back, and an answer that comes after the seek undoes it.
                 for number in &numbers {
                     let topic = partitions.elements()[0].topic().to_owned();
-                    let _ = partitions.set_partition_offset(&topic, *number, Offset::Beginning);
+                    let _ = partitions.set_partition_offset(&topic, *number, Offset::Offset(0));
                 }
                 let assigned = consumer
                     .incremental_assign(partitions)
