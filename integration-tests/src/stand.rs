@@ -266,6 +266,32 @@ impl Stand {
         }
     }
 
+    /// Deletes the first records of a partition, as retention does.
+    ///
+    /// # Panics
+    ///
+    /// When Kafka refuses.
+    pub fn delete_before(&self, service: Service, topic: Topic, partition: Partition, offset: i64) {
+        let admin: AdminClient<DefaultClientContext> = client(&self.cluster)
+            .create()
+            .expect("the settings are valid");
+        let mut offsets = TopicPartitionList::new();
+        offsets
+            .add_partition_offset(
+                &self.cluster.topic(service, topic),
+                partition,
+                Offset::Offset(offset),
+            )
+            .expect("the offset is valid");
+        let deleted = self
+            .runtime
+            .block_on(admin.delete_records(&offsets, &AdminOptions::new()))
+            .expect("Kafka runs");
+        for element in deleted.elements() {
+            element.error().expect("the records can be deleted");
+        }
+    }
+
     /// Moves the offset that the worker `one` has committed, as somebody who resets its group does. The worker must
     /// have been stopped.
     ///

@@ -63,6 +63,33 @@ fn a_worker_stops_when_the_offset_was_moved_beyond_the_commands() {
     stops(&stand, "outside the commands");
 }
 
+#[test]
+fn a_worker_goes_on_when_retention_has_deleted_what_was_processed() {
+    let stand = Stand::new(1);
+    processed(&stand, true);
+    stand.delete_before(Service::Inventory, Topic::Commands, 0, 20);
+    let worker = stand.run(StockRules::default(), NoEffects, lazy());
+    let sent = stand.send("sku", adjust(1));
+    assert_eq!(sent.offset, 20);
+    eventually("the command has its outcome", || {
+        let outcomes = stand.outcomes::<contracts::Inventory>();
+        let mut heard = outcomes
+            .iter()
+            .map(|outcome| &outcome.metadata.causation_id);
+        heard.any(|id| *id == sent.id).then_some(())
+    });
+    worker.stop();
+}
+
+#[test]
+fn a_worker_stops_when_retention_has_deleted_what_was_not_processed() {
+    let stand = Stand::new(1);
+    processed(&stand, true);
+    stand.send_all((0..5).map(|_| ("sku".to_owned(), adjust(1))));
+    stand.delete_before(Service::Inventory, Topic::Commands, 0, 23);
+    stops(&stand, "outside the commands");
+}
+
 /// Twenty commands with an event each.
 fn processed(stand: &Stand, checkpoint: bool) {
     let settings = if checkpoint { eager() } else { lazy() };

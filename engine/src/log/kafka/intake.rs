@@ -57,13 +57,7 @@ impl ConsumerContext for Rebalances {
         // here: the worker polls only between its transactions.
         let (done, signal) = match error {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
-                // Where a partition starts is for take-over to say; until then nothing may be fetched, so the
-                // offset given here is never used. It is a number, because a name ("beginning") is looked up behind
-                // our back, and an answer that comes after the seek undoes it.
-                for number in &numbers {
-                    let topic = partitions.elements()[0].topic().to_owned();
-                    let _ = partitions.set_partition_offset(&topic, *number, Offset::Offset(0));
-                }
+                give_offsets(consumer, partitions);
                 let assigned = consumer
                     .incremental_assign(partitions)
                     .and_then(|()| consumer.pause(partitions));
@@ -82,6 +76,35 @@ impl ConsumerContext for Rebalances {
             tracing::error!(%error, ?signal, "assignment could not be changed");
         }
         self.signals.lock().expect("no holder panics").push(signal);
+    }
+}
+
+/// Where a partition starts is for take-over to say, and until then it is silent; but librdkafka wants an offset, and
+/// may fetch from it before the pause takes hold.
+///
+/// It is a number, because a name ("beginning") is looked up behind our back, and an answer that comes after the seek
+/// undoes it. It is an offset that exists, because one that retention has deleted is an error. When nobody answers, the
+/// name has to do: what it brings again lies below the worker's position and is passed over.
+fn give_offsets(consumer: &BaseConsumer<Rebalances>, partitions: &mut TopicPartitionList) {
+    let assigned: Vec<_> = partitions
+        .elements()
+        .iter()
+        .map(|element| (element.topic().to_owned(), element.partition()))
+        .collect();
+    let mut answered = true;
+    for (topic, partition) in assigned {
+        let end = answered
+            .then(|| {
+                consumer
+                    .fetch_watermarks(&topic, partition, LOOKUP_TIMEOUT)
+                    .ok()
+            })
+            .flatten();
+        answered = end.is_some();
+        let offset = end.map_or(Offset::Beginning, |(_, end)| Offset::Offset(end));
+        partitions
+            .set_partition_offset(&topic, partition, offset)
+            .expect("an end is a valid offset");
     }
 }
 
