@@ -21,6 +21,12 @@ need_cargo() {
     have cargo || die "cargo is missing; install Rust with rustup, or put ~/.cargo/bin on the PATH"
 }
 
+# Debian's compiler comes without the protos that every other proto imports.
+protoc_knows_google() {
+    protoc -I/dev --descriptor_set_out=/dev/null /dev/stdin \
+        <<<'syntax = "proto3"; import "google/protobuf/descriptor.proto";' >/dev/null 2>&1
+}
+
 # Prints the Debian packages that are not there, one a line.
 missing_packages() {
     have mvn || echo maven
@@ -29,6 +35,7 @@ missing_packages() {
     have pkg-config || echo pkg-config
     # For a dependency; our own contracts are compiled without it.
     have protoc || echo protobuf-compiler
+    protoc_knows_google || echo libprotobuf-dev
     [[ -e /usr/include/zlib.h ]] || echo zlib1g-dev
     [[ -x $POSTGRES_BIN/initdb ]] || echo "postgresql-$POSTGRES_MAJOR"
 }
