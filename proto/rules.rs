@@ -56,7 +56,59 @@ impl CrossField for crate::inventory::v1::AdjustStockRequest {
 
 impl CrossField for crate::orders::v1::CancelOrderRequest {}
 impl CrossField for crate::query::v1::GetOrderRequest {}
-impl CrossField for crate::query::v1::ListOrdersRequest {}
+impl CrossField for crate::query::v1::WatchOrderRequest {}
+
+impl CrossField for crate::query::v1::ListOrdersRequest {
+    fn cross_field(&self, violations: &mut Vec<Violation>) {
+        for (field, time) in [
+            ("placed_from", &self.placed_from),
+            ("placed_before", &self.placed_before),
+        ] {
+            if time.as_ref().is_some_and(|time| !is_timestamp(time)) {
+                violations.push(Violation::new(
+                    field,
+                    "timestamp.range",
+                    "must be a time from 0001-01-01T00:00:00Z to 9999-12-31T23:59:59.999999999Z",
+                ));
+            }
+        }
+        if let (Some(from), Some(before)) = (&self.placed_from, &self.placed_before)
+            && (before.seconds, before.nanos) < (from.seconds, from.nanos)
+        {
+            violations.push(Violation::new(
+                "placed_before",
+                "orders.period",
+                "must not lie before placed_from",
+            ));
+        }
+    }
+}
+
+impl CrossField for crate::sandbox::v1::SetBehaviourRequest {
+    fn cross_field(&self, violations: &mut Vec<Violation>) {
+        let behaviour = self.behaviour.unwrap_or_default();
+        for (partner, faults) in [
+            ("provider", behaviour.provider),
+            ("carrier", behaviour.carrier),
+        ] {
+            let faults = faults.unwrap_or_default();
+            if (faults.slow_percent == 0) != (faults.slow_ms == 0) {
+                violations.push(Violation::new(
+                    format!("behaviour.{partner}.slow_ms"),
+                    "faults.slow",
+                    "must be 1 or more exactly when slow_percent is",
+                ));
+            }
+        }
+    }
+}
+
+/// Whether a time is one that JSON can write: the range of google.protobuf.Timestamp.
+fn is_timestamp(time: &prost_types::Timestamp) -> bool {
+    const FIRST_SECOND: i64 = -62_135_596_800;
+    const LAST_SECOND: i64 = 253_402_300_799;
+    (FIRST_SECOND..=LAST_SECOND).contains(&time.seconds) && (0..1_000_000_000).contains(&time.nanos)
+}
 impl CrossField for crate::query::v1::GetOrderHistoryRequest {}
 impl CrossField for crate::query::v1::GetStockRequest {}
 
@@ -213,6 +265,38 @@ mod tests {
             assert!(
                 found.iter().any(|path| path == field),
                 "{field} is missing in {found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_period_does_not_end_before_it_begins() {
+        let time = |seconds, nanos| Some(prost_types::Timestamp { seconds, nanos });
+        for (from, before, expected) in [
+            (None, None, None),
+            (time(5, 0), None, None),
+            (time(5, 0), time(5, 0), None),
+            (time(5, 0), time(5, 1), None),
+            (time(5, 1), time(5, 0), Some("placed_before")),
+            (time(6, 0), time(5, 9), Some("placed_before")),
+            (time(i64::MAX, 0), None, Some("placed_from")),
+            (None, time(0, -1), Some("placed_before")),
+        ] {
+            let request = crate::query::v1::ListOrdersRequest {
+                placed_from: from,
+                placed_before: before,
+                ..Default::default()
+            };
+            let found: Vec<_> = violations(&request)
+                .iter()
+                .map(|violation| violation.field_path())
+                .collect();
+            assert_eq!(
+                found,
+                Vec::from_iter(expected),
+                "{:?} {:?}",
+                request.placed_from,
+                request.placed_before
             );
         }
     }

@@ -85,6 +85,12 @@ pub fn unavailable(what: &str, retry_after: Duration) -> Status {
     Status::with_error_details(Code::Unavailable, format!("{what} is unavailable"), details)
 }
 
+/// The process is about to end: its work goes on at another one, or here when it is back.
+pub fn shutting_down() -> Status {
+    let details = ErrorDetails::with_retry_info(Some(RETRY_AFTER));
+    Status::with_error_details(Code::Unavailable, "the server is shutting down", details)
+}
+
 /// More work than the server takes.
 pub fn exhausted(retry_after: Duration) -> Status {
     let mut details = error_info(REASON_OVERLOADED);

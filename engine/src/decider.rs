@@ -92,6 +92,8 @@ pub enum Outstanding<D: Decider + ?Sized> {
         key: String,
         /// What to do.
         effect: D::Effect,
+        /// When it begins (Unix milliseconds); 0 for now.
+        not_before_ms: i64,
     },
     /// Sends `command` to the aggregate itself at `due_ms` (Unix milliseconds). Whether it is stale by then is for
     /// the rule book to say.
@@ -106,9 +108,14 @@ pub enum Outstanding<D: Decider + ?Sized> {
 impl<D: Decider> Clone for Outstanding<D> {
     fn clone(&self) -> Self {
         match self {
-            Self::Effect { key, effect } => Self::Effect {
+            Self::Effect {
+                key,
+                effect,
+                not_before_ms,
+            } => Self::Effect {
                 key: key.clone(),
                 effect: effect.clone(),
+                not_before_ms: *not_before_ms,
             },
             Self::Timer { due_ms, command } => Self::Timer {
                 due_ms: *due_ms,
@@ -122,12 +129,17 @@ impl<D: Decider> PartialEq for Outstanding<D> {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
             (
-                Self::Effect { key, effect },
+                Self::Effect {
+                    key,
+                    effect,
+                    not_before_ms,
+                },
                 Self::Effect {
                     key: other_key,
                     effect: other_effect,
+                    not_before_ms: other_not_before_ms,
                 },
-            ) => key == other_key && effect == other_effect,
+            ) => key == other_key && effect == other_effect && not_before_ms == other_not_before_ms,
             (
                 Self::Timer { due_ms, command },
                 Self::Timer {

@@ -5,6 +5,8 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
 };
 
+use crate::effects::TargetFigures;
+
 /// Names, in one place.
 pub mod names {
     /// See [`super::Metrics::commands`].
@@ -29,6 +31,10 @@ pub mod names {
     pub const EFFECTS: &str = "ordermesh_engine_effects_total";
     /// See [`super::Metrics::effects_outstanding`].
     pub const EFFECTS_OUTSTANDING: &str = "ordermesh_engine_effects_outstanding";
+    /// See [`super::Metrics::targets`].
+    pub const EFFECTS_OLDEST_SECONDS: &str = "ordermesh_engine_effects_oldest_seconds";
+    /// See [`super::Metrics::targets`].
+    pub const BREAKER_STATE: &str = "ordermesh_engine_breaker_state";
     /// See [`super::Metrics::timers_fired`].
     pub const TIMERS_FIRED: &str = "ordermesh_engine_timers_fired_total";
 }
@@ -54,10 +60,13 @@ pub struct Metrics {
     pub full_replays: IntCounterVec,
     /// Partitions that are processed now, by service.
     pub partitions: IntGaugeVec,
-    /// Tries of effects by service, target and result (answered, unknown, timed_out, shed).
+    /// Tries of effects by service, target and result (answered, not_yet, unknown, timed_out).
     pub effects: IntCounterVec,
     /// Effects that wait for an answer now, by service.
     pub effects_outstanding: IntGaugeVec,
+    /// By service and target: the age in seconds of the oldest effect that waits for an answer now (0 when none does),
+    /// and the breaker's state (0 closed, 1 half-open, 2 open).
+    pub targets: TargetFigures,
     /// Timers that came due, by service.
     pub timers_fired: IntCounterVec,
 }
@@ -86,6 +95,8 @@ impl Metrics {
             Ok::<_, prometheus::Error>(histogram)
         };
         let seconds = || prometheus::exponential_buckets(0.001, 2.0, 15);
+        let targets = TargetFigures::new()?;
+        registry.register(Box::new(targets.clone()))?;
         Ok(Self {
             commands: counter(
                 names::COMMANDS,
@@ -134,6 +145,7 @@ impl Metrics {
                 "Effects that wait for an answer now.",
                 &["service"],
             )?,
+            targets,
             timers_fired: counter(names::TIMERS_FIRED, "Timers that came due.", &["service"])?,
         })
     }

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use contracts::{Service, Topic};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier,
+    TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::types::RDKafkaErrorCode;
@@ -54,6 +57,19 @@ pub enum Error {
     },
 }
 
+/// A topic's setting that is not the one it was made with: somebody has changed it since.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drift {
+    /// Which topic.
+    pub topic: String,
+    /// Name of the setting.
+    pub setting: &'static str,
+    /// What it is; empty when the broker does not know the setting.
+    pub found: String,
+    /// What [`apply`] sets.
+    pub wanted: &'static str,
+}
+
 /// Makes the topics that are missing; running it again changes nothing.
 ///
 /// # Errors
@@ -79,13 +95,8 @@ pub async fn apply(cluster: &Cluster, replication: i32) -> Result<Applied, Error
     if applied.created.is_empty() {
         return Ok(applied);
     }
-    let broker = |reason: String| Error::Broker {
-        bootstrap: cluster.bootstrap.clone(),
-        reason,
-    };
-    let admin: AdminClient<DefaultClientContext> = settings::admin(cluster)
-        .create()
-        .map_err(|error| broker(error.to_string()))?;
+    let broker = |reason: String| broken(cluster, reason);
+    let admin = admin(cluster)?;
     let names: Vec<_> = all()
         .map(|(service, topic)| (topic, cluster.topic(service, topic)))
         .filter(|(_, name)| applied.created.contains(name))
@@ -164,6 +175,73 @@ pub fn check(cluster: &Cluster) -> Result<(), Error> {
     }
 }
 
+/// The settings that are not as [`apply`] makes them.
+///
+/// # Errors
+///
+/// The broker does not answer, or a topic is missing.
+pub async fn drifted(cluster: &Cluster) -> Result<Vec<Drift>, Error> {
+    let names: Vec<_> = all()
+        .map(|(service, topic)| (topic, cluster.topic(service, topic)))
+        .collect();
+    let resources: Vec<_> = names
+        .iter()
+        .map(|(_, name)| ResourceSpecifier::Topic(name))
+        .collect();
+    let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
+    let described = admin(cluster)?
+        .describe_configs(&resources, &options)
+        .await
+        .map_err(|error| broken(cluster, error.to_string()))?;
+    let (mut drifted, mut missing) = (Vec::new(), Vec::new());
+    for resource in described {
+        let resource = resource.map_err(|code| broken(cluster, code.to_string()))?;
+        let OwnedResourceSpecifier::Topic(name) = &resource.specifier else {
+            continue;
+        };
+        let Some((topic, _)) = names.iter().find(|(_, known)| known == name) else {
+            continue;
+        };
+        // The client tells of a topic that does not exist as one without any setting.
+        if resource.entries.is_empty() {
+            missing.push(name.clone());
+            continue;
+        }
+        for &(setting, wanted) in settings_of(*topic) {
+            let found = resource
+                .get(setting)
+                .and_then(|entry| entry.value.clone())
+                .unwrap_or_default();
+            if found != wanted {
+                drifted.push(Drift {
+                    topic: name.clone(),
+                    setting,
+                    found,
+                    wanted,
+                });
+            }
+        }
+    }
+    if missing.is_empty() {
+        Ok(drifted)
+    } else {
+        Err(Error::Missing { topics: missing })
+    }
+}
+
+fn admin(cluster: &Cluster) -> Result<AdminClient<DefaultClientContext>, Error> {
+    settings::admin(cluster)
+        .create()
+        .map_err(|error| broken(cluster, error.to_string()))
+}
+
+fn broken(cluster: &Cluster, reason: String) -> Error {
+    Error::Broker {
+        bootstrap: cluster.bootstrap.clone(),
+        reason,
+    }
+}
+
 fn all() -> impl Iterator<Item = (Service, Topic)> {
     Service::ALL
         .into_iter()
@@ -171,10 +249,7 @@ fn all() -> impl Iterator<Item = (Service, Topic)> {
 }
 
 fn partition_counts(cluster: &Cluster) -> Result<BTreeMap<String, usize>, Error> {
-    let broker = |reason: String| Error::Broker {
-        bootstrap: cluster.bootstrap.clone(),
-        reason,
-    };
+    let broker = |reason: String| broken(cluster, reason);
     let consumer: BaseConsumer = settings::admin(cluster)
         .create()
         .map_err(|error| broker(error.to_string()))?;

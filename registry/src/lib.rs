@@ -23,5 +23,6 @@ mod table;
 pub use error::Error;
 pub use frame::{Framed, frame_header, unframe};
 pub use metrics::Metrics;
+pub use register::{Registered, Standing};
 pub use schemas::{Schemas, Settings};
 pub use table::Resolution;

@@ -10,6 +10,7 @@ use prost_reflect::FileDescriptor;
 
 use crate::client::{Client, Reference, Version};
 use crate::error::Error;
+use crate::gate::Violation;
 use crate::reader::Reader;
 use crate::relation::{Relation, relation};
 use crate::schema::{closure, record, references, render};
@@ -106,13 +107,100 @@ pub(crate) async fn register(
     Ok(())
 }
 
+/// How every subject stands, without a change to any.
+pub(crate) async fn standings(
+    client: &Client,
+    prefix: &str,
+    deadline: Duration,
+    subjects: &mut [Subject],
+) -> Result<Vec<Standing>, Error> {
+    let mut registrar = Registrar {
+        client,
+        reader: Reader::new(client, deadline),
+        prefix,
+    };
+    for index in 0..subjects.len() {
+        let (before, subject) = split(subjects, index);
+        let expected = registrar.references(&subject.file, before);
+        registrar.inspect(subject, expected.as_deref()).await?;
+    }
+    Ok(subjects.iter().map(Subject::standing).collect())
+}
+
 /// A subject and those before it, among them its imports.
 fn split(subjects: &mut [Subject], index: usize) -> (&[Subject], &mut Subject) {
     let (before, rest) = subjects.split_at_mut(index);
     (before, &mut rest[0])
 }
 
+/// How a contract of this binary stands at the registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The subject.
+    pub subject: String,
+    /// What is registered there.
+    pub registered: Registered,
+}
+
+/// What is registered of a contract.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Registered {
+    /// This binary's own version, perhaps among others.
+    Exact,
+    /// Only versions that this binary's contains.
+    Older,
+    /// A version that contains this binary's and more, and not its own.
+    Newer {
+        /// Which one.
+        version: u32,
+    },
+    /// A version that this binary's contract breaks.
+    Broken {
+        /// Which one.
+        version: u32,
+        /// Everything that the gate found.
+        violations: Vec<Violation>,
+    },
+    /// Nothing.
+    Nothing,
+}
+
 impl Subject {
+    fn standing(&self) -> Standing {
+        let registered = if self.exact.is_some() {
+            Registered::Exact
+        } else {
+            self.foreign()
+        };
+        Standing {
+            subject: self.name.clone(),
+            registered,
+        }
+    }
+
+    /// What is registered when this binary's own version is not; the worst of it counts.
+    fn foreign(&self) -> Registered {
+        let mut registered = if self.versions.is_empty() {
+            Registered::Nothing
+        } else {
+            Registered::Older
+        };
+        for (version, relation) in &self.versions {
+            let version = version.version;
+            match relation {
+                Relation::Contained => {}
+                Relation::Newer => registered = Registered::Newer { version },
+                Relation::Diverged(violations) => {
+                    return Registered::Broken {
+                        version,
+                        violations: violations.clone(),
+                    };
+                }
+            }
+        }
+        registered
+    }
+
     /// A program whose own file is registered is in order, whatever others have done to the subject since.
     fn refuse_if_broken(&self) -> Result<(), Error> {
         for (version, relation) in &self.versions {

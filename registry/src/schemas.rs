@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::gate::Violation;
 use crate::metrics::Metrics;
 use crate::reader::Reader;
-use crate::register::{plan, register, subject_of};
+use crate::register::{Standing, plan, register, standings, subject_of};
 use crate::relation::{Relation, relation};
 use crate::schema::record;
 use crate::table::{Resolution, Table};
@@ -109,6 +109,21 @@ impl Schemas {
         Ok(Self {
             inner: Arc::new(inner),
         })
+    }
+
+    /// How the contracts of these topics, and the files that they import, stand at the registry. Changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// The registry does not answer within the deadline, or its address is no good.
+    pub async fn standings(
+        settings: &Settings,
+        metrics: Metrics,
+        topics: &[(Service, Topic)],
+    ) -> Result<Vec<Standing>, Error> {
+        let client = Client::new(&settings.url, metrics)?;
+        let mut subjects = plan(&settings.prefix, topics, &[]);
+        standings(&client, &settings.prefix, settings.deadline, &mut subjects).await
     }
 
     /// Schemas without a registry: the given ids are written and known, all others are unknown.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use contracts::{Service, Topic};
 use registry::gate::Violation;
 use registry::schema::{record, render};
-use registry::{Error, Metrics, Resolution, Schemas, Settings};
+use registry::{Error, Metrics, Registered, Resolution, Schemas, Settings};
 use serde_json::{Value, json};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
@@ -311,6 +311,50 @@ async fn an_older_version_stays_known() {
         schemas.resolve(EVENTS.0, EVENTS.1, older),
         Resolution::Known
     );
+}
+
+#[tokio::test]
+async fn how_a_contract_stands_is_told_without_registering_it() {
+    let settings = settings();
+    let standing = async || {
+        let standings = Schemas::standings(&settings, metrics(), &[EVENTS]).await;
+        let subject = Somebody::with(&settings).subject(EVENTS);
+        let standings = standings.unwrap().into_iter();
+        let mut found = standings.filter(|standing| standing.subject == subject);
+        found.next().unwrap().registered
+    };
+    assert_eq!(standing().await, Registered::Nothing);
+    register(&settings, &[COMMANDS]).await.unwrap();
+    assert_eq!(
+        standing().await,
+        Registered::Nothing,
+        "only the imports are there"
+    );
+
+    let somebody = Somebody::with(&settings);
+    let late = "    ordermesh.orders.v1.OrderFlaggedLate order_flagged_late = 29;\n";
+    somebody.register_events(&events_text(late, "")).await;
+    assert_eq!(standing().await, Registered::Older);
+    register(&settings, &[EVENTS]).await.unwrap();
+    assert_eq!(standing().await, Registered::Exact);
+}
+
+#[tokio::test]
+async fn a_contract_that_others_have_taken_elsewhere_is_told() {
+    let renamed = events_text("string tracking_number = 1;", "string parcel_number = 1;");
+    for (text, newer) in [(renamed, false), (newer_events_text(), true)] {
+        let settings = settings();
+        register(&settings, &[COMMANDS]).await.unwrap();
+        Somebody::with(&settings).register_events(&text).await;
+        let standings = Schemas::standings(&settings, metrics(), &[EVENTS]).await;
+        let standings = standings.unwrap();
+        let told = standings.iter().any(|standing| match &standing.registered {
+            Registered::Newer { version: 1 } => newer,
+            Registered::Broken { version: 1, .. } => !newer,
+            _ => false,
+        });
+        assert!(told, "{standings:?}");
+    }
 }
 
 #[tokio::test]

@@ -1,9 +1,8 @@
 //! How services reach each other.
 
 use std::convert::Infallible;
-use std::error::Error;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,25 +13,21 @@ use http::uri::Authority;
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use observability::TraceParent;
-use tokio::time::Instant;
+use tokio::sync::watch;
+use tokio::time::timeout_at;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::body::Body;
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, ConnectError, Status, TimeoutExpired};
+use tonic::{Code, Status, TimeoutExpired};
+use tower::Service;
 use tower::retry::budget::{Budget as _, TpsBudget};
-use tower::{Service, ServiceExt as _};
 
+use super::answer::Answer;
 use super::deadline::{Deadline, set_timeout, timeout};
+use super::replica::{Replica, find, is_unconnected, is_unprocessed};
 use crate::error;
 use crate::names::GRPC_STATUS;
 use crate::process::chain;
 
-/// Connections to each replica: one HTTP/2 connection is one lock.
-const CONNECTIONS: usize = 4;
-/// A replica that could not be connected to is the last choice for this long.
-const REST: Duration = Duration::from_secs(1);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// For calls that come without a deadline.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -44,12 +39,16 @@ const BUDGET_SHARE: f32 = 0.2;
 /// Another service, as a transport for generated clients and for raw requests. Cheap to clone.
 ///
 /// Calls go round the replicas, over connections that are made when they are needed. Every answer is a gRPC answer: a
-/// peer that is down is UNAVAILABLE with a retry delay, a deadline that passes is DEADLINE_EXCEEDED. The deadline is
-/// that of the request being served ([`Deadline`] among the extensions), else the one of the call, else a default.
-/// Requests are unary: they are read whole before they are sent.
+/// peer that is down, or breaks off, is UNAVAILABLE with a retry delay, a deadline that passes is DEADLINE_EXCEEDED. The deadline is
+/// that of the request being served ([`Deadline`] among the extensions), else the one of the call, else a default,
+/// which bounds only the wait for the head of the answer: a stream that nobody bounds lasts. Requests are unary: they
+/// are read whole before they are sent.
 ///
-/// A replica that cannot be connected to costs no call while another can: the call has not left yet, and goes there.
-/// One that has left is sent again only by a [retrying](Self::retrying) peer.
+/// Of several replicas each is asked to tell its health as it changes, from the first call on. One that does not
+/// serve, such as one that is about to end, gets no call while another serves; one that does not say counts as
+/// healthy. A replica that cannot be connected to, or that closes its connection before it looks at the call, costs no
+/// call while another can take it. A call that may have been looked at is sent again only by a
+/// [retrying](Self::retrying) peer.
 #[derive(Clone, Debug)]
 pub struct Peer {
     inner: Arc<Inner>,
@@ -60,17 +59,15 @@ pub struct Peer {
 struct Inner {
     name: &'static str,
     replicas: Vec<Replica>,
+    /// Which replicas serve, as far as they say.
+    serving: watch::Sender<Vec<bool>>,
+    /// Whether any replica serves.
+    any_serving: watch::Sender<bool>,
+    /// The tasks that follow the replicas' health; they end with the peer.
+    watchers: OnceLock<Vec<AbortOnDropHandle<()>>>,
     /// Counts calls, so that each takes the next replica.
     turn: AtomicUsize,
     budget: TpsBudget,
-}
-
-/// One address. tonic's own balancer is not used: it prefers connections that have nothing to do, and those that fail
-/// at once have nothing to do.
-#[derive(Debug)]
-struct Replica {
-    connections: Vec<Channel>,
-    down_until: Mutex<Option<Instant>>,
 }
 
 impl Peer {
@@ -80,6 +77,9 @@ impl Peer {
         let inner = Inner {
             name,
             replicas: addresses.iter().map(Replica::connect_lazy).collect(),
+            serving: watch::Sender::new(vec![true; addresses.len()]),
+            any_serving: watch::Sender::new(true),
+            watchers: OnceLock::new(),
             turn: AtomicUsize::new(0),
             budget: TpsBudget::new(BUDGET_WINDOW, BUDGET_PER_SECOND, BUDGET_SHARE),
         };
@@ -98,9 +98,15 @@ impl Peer {
         }
     }
 
+    /// Whether any replica serves, as far as they say; followed from now on.
+    pub(super) fn serving(&self) -> watch::Receiver<bool> {
+        self.inner.watch_health();
+        self.inner.any_serving.subscribe()
+    }
+
     async fn exchange(self, request: Request<Body>) -> Response<Body> {
         match self.send(request).await {
-            Ok(response) => response,
+            Ok(response) => response.map(|body| Answer::wrap(body, self.inner.name)),
             Err(status) => status.into_http(),
         }
     }
@@ -109,9 +115,12 @@ impl Peer {
         let (mut head, body) = request.into_parts();
         let asked = timeout(&head.headers)
             .map_err(|malformed| Status::invalid_argument(malformed.to_string()))?;
-        let deadline = match head.extensions.get::<Deadline>() {
-            Some(deadline) => deadline.instant(),
-            None => Instant::now() + asked.unwrap_or(DEFAULT_TIMEOUT),
+        let served = head.extensions.get::<Deadline>().copied();
+        let deadline = match (served, asked) {
+            (Some(deadline), None) => deadline,
+            (Some(deadline), Some(_)) if deadline.is_asked() => deadline,
+            (_, Some(asked)) => Deadline::within(asked),
+            (None, None) => Deadline::by_default(DEFAULT_TIMEOUT),
         };
         TraceParent::inject_headers(&mut head.headers);
         let body = body.collect().await?.to_bytes();
@@ -130,83 +139,78 @@ impl Peer {
 }
 
 impl Inner {
-    /// Sends a call to the first replica that can be reached.
+    /// Sends a call to the first replica that takes it.
     async fn attempt(
         &self,
         head: &mut Parts,
         body: &Bytes,
-        deadline: Instant,
+        deadline: Deadline,
     ) -> Result<Response<Body>, Status> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         for replica in self.in_turn(turn) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(error::deadline());
+            let left = deadline.left()?;
+            // What nobody asked for is not passed on: at the server it would bound a stream to its end.
+            if deadline.is_asked() {
+                set_timeout(&mut head.headers, left);
             }
-            set_timeout(&mut head.headers, left);
-            match replica
-                .call(turn / self.replicas.len(), copy(head, body.clone()))
-                .await
-            {
-                Ok(response) => return Ok(response),
-                Err(error) if is::<TimeoutExpired>(&error) => return Err(error::deadline()),
-                Err(error) => {
+            let call = replica.call(turn / self.replicas.len(), copy(head, body.clone()));
+            match timeout_at(deadline.instant(), call).await {
+                Ok(Ok(response)) => return Ok(response),
+                Err(_elapsed) => return Err(error::deadline()),
+                Ok(Err(error)) if find::<TimeoutExpired>(&error).is_some() => {
+                    return Err(error::deadline());
+                }
+                Ok(Err(error)) => {
                     tracing::debug!(peer = self.name, error = %chain(&error), "a call did not get through");
-                    if !is::<ConnectError>(&error) {
+                    if is_unconnected(&error) {
+                        replica.rest();
+                    } else if !is_unprocessed(&error) {
                         break;
                     }
-                    replica.rest();
                 }
             }
         }
         Err(error::unavailable(self.name, error::RETRY_AFTER))
     }
 
-    /// All replicas, beginning with the one whose turn it is; those that were down a moment ago come last.
+    /// All replicas, beginning with the one whose turn it is; those that say that they do not serve come after the
+    /// others, and last those that were down a moment ago.
     fn in_turn(&self, turn: usize) -> Vec<&Replica> {
         let count = self.replicas.len();
-        let mut order: Vec<_> = (turn..turn + count)
-            .map(|turn| &self.replicas[turn % count])
-            .collect();
+        let mut order: Vec<_> = (turn..turn + count).map(|turn| turn % count).collect();
         if count > 1 {
-            order.sort_by_key(|replica| replica.is_down());
+            self.watch_health();
+            let serving = self.serving.borrow();
+            order.sort_by_key(|&index| (self.replicas[index].is_down(), !serving[index]));
         }
         order
-    }
-}
-
-impl Replica {
-    fn connect_lazy(address: &Authority) -> Self {
-        let endpoint = endpoint(address);
-        let connections = (0..CONNECTIONS).map(|_| endpoint.connect_lazy()).collect();
-        Self {
-            connections,
-            down_until: Mutex::new(None),
-        }
+            .into_iter()
+            .map(|index| &self.replicas[index])
+            .collect()
     }
 
-    async fn call(
-        &self,
-        turn: usize,
-        request: Request<Body>,
-    ) -> Result<Response<Body>, tonic::transport::Error> {
-        let mut connection = self.connections[turn % CONNECTIONS].clone();
-        connection.ready().await?.call(request).await
-    }
-
-    fn rest(&self) {
-        *self
-            .down_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + REST);
-    }
-
-    fn is_down(&self) -> bool {
-        let down_until = *self
-            .down_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        down_until.is_some_and(|until| Instant::now() < until)
+    /// Begins to follow the replicas' health, once.
+    fn watch_health(&self) {
+        self.watchers.get_or_init(|| {
+            let watch = |(index, replica): (usize, &Replica)| {
+                let (serving, any_serving) = (self.serving.clone(), self.any_serving.clone());
+                let name = self.name;
+                let tell = move |serves: bool| {
+                    let changed = serving.send_if_modified(|serving| {
+                        std::mem::replace(&mut serving[index], serves) != serves
+                    });
+                    if changed {
+                        tracing::debug!(peer = name, replica = index, serves, "health changed");
+                        any_serving.send_if_modified(|any| {
+                            let now = serving.borrow().contains(&true);
+                            std::mem::replace(any, now) != now
+                        });
+                    }
+                };
+                AbortOnDropHandle::new(tokio::spawn(replica.watch(tell)))
+            };
+            self.replicas.iter().enumerate().map(watch).collect()
+        });
     }
 }
 
@@ -226,20 +230,6 @@ impl Service<Request<Body>> for Peer {
     }
 }
 
-fn endpoint(address: &Authority) -> Endpoint {
-    let uri = http::Uri::builder()
-        .scheme("http")
-        .authority(address.clone())
-        .path_and_query("/")
-        .build();
-    Endpoint::from(uri.expect("scheme, authority and path make a URI"))
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
-        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-        .keep_alive_while_idle(true)
-}
-
 fn copy(head: &Parts, body: Bytes) -> Request<Body> {
     let mut request = Request::new(Body::new(Full::new(body)));
     *request.method_mut() = head.method.clone();
@@ -254,16 +244,4 @@ fn code(headers: &HeaderMap) -> Option<Code> {
     headers
         .get(GRPC_STATUS)
         .map(|code| Code::from_bytes(code.as_bytes()))
-}
-
-/// Whether an `E` stands in the chain of causes.
-fn is<E: Error + 'static>(error: &tonic::transport::Error) -> bool {
-    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if error.is::<E>() {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
 }

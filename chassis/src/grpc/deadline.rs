@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
 use tokio::time::Instant;
+use tonic::Status;
 
+use crate::error;
 use crate::names::GRPC_TIMEOUT;
 
 /// A server answers this much before its caller's clock runs out, so that the caller gets the answer and not the end
@@ -14,21 +16,64 @@ const HEAD_START: Duration = Duration::from_millis(20);
 /// When a call's answer is no longer wanted: an extension of every request that the server stack hands on. A handler
 /// that waits for something asks it how long it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Deadline(Instant);
+pub struct Deadline {
+    end: Instant,
+    asked: bool,
+}
 
 impl Deadline {
-    /// A deadline that ends after `timeout`, less a head start for the answer.
+    /// What a caller asks for: it ends after `timeout`, less a head start for the answer.
     pub fn after(timeout: Duration) -> Self {
-        Self(Instant::now() + timeout - HEAD_START.min(timeout / 10))
+        Self {
+            end: Instant::now() + timeout - HEAD_START.min(timeout / 10),
+            asked: true,
+        }
+    }
+
+    /// What a client gives its own call: it ends after `timeout`.
+    pub(crate) fn within(timeout: Duration) -> Self {
+        Self {
+            end: Instant::now() + timeout,
+            asked: true,
+        }
+    }
+
+    /// For a caller that does not ask. It bounds the wait for the head of the answer and no more: a stream may last.
+    pub(crate) fn by_default(timeout: Duration) -> Self {
+        Self {
+            asked: false,
+            ..Self::after(timeout)
+        }
     }
 
     /// The time that is left; zero when it has passed.
     pub fn remaining(self) -> Duration {
-        self.0.saturating_duration_since(Instant::now())
+        self.end.saturating_duration_since(Instant::now())
+    }
+
+    /// The time that is left for work that is about to begin.
+    ///
+    /// # Errors
+    ///
+    /// DEADLINE_EXCEEDED: nobody wants it any more, so it must not begin.
+    #[allow(clippy::result_large_err)]
+    pub fn left(self) -> Result<Duration, Status> {
+        let remaining = self.remaining();
+        if remaining.is_zero() {
+            Err(error::deadline())
+        } else {
+            Ok(remaining)
+        }
+    }
+
+    /// Whether the caller asked for it: then it bounds the whole answer, here and at every service that is asked in
+    /// turn.
+    pub(crate) const fn is_asked(self) -> bool {
+        self.asked
     }
 
     pub(crate) const fn instant(self) -> Instant {
-        self.0
+        self.end
     }
 }
 
@@ -130,6 +175,10 @@ mod tests {
 
     #[test]
     fn a_deadline_that_has_passed_leaves_no_time() {
-        assert_eq!(Deadline::after(Duration::ZERO).remaining(), Duration::ZERO);
+        let passed = Deadline::after(Duration::ZERO);
+        assert_eq!(passed.remaining(), Duration::ZERO);
+        let status = passed.left().expect_err("it has passed");
+        assert_eq!(status.code(), tonic::Code::DeadlineExceeded);
+        assert!(Deadline::after(Duration::from_secs(1000)).left().is_ok());
     }
 }

@@ -3,8 +3,12 @@
 pub mod client;
 pub mod server;
 
+mod answer;
 mod deadline;
+mod health;
 mod layers;
+mod methods;
+mod replica;
 
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;

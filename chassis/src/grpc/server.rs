@@ -1,36 +1,31 @@
 //! The gRPC server that every service is reached through.
 
-use std::collections::HashSet;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::LazyLock;
 use std::time::Duration;
 use std::{fmt, io};
 
 use axum::Router;
 use axum::extract::Request;
 use axum::response::IntoResponse;
-use contracts::{DESCRIPTOR_POOL, DESCRIPTOR_SET};
+use contracts::DESCRIPTOR_SET;
 use tokio::net::TcpListener;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
-use tonic_health::ServingStatus;
-use tonic_health::server::HealthReporter;
 use tower::Service;
 
+use super::client::Peer;
+use super::health::{self, Served};
+use super::methods::{HEALTH_SERVICE, REFLECTION_SERVICE};
 use super::{is_grpc, layers};
 use crate::error;
 use crate::process::Process;
-use crate::readiness::Readiness;
 
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-
-const HEALTH_SERVICE: &str = "grpc.health.v1.Health";
-const REFLECTION_SERVICE: &str = "grpc.reflection.v1.ServerReflection";
 
 /// Why a server could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +69,9 @@ pub struct Limits {
     pub streams_per_connection: u32,
     /// For calls that come without a deadline.
     pub default_deadline: Duration,
+    /// For calls that were begun when the process shuts down. Workers hold out as long to answer them; who waits
+    /// longer waits for something that does not happen here any more.
+    pub grace: Duration,
 }
 
 impl Default for Limits {
@@ -83,6 +81,7 @@ impl Default for Limits {
             in_flight: 4096,
             streams_per_connection: 1024,
             default_deadline: Duration::from_secs(10),
+            grace: Duration::from_secs(5),
         }
     }
 }
@@ -90,14 +89,14 @@ impl Default for Limits {
 /// A server whose port is open, but that does not serve yet: connections wait until [`Self::serve`].
 ///
 /// Besides the services added to it, it has reflection (v1) and health (per service and as a whole, following the
-/// readiness of the process).
+/// readiness of the process, and that of the peer which serves it).
 pub struct Server {
     name: &'static str,
     listener: TcpListener,
     address: SocketAddr,
     limits: Limits,
     router: Router,
-    services: Vec<String>,
+    services: Vec<Served>,
     rest: Option<RestEdge>,
 }
 
@@ -167,17 +166,25 @@ impl Server {
         S::Response: IntoResponse,
         S::Future: Send + 'static,
     {
-        self.services.push(S::NAME.to_owned());
+        self.services.push(Served::here(S::NAME));
         self.router = Routes::from(self.router)
             .add_service(service)
             .into_axum_router();
         self
     }
 
-    /// Adds a gRPC service that is served by routes of its own, such as one that is forwarded.
+    /// Adds a gRPC service that is served by routes of its own.
     #[must_use]
     pub fn add_routes(mut self, service: &str, routes: Router) -> Self {
-        self.services.push(service.to_owned());
+        self.services.push(Served::here(service));
+        self.router = self.router.merge(routes);
+        self
+    }
+
+    /// Adds a gRPC service that `routes` forward to `peer`: it is as healthy as the peer is.
+    #[must_use]
+    pub fn add_forwarded(mut self, service: &str, routes: Router, peer: &Peer) -> Self {
+        self.services.push(Served::by(service, peer));
         self.router = self.router.merge(routes);
         self
     }
@@ -195,30 +202,26 @@ impl Server {
         self
     }
 
-    /// Serves until the process shuts down, then finishes the calls that were begun.
+    /// Serves until the process shuts down, then finishes the calls that were begun; streams end at once.
     ///
     /// # Errors
     ///
     /// [`Error::Metrics`], [`Error::Reflection`].
     pub fn serve(mut self, process: &Process) -> Result<(), Error> {
         let (reporter, health) = tonic_health::server::health_reporter();
-        let reflection = reflection(self.services.iter()).map_err(|source| Error::Reflection {
+        let names = self.services.iter().map(|service| &service.name);
+        let reflection = reflection(names).map_err(|source| Error::Reflection {
             server: self.name,
             source,
         })?;
         let routes = Routes::from(self.router)
             .add_service(health)
             .add_service(reflection);
-        let stacked = layers::stack(
-            routes.into_axum_router(),
-            self.name,
-            &self.limits,
-            process.registry(),
-        )
-        .map_err(|source| Error::Metrics {
-            server: self.name,
-            source,
-        })?;
+        let stacked = layers::stack(routes.into_axum_router(), self.name, &self.limits, process)
+            .map_err(|source| Error::Metrics {
+                server: self.name,
+                source,
+            })?;
         let http1 = self.rest.is_some();
         let router = match self.rest.take() {
             Some(edge) => edge(stacked),
@@ -241,33 +244,10 @@ impl Server {
         });
         process.spawn(
             format!("{} health", self.name),
-            follow(process.clone(), reporter, self.services),
+            health::follow(process.clone(), reporter, self.services),
         );
         Ok(())
     }
-}
-
-/// The path of a method that is served here or elsewhere in ordermesh.
-pub(super) fn known_method(path: &str) -> Option<&'static str> {
-    static METHODS: LazyLock<HashSet<String>> = LazyLock::new(|| {
-        let standard = [
-            (HEALTH_SERVICE, "Check"),
-            (HEALTH_SERVICE, "Watch"),
-            (REFLECTION_SERVICE, "ServerReflectionInfo"),
-        ];
-        let standard = standard
-            .into_iter()
-            .map(|(service, method)| format!("/{service}/{method}"));
-        let ours = DESCRIPTOR_POOL.services().flat_map(|service| {
-            let paths: Vec<_> = service
-                .methods()
-                .map(|method| format!("/{}/{}", service.full_name(), method.name()))
-                .collect();
-            paths
-        });
-        standard.chain(ours).collect()
-    });
-    METHODS.get(path).map(String::as_str)
 }
 
 fn reflection<'a>(
@@ -290,40 +270,6 @@ fn reflection<'a>(
             builder.with_service_name(service)
         })
         .build_v1()
-}
-
-/// Keeps the health service in step with the readiness of the process.
-async fn follow(process: Process, mut reporter: HealthReporter, mut services: Vec<String>) {
-    services.push(String::new());
-    let shutdown = process.shutdown();
-    // Ends the streams of those who watch; the server would wait for them.
-    shutdown
-        .run_until_cancelled(report(process.readiness(), &reporter, &services))
-        .await;
-    for service in &services {
-        reporter
-            .set_service_status(service, ServingStatus::NotServing)
-            .await;
-        reporter.clear_service_status(service).await;
-    }
-}
-
-async fn report(readiness: &Readiness, reporter: &HealthReporter, services: &[String]) {
-    let mut watch = readiness.watch();
-    loop {
-        let ready = watch.borrow_and_update().ready;
-        let status = if ready {
-            ServingStatus::Serving
-        } else {
-            ServingStatus::NotServing
-        };
-        for service in services {
-            reporter.set_service_status(service, status).await;
-        }
-        if watch.changed().await.is_err() {
-            return std::future::pending().await;
-        }
-    }
 }
 
 /// The answer to a call that no route matches.

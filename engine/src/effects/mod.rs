@@ -1,14 +1,20 @@
 //! Effects and timers: carried out after commit, away from the worker's thread.
 
+mod answers;
 mod backoff;
 mod breaker;
+mod carry_out;
+mod clock;
 mod executor;
+mod figures;
 mod perform;
+mod target;
 
 use crate::log::Partition;
 use crate::{Decider, Outstanding};
 
 pub use executor::{Executor, Limits};
+pub use figures::TargetFigures;
 pub use perform::{Attempt, Perform, Unknown};
 
 /// Where a state's outstanding effects come from.
@@ -23,12 +29,15 @@ pub enum Origin {
 /// What the worker tells of its aggregates' outstanding effects and timers.
 pub trait Agenda<D: Decider> {
     /// Replaces everything that runs for the aggregate `id`: what is in both goes on, the rest ends or begins.
+    /// `since_ms` is the time of the aggregate's last event (Unix milliseconds), the latest at which they became
+    /// outstanding.
     fn replace(
         &mut self,
         partition: Partition,
         id: String,
         outstanding: Vec<Outstanding<D>>,
         origin: Origin,
+        since_ms: i64,
     );
 
     /// Ends everything of a partition.

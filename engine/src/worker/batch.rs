@@ -327,8 +327,9 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
             }
             if let Some(aggregate) = running.aggregates.get(&id) {
                 let outstanding = outstanding::<D>(&aggregate.state, &id);
+                let since_ms = aggregate.time_ms;
                 self.agenda
-                    .replace(partition, id, outstanding, Origin::Decided);
+                    .replace(partition, id, outstanding, Origin::Decided, since_ms);
             }
         }
     }

@@ -120,8 +120,9 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
         for (id, aggregate) in &running.aggregates {
             let outstanding = outstanding::<D>(&aggregate.state, id);
             if !outstanding.is_empty() {
+                let (id, since_ms) = (id.clone(), aggregate.time_ms);
                 self.agenda
-                    .replace(partition, id.clone(), outstanding, Origin::TakenOver);
+                    .replace(partition, id, outstanding, Origin::TakenOver, since_ms);
             }
         }
         running.agenda_started = true;

@@ -1,7 +1,8 @@
 //! The public edge: gRPC and REST on one port.
 //!
 //! gRPC calls are forwarded to the services as they are, undecoded ([`forward`]). REST calls become calls of the same
-//! methods, with the canonical JSON of the same messages ([`rest`]). Reflection and health are the gateway's own.
+//! methods, with the canonical JSON of the same messages ([`rest`]), and are described by an OpenAPI document. Reflection
+//! and health are the gateway's own; a service is as healthy as the peer behind it.
 
 mod forward;
 mod rest;
@@ -27,7 +28,7 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Opens the public port. Nothing is asked of the peers before the first call.
+    /// Opens the public port. Nothing but their health is asked of the peers before the first call.
     ///
     /// # Errors
     ///
@@ -45,12 +46,21 @@ impl Gateway {
         };
         let server = Server::bind(NAME, public)
             .await?
-            .add_routes(ORDER_SERVICE, forward::routes(ORDER_SERVICE, orders))
-            .add_routes(
-                INVENTORY_SERVICE,
-                forward::routes(INVENTORY_SERVICE, inventory),
+            .add_forwarded(
+                ORDER_SERVICE,
+                forward::routes(ORDER_SERVICE, orders.clone()),
+                &orders,
             )
-            .add_routes(QUERY_SERVICE, forward::routes(QUERY_SERVICE, query))
+            .add_forwarded(
+                INVENTORY_SERVICE,
+                forward::routes(INVENTORY_SERVICE, inventory.clone()),
+                &inventory,
+            )
+            .add_forwarded(
+                QUERY_SERVICE,
+                forward::routes(QUERY_SERVICE, query.clone()),
+                &query,
+            )
             .add_rest(rest::routes(api), rest::problem::translate);
         Ok(Self { server })
     }

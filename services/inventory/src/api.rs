@@ -75,7 +75,7 @@ impl InventoryService for Api {
         };
         let answer = self
             .caller
-            .call(call, deadline.remaining())
+            .call(call, deadline.left()?)
             .await
             .map_err(unanswered)?;
         match answer.outcome {

@@ -4,6 +4,7 @@
 mod ledger;
 mod orders_log;
 mod orders_model;
+mod refunds;
 mod stock;
 
 use std::collections::HashSet;
@@ -17,7 +18,6 @@ use chassis::grpc::Peer;
 use contracts::sandbox::v1::sandbox_service_client::SandboxServiceClient;
 use contracts::{Service, Topic};
 use engine::Cluster;
-use http::uri::Authority;
 use registry::Schemas;
 use serde::Serialize;
 use serde_json::json;
@@ -26,7 +26,7 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::load::journal;
-use crate::platform;
+use crate::platform::{self, Sandbox};
 use crate::terminal::{Align, Table, say};
 
 pub use orders_log::OrdersLog;
@@ -63,9 +63,8 @@ pub struct Args {
     registry: config::Registry,
     #[command(flatten)]
     database: config::Database,
-    /// Where the sandbox, with the payment provider's ledger, is reached
-    #[arg(long = "sandbox", id = "sandbox", value_name = "ADDRESS", env = chassis::env::SANDBOX, default_value = "127.0.0.1:7104", value_parser = platform::host_port)]
-    sandbox: Authority,
+    #[command(flatten)]
+    sandbox: Sandbox,
 }
 
 /// Checks and prints what came out.
@@ -128,15 +127,14 @@ impl Ground {
         kafka: &config::Kafka,
         registry: &config::Registry,
         database: &config::Database,
-        sandbox: &Authority,
+        sandbox: &Sandbox,
     ) -> anyhow::Result<Self> {
         let events = Service::ALL.map(|service| (service, Topic::Events));
-        let sandbox = Peer::connect_lazy("the sandbox", std::slice::from_ref(sandbox));
         Ok(Self {
             cluster: Arc::new(platform::cluster(kafka)),
             schemas: platform::schemas(registry, &kafka.prefix, &[], &events).await?,
             pool: platform::read_model(database).await?,
-            sandbox: SandboxServiceClient::new(sandbox),
+            sandbox: sandbox.connect(),
         })
     }
 }
@@ -180,11 +178,13 @@ pub async fn all(
     // The clients of the log block.
     let log =
         tokio::task::spawn_blocking(move || OrdersLog::read(&cluster, schemas, &sampled)).await??;
+    let kept = ledger::payments_of_ledger(ground).await?;
     let checks = vec![
         orders_model::money(&ground.pool, promised.orders.as_deref(), &log).await?,
         orders_model::all_final(&ground.pool, promised.orders.as_deref()).await?,
         stock::balanced(&ground.pool, promised.pieces).await?,
-        ledger::matches_log(ground).await?,
+        ledger::matches_log(ground, &kept).await?,
+        refunds::exact(&log, &kept),
         orders_model::is_fold(&ground.pool, &log).await?,
     ];
     Ok((checks, log))

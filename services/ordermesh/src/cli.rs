@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{check, demo, events, load, order, serve, topics};
+use crate::{check, completions, demo, doctor, events, load, order, sandbox, serve, stock, topics};
 
 /// An event-sourced order platform: every service, the loader, the demo, and the tools to look inside.
 #[derive(Parser)]
@@ -16,7 +16,10 @@ const EXAMPLES: &str = "\
 Examples:
   ordermesh topics apply
   ordermesh serve all
-  ordermesh order place --customer ada --line mug:2:1250
+  ordermesh doctor
+  ordermesh stock adjust mug 100
+  ordermesh order place --customer ada --line mug:2:1250 --wait confirmed
+  ordermesh order list --status delivered --limit 3
   ordermesh events tail
   ordermesh load --file baskets.csv.gz
   ordermesh check --journal baskets.csv.gz.journal";
@@ -25,23 +28,38 @@ Examples:
 #[derive(Subcommand)]
 pub enum Command {
     /// Run services in this process
-    Serve(serve::Args),
+    Serve(Box<serve::Args>),
     /// The topics of the log
     #[command(subcommand)]
     Topics(topics::Command),
-    /// Place orders and look at them, over the public API
+    /// Place orders, cancel them and look at them
     #[command(subcommand)]
     Order(order::Command),
+    /// What there is of products
+    #[command(subcommand)]
+    Stock(stock::Command),
     /// The records of the log, decoded
     #[command(subcommand)]
     Events(events::Command),
+    /// How the sandbox's payment provider and carrier fail, and what they have done
+    #[command(subcommand)]
+    Sandbox(sandbox::Command),
     /// Turn a file of baskets into orders, over the public API
     Load(load::Args),
     /// Hold read model, log and ledger against each other, at rest
     Check(check::Args),
+    /// Look whether every part of the platform is there and as it should be
+    Doctor(doctor::Args),
     /// Carry real orders through a fresh stack, and check the result
     Demo(demo::Args),
+    /// Print what a shell needs to complete these commands
+    Completions(completions::Args),
 }
+
+/// Flags that are right one by one and wrong together; ends with [`chassis::config::EXIT_BAD_VALUE`].
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BadInput(pub String);
 
 #[cfg(test)]
 mod tests {
@@ -76,6 +94,15 @@ mod tests {
             ][..],
             &["order", "list", "--status", "lost"],
             &["order", "get", "0191"],
+            &["order", "place", "--wait", "for ever"],
+            &["order", "list", "--from", "yesterday"],
+            &["order", "list", "--before", "2025-02-30"],
+            &["stock", "adjust", "mug", "1", "--id", "0191"],
+            &["sandbox", "faults", "--decline", "101"],
+            &["sandbox", "faults", "--provider-error", "1000"],
+            &["sandbox", "faults", "--provider-slow-ms", "0"],
+            &["sandbox", "faults", "--carrier-outage", "maybe"],
+            &["sandbox", "ledger", "payments", "--order", "0191"],
             &["load", "--file", "x", "--rate", "0"],
             &["load", "--file", "x", "--rate", "NaN"],
             &["load", "--file", "x", "--api", "nowhere"],
@@ -89,6 +116,60 @@ mod tests {
                 .iter()
                 .rfind(|argument| argument.starts_with("--"));
             assert!(message.contains(named.unwrap_or(&"<ID>")), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_bad_place_is_named_by_what_stands_there() {
+        for (arguments, named) in [
+            (&["stock", "adjust", "mug", "0"][..], "<DELTA>"),
+            (&["stock", "get", ""], "<SKU>"),
+            (&["sandbox", "ledger", "stamps"], "<LEDGER>"),
+            (&["completions", "dos"], "<SHELL>"),
+        ] {
+            let (code, message) = refused(arguments);
+            assert_eq!(code, EXIT_BAD_VALUE, "{arguments:?}: {message}");
+            assert!(message.contains(named), "{message}");
+        }
+    }
+
+    #[test]
+    fn every_command_says_what_it_does_and_shows_how() {
+        let mut ways = vec![(String::new(), Cli::command())];
+        let mut seen = 0;
+        while let Some((way, command)) = ways.pop() {
+            let way = format!("{way} {}", command.get_name());
+            let about = command.get_about().map(ToString::to_string);
+            assert!(
+                about.is_some_and(|about| !about.is_empty() && about.lines().count() == 1),
+                "{way} has no about line"
+            );
+            let help = command.get_after_help().map(ToString::to_string);
+            let example = help.unwrap_or_default();
+            assert!(
+                example.contains(&format!("  {}", way.trim())) || example.contains(&way),
+                "{way} has no example"
+            );
+            example.lines().for_each(example_is_right);
+            seen += 1;
+            ways.extend(
+                command
+                    .get_subcommands()
+                    .map(|command| (way.clone(), command.clone())),
+            );
+        }
+        assert!(seen > 20, "only {seen} commands were seen");
+    }
+
+    /// What stands before a pipe or a redirection is a command line that is understood.
+    fn example_is_right(line: &str) {
+        let Some(arguments) = line.strip_prefix("  ordermesh ") else {
+            return;
+        };
+        let ours = arguments.split(['|', '>']).next().unwrap_or_default();
+        let arguments = std::iter::once("ordermesh").chain(ours.split_whitespace());
+        if let Err(invalid) = config::parse::<Cli>(arguments) {
+            panic!("{line}: {}", invalid.message);
         }
     }
 

@@ -1,6 +1,8 @@
 //! `ordermesh demo`: carries real orders through a fresh stack, and checks the result.
 
+mod endings;
 mod figures;
+mod overheard;
 mod services;
 mod stock;
 
@@ -14,20 +16,22 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use chassis::config;
 use contracts::{Service, Topic};
-use http::uri::Authority;
+use serde_json::json;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
-use crate::check::{self, Acknowledged, Ground, OrdersLog, Promised};
+use crate::check::{self, Acknowledged, Ground, Promised};
 use crate::load::baskets::BasketFile;
 use crate::load::journal::Journal;
 use crate::load::loader::{self, Pace, Placed};
 use crate::load::{CONCURRENCY, Counts};
-use crate::platform::{self, Api, Clients};
+use crate::platform::{self, Api, Clients, Sandbox};
 use crate::progress::Progress;
 use crate::terminal::{count, duration, say};
 use crate::{log, topics};
-use services::Services;
+use endings::{Played, Stage};
+use figures::Speed;
+use services::{Act, Services};
 
 /// 5,000 real baskets; `data/README.md` says where they are from.
 pub const BASKETS: &[u8] = include_bytes!("../data/baskets.csv.gz");
@@ -47,8 +51,9 @@ const INTERRUPTED: u8 = 130;
 #[command(after_help = "\
 The stack must be fresh: `make demo` starts one, and stops it afterwards.
 
-Example:
-  ordermesh demo --baskets 500")]
+Examples:
+  ordermesh demo --baskets 500
+  ordermesh demo --json | jq .endings")]
 pub struct Args {
     /// Only the first baskets
     #[arg(long, value_name = "COUNT")]
@@ -56,6 +61,9 @@ pub struct Args {
     /// Folder of the journal, the report and the services' log
     #[arg(long, value_name = "FOLDER", default_value = ".stack/demo")]
     folder: PathBuf,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     kafka: config::Kafka,
     #[command(flatten)]
@@ -82,17 +90,42 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         file.truncate(baskets.get());
     }
     let (baskets, lines) = (count(file.baskets.len()), count(file.line_count()));
-    say(format!(
-        "ordermesh demo: {baskets} real baskets, {lines} lines\n"
-    ))?;
+    eprintln!("ordermesh demo: {baskets} real baskets, {lines} lines\n");
     prepare(&args).await?;
-
-    let mut services = Services::start(&args)?;
-    let ended = tokio::select! {
-        ended = show(&args, &file, &stop) => ended,
-        dead = services.wait() => Err(dead),
-        () = stop.cancelled() => Ok(ExitCode::from(INTERRUPTED)),
+    let Some(loaded) = act(&args, Act::Baskets, carry(&args, &file, &stop), &stop).await? else {
+        return Ok(ExitCode::from(INTERRUPTED));
     };
+    // The services are started anew: what they had decided is in the log.
+    let finale = async {
+        let played = play(&args).await?;
+        conclude(&args, loaded, played).await
+    };
+    let ended = act(&args, Act::Endings, finale, &stop).await?;
+    Ok(ended.unwrap_or_else(|| ExitCode::from(INTERRUPTED)))
+}
+
+/// Runs a part of the demo with services of its own; `None` when it was interrupted.
+async fn act<T>(
+    args: &Args,
+    act: Act,
+    part: impl Future<Output = anyhow::Result<T>>,
+    stop: &CancellationToken,
+) -> anyhow::Result<Option<T>> {
+    let mut services = Services::start(args, act)?;
+    let ended = services
+        .during(
+            async {
+                let ready = services::ready(args.admin.address).await?;
+                let (ready, log) = (duration(ready), services::log_path(&args.folder));
+                told(
+                    "services",
+                    &format!("ready after {ready}, log in {}", log.display()),
+                );
+                part.await
+            },
+            stop,
+        )
+        .await;
     services.stop().await;
     ended
 }
@@ -116,7 +149,11 @@ async fn prepare(args: &Args) -> anyhow::Result<()> {
     }
     fs::create_dir_all(&args.folder)
         .with_context(|| format!("folder {}", args.folder.display()))?;
-    for old in [journal_path(&args.folder), report_path(&args.folder)] {
+    for old in [
+        journal_path(&args.folder),
+        report_path(&args.folder),
+        services::log_path(&args.folder),
+    ] {
         if old.exists() {
             fs::remove_file(&old).with_context(|| format!("cannot remove {}", old.display()))?;
         }
@@ -127,52 +164,84 @@ async fn prepare(args: &Args) -> anyhow::Result<()> {
             "{} created, contracts registered",
             count(applied.created.len())
         ),
-    )
+    );
+    Ok(())
 }
 
-/// The demo itself, against running services.
-async fn show(
-    args: &Args,
-    file: &BasketFile,
-    stop: &CancellationToken,
-) -> anyhow::Result<ExitCode> {
-    let ready = services::ready(args.admin.address).await?;
-    let log_path = services::log_path(&args.folder);
-    told(
-        "services",
-        &format!(
-            "ready after {}, log in {}",
-            duration(ready),
-            log_path.display()
-        ),
-    )?;
-
-    let api = Api::at(reachable(args.public.address)?);
-    let clients = api.connect();
+/// The baskets become orders, until all of them are final.
+async fn carry(args: &Args, file: &BasketFile, stop: &CancellationToken) -> anyhow::Result<Loaded> {
+    let clients = api(args)?.connect();
     let pieces = put_into_stock(file, &clients).await?;
-    let loaded = load(args, file, &clients, stop).await?;
-    let sandbox = reachable(args.listen.sandbox)?;
-    let ground = Ground::open(&args.kafka, &args.registry, &args.database, &sandbox).await?;
-    settle(&ground.pool, loaded.counts.orders).await?;
+    let loaded = load(args, file, &clients, stop, pieces).await?;
+    let pool = platform::read_model(&args.database).await?;
+    settle(&pool, loaded.counts.orders).await?;
+    Ok(loaded)
+}
 
+/// Single orders are steered into every ending.
+async fn play(args: &Args) -> anyhow::Result<Played> {
+    let cluster = Arc::new(platform::cluster(&args.kafka));
+    let stage = Stage::new(api(args)?.connect(), sandbox(args)?, cluster);
+    let began = Instant::now();
+    let played = stage.play().await?;
+    let endings = count(played.endings.len());
+    told(
+        "endings",
+        &format!("{endings} played in {}", duration(began.elapsed())),
+    );
+    Ok(played)
+}
+
+/// Everything is at rest: it is checked and shown.
+async fn conclude(args: &Args, loaded: Loaded, played: Played) -> anyhow::Result<ExitCode> {
+    let ground = Ground::open(&args.kafka, &args.registry, &args.database, &sandbox(args)?).await?;
+    let Loaded {
+        placed,
+        counts,
+        mut acknowledged,
+        pieces,
+    } = loaded;
+    acknowledged.extend(played.acknowledged);
+    settle(&ground.pool, counts.orders + played.endings.len()).await?;
     let promised = Promised {
-        orders: Some(loaded.acknowledged),
-        pieces: Some(pieces),
+        orders: Some(acknowledged),
+        pieces: Some(pieces + played.pieces),
     };
     let (checks, log) = check::all(&ground, &promised, SAMPLE).await?;
-    let passed = checks.iter().all(|check| check.passed);
-    say(format!(
-        "\nOrders\n{}",
-        figures::by_status(&ground.pool).await?
-    ))?;
-    say(format!("\nSpeed\n{}", speed(&loaded.placed, &log)))?;
-    say(format!("\nChecks\n{}", check::table(&checks)))?;
-    say(format!("\n{HOW_TO_GO_ON}"))?;
+    let endings = played.endings;
+    let passed =
+        checks.iter().all(|check| check.passed) && endings.iter().all(|ending| ending.passed);
+    let orders = figures::by_status(&ground.pool).await?;
+    let speed = Speed::of(&placed, &log);
+    if args.json {
+        let result = json!({
+            "passed": passed,
+            "orders": orders,
+            "endings": endings,
+            "speed": speed.json(),
+            "checks": checks,
+        });
+        say(result.to_string())?;
+    } else {
+        say(format!("\nOrders\n{}", figures::table(&orders)))?;
+        say(format!("\nEndings\n{}", endings::table(&endings)))?;
+        say(format!("\nSpeed\n{speed}"))?;
+        say(format!("\nChecks\n{}", check::table(&checks)))?;
+        say(format!("\n{HOW_TO_GO_ON}"))?;
+    }
     Ok(if passed {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+fn api(args: &Args) -> anyhow::Result<Api> {
+    Ok(Api::at(platform::reachable(args.public.address)?))
+}
+
+fn sandbox(args: &Args) -> anyhow::Result<Sandbox> {
+    Ok(Sandbox::at(platform::reachable(args.listen.sandbox)?))
 }
 
 async fn put_into_stock(file: &BasketFile, clients: &Clients) -> anyhow::Result<i64> {
@@ -190,7 +259,7 @@ async fn put_into_stock(file: &BasketFile, clients: &Clients) -> anyhow::Result<
             "{} pieces of {products} products in {took}; too few of {short}",
             count(pieces)
         ),
-    )?;
+    );
     Ok(pieces)
 }
 
@@ -199,6 +268,8 @@ struct Loaded {
     placed: Placed,
     counts: Counts,
     acknowledged: Vec<Acknowledged>,
+    /// Pieces that were put into stock before.
+    pieces: i64,
 }
 
 async fn load(
@@ -206,6 +277,7 @@ async fn load(
     file: &BasketFile,
     clients: &Clients,
     stop: &CancellationToken,
+    pieces: i64,
 ) -> anyhow::Result<Loaded> {
     let journal = Arc::new(Journal::open(&journal_path(&args.folder), file)?);
     let progress = Arc::new(Progress::new("orders", file.baskets.len()));
@@ -226,7 +298,7 @@ async fn load(
         count(counts.refused_lines),
         report.display()
     );
-    told("orders", &format!("{orders}; {refused}"))?;
+    told("orders", &format!("{orders}; {refused}"));
     let acknowledged = journal
         .history()
         .acknowledged()
@@ -236,6 +308,7 @@ async fn load(
         placed,
         counts,
         acknowledged,
+        pieces,
     })
 }
 
@@ -254,34 +327,19 @@ async fn settle(pool: &PgPool, orders: usize) -> anyhow::Result<()> {
         progress.reach(ended);
         if ended >= orders || began.elapsed() > PATIENCE {
             drop(progress);
-            return told(
+            told(
                 "final",
                 &format!("{} of {} orders", count(ended), count(orders)),
             );
+            return Ok(());
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 
-fn speed(placed: &Placed, log: &OrdersLog) -> String {
-    figures::Speed::of(placed, log).to_string()
-}
-
-/// A line about a step that is done.
-fn told(step: &str, what: &str) -> anyhow::Result<()> {
-    say(format!("  {step:<10} {what}"))
-}
-
-/// What listens everywhere is reached here.
-fn reachable(address: std::net::SocketAddr) -> anyhow::Result<Authority> {
-    let ip = if address.ip().is_unspecified() {
-        [127, 0, 0, 1].into()
-    } else {
-        address.ip()
-    };
-    Ok(std::net::SocketAddr::new(ip, address.port())
-        .to_string()
-        .parse()?)
+/// A line about a step that is done, beside the result.
+fn told(step: &str, what: &str) {
+    eprintln!("  {step:<10} {what}");
 }
 
 fn journal_path(folder: &Path) -> PathBuf {
@@ -302,4 +360,10 @@ const HOW_TO_GO_ON: &str = r#"How to go on
   curl 'http://127.0.0.1:8080/v1/orders?status=delivered'
 
   target/debug/ordermesh --help
-                              place orders, load your own file, watch the events"#;
+                              place orders, watch and explain them, load your own file
+
+The demo's stack is stopped now, its data is kept until the next demo. To look into the orders above:
+  export ORDERMESH_STACK_DIR=.stack/demo
+  compose/native/stack up && eval "$(compose/native/stack env)"
+  target/debug/ordermesh order explain ORDER_ID
+  compose/native/stack down"#;

@@ -1,30 +1,27 @@
 //! `ordermesh events`: the records of the log, decoded.
 
-mod content;
+pub mod content;
+pub mod decoder;
 mod follow;
 mod line;
 
 use std::io::{BufWriter, Stdout, Write as _};
-use std::time::Duration;
 
 use chassis::config;
 use clap::Subcommand;
 use contracts::{Service, Topic};
 use engine::Cluster;
 use engine::log::{Ends, Input};
-use registry::{Resolution, Schemas};
-use tokio::runtime::Handle;
 use uuid::Uuid;
 
 use crate::{log, platform};
-use content::Content;
-
-/// How long an unknown schema id may take to be looked up.
-const LOOKUP_PATIENCE: Duration = Duration::from_secs(5);
-const LOOKUP_EVERY: Duration = Duration::from_millis(20);
+use decoder::Decoder;
 
 /// What to do with the records.
 #[derive(Subcommand)]
+#[command(after_help = "\
+Example:
+  ordermesh events tail --service payments")]
 pub enum Command {
     /// Print records as they are committed, or those that there are
     Tail(Args),
@@ -103,6 +100,7 @@ pub async fn tail(args: Args) -> anyhow::Result<()> {
     let cluster = platform::cluster(&args.kafka);
     let schemas =
         platform::schemas(&args.registry, &args.kafka.prefix, &[], &args.topics()).await?;
+    let decoder = Decoder::new(schemas);
     // Without a look at the past the default way to end a process is clean enough.
     let stop = if args.follows() {
         Some(platform::interruption()?)
@@ -113,8 +111,7 @@ pub async fn tail(args: Args) -> anyhow::Result<()> {
     tokio::task::spawn_blocking(move || {
         let mut printer = Printer {
             out: BufWriter::new(std::io::stdout()),
-            schemas,
-            runtime: Handle::current(),
+            decoder,
             prefix: args.kafka.prefix.clone(),
             order: args.order.map(content::Trail::of),
             json: args.json,
@@ -174,8 +171,7 @@ fn past(cluster: &Cluster, topics: &[Place]) -> anyhow::Result<Vec<(Service, Top
 struct Printer {
     /// The past is long: its lines are not written one by one.
     out: BufWriter<Stdout>,
-    schemas: Schemas,
-    runtime: Handle,
+    decoder: Decoder,
     prefix: String,
     order: Option<content::Trail>,
     json: bool,
@@ -183,7 +179,7 @@ struct Printer {
 
 impl Printer {
     fn print(&mut self, service: Service, topic: Topic, input: &Input) -> anyhow::Result<()> {
-        let content = self.content(service, topic, input);
+        let content = self.decoder.content(service, topic, input);
         if self
             .order
             .as_mut()
@@ -198,48 +194,6 @@ impl Printer {
             line::text(&topic.of(service, ""), input, &content)
         };
         Ok(writeln!(self.out, "{line}")?)
-    }
-
-    fn content(&self, service: Service, topic: Topic, input: &Input) -> Content {
-        if topic == Topic::Dlq {
-            return Content::DeadLetter;
-        }
-        let Some(payload) = &input.payload else {
-            return Content::Tombstone;
-        };
-        let framed = match registry::unframe(payload) {
-            Ok(framed) => framed,
-            Err(error) => return Content::Opaque(error.to_string()),
-        };
-        let id = framed.schema_id;
-        match self.resolution(service, topic, id) {
-            // What is newer than this program is shown as far as it knows it.
-            Resolution::Known | Resolution::Newer => {
-                content::decode(service, topic, framed.payload)
-            }
-            Resolution::Foreign => {
-                Content::Opaque(format!("schema {id} belongs to another subject"))
-            }
-            Resolution::Unknown => {
-                Content::Opaque(format!("the registry does not know schema {id}"))
-            }
-            Resolution::Pending => {
-                Content::Opaque(format!("the registry does not answer about schema {id}"))
-            }
-        }
-    }
-
-    /// Waits for the registry's answer to an id that is new.
-    fn resolution(&self, service: Service, topic: Topic, id: u32) -> Resolution {
-        let begun = std::time::Instant::now();
-        loop {
-            match self.schemas.resolve(service, topic, id) {
-                Resolution::Pending if begun.elapsed() < LOOKUP_PATIENCE => {
-                    self.runtime.block_on(tokio::time::sleep(LOOKUP_EVERY));
-                }
-                resolution => return resolution,
-            }
-        }
     }
 }
 

@@ -2,7 +2,9 @@
 
 mod check;
 mod cli;
+mod completions;
 mod demo;
+mod doctor;
 mod events;
 mod load;
 mod log;
@@ -10,9 +12,12 @@ mod order;
 mod platform;
 mod progress;
 mod retry;
+mod sandbox;
 mod serve;
+mod stock;
 mod terminal;
 mod topics;
+mod watch;
 
 use std::io;
 use std::process::ExitCode;
@@ -68,12 +73,16 @@ fn main() -> ExitCode {
 
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Serve(args) => return serve::run(args).await,
+        Command::Serve(args) => return serve::run(*args).await,
         Command::Topics(topics::Command::Apply(args)) => topics::apply(&args).await?,
         Command::Order(command) => order::run(command).await?,
+        Command::Stock(command) => stock::run(command).await?,
         Command::Events(events::Command::Tail(args)) => events::tail(args).await?,
+        Command::Sandbox(command) => sandbox::run(command).await?,
+        Command::Completions(args) => completions::completions(&args)?,
         Command::Load(args) => return load::run(args).await,
         Command::Check(args) => return check::run(args).await,
+        Command::Doctor(args) => return doctor::run(args).await,
         Command::Demo(args) => return demo::run(args).await,
     }
     Ok(ExitCode::SUCCESS)
@@ -105,7 +114,8 @@ fn ending(result: anyhow::Result<ExitCode>) -> ExitCode {
     }
     eprintln!("error: {error:#}");
     let is_input = error.chain().any(|cause| {
-        cause.is::<load::baskets::Error>()
+        cause.is::<cli::BadInput>()
+            || cause.is::<load::baskets::Error>()
             || cause
                 .downcast_ref::<load::journal::Error>()
                 .is_some_and(load::journal::Error::is_input)

@@ -1,35 +1,77 @@
-//! `ordermesh order`: places orders and looks at them, over the public API.
+//! `ordermesh order`: places orders, cancels them and looks at them.
 
+mod cancel;
+pub mod explain;
+mod list;
 mod place;
 mod show;
+mod watch;
+mod words;
 
 use clap::Subcommand;
+use contracts::rules::uuid_v7_time_ms;
 use uuid::Uuid;
 
 /// What to do with orders.
 #[derive(Subcommand)]
+#[command(after_help = "\
+Examples:
+  ordermesh order place --customer ada --line mug:2:1250
+  ordermesh order watch 0191b2f0-5a4e-7cc3-9d1f-6f0f1f6f0a11
+  ordermesh order explain 0191b2f0-5a4e-7cc3-9d1f-6f0f1f6f0a11")]
 pub enum Command {
     /// Place an order
     Place(Box<place::Args>),
     /// Show an order with its lines and its history
-    Get(show::GetArgs),
+    Get(show::Args),
     /// List orders, newest first
-    List(show::ListArgs),
+    List(list::Args),
+    /// Ask for an order to be cancelled
+    Cancel(cancel::Args),
+    /// Print the events of an order as they happen, until its end
+    Watch(watch::Args),
+    /// Tell an order's life through all services, with the cause of every step
+    Explain(explain::Args),
 }
 
 /// Does it.
 ///
 /// # Errors
 ///
-/// The API refuses or does not answer.
+/// The API or the log refuses or does not answer.
 pub async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Place(args) => place::place(&args).await,
         Command::Get(args) => show::get(&args).await,
-        Command::List(args) => show::list(&args).await,
+        Command::List(args) => list::list(&args).await,
+        Command::Cancel(args) => cancel::cancel(&args).await,
+        Command::Watch(args) => watch::watch(&args).await,
+        Command::Explain(args) => explain::explain(&args).await,
     }
 }
 
-fn order_id(text: &str) -> Result<Uuid, String> {
-    Uuid::try_parse(text).map_err(|_| "expected a UUID".to_owned())
+/// A flag's order id.
+///
+/// # Errors
+///
+/// It is no UUIDv7.
+pub fn order_id(text: &str) -> Result<Uuid, String> {
+    Uuid::try_parse(text)
+        .ok()
+        .filter(|id| uuid_v7_time_ms(&id.to_string()).is_some())
+        .ok_or_else(|| "expected an order's id, a UUIDv7".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_id_is_a_uuid_of_version_7() {
+        let id = Uuid::now_v7();
+        assert_eq!(order_id(&id.to_string().to_uppercase()), Ok(id));
+        for text in ["", "0191", "f47ac10b-58cc-4372-a567-0e02b2c3d479"] {
+            assert!(order_id(text).is_err(), "{text}");
+        }
+    }
 }

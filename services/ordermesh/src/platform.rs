@@ -1,5 +1,6 @@
 //! How commands reach the platform: its public API, its log, its contracts, its database.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -9,6 +10,7 @@ use clap::Args;
 use contracts::inventory::v1::inventory_service_client::InventoryServiceClient;
 use contracts::orders::v1::order_service_client::OrderServiceClient;
 use contracts::query::v1::query_service_client::QueryServiceClient;
+use contracts::sandbox::v1::sandbox_service_client::SandboxServiceClient;
 use contracts::{Service, Topic};
 use engine::Cluster;
 use http::uri::Authority;
@@ -42,10 +44,20 @@ impl Api {
         Self { address }
     }
 
-    /// Connections that are made when they are needed.
+    /// The address.
+    pub const fn address(&self) -> &Authority {
+        &self.address
+    }
+
+    /// A connection that is made when it is needed.
+    pub fn peer(&self) -> Peer {
+        Peer::connect_lazy("the api", std::slice::from_ref(&self.address))
+    }
+
+    /// The services behind it.
     pub fn connect(&self) -> Clients {
         // Not a retrying peer: whether a call may be repeated is for its command to say.
-        let peer = Peer::connect_lazy("the api", std::slice::from_ref(&self.address));
+        let peer = self.peer();
         Clients {
             address: self.address.clone(),
             orders: OrderServiceClient::new(peer.clone()),
@@ -71,6 +83,32 @@ impl Clients {
     }
 }
 
+/// Where the sandbox is reached.
+#[derive(Args, Clone, Debug)]
+pub struct Sandbox {
+    /// Where the sandbox (payment provider and carrier) is reached, host:port
+    #[arg(long = "sandbox", id = "sandbox", value_name = "ADDRESS", env = chassis::env::SANDBOX, default_value = "127.0.0.1:7104", value_parser = host_port)]
+    address: Authority,
+}
+
+impl Sandbox {
+    /// The sandbox at `address`.
+    pub const fn at(address: Authority) -> Self {
+        Self { address }
+    }
+
+    /// Connections that are made when they are needed.
+    pub fn connect(&self) -> SandboxServiceClient<Peer> {
+        let peer = Peer::connect_lazy("the sandbox", std::slice::from_ref(&self.address));
+        SandboxServiceClient::new(peer)
+    }
+
+    /// A refusal or a failure on one line, with the address that was asked.
+    pub fn failed(&self, status: &tonic::Status) -> anyhow::Error {
+        anyhow::anyhow!("sandbox {}: {}", self.address, retry::describe(status))
+    }
+}
+
 /// A request that is answered soon or not at all.
 pub fn request<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
@@ -88,6 +126,20 @@ pub fn host_port(text: &str) -> Result<Authority, String> {
         .ok()
         .filter(|authority| !authority.host().is_empty() && authority.port_u16().is_some())
         .ok_or_else(|| "expected host:port".to_owned())
+}
+
+/// Where a listener is reached from this machine: what listens everywhere is reached here.
+///
+/// # Errors
+///
+/// None that is known: a socket address is an authority.
+pub fn reachable(address: SocketAddr) -> anyhow::Result<Authority> {
+    let ip = if address.ip().is_unspecified() {
+        [127, 0, 0, 1].into()
+    } else {
+        address.ip()
+    };
+    Ok(SocketAddr::new(ip, address.port()).to_string().parse()?)
 }
 
 /// The log that the flags name.

@@ -48,6 +48,14 @@ impl Backoff {
     }
 }
 
+/// The machine-readable reason of a refusal; empty when it has none.
+pub fn reason(status: &Status) -> String {
+    status
+        .get_details_error_info()
+        .map(|info| info.reason)
+        .unwrap_or_default()
+}
+
 /// An answer on one line: its code, its message, and every field or reason that it names.
 pub fn describe(status: &Status) -> String {
     let mut line = format!(
@@ -60,8 +68,9 @@ pub fn describe(status: &Status) -> String {
             line.push_str(&format!("; {} {}", violation.field, violation.description));
         }
     }
-    if let Some(info) = status.get_details_error_info() {
-        line.push_str(&format!(" ({})", info.reason));
+    match reason(status).as_str() {
+        "" => {}
+        reason => line.push_str(&format!(" ({reason})")),
     }
     line
 }

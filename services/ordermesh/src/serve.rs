@@ -21,8 +21,7 @@ use engine::worker::{Settings, Status};
 use engine::{Caller, Cluster, Codec, Command, Decider, Metrics, Processor, Sender};
 use gateway::Gateway;
 use inventory::StockRules;
-use orders::OrderRules;
-use payments::{PaymentRules, Provider};
+use payments::Provider;
 use query::Query;
 use registry::Schemas;
 use sandbox::Sandbox;
@@ -87,6 +86,13 @@ impl Role {
 
 /// Which services, and how they find each other.
 #[derive(ClapArgs, Clone, Debug)]
+#[command(after_help = "\
+Two processes of one service share its partitions: give each its own --instance, --admin and listen address.
+
+Examples:
+  ordermesh serve all
+  ordermesh serve orders gateway --instance orders-1
+  ordermesh serve sandbox --sandbox-decline-percent 3")]
 pub struct Args {
     /// What to serve
     #[arg(required = true, value_name = "SERVICE")]
@@ -107,6 +113,10 @@ pub struct Args {
     listen: config::Listen,
     #[command(flatten)]
     peers: config::Peers,
+    #[command(flatten)]
+    order_times: orders::Config,
+    #[command(flatten)]
+    payment_times: payments::Config,
     #[command(flatten)]
     sandbox: sandbox::Config,
 }
@@ -144,7 +154,7 @@ async fn start(args: &Args, process: &Process) -> anyhow::Result<()> {
         serve_sandbox(args, process, server)?;
     }
     if let Some(platform) = &platform {
-        platform.serve(ports.orders, ports.inventory, &services, &peers)?;
+        platform.serve(args, ports.orders, ports.inventory, &services, &peers)?;
         if let Some(server) = ports.query {
             platform.serve_query(args, server)?;
         }
@@ -275,6 +285,7 @@ impl Platform {
 
     fn serve(
         &self,
+        args: &Args,
         orders_server: Option<Server>,
         inventory_server: Option<Server>,
         services: &[Service],
@@ -300,11 +311,25 @@ impl Platform {
         let partners = Peer::connect_lazy("sandbox", &peers.sandbox);
         for service in services {
             match service {
-                Service::Orders => self.process(OrderRules::default(), NoEffects, &calls)?,
-                Service::Inventory => self.process(StockRules::default(), NoEffects, &calls)?,
+                Service::Orders => {
+                    let settings = Settings {
+                        horizon: args.order_times.horizon(),
+                        ..Settings::default()
+                    };
+                    self.process(args.order_times.rules(), NoEffects, settings, &calls)?;
+                }
+                Service::Inventory => {
+                    self.process(
+                        StockRules::default(),
+                        NoEffects,
+                        Settings::default(),
+                        &calls,
+                    )?;
+                }
                 Service::Payments => {
+                    let rules = args.payment_times.rules();
                     let provider = Provider::new(partners.clone(), PARTNER_DEADLINE);
-                    self.process(PaymentRules, provider, &calls)?;
+                    self.process(rules, provider, Settings::default(), &calls)?;
                 }
                 Service::Shipping => {
                     let deadlines = Deadlines {
@@ -312,7 +337,7 @@ impl Platform {
                         tracking_wait: TRACKING_WAIT,
                     };
                     let carrier = Carrier::new(partners.clone(), deadlines);
-                    self.process(ShipmentRules, carrier, &calls)?;
+                    self.process(ShipmentRules, carrier, Settings::default(), &calls)?;
                 }
             }
         }
@@ -330,7 +355,13 @@ impl Platform {
     }
 
     /// Runs a service's worker on a thread of its own.
-    fn process<D, P>(&self, rules: D, perform: P, calls: &Calls) -> anyhow::Result<()>
+    fn process<D, P>(
+        &self,
+        rules: D,
+        perform: P,
+        settings: Settings,
+        calls: &Calls,
+    ) -> anyhow::Result<()>
     where
         D: Decider,
         P: Perform<D>,
@@ -347,7 +378,7 @@ impl Platform {
             sender: self.sender.clone(),
             instance: self.instance.clone(),
             metrics: self.metrics.clone(),
-            settings: Settings::default(),
+            settings,
             limits: Limits {
                 deadline: PARTNER_DEADLINE + TRACKING_WAIT,
                 ..Limits::default()

@@ -98,16 +98,27 @@ pub fn duration(duration: Duration) -> String {
     }
 }
 
+/// [`duration`] of milliseconds; a clock that went back shows as no time.
+pub fn duration_ms(ms: i64) -> String {
+    duration(Duration::from_millis(u64::try_from(ms).unwrap_or_default()))
+}
+
 /// `awaiting payment`; with the reason behind it when there is one.
 pub fn status(status: OrderStatus, reason: EndReason) -> String {
     let status = plain(status.as_str_name(), "ORDER_STATUS_");
     match reason {
         EndReason::Unspecified => status,
-        reason => format!("{status}, {}", plain(reason.as_str_name(), "END_REASON_")),
+        reason => format!("{status}, {}", end_reason(reason)),
     }
 }
 
-fn plain(name: &str, prefix: &str) -> String {
+/// `out of stock`.
+pub fn end_reason(reason: EndReason) -> String {
+    plain(reason.as_str_name(), "END_REASON_")
+}
+
+/// A name of an enum in words, without the prefix that all of its names have.
+pub fn plain(name: &str, prefix: &str) -> String {
     name.trim_start_matches(prefix)
         .to_lowercase()
         .replace('_', " ")

@@ -2,12 +2,16 @@
 
 use chassis::config;
 use clap::Subcommand;
+use serde_json::json;
 
 use crate::platform;
 use crate::terminal::say;
 
 /// What to do with the topics.
 #[derive(Subcommand)]
+#[command(after_help = "\
+Example:
+  ordermesh topics apply")]
 pub enum Command {
     /// Make the topics that are missing and register all contracts; running it again changes nothing
     Apply(Args),
@@ -26,6 +30,9 @@ pub struct Args {
     /// Copies of every partition
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=100))]
     replication: i32,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// Makes what is missing and says what there is.
@@ -35,6 +42,13 @@ pub struct Args {
 /// Broker or registry do not answer, a topic has another number of partitions, a contract does not fit.
 pub async fn apply(args: &Args) -> anyhow::Result<()> {
     let applied = made(&args.kafka, &args.registry, args.replication).await?;
+    if args.json {
+        let (created, present) = (applied.created, applied.present);
+        let registry = &args.registry.url;
+        return say(
+            json!({ "created": created, "present": present, "registry": registry }).to_string(),
+        );
+    }
     for topic in &applied.created {
         say(format!("created  {topic}"))?;
     }

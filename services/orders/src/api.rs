@@ -1,5 +1,7 @@
 //! `OrderService`: turns calls into commands and outcomes into answers.
 
+mod confirmation;
+
 use std::time::Duration;
 
 use chassis::error;
@@ -42,7 +44,7 @@ pub struct Api {
 }
 
 impl Api {
-    /// Commands go through `caller`; late repetitions are looked up at `query`.
+    /// Commands go through `caller`; late repetitions are looked up, and confirmations awaited, at `query`.
     pub fn new(caller: Caller<Orders>, query: &Peer) -> Self {
         Self {
             caller,
@@ -58,33 +60,67 @@ impl Api {
         asked: &PlaceOrder,
         answer: &Answer<Outcome>,
         left: Duration,
-    ) -> Result<Response<PlaceOrderResponse>, Status> {
+    ) -> Result<PlaceOrderResponse, Status> {
+        let Some(order) = self.find(order_id.clone(), answer, left).await? else {
+            return Err(error::rejected(
+                reasons::STALE_UNKNOWN,
+                "the order id is too old or too new, and there is no such order: use a new id",
+            ));
+        };
+        if !is_same(asked, &order) {
+            return Err(error::already_exists(reasons::ORDER_ID_REUSED, ID_REUSED));
+        }
+        Ok(PlaceOrderResponse {
+            order_id,
+            status: order.status,
+            version: order.version,
+        })
+    }
+
+    /// An order that the processor does not know may have left its memory, but only when it is final. The answer is the
+    /// one that it would have given.
+    async fn cancel_finished(
+        &self,
+        order_id: String,
+        customer_id: &str,
+        answer: &Answer<Outcome>,
+        left: Duration,
+    ) -> Result<CancelOrderResponse, Status> {
+        let found = self.find(order_id, answer, left).await?;
+        let order = found
+            .filter(|order| order.customer_id == customer_id)
+            .ok_or_else(|| error::not_found("order"))?;
+        match order.status() {
+            OrderStatus::Cancelled => Ok(CancelOrderResponse {
+                status: order.status,
+                version: order.version,
+            }),
+            OrderStatus::Delivered | OrderStatus::Rejected => Err(too_late(order.status())),
+            // Placed after the command was decided.
+            _ => Err(error::not_found("order")),
+        }
+    }
+
+    /// The order in a read model that knows all that was known to the decision.
+    async fn find(
+        &self,
+        order_id: String,
+        decided: &Answer<Outcome>,
+        left: Duration,
+    ) -> Result<Option<OrderView>, Status> {
         let position = EventsPosition {
-            partition: u32::try_from(answer.partition).unwrap_or_default(),
-            offset: answer.events_offset,
+            partition: u32::try_from(decided.partition).unwrap_or_default(),
+            offset: decided.events_offset,
         };
         let mut request = Request::new(GetOrderRequest {
-            order_id: order_id.clone(),
+            order_id,
             min_version: 0,
             min_position: Some(position),
         });
         request.set_timeout(left);
         match self.query.clone().get_order(request).await {
-            Ok(found) => {
-                let order: OrderView = found.into_inner().order.unwrap_or_default();
-                if !is_same(asked, &order) {
-                    return Err(error::already_exists(reasons::ORDER_ID_REUSED, ID_REUSED));
-                }
-                Ok(Response::new(PlaceOrderResponse {
-                    order_id,
-                    status: order.status,
-                    version: order.version,
-                }))
-            }
-            Err(status) if status.code() == Code::NotFound => Err(error::rejected(
-                reasons::STALE_UNKNOWN,
-                "the order id is too old or too new, and there is no such order: use a new id",
-            )),
+            Ok(found) => Ok(found.into_inner().order),
+            Err(status) if status.code() == Code::NotFound => Ok(None),
             Err(status) => Err(status),
         }
     }
@@ -117,6 +153,8 @@ impl OrderService for Api {
             command: Command::PlaceOrder(order.clone()),
             traceparent: TraceParent::current().map(TraceParent::header),
         };
+        // Whatever is written from here on is carried out, however short the caller's patience.
+        let left = deadline.left()?;
         if wait == PlaceOrderWait::Durable {
             self.caller.send(call).await.map_err(unanswered)?;
             return Ok(Response::new(PlaceOrderResponse {
@@ -124,24 +162,27 @@ impl OrderService for Api {
                 ..Default::default()
             }));
         }
-        let answer = self
-            .caller
-            .call(call, deadline.remaining())
-            .await
-            .map_err(unanswered)?;
-        match &answer.outcome {
-            Outcome::Accepted(accepted) => Ok(Response::new(PlaceOrderResponse {
+        let answer = self.caller.call(call, left).await.map_err(unanswered)?;
+        let placed = match &answer.outcome {
+            Outcome::Accepted(accepted) => PlaceOrderResponse {
                 order_id,
                 status: accepted.status,
                 version: answer.version,
-            })),
+            },
             Outcome::Rejection(rejection) if rejection.code() == OrderRejectionCode::Stale => {
                 self.find_stale(order_id, &order, &answer, deadline.remaining())
-                    .await
+                    .await?
             }
-            Outcome::Rejection(rejection) => Err(refused(rejection)),
-            Outcome::Parked(_) => Err(error::unavailable("order", error::RETRY_AFTER)),
-        }
+            Outcome::Rejection(rejection) => return Err(refused(rejection)),
+            Outcome::Parked(_) => return Err(error::unavailable("order", error::RETRY_AFTER)),
+        };
+        let answer = match wait {
+            PlaceOrderWait::Confirmed => {
+                confirmation::await_it(&self.query, placed, deadline).await?
+            }
+            _ => placed,
+        };
+        Ok(Response::new(answer))
     }
 
     async fn cancel_order(
@@ -152,26 +193,34 @@ impl OrderService for Api {
         error::validate(request.get_ref())?;
         let request = request.into_inner();
         let call = Call {
-            aggregate_id: request.order_id,
+            aggregate_id: request.order_id.clone(),
             actor: request.customer_id.clone(),
             command: Command::CancelOrder(CancelOrder {
-                customer_id: request.customer_id,
+                customer_id: request.customer_id.clone(),
             }),
             traceparent: TraceParent::current().map(TraceParent::header),
         };
         let answer = self
             .caller
-            .call(call, deadline.remaining())
+            .call(call, deadline.left()?)
             .await
             .map_err(unanswered)?;
-        match &answer.outcome {
-            Outcome::Accepted(accepted) => Ok(Response::new(CancelOrderResponse {
+        let cancelled = match &answer.outcome {
+            Outcome::Accepted(accepted) => CancelOrderResponse {
                 status: accepted.status,
                 version: answer.version,
-            })),
-            Outcome::Rejection(rejection) => Err(refused(rejection)),
-            Outcome::Parked(_) => Err(error::unavailable("order", error::RETRY_AFTER)),
-        }
+            },
+            Outcome::Rejection(rejection)
+                if rejection.code() == OrderRejectionCode::UnknownOrder =>
+            {
+                let left = deadline.remaining();
+                self.cancel_finished(request.order_id, &request.customer_id, &answer, left)
+                    .await?
+            }
+            Outcome::Rejection(rejection) => return Err(refused(rejection)),
+            Outcome::Parked(_) => return Err(error::unavailable("order", error::RETRY_AFTER)),
+        };
+        Ok(Response::new(cancelled))
     }
 }
 
@@ -197,15 +246,19 @@ fn refused(rejection: &OrderRejection) -> Status {
         OrderRejectionCode::UnknownOrder | OrderRejectionCode::ForeignOrder => {
             error::not_found("order")
         }
-        OrderRejectionCode::TooLate => error::rejected(
-            reasons::TOO_LATE,
-            format!("the order is {}", status_name(rejection.status())),
-        ),
+        OrderRejectionCode::TooLate => too_late(rejection.status()),
         OrderRejectionCode::Invalid => error::invalid_field("lines", "do not make a valid order"),
         OrderRejectionCode::Stale | OrderRejectionCode::Unspecified => {
             error::rejected(reasons::STALE_UNKNOWN, "the order id is too old or too new")
         }
     }
+}
+
+fn too_late(status: OrderStatus) -> Status {
+    error::rejected(
+        reasons::TOO_LATE,
+        format!("the order is {}", status_name(status)),
+    )
 }
 
 fn status_name(status: OrderStatus) -> String {

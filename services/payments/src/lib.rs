@@ -1,7 +1,9 @@
 //! Payments: the rule book of a payment, and the payment provider that carries out its effects.
 
+mod config;
 mod payment;
 mod provider;
 
+pub use config::{Config, env};
 pub use payment::{Effect, PaymentRules};
 pub use provider::{PROVIDER, Provider};

@@ -12,7 +12,7 @@
 //! CANCEL_REQUESTED  RecordCharged            REFUNDING         PaymentRefundRequested(captured)
 //! PROCESSED         CancelPayment            REFUNDING         PaymentRefundRequested
 //! REFUNDING         RecordRefunded           REFUNDED          PaymentRefunded
-//! REFUNDING         RecordRefundRefused      REFUNDING         PaymentRefundRefused (next attempt, flagged)
+//! REFUNDING         RecordRefundRefused      REFUNDING         PaymentRefundRefused (next attempt, later, flagged)
 //!
 //! (unknown), DECLINED, VOIDED, REFUNDED, SETTLED
 //!                   CancelPayment            unchanged         PaymentCancelSettled
@@ -42,9 +42,24 @@ use engine::{Context, Decider, Outstanding};
 /// A declined charge ends its payment, so there is only one attempt.
 pub(crate) const CHARGE_ATTEMPT: u32 = 1;
 
+/// Longest wait after a refused refund, milliseconds.
+pub(crate) const REFUND_WAIT_MAX_MS: i64 = 60 * 60_000;
+
 /// The rules of a payment.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct PaymentRules;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PaymentRules {
+    /// How long after its first refusal a refund is asked for again, milliseconds. Every further refusal doubles the
+    /// wait, up to an hour.
+    pub refund_wait_ms: i64,
+}
+
+impl Default for PaymentRules {
+    fn default() -> Self {
+        Self {
+            refund_wait_ms: 60_000,
+        }
+    }
+}
 
 /// What the payment provider is asked to do.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,13 +93,13 @@ impl Decider for PaymentRules {
     type Rejection = Infallible;
     type Effect = Effect;
 
-    const RULES_VERSION: u32 = 1;
+    const RULES_VERSION: u32 = 2;
 
     fn decide(
         &self,
         payment: &Payment,
         command: &Command,
-        _context: &Context<'_>,
+        context: &Context<'_>,
     ) -> Result<Vec<Event>, Infallible> {
         let event = match (payment.status(), command) {
             (Status::Unspecified, Command::ChargePayment(charge)) => {
@@ -145,8 +160,10 @@ impl Decider for PaymentRules {
             (Status::Refunding, Command::RecordRefundRefused(answer))
                 if answer.attempt == payment.refund_attempt =>
             {
+                let wait_ms = self.refund_wait_ms(answer.attempt);
                 Some(Event::PaymentRefundRefused(PaymentRefundRefused {
                     reason: answer.reason.clone(),
+                    retry_at_ms: context.time_ms.saturating_add(wait_ms),
                 }))
             }
             (
@@ -199,8 +216,9 @@ impl Decider for PaymentRules {
                     .clone_from(&requested.provider_reference);
             }
             (Status::Refunding, Event::PaymentRefunded(_)) => payment.set_status(Status::Refunded),
-            (Status::Refunding, Event::PaymentRefundRefused(_)) => {
+            (Status::Refunding, Event::PaymentRefundRefused(refused)) => {
                 payment.refund_attempt += 1;
+                payment.refund_at_ms = refused.retry_at_ms;
                 payment.flagged = true;
             }
             _ => {}
@@ -236,17 +254,19 @@ impl Decider for PaymentRules {
 
     fn outstanding(payment: &Payment, id: &str) -> Vec<Outstanding<Self>> {
         let charge_key = format!("{id}/charge/{CHARGE_ATTEMPT}");
-        let (key, effect) = match payment.status() {
+        let (key, effect, not_before_ms) = match payment.status() {
             Status::Requested => (
                 charge_key,
                 Effect::Charge {
                     amount: amount(payment),
                     customer_id: payment.customer_id.clone(),
                 },
+                0,
             ),
             Status::CancelRequested => (
                 format!("{id}/void/{CHARGE_ATTEMPT}"),
                 Effect::Void { charge_key },
+                0,
             ),
             Status::Refunding => {
                 let attempt = payment.refund_attempt;
@@ -257,11 +277,16 @@ impl Decider for PaymentRules {
                         charge_key,
                         amount: amount(payment),
                     },
+                    payment.refund_at_ms,
                 )
             }
             _ => return Vec::new(),
         };
-        vec![Outstanding::Effect { key, effect }]
+        vec![Outstanding::Effect {
+            key,
+            effect,
+            not_before_ms,
+        }]
     }
 
     fn accepted(payment: &Payment) -> Outcome {
@@ -283,6 +308,16 @@ impl Decider for PaymentRules {
 
     fn is_id(id: &str) -> bool {
         rules::uuid_v7_time_ms(id).is_some()
+    }
+}
+
+impl PaymentRules {
+    /// How long to wait after the refund `attempt` (1, 2, 3…) was refused.
+    fn refund_wait_ms(&self, attempt: u32) -> i64 {
+        let doubled = 1_i64 << attempt.saturating_sub(1).min(32);
+        self.refund_wait_ms
+            .saturating_mul(doubled)
+            .min(REFUND_WAIT_MAX_MS)
     }
 }
 

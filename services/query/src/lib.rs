@@ -27,7 +27,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-use api::Api;
+use api::{Api, Watchers};
 use metrics::Metrics;
 use progress::Progress;
 use projector::Projector;
@@ -103,6 +103,7 @@ impl Query {
             progress: progress.clone(),
             prefix: config.prefix.clone(),
             partitions: config.partitions,
+            watchers: Watchers::new(),
         };
         let projector = Projector {
             database,

@@ -1,7 +1,7 @@
 //! How readers that wait learn at once what the projector of this process has applied.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use contracts::Service;
 use tokio::sync::watch;
@@ -23,22 +23,27 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// A receiver that holds the highest value published from now on. Take it *before* looking at the database.
-    pub fn watch(&self, mark: Mark) -> watch::Receiver<i64> {
-        self.awaited()
-            .entry(mark)
+    /// What is published of a mark from now on. Take it *before* looking at the database.
+    pub fn watch(self: &Arc<Self>, mark: Mark) -> Hint {
+        let published = self
+            .awaited()
+            .entry(mark.clone())
             .or_insert_with(|| watch::Sender::new(0))
-            .subscribe()
+            .subscribe();
+        Hint {
+            progress: Arc::clone(self),
+            mark,
+            published,
+        }
     }
 
-    /// Tells what was committed, and forgets the marks that nobody waits for any more.
+    /// Tells what was committed.
     pub fn publish(&self, marks: &HashMap<Mark, i64>) {
-        self.awaited().retain(|mark, sender| {
+        for (mark, sender) in self.awaited().iter() {
             if let Some(value) = marks.get(mark) {
                 sender.send_replace(*value);
             }
-            sender.receiver_count() > 0
-        });
+        }
     }
 
     fn awaited(&self) -> MutexGuard<'_, HashMap<Mark, watch::Sender<i64>>> {
@@ -47,29 +52,77 @@ impl Progress {
     }
 }
 
+/// Hears what is published of one mark; when the last one is dropped, the mark is forgotten.
+#[derive(Debug)]
+pub struct Hint {
+    progress: Arc<Progress>,
+    mark: Mark,
+    published: watch::Receiver<i64>,
+}
+
+impl Hint {
+    /// Waits until the mark has come to a value.
+    pub async fn reached(&mut self, value: i64) {
+        // The mark is not forgotten while somebody waits for it.
+        let _ = self
+            .published
+            .wait_for(|published| *published >= value)
+            .await;
+    }
+
+    /// Waits until the mark moves again.
+    pub async fn moved(&mut self) {
+        let _ = self.published.changed().await;
+    }
+}
+
+impl Drop for Hint {
+    fn drop(&mut self) {
+        let mut awaited = self.progress.awaited();
+        // This one still counts.
+        if awaited
+            .get(&self.mark)
+            .is_some_and(|sender| sender.receiver_count() == 1)
+        {
+            awaited.remove(&self.mark);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_reader_sees_what_is_published_after_it_began_to_watch() {
-        let progress = Progress::default();
+    #[tokio::test]
+    async fn a_reader_hears_what_is_published_after_it_began_to_watch() {
+        let progress = Arc::new(Progress::default());
         let mark = Mark::Version(Service::Orders, "a".into());
-        let receiver = progress.watch(mark.clone());
+        let mut hint = progress.watch(mark.clone());
         progress.publish(&HashMap::from([
-            (mark, 3),
+            (mark.clone(), 3),
             (Mark::Position(Service::Orders, 0), 9),
         ]));
-        assert_eq!(*receiver.borrow(), 3);
+        hint.moved().await;
+        hint.reached(3).await;
+        let mut late = progress.watch(mark.clone());
+        tokio::select! {
+            biased;
+            () = late.moved() => panic!("it was published before"),
+            () = std::future::ready(()) => {}
+        }
+        progress.publish(&HashMap::from([(mark, 4)]));
+        late.moved().await;
     }
 
     #[test]
     fn marks_that_nobody_watches_are_forgotten() {
-        let progress = Progress::default();
-        let kept = progress.watch(Mark::Position(Service::Orders, 1));
+        let progress = Arc::new(Progress::default());
+        let mark = || Mark::Position(Service::Orders, 1);
+        let (one, other) = (progress.watch(mark()), progress.watch(mark()));
         drop(progress.watch(Mark::Position(Service::Orders, 2)));
-        progress.publish(&HashMap::new());
+        drop(one);
         assert_eq!(progress.awaited().len(), 1);
-        drop(kept);
+        drop(other);
+        assert_eq!(progress.awaited().len(), 0);
     }
 }

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
+use contracts::sandbox::v1::Behaviour;
 use serde::{Deserialize, Serialize};
 
-use crate::config::Behaviour;
 use crate::dice;
 use crate::ledger::{Decision, Entry, Index};
 
@@ -104,6 +104,9 @@ mod tests {
         refuse_percent: 0,
         seed: 0,
         delivery_ms: 200,
+        refund_refuse_percent: 0,
+        provider: None,
+        carrier: None,
     };
     const NO: Behaviour = Behaviour {
         refuse_percent: 100,

@@ -12,8 +12,8 @@ use tonic::{Request, Response, Status};
 
 use crate::Manners;
 use crate::bookings::{Bookings, Verdict};
+use crate::faults::Faulty;
 use crate::ledger::Ledger;
-use crate::provider::valid;
 
 pub(crate) struct Carrier {
     ledger: Arc<Ledger<Bookings>>,
@@ -24,54 +24,65 @@ impl Carrier {
     pub(crate) fn new(ledger: Arc<Ledger<Bookings>>, manners: Manners) -> Self {
         Self { ledger, manners }
     }
-}
 
-#[tonic::async_trait]
-impl CarrierService for Carrier {
-    async fn book(&self, request: Request<BookRequest>) -> Result<Response<BookResponse>, Status> {
-        let key = valid(request)?.idempotency_key;
+    async fn book(self: Arc<Self>, request: BookRequest) -> Result<BookResponse, Status> {
+        let key = request.idempotency_key;
         let behaviour = self.manners.get();
         let decide = |bookings: &Bookings, key: &str| Ok(bookings.book(key, behaviour, now_ms()));
         let verdict = self.ledger.decide(key.clone(), decide).await?;
-        Ok(Response::new(BookResponse {
+        Ok(BookResponse {
             status: status(verdict).into(),
             tracking_number: verdict.tracking_number(&key),
             reason: verdict.reason().into(),
-        }))
+        })
+    }
+
+    async fn lookup(self: Arc<Self>, request: LookupRequest) -> Result<LookupResponse, Status> {
+        let key = request.idempotency_key;
+        let Some(verdict) = self.ledger.look_up(&key).await? else {
+            return Ok(LookupResponse {
+                status: BookingStatus::NotFound.into(),
+                ..Default::default()
+            });
+        };
+        let wait = Duration::from_millis(request.wait_ms.into()).min(on_the_way(verdict));
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+        Ok(LookupResponse {
+            status: status(verdict).into(),
+            tracking_number: verdict.tracking_number(&key),
+            reason: verdict.reason().into(),
+        })
+    }
+
+    async fn void(self: Arc<Self>, request: VoidRequest) -> Result<VoidResponse, Status> {
+        let key = request.idempotency_key;
+        let decide = |bookings: &Bookings, key: &str| Ok(bookings.void(key));
+        let verdict = self.ledger.decide(key.clone(), decide).await?;
+        Ok(VoidResponse {
+            status: status(verdict).into(),
+            tracking_number: verdict.tracking_number(&key),
+            reason: verdict.reason().into(),
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl CarrierService for Faulty<Carrier> {
+    async fn book(&self, request: Request<BookRequest>) -> Result<Response<BookResponse>, Status> {
+        self.call(request, Carrier::book).await
     }
 
     async fn lookup(
         &self,
         request: Request<LookupRequest>,
     ) -> Result<Response<LookupResponse>, Status> {
-        let request = valid(request)?;
-        let key = request.idempotency_key;
-        let Some(verdict) = self.ledger.look_up(&key).await? else {
-            return Ok(Response::new(LookupResponse {
-                status: BookingStatus::NotFound.into(),
-                ..Default::default()
-            }));
-        };
-        let wait = Duration::from_millis(request.wait_ms.into()).min(on_the_way(verdict));
-        if !wait.is_zero() {
-            tokio::time::sleep(wait).await;
-        }
-        Ok(Response::new(LookupResponse {
-            status: status(verdict).into(),
-            tracking_number: verdict.tracking_number(&key),
-            reason: verdict.reason().into(),
-        }))
+        self.call(request, Carrier::lookup).await
     }
 
     async fn void(&self, request: Request<VoidRequest>) -> Result<Response<VoidResponse>, Status> {
-        let key = valid(request)?.idempotency_key;
-        let decide = |bookings: &Bookings, key: &str| Ok(bookings.void(key));
-        let verdict = self.ledger.decide(key.clone(), decide).await?;
-        Ok(Response::new(VoidResponse {
-            status: status(verdict).into(),
-            tracking_number: verdict.tracking_number(&key),
-            reason: verdict.reason().into(),
-        }))
+        self.call(request, Carrier::void).await
     }
 }
 

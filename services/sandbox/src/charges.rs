@@ -3,10 +3,10 @@
 use std::collections::{HashMap, HashSet};
 
 use contracts::core::v1::Money;
+use contracts::sandbox::v1::Behaviour;
 use serde::{Deserialize, Serialize};
 use tonic::Status;
 
-use crate::config::Behaviour;
 use crate::dice;
 use crate::ledger::{Decision, Entry, Index};
 
@@ -46,6 +46,7 @@ pub(crate) enum RefundRefusal {
     NotCharged,
     AlreadyRefunded,
     AnotherAmount,
+    Declined,
 }
 
 impl RefundRefusal {
@@ -54,6 +55,7 @@ impl RefundRefusal {
             Self::NotCharged => "the charge's key has taken no money",
             Self::AlreadyRefunded => "the charge was refunded under another key",
             Self::AnotherAmount => "the amount is not the charge's",
+            Self::Declined => "declined by the customer's bank",
         }
     }
 }
@@ -113,21 +115,26 @@ impl Charges {
         }
     }
 
-    /// Gives a charge back, whole and once.
-    pub(crate) fn refund(&self, key: &str, refund: Refund) -> Result<Decision<Verdict>, KeyReused> {
+    /// Gives a charge back, whole and once, unless the key is among those that are refused.
+    pub(crate) fn refund(
+        &self,
+        key: &str,
+        refund: Refund,
+        behaviour: Behaviour,
+    ) -> Result<Decision<Verdict>, KeyReused> {
         match self.verdict(key) {
             Some(
                 verdict @ (Verdict::Refunded(known) | Verdict::RefundRefused { refund: known, .. }),
             ) if *known == refund => Ok(Decision::Known(verdict.clone())),
             Some(_) => Err(KeyReused),
-            None => Ok(Decision::New(match self.refusal(&refund) {
+            None => Ok(Decision::New(match self.refusal(key, &refund, behaviour) {
                 Some(reason) => Verdict::RefundRefused { refund, reason },
                 None => Verdict::Refunded(refund),
             })),
         }
     }
 
-    fn refusal(&self, refund: &Refund) -> Option<RefundRefusal> {
+    fn refusal(&self, key: &str, refund: &Refund, behaviour: Behaviour) -> Option<RefundRefusal> {
         let Some(Verdict::Charged(charge)) = self.verdict(&refund.charge_key) else {
             return Some(RefundRefusal::NotCharged);
         };
@@ -135,6 +142,8 @@ impl Charges {
             Some(RefundRefusal::AlreadyRefunded)
         } else if (charge.minor_units, &charge.currency) != (refund.minor_units, &refund.currency) {
             Some(RefundRefusal::AnotherAmount)
+        } else if dice::picks(behaviour.seed, key, behaviour.refund_refuse_percent) {
+            Some(RefundRefusal::Declined)
         } else {
             None
         }
@@ -219,9 +228,13 @@ mod tests {
         refuse_percent: 0,
         seed: 0,
         delivery_ms: 0,
+        refund_refuse_percent: 0,
+        provider: None,
+        carrier: None,
     };
     const NO: Behaviour = Behaviour {
         decline_percent: 100,
+        refund_refuse_percent: 100,
         ..YES
     };
 
@@ -267,7 +280,7 @@ mod tests {
             ..ada(5)
         };
         assert_eq!(charges.charge("c", bob, YES), Err(KeyReused));
-        assert_eq!(charges.refund("c", back("c", 5)), Err(KeyReused));
+        assert_eq!(charges.refund("c", back("c", 5), YES), Err(KeyReused));
     }
 
     #[test]
@@ -292,31 +305,35 @@ mod tests {
         ]);
         let refused = |refund, reason| Ok(Decision::New(Verdict::RefundRefused { refund, reason }));
         assert_eq!(
-            charges.refund("r", back("c", 4)),
+            charges.refund("r", back("c", 4), YES),
             refused(back("c", 4), RefundRefusal::AnotherAmount)
         );
         for no_charge in ["d", "unknown"] {
             assert_eq!(
-                charges.refund("r", back(no_charge, 5)),
+                charges.refund("r", back(no_charge, 5), YES),
                 refused(back(no_charge, 5), RefundRefusal::NotCharged)
             );
         }
+        assert_eq!(
+            charges.refund("r", back("c", 5), NO),
+            refused(back("c", 5), RefundRefusal::Declined)
+        );
         let refunded = Verdict::Refunded(back("c", 5));
         assert_eq!(
-            charges.refund("r", back("c", 5)),
+            charges.refund("r", back("c", 5), YES),
             Ok(Decision::New(refunded.clone()))
         );
 
         let charges = given(&[("c", Verdict::Charged(ada(5))), ("r", refunded.clone())]);
         assert_eq!(
-            charges.refund("r", back("c", 5)),
+            charges.refund("r", back("c", 5), NO),
             Ok(Decision::Known(refunded))
         );
         assert_eq!(
-            charges.refund("r2", back("c", 5)),
+            charges.refund("r2", back("c", 5), YES),
             refused(back("c", 5), RefundRefusal::AlreadyRefunded)
         );
-        assert_eq!(charges.refund("r", back("d", 5)), Err(KeyReused));
+        assert_eq!(charges.refund("r", back("d", 5), YES), Err(KeyReused));
         assert_eq!(charges.void("r"), Err(KeyReused));
     }
 

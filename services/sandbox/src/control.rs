@@ -3,10 +3,11 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use chassis::error;
 use contracts::sandbox::v1::sandbox_service_server::SandboxService;
 use contracts::sandbox::v1::{
-    LedgerBooking, LedgerPayment, ListBookingsRequest, ListPaymentsRequest, SetBehaviourRequest,
-    SetBehaviourResponse,
+    GetBehaviourRequest, GetBehaviourResponse, LedgerBooking, LedgerPayment, ListBookingsRequest,
+    ListPaymentsRequest, SetBehaviourRequest, SetBehaviourResponse,
 };
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
@@ -15,7 +16,6 @@ use crate::Manners;
 use crate::bookings::{self, Bookings};
 use crate::charges::{self, Charges};
 use crate::ledger::{Entry, Ledger};
-use crate::provider::valid;
 
 type Listing<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -64,12 +64,22 @@ impl SandboxService for Control {
         )))
     }
 
+    async fn get_behaviour(
+        &self,
+        _request: Request<GetBehaviourRequest>,
+    ) -> Result<Response<GetBehaviourResponse>, Status> {
+        Ok(Response::new(GetBehaviourResponse {
+            behaviour: Some(self.manners.get()),
+        }))
+    }
+
     async fn set_behaviour(
         &self,
         request: Request<SetBehaviourRequest>,
     ) -> Result<Response<SetBehaviourResponse>, Status> {
-        let behaviour = valid(request)?.behaviour.unwrap_or_default();
-        self.manners.set(behaviour.into());
+        let request = request.into_inner();
+        error::validate(&request)?;
+        self.manners.set(request.behaviour.unwrap_or_default());
         Ok(Response::new(SetBehaviourResponse {}))
     }
 }

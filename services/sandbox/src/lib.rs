@@ -7,6 +7,7 @@ mod charges;
 mod config;
 mod control;
 mod dice;
+mod faults;
 mod ledger;
 mod provider;
 
@@ -16,16 +17,18 @@ use std::{fs, io};
 
 use contracts::carrier::v1::carrier_server::{self, CarrierServer};
 use contracts::provider::v1::payment_provider_server::{PaymentProvider, PaymentProviderServer};
+use contracts::sandbox::v1::Behaviour;
 use contracts::sandbox::v1::sandbox_service_server::{SandboxService, SandboxServiceServer};
 use tonic::service::Routes;
 
-pub use config::{Behaviour, Config, env};
+pub use config::{Config, env};
 
 use crate::bookings::Bookings;
 use crate::carrier::Carrier;
 use crate::charges::Charges;
 use crate::control::Control;
-use crate::ledger::Ledger;
+use crate::faults::Faulty;
+use crate::ledger::{Index, Ledger};
 use crate::provider::Provider;
 
 const PAYMENTS_FILE: &str = "payments.jsonl";
@@ -58,7 +61,9 @@ pub enum Error {
 pub struct Sandbox {
     payments: Arc<Ledger<Charges>>,
     bookings: Arc<Ledger<Bookings>>,
-    behaviour: Manners,
+    provider: Arc<Faulty<Provider>>,
+    carrier: Arc<Faulty<Carrier>>,
+    manners: Manners,
 }
 
 impl Sandbox {
@@ -76,39 +81,30 @@ impl Sandbox {
                 source,
             });
         }
-        let payments = folder.join(PAYMENTS_FILE);
-        let bookings = folder.join(BOOKINGS_FILE);
+        let payments: Arc<Ledger<Charges>> = ledger(folder.join(PAYMENTS_FILE))?;
+        let bookings: Arc<Ledger<Bookings>> = ledger(folder.join(BOOKINGS_FILE))?;
+        let manners = Manners::new(config.behaviour);
+        let provider = Provider::new(Arc::clone(&payments), manners.clone());
+        let carrier = Carrier::new(Arc::clone(&bookings), manners.clone());
+        let provider = Faulty::new(provider, manners.clone(), |behaviour| behaviour.provider);
+        let carrier = Faulty::new(carrier, manners.clone(), |behaviour| behaviour.carrier);
         Ok(Self {
-            payments: Ledger::open(&payments)
-                .map(Arc::new)
-                .map_err(|source| Error::Ledger {
-                    path: payments,
-                    source,
-                })?,
-            bookings: Ledger::open(&bookings)
-                .map(Arc::new)
-                .map_err(|source| Error::Ledger {
-                    path: bookings,
-                    source,
-                })?,
-            behaviour: Manners::new(config.behaviour),
+            payments,
+            bookings,
+            provider: Arc::new(provider),
+            carrier: Arc::new(carrier),
+            manners,
         })
     }
 
     /// The payment provider.
     pub fn provider(&self) -> PaymentProviderServer<impl PaymentProvider> {
-        PaymentProviderServer::new(Provider::new(
-            Arc::clone(&self.payments),
-            self.behaviour.clone(),
-        ))
+        PaymentProviderServer::from_arc(Arc::clone(&self.provider))
     }
 
     /// The carrier.
     pub fn carrier(&self) -> CarrierServer<impl carrier_server::Carrier> {
-        CarrierServer::new(Carrier::new(
-            Arc::clone(&self.bookings),
-            self.behaviour.clone(),
-        ))
+        CarrierServer::from_arc(Arc::clone(&self.carrier))
     }
 
     /// The sandbox's own service.
@@ -116,7 +112,7 @@ impl Sandbox {
         SandboxServiceServer::new(Control::new(
             Arc::clone(&self.payments),
             Arc::clone(&self.bookings),
-            self.behaviour.clone(),
+            self.manners.clone(),
         ))
     }
 
@@ -132,6 +128,13 @@ impl Sandbox {
     pub async fn close(&self) {
         self.payments.close().await;
         self.bookings.close().await;
+    }
+}
+
+fn ledger<I: Index>(path: PathBuf) -> Result<Arc<Ledger<I>>, Error> {
+    match Ledger::open(&path) {
+        Ok(ledger) => Ok(Arc::new(ledger)),
+        Err(source) => Err(Error::Ledger { path, source }),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use contracts::Validate;
+use chassis::error;
 use contracts::core::v1::Money;
 use contracts::provider::v1::payment_provider_server::PaymentProvider;
 use contracts::provider::v1::{
@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status};
 
 use crate::Manners;
 use crate::charges::{Charge, Charges, Refund, Verdict};
+use crate::faults::Faulty;
 use crate::ledger::Ledger;
 
 pub(crate) struct Provider {
@@ -24,15 +25,8 @@ impl Provider {
     pub(crate) fn new(ledger: Arc<Ledger<Charges>>, manners: Manners) -> Self {
         Self { ledger, manners }
     }
-}
 
-#[tonic::async_trait]
-impl PaymentProvider for Provider {
-    async fn charge(
-        &self,
-        request: Request<ChargeRequest>,
-    ) -> Result<Response<ChargeResponse>, Status> {
-        let request = valid(request)?;
+    async fn charge(self: Arc<Self>, request: ChargeRequest) -> Result<ChargeResponse, Status> {
         let key = request.idempotency_key.clone();
         let Money {
             minor_units,
@@ -46,18 +40,14 @@ impl PaymentProvider for Provider {
         let behaviour = self.manners.get();
         let decide = |charges: &Charges, key: &str| Ok(charges.charge(key, charge, behaviour)?);
         let verdict = self.ledger.decide(key, decide).await?;
-        Ok(Response::new(ChargeResponse {
+        Ok(ChargeResponse {
             status: charge_status(&verdict).into(),
             reference: verdict.reference(&request.idempotency_key),
             reason: verdict.reason().into(),
-        }))
+        })
     }
 
-    async fn refund(
-        &self,
-        request: Request<RefundRequest>,
-    ) -> Result<Response<RefundResponse>, Status> {
-        let request = valid(request)?;
+    async fn refund(self: Arc<Self>, request: RefundRequest) -> Result<RefundResponse, Status> {
         let key = request.idempotency_key.clone();
         let Money {
             minor_units,
@@ -68,21 +58,19 @@ impl PaymentProvider for Provider {
             minor_units,
             currency,
         };
-        let decide = |charges: &Charges, key: &str| Ok(charges.refund(key, refund)?);
+        let behaviour = self.manners.get();
+        let decide = |charges: &Charges, key: &str| Ok(charges.refund(key, refund, behaviour)?);
         let verdict = self.ledger.decide(key, decide).await?;
-        Ok(Response::new(RefundResponse {
+        Ok(RefundResponse {
             status: refund_status(&verdict).into(),
             reference: verdict.reference(&request.idempotency_key),
             reason: verdict.reason().into(),
-        }))
+        })
     }
 
-    async fn lookup(
-        &self,
-        request: Request<LookupRequest>,
-    ) -> Result<Response<LookupResponse>, Status> {
-        let key = valid(request)?.idempotency_key;
-        Ok(Response::new(match self.ledger.look_up(&key).await? {
+    async fn lookup(self: Arc<Self>, request: LookupRequest) -> Result<LookupResponse, Status> {
+        let key = request.idempotency_key;
+        Ok(match self.ledger.look_up(&key).await? {
             Some(verdict) => LookupResponse {
                 charge: charge_status(&verdict).into(),
                 refund: refund_status(&verdict).into(),
@@ -93,34 +81,53 @@ impl PaymentProvider for Provider {
                 charge: ChargeStatus::NotFound.into(),
                 ..Default::default()
             },
-        }))
+        })
     }
 
-    async fn void(&self, request: Request<VoidRequest>) -> Result<Response<VoidResponse>, Status> {
-        let key = valid(request)?.idempotency_key;
+    async fn void(self: Arc<Self>, request: VoidRequest) -> Result<VoidResponse, Status> {
+        let key = request.idempotency_key;
         let decide = |charges: &Charges, key: &str| Ok(charges.void(key)?);
         let verdict = self.ledger.decide(key.clone(), decide).await?;
-        Ok(Response::new(VoidResponse {
+        Ok(VoidResponse {
             status: charge_status(&verdict).into(),
             reference: verdict.reference(&key),
             reason: verdict.reason().into(),
-        }))
+        })
     }
 }
 
-/// The message, if it keeps the field rules of its contract.
-pub(crate) fn valid<M: Validate>(request: Request<M>) -> Result<M, Status> {
-    let message = request.into_inner();
-    match message.validate() {
-        Ok(()) => Ok(message),
-        Err(violations) => Err(Status::invalid_argument(violations.to_string())),
+#[tonic::async_trait]
+impl PaymentProvider for Faulty<Provider> {
+    async fn charge(
+        &self,
+        request: Request<ChargeRequest>,
+    ) -> Result<Response<ChargeResponse>, Status> {
+        self.call(request, Provider::charge).await
+    }
+
+    async fn refund(
+        &self,
+        request: Request<RefundRequest>,
+    ) -> Result<Response<RefundResponse>, Status> {
+        self.call(request, Provider::refund).await
+    }
+
+    async fn lookup(
+        &self,
+        request: Request<LookupRequest>,
+    ) -> Result<Response<LookupResponse>, Status> {
+        self.call(request, Provider::lookup).await
+    }
+
+    async fn void(&self, request: Request<VoidRequest>) -> Result<Response<VoidResponse>, Status> {
+        self.call(request, Provider::void).await
     }
 }
 
 fn positive(amount: Option<Money>) -> Result<Money, Status> {
     amount
         .filter(|amount| amount.minor_units > 0)
-        .ok_or_else(|| Status::invalid_argument("amount: must be positive"))
+        .ok_or_else(|| error::invalid_field("amount", "must be positive"))
 }
 
 /// The verdict in the words of the contract; UNSPECIFIED for a refund's.

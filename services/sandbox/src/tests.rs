@@ -10,9 +10,7 @@ use contracts::provider::v1::{
     ChargeRequest, ChargeResponse, ChargeStatus, LookupRequest, RefundRequest, RefundStatus,
     VoidRequest,
 };
-use contracts::sandbox::v1::{
-    Behaviour as BehaviourMessage, ListBookingsRequest, ListPaymentsRequest, SetBehaviourRequest,
-};
+use contracts::sandbox::v1::{ListBookingsRequest, ListPaymentsRequest, SetBehaviourRequest};
 use tokio::task::JoinSet;
 use tokio_stream::StreamExt;
 use tonic::Code;
@@ -20,6 +18,7 @@ use tonic::transport::Channel;
 
 use super::*;
 
+mod faults;
 mod served;
 
 use served::{BEHAVIOUR, Served};
@@ -321,7 +320,7 @@ async fn a_parcel_is_waited_for() {
     assert_eq!(waited.status(), BookingStatus::Delivered);
     assert_eq!(waited.tracking_number, booked.tracking_number);
 
-    let late = BehaviourMessage {
+    let late = Behaviour {
         delivery_ms: 3_600_000,
         ..Default::default()
     };
@@ -361,7 +360,7 @@ async fn the_ledgers_are_listed_in_order() {
         .await
         .expect("it answers");
     charged(&mut provider, "c").await;
-    let behaviour = BehaviourMessage {
+    let behaviour = Behaviour {
         refuse_percent: 100,
         ..Default::default()
     };

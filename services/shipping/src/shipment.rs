@@ -188,7 +188,11 @@ impl Decider for ShipmentRules {
             Status::Dispatched => (format!("{id}/track/1"), Effect::Track { booking_key }),
             _ => return Vec::new(),
         };
-        vec![Outstanding::Effect { key, effect }]
+        vec![Outstanding::Effect {
+            key,
+            effect,
+            not_before_ms: 0,
+        }]
     }
 
     fn accepted(shipment: &Shipment) -> Outcome {

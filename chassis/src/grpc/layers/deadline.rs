@@ -1,19 +1,16 @@
 //! Drops the work whose answer is no longer wanted.
 
-use std::future::Future as _;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, HttpBody};
+use axum::body::HttpBody as _;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
-use http::HeaderMap;
-use http_body::{Frame, SizeHint};
-use tokio::time::{Sleep, sleep_until, timeout_at};
+use futures::FutureExt as _;
+use tokio::time::{sleep_until, timeout_at};
 use tonic::Status;
 
+use super::ending::Ending;
 use super::refuse;
 use crate::error;
 use crate::grpc::deadline::{Deadline, timeout};
@@ -25,71 +22,68 @@ pub(super) async fn enforce(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let asked = match timeout(request.headers()) {
-        Ok(asked) => asked,
+    let deadline = match timeout(request.headers()) {
+        Ok(Some(asked)) => Deadline::after(asked),
+        Ok(None) => Deadline::by_default(default),
         Err(malformed) => return refuse(Status::invalid_argument(malformed.to_string())),
     };
-    let deadline = Deadline::after(asked.unwrap_or(default));
+    // A timeout lets its work begin before it looks at the clock.
+    if let Err(status) = deadline.left() {
+        return refuse(status);
+    }
     request.extensions_mut().insert(deadline);
     let Ok(response) = timeout_at(deadline.instant(), next.run(request)).await else {
         return refuse(error::deadline());
     };
-    if asked.is_none() || response.body().is_end_stream() {
+    if !deadline.is_asked() || response.body().is_end_stream() {
         return response;
     }
-    response.map(|body| {
-        Body::new(Expiring {
-            body,
-            deadline,
-            sleep: None,
-            expired: false,
-        })
-    })
+    let passed = move || {
+        sleep_until(deadline.instant())
+            .map(|()| error::deadline())
+            .boxed()
+    };
+    response.map(|body| Ending::wrap(body, passed))
 }
 
-/// A body that ends with DEADLINE_EXCEEDED when its time is up.
-struct Expiring {
-    body: Body,
-    deadline: Deadline,
-    /// Set when the body first had to wait; most never do.
-    sleep: Option<Pin<Box<Sleep>>>,
-    expired: bool,
-}
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
-impl HttpBody for Expiring {
-    type Data = Bytes;
-    type Error = axum::Error;
+    use axum::Router;
+    use axum::body::Body;
+    use axum::middleware::from_fn_with_state;
+    use axum::routing::get;
+    use tonic::Code;
+    use tower::ServiceExt as _;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        if self.expired {
-            return Poll::Ready(None);
-        }
-        if let frame @ Poll::Ready(_) = Pin::new(&mut self.body).poll_frame(context) {
-            return frame;
-        }
-        let end = self.deadline.instant();
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(end)));
-        if sleep.as_mut().poll(context).is_pending() {
-            return Poll::Pending;
-        }
-        self.expired = true;
-        // Drops what would have made the rest.
-        self.body = Body::empty();
-        let mut trailers = HeaderMap::new();
-        match error::deadline().add_header(&mut trailers) {
-            Ok(()) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
-            Err(status) => Poll::Ready(Some(Err(axum::Error::new(status)))),
-        }
-    }
+    use super::*;
+    use crate::names::GRPC_TIMEOUT;
 
-    fn is_end_stream(&self) -> bool {
-        self.expired || self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+    #[tokio::test]
+    async fn a_call_whose_deadline_has_passed_does_no_work() {
+        let worked = Arc::new(AtomicU32::new(0));
+        let counter = Arc::clone(&worked);
+        let work = async move || {
+            counter.fetch_add(1, Ordering::Relaxed);
+        };
+        let router = Router::new()
+            .route("/", get(work))
+            .layer(from_fn_with_state(Duration::from_secs(10), enforce));
+        for (timeout, code, times) in [
+            ("0m", Some(Code::DeadlineExceeded), 0),
+            ("1n", Some(Code::DeadlineExceeded), 0),
+            ("10S", None, 1),
+        ] {
+            let request = Request::get("/")
+                .header(GRPC_TIMEOUT, timeout)
+                .body(Body::empty())
+                .expect("it is a valid request");
+            let response = router.clone().oneshot(request).await.expect("it answers");
+            let status = Status::from_header_map(response.headers());
+            assert_eq!(status.map(|status| status.code()), code, "{timeout}");
+            assert_eq!(worked.load(Ordering::Relaxed), times, "{timeout}");
+        }
     }
 }

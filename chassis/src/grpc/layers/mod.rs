@@ -1,8 +1,11 @@
-//! What every call passes before its handler, from the outside in: trace, metrics, load shed, deadline, size limit.
+//! What every call passes before its handler, from the outside in: trace, metrics, load shed, drain, deadline, size
+//! limit.
 //!
 //! Refusals are gRPC answers like any other, never errors of the service: nothing above has to translate them.
 
 mod deadline;
+mod drain;
+mod ending;
 mod guarded;
 mod load_shed;
 mod metrics;
@@ -17,20 +20,21 @@ use axum::body::Body;
 use axum::extract::{MatchedPath, Request};
 use axum::middleware::from_fn_with_state;
 use axum::response::Response;
-use prometheus::Registry;
 use tokio::sync::Semaphore;
 use tonic::Status;
 
+use super::methods;
 use super::server::Limits;
+use crate::process::Process;
 
 /// Wraps all routes in the stack.
 pub(super) fn stack(
     router: Router,
     server: &'static str,
     limits: &Limits,
-    registry: &Registry,
+    process: &Process,
 ) -> Result<Router, prometheus::Error> {
-    let metrics = Arc::new(metrics::Metrics::register(server, registry)?);
+    let metrics = Arc::new(metrics::Metrics::register(server, process.registry())?);
     let places = Arc::new(Semaphore::new(limits.in_flight));
     // The layer added last is the outermost.
     Ok(router
@@ -38,6 +42,10 @@ pub(super) fn stack(
         .layer(from_fn_with_state(
             limits.default_deadline,
             deadline::enforce,
+        ))
+        .layer(from_fn_with_state(
+            (process.shutdown(), limits.grace),
+            drain::finish,
         ))
         .layer(from_fn_with_state(places, load_shed::shed))
         .layer(from_fn_with_state(metrics, metrics::measure))
@@ -51,8 +59,8 @@ fn refuse(status: Status) -> Response {
 /// What a call is called in traces and metrics: a method of the contracts, or the route that it matched. Never what
 /// the client sent, which has no bounds.
 fn label(request: &Request) -> Cow<'static, str> {
-    if let Some(method) = super::server::known_method(request.uri().path()) {
-        return Cow::Borrowed(method);
+    if let Some(method) = methods::find(request.uri().path()) {
+        return Cow::Borrowed(&method.path);
     }
     match request.extensions().get::<MatchedPath>() {
         Some(route) => Cow::Owned(format!("{} {}", request.method(), route.as_str())),

@@ -32,8 +32,21 @@ pub(super) async fn read<M: ReflectMessage + Default>(body: Body) -> Result<M, S
 ///
 /// The message does not follow its own contract, which is a fault of ours.
 pub(super) fn write<M: ReflectMessage>(message: &M) -> Result<impl IntoResponse + use<M>, Status> {
-    let bytes = print(message).map_err(|error| error::internal(&error))?;
-    Ok(([(CONTENT_TYPE, "application/json")], bytes))
+    Ok(([(CONTENT_TYPE, "application/json")], print(message)?))
+}
+
+/// A message as JSON, without line breaks.
+///
+/// # Errors
+///
+/// The message does not follow its own contract, which is a fault of ours.
+pub(super) fn print<M: ReflectMessage>(message: &M) -> Result<String, Status> {
+    let mut bytes = Vec::new();
+    message
+        .transcode_to_dynamic()
+        .serialize_with_options(&mut serde_json::Serializer::new(&mut bytes), &WRITE)
+        .map_err(|error| error::internal(&error))?;
+    String::from_utf8(bytes).map_err(|error| error::internal(&error))
 }
 
 fn parse<M: ReflectMessage + Default>(bytes: &[u8]) -> Result<M, Status> {
@@ -45,14 +58,6 @@ fn parse<M: ReflectMessage + Default>(bytes: &[u8]) -> Result<M, Status> {
     message
         .transcode_to()
         .map_err(|error| error::internal(&error))
-}
-
-fn print<M: ReflectMessage>(message: &M) -> Result<Vec<u8>, serde_json::Error> {
-    let mut bytes = Vec::new();
-    message
-        .transcode_to_dynamic()
-        .serialize_with_options(&mut serde_json::Serializer::new(&mut bytes), &WRITE)?;
-    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -78,13 +83,12 @@ mod tests {
             status: OrderStatus::Pending.into(),
             version: u64::MAX,
         };
-        let text = String::from_utf8(print(&response).expect("it is valid")).expect("it is text");
+        let text = print(&response).expect("it is valid");
         assert_eq!(
             text,
             r#"{"orderId":"o","status":"ORDER_STATUS_PENDING","version":"18446744073709551615"}"#
         );
-        let text = String::from_utf8(print(&PlaceOrderResponse::default()).expect("it is valid"))
-            .expect("it is text");
+        let text = print(&PlaceOrderResponse::default()).expect("it is valid");
         assert_eq!(
             text,
             r#"{"orderId":"","status":"ORDER_STATUS_UNSPECIFIED","version":"0"}"#

@@ -1,14 +1,16 @@
 //! The REST API: the gRPC methods under paths of their own, in the canonical JSON of their messages.
 
 mod json;
+mod openapi;
+mod operation;
 mod query;
+mod watch;
 
 pub(crate) mod problem;
 
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use axum::{Extension, Router};
 use chassis::error;
 use chassis::grpc::{Deadline, Peer};
@@ -20,13 +22,13 @@ use contracts::query::v1::query_service_client::QueryServiceClient;
 use contracts::query::v1::{
     GetOrderHistoryRequest, GetOrderRequest, GetStockRequest, ListOrdersRequest,
 };
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderName, StatusCode, header};
 use tonic::{Request, Status};
 
 use query::Parameters;
 
 /// Header that makes a call safe to repeat; it stands for the id in the body.
-const IDEMPOTENCY_KEY: &str = "idempotency-key";
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// The services behind the API.
 #[derive(Clone, Debug)]
@@ -54,14 +56,13 @@ impl IntoResponse for Refusal {
 type Answer = Result<Response, Refusal>;
 type Pairs = Query<Vec<(String, String)>>;
 
+/// The routes of all operations.
 pub(crate) fn routes(api: Api) -> Router {
-    Router::new()
-        .route("/v1/orders", post(place_order).get(list_orders))
-        .route("/v1/orders/{id}", get(get_order))
-        .route("/v1/orders/{id}/history", get(get_order_history))
-        .route("/v1/orders/{id}/cancel", post(cancel_order))
-        .route("/v1/stock/{sku}", get(get_stock))
-        .route("/v1/stock/{sku}/adjustments", post(adjust_stock))
+    operation::all()
+        .into_iter()
+        .fold(Router::new(), |router, operation| {
+            router.route(operation.path, operation.handler)
+        })
         .with_state(api)
 }
 
@@ -115,6 +116,8 @@ async fn list_orders(
         customer_id: parameters.one("customer_id"),
         page_size: parameters.one("page_size"),
         page_token: parameters.one("page_token"),
+        placed_from: parameters.given("placed_from"),
+        placed_before: parameters.given("placed_before"),
     };
     parameters.finish()?;
     let page = api
@@ -208,14 +211,22 @@ fn within<M>(deadline: Deadline, message: M) -> Request<M> {
 }
 
 fn adopt_idempotency_key(headers: &HeaderMap, id: &mut String, field: &str) -> Result<(), Status> {
-    let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
-    let (Some(key), more) = (keys.next(), keys.next()) else {
-        return Ok(());
+    match only(headers, &IDEMPOTENCY_KEY)? {
+        Some(key) => adopt(key.to_owned(), id, field, "the Idempotency-Key header"),
+        None => Ok(()),
+    }
+}
+
+/// A header that is given at most once.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Status> {
+    let mut values = headers.get_all(name).iter();
+    let (Some(value), more) = (values.next(), values.next()) else {
+        return Ok(None);
     };
-    match key.to_str() {
-        Ok(key) if more.is_none() => adopt(key.to_owned(), id, field, "the Idempotency-Key header"),
+    match value.to_str() {
+        Ok(value) if more.is_none() => Ok(Some(value)),
         _ => Err(error::invalid_field(
-            IDEMPOTENCY_KEY,
+            name.as_str(),
             "must be given once, in ASCII",
         )),
     }

@@ -11,10 +11,13 @@ use chassis::grpc::is_grpc;
 use chassis::names::REASON_TOO_LARGE;
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
+use serde_json::{Value, json};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+/// The media type of problem details.
+pub(super) const MEDIA_TYPE: &str = "application/problem+json";
+const PROBLEM_JSON: HeaderValue = HeaderValue::from_static(MEDIA_TYPE);
 
 /// Why a request got no answer.
 #[derive(Debug, Serialize)]
@@ -66,6 +69,41 @@ async fn translate_answer(request: Request, next: Next) -> Response {
         }
         _ => response,
     }
+}
+
+/// A refusal that comes when the head of the answer has been sent: its problem details, as text.
+pub(super) fn print(status: &Status) -> String {
+    // Strings and numbers are always JSON.
+    serde_json::to_string(&Problem::from(status)).unwrap_or_default()
+}
+
+/// The schema of problem details.
+pub(super) fn schema() -> Value {
+    json!({
+        "type": "object",
+        "description": "Why a request got no answer (RFC 9457).",
+        "required": ["type", "title", "status"],
+        "properties": {
+            "type": {"type": "string", "description": "Always about:blank: the problem is told by code and reason."},
+            "title": {"type": "string"},
+            "status": {"type": "integer", "description": "The HTTP status."},
+            "detail": {"type": "string", "description": "For people."},
+            "code": {"type": "string", "description": "The gRPC code, such as FAILED_PRECONDITION."},
+            "reason": {"type": "string", "description": "For machines: why the rules, or the server, refused."},
+            "violations": {
+                "type": "array",
+                "description": "What is wrong with the request, all at once.",
+                "items": {
+                    "type": "object",
+                    "required": ["field", "description"],
+                    "properties": {
+                        "field": {"type": "string", "description": "Path of a field, or name of a parameter or header."},
+                        "description": {"type": "string"},
+                    },
+                },
+            },
+        },
+    })
 }
 
 impl Problem {
@@ -160,11 +198,10 @@ fn http_status(code: Code, reason: &str) -> StatusCode {
 mod tests {
     use chassis::error;
     use contracts::Violation;
-    use serde_json::json;
 
     use super::*;
 
-    fn problem(status: &Status) -> serde_json::Value {
+    fn problem(status: &Status) -> Value {
         serde_json::to_value(Problem::from(status)).expect("it is plain data")
     }
 
@@ -177,6 +214,21 @@ mod tests {
             "violations": [{"field": "lines[0].sku", "description": "is empty"}],
         });
         assert_eq!(problem(&status), expected);
+    }
+
+    #[test]
+    fn the_schema_knows_every_member() {
+        let violation = error::invalid(&[Violation::new("sku", "rule", "is empty")]);
+        let known = schema();
+        for status in [violation, error::rejected("REASON", "no")] {
+            let problem = problem(&status);
+            for member in problem.as_object().expect("it is an object").keys() {
+                assert!(known["properties"].get(member).is_some(), "{member}");
+            }
+            for member in known["required"].as_array().expect("it is a list") {
+                assert!(problem.get(member.as_str().expect("a name")).is_some());
+            }
+        }
     }
 
     #[test]

@@ -27,16 +27,24 @@ impl Parameters {
 
     /// Takes a parameter that is given at most once; its default when it is not.
     pub(super) fn one<T: FromStr + Default>(&mut self, name: &str) -> T {
+        self.given(name).unwrap_or_default()
+    }
+
+    /// Takes a parameter that is given at most once.
+    pub(super) fn given<T: FromStr>(&mut self, name: &str) -> Option<T> {
         let values = self.left.remove(name).unwrap_or_default();
         match values.as_slice() {
-            [] => T::default(),
-            [value] => value.parse().unwrap_or_else(|_| {
-                self.violate(name, "cannot be read");
-                T::default()
-            }),
+            [] => None,
+            [value] => {
+                let parsed = value.parse().ok();
+                if parsed.is_none() {
+                    self.violate(name, "cannot be read");
+                }
+                parsed
+            }
             _ => {
                 self.violate(name, "is given more than once");
-                T::default()
+                None
             }
         }
     }
@@ -101,6 +109,7 @@ mod tests {
         assert_eq!(given.list("n", |text| text.parse::<u32>().ok()), [1, 2, 3]);
         assert_eq!(given.one::<u32>("size"), 7);
         assert_eq!(given.one::<u32>("absent"), 0);
+        assert_eq!(given.given::<u32>("absent"), None);
         assert!(given.finish().is_ok());
     }
 

@@ -7,7 +7,7 @@ use chassis::grpc::Limits;
 use contracts::orders::v1::order_service_client::OrderServiceClient;
 use contracts::orders::v1::{CancelOrderRequest, PlaceOrderRequest};
 use contracts::query::v1::query_service_client::QueryServiceClient;
-use contracts::query::v1::{GetOrderRequest, GetStockRequest};
+use contracts::query::v1::{GetOrderRequest, GetStockRequest, WatchOrderRequest};
 use tokio_stream::StreamExt as _;
 use tonic::transport::Channel;
 use tonic::{Code, Request};
@@ -166,6 +166,75 @@ async fn a_call_without_a_deadline_gets_the_default() {
         Err(Code::DeadlineExceeded)
     );
     seen.dropped.notified().await;
+}
+
+fn watch(order_id: &str) -> Request<WatchOrderRequest> {
+    Request::new(WatchOrderRequest {
+        order_id: order_id.to_owned(),
+        after_version: 0,
+    })
+}
+
+#[tokio::test]
+async fn a_stream_comes_through_and_outlasts_the_default() {
+    let seen = Seen::default();
+    let peers = serve_peers(any_port(), &seen).await;
+    let limits = Limits {
+        default_deadline: Duration::from_millis(100),
+        ..Limits::default()
+    };
+    let gateway = serve_gateway(peers.address, limits).await;
+    let channel = gateway.channel().await;
+    let mut client = QueryServiceClient::new(channel.clone());
+    let mut changes = client
+        .watch_order(watch(NEVER))
+        .await
+        .expect("it begins")
+        .into_inner();
+    let first = changes.message().await.expect("it succeeds");
+    let order = first.expect("there is a change").order;
+    assert_eq!(order.expect("it has an order").version, 1);
+    // A call that is bounded by the default shows that its time has passed.
+    assert_eq!(query(&channel, NEVER).await, Err(Code::DeadlineExceeded));
+    seen.dropped.notified().await;
+    let second = tokio::time::timeout(Duration::ZERO, changes.message()).await;
+    assert!(second.is_err(), "it goes on: {second:?}");
+    // It ends with its reader.
+    drop(changes);
+    seen.dropped.notified().await;
+}
+
+#[tokio::test]
+async fn a_deadline_that_is_asked_for_bounds_a_stream_to_its_end() {
+    let (gateway, _peers, seen) = serve_all().await;
+    let mut client = QueryServiceClient::new(gateway.peer());
+    let mut request = watch(NEVER);
+    request.set_timeout(Duration::from_millis(200));
+    let mut changes = client
+        .watch_order(request)
+        .await
+        .expect("it begins in time")
+        .into_inner();
+    assert!(changes.message().await.expect("it succeeds").is_some());
+    let end = changes.message().await.expect_err("its time is up");
+    assert_eq!(end.code(), Code::DeadlineExceeded);
+    seen.dropped.notified().await;
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_the_gateway() {
+    let (gateway, _peers, _) = serve_all().await;
+    let mut client = QueryServiceClient::new(gateway.peer());
+    let mut changes = client
+        .watch_order(watch(NEVER))
+        .await
+        .expect("it begins")
+        .into_inner();
+    assert!(changes.message().await.expect("it succeeds").is_some());
+    let ((), end) = tokio::join!(gateway.stop(), changes.message());
+    let end = end.expect_err("it is not over");
+    assert_eq!(end.code(), Code::Unavailable);
+    assert!(end.get_details_retry_info().is_some());
 }
 
 #[tokio::test]
@@ -342,6 +411,33 @@ async fn health_follows_readiness_until_the_end() {
     assert!(wait_for(ServingStatus::Serving).await);
     // Who watches does not hold the server.
     gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_service_is_as_healthy_as_the_peer_behind_it() {
+    let address = nobody().await;
+    let gateway = serve_gateway(address, Limits::default()).await;
+    let client = HealthClient::new(gateway.channel().await);
+    let is = async |service: &str, wanted: ServingStatus| {
+        let request = HealthCheckRequest {
+            service: service.to_owned(),
+        };
+        let answer = client.clone().check(request).await;
+        answer.expect("it is served").into_inner().status() == wanted
+    };
+    const SERVICE: &str = "ordermesh.orders.v1.OrderService";
+    until(async || is(SERVICE, ServingStatus::NotServing).await).await;
+    until(async || is("", ServingStatus::Serving).await).await;
+
+    let peers = serve_peers(address, &Seen::default()).await;
+    until(async || is(SERVICE, ServingStatus::Serving).await).await;
+    let database = peers.process.readiness().component("database");
+    until(async || is(SERVICE, ServingStatus::NotServing).await).await;
+    database.ready();
+    until(async || is(SERVICE, ServingStatus::Serving).await).await;
+    peers.stop().await;
+    until(async || is(SERVICE, ServingStatus::NotServing).await).await;
+    assert!(is("", ServingStatus::Serving).await);
 }
 
 #[tokio::test]

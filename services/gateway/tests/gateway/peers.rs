@@ -18,17 +18,24 @@ use contracts::query::v1::query_service_server::{QueryService, QueryServiceServe
 use contracts::query::v1::{
     GetOrderHistoryRequest, GetOrderHistoryResponse, GetOrderRequest, GetOrderResponse,
     GetStockRequest, GetStockResponse, ListOrdersRequest, ListOrdersResponse, OrderView,
+    WatchOrderRequest, WatchOrderResponse,
 };
 use gateway::Gateway;
 use http::uri::Authority;
 use tokio::sync::Notify;
+use tokio_stream::StreamExt as _;
+use tonic::codegen::BoxStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
 
 pub const ANY_PORT: &str = "127.0.0.1:0";
 pub const ORDER_ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
-/// GetOrder with this id answers only when it is dropped.
+/// GetOrder with this id answers only when it is dropped; WatchOrder does not end before.
 pub const NEVER: &str = "never";
+/// WatchOrder with this id breaks off after one change.
+pub const BREAKS: &str = "breaks";
+/// WatchOrder with this id has nothing to tell.
+pub const OVER: &str = "over";
 /// GetOrder with this id is unavailable the first time.
 pub const FLAKY: &str = "flaky";
 /// The header that a fake service sends back as it came.
@@ -41,6 +48,8 @@ const DRAIN: Duration = Duration::from_secs(10);
 pub struct Seen {
     /// The last ListOrders.
     pub list: Arc<std::sync::Mutex<Option<ListOrdersRequest>>>,
+    /// The last WatchOrder.
+    pub watch: Arc<std::sync::Mutex<Option<WatchOrderRequest>>>,
     /// Calls for [`FLAKY`].
     pub flaky: Arc<AtomicU32>,
     /// A call for [`NEVER`] has begun.
@@ -107,6 +116,45 @@ impl QueryService for Fake {
     ) -> Result<Response<ListOrdersResponse>, Status> {
         *self.seen.list.lock().expect("no test panics in here") = Some(request.into_inner());
         Ok(Response::new(ListOrdersResponse::default()))
+    }
+
+    type WatchOrderStream = BoxStream<WatchOrderResponse>;
+
+    /// Two changes, of which the second is the last.
+    async fn watch_order(
+        &self,
+        request: Request<WatchOrderRequest>,
+    ) -> Result<Response<Self::WatchOrderStream>, Status> {
+        let request = request.into_inner();
+        *self.seen.watch.lock().expect("no test panics in here") = Some(request.clone());
+        let change = |number: u64, status: OrderStatus| {
+            let order = OrderView {
+                order_id: request.order_id.clone(),
+                status: status.into(),
+                version: request.after_version + number,
+                ..Default::default()
+            };
+            Ok(WatchOrderResponse {
+                order: Some(order),
+                events: Vec::new(),
+            })
+        };
+        let first = tokio_stream::once(change(1, OrderStatus::Confirmed));
+        let changes: Self::WatchOrderStream = match request.order_id.as_str() {
+            "unknown" => return Err(error::not_found("order")),
+            OVER => Box::pin(tokio_stream::empty()),
+            BREAKS => Box::pin(first.chain(tokio_stream::once(Err(error::shutting_down())))),
+            NEVER => {
+                let dropped = NotifyOnDrop(Arc::clone(&self.seen.dropped));
+                let never = tokio_stream::pending().map(move |change| {
+                    let _ = &dropped;
+                    change
+                });
+                Box::pin(first.chain(never))
+            }
+            _ => Box::pin(first.chain(tokio_stream::once(change(2, OrderStatus::Delivered)))),
+        };
+        Ok(Response::new(changes))
     }
 
     async fn get_order_history(
@@ -204,6 +252,7 @@ pub fn any_port() -> SocketAddr {
 /// Orders and query in one process.
 pub async fn serve_peers(address: SocketAddr, seen: &Seen) -> Running {
     let process = Process::new();
+    process.readiness().component("peers").ready();
     let fake = Fake { seen: seen.clone() };
     let server = Server::bind("peers", address)
         .await

@@ -20,7 +20,7 @@ fn order() -> Value {
     })
 }
 
-async fn get(gateway: &Running, path: &str) -> Response {
+pub async fn get(gateway: &Running, path: &str) -> Response {
     Client::new()
         .get(gateway.url(path))
         .send()
@@ -41,7 +41,7 @@ async fn post(
     request.send().await.expect("it listens")
 }
 
-async fn problem(response: Response, status: u16) -> Value {
+pub async fn problem(response: Response, status: u16) -> Value {
     assert_eq!(response.status().as_u16(), status);
     assert_eq!(
         response.headers()["content-type"],
@@ -216,7 +216,8 @@ async fn orders_and_stock_are_read() {
 #[tokio::test]
 async fn lists_are_asked_for_by_status_in_pages() {
     let (gateway, _peers, seen) = serve_all().await;
-    let path = "/v1/orders?status=confirmed,SHIPPED&status=ORDER_STATUS_PENDING&customer_id=c&page_size=7&page_token=t";
+    let path = "/v1/orders?status=confirmed,SHIPPED&status=ORDER_STATUS_PENDING&customer_id=c&page_size=7&page_token=t\
+                &placed_from=2026-11-24T08:00:00Z&placed_before=2026-11-24T10:00:00.5%2B01:00";
     assert_eq!(get(&gateway, path).await.status().as_u16(), 200);
     let expected = ListOrdersRequest {
         statuses: [
@@ -229,6 +230,14 @@ async fn lists_are_asked_for_by_status_in_pages() {
         customer_id: "c".into(),
         page_size: 7,
         page_token: "t".into(),
+        placed_from: Some(prost_types::Timestamp {
+            seconds: 1_795_507_200,
+            nanos: 0,
+        }),
+        placed_before: Some(prost_types::Timestamp {
+            seconds: 1_795_510_800,
+            nanos: 500_000_000,
+        }),
     };
     assert_eq!(
         seen.list.lock().expect("no test panics in there").take(),
@@ -236,7 +245,11 @@ async fn lists_are_asked_for_by_status_in_pages() {
     );
 
     let refused = problem(
-        get(&gateway, "/v1/orders?status=lost&page_size=x&page=2").await,
+        get(
+            &gateway,
+            "/v1/orders?status=lost&placed_from=yesterday&page_size=x&page=2",
+        )
+        .await,
         400,
     )
     .await;
@@ -246,7 +259,7 @@ async fn lists_are_asked_for_by_status_in_pages() {
         .iter()
         .map(|v| v["field"].clone())
         .collect();
-    assert_eq!(fields, ["status", "page_size", "page"]);
+    assert_eq!(fields, ["status", "page_size", "placed_from", "page"]);
 }
 
 #[tokio::test]

@@ -22,29 +22,51 @@ use crate::{log, retry};
 const LEDGER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// By order: what was taken and what was given back.
-type Payments = HashMap<String, Payment>;
+pub type Payments = HashMap<String, Payment>;
 
+/// What was taken and what was given back.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Payment {
+pub struct Payment {
     amount: Option<Money>,
     charges: u32,
     refunds: u32,
     declined: u32,
+    /// Minor units that were taken.
+    pub charged: i64,
+    /// Minor units that were given back.
+    pub refunded: i64,
 }
 
 impl Payment {
+    fn asked(&self) -> i64 {
+        self.amount.as_ref().map_or(0, |money| money.minor_units)
+    }
+
+    const fn charge(&mut self, minor_units: i64) {
+        self.charges += 1;
+        self.charged += minor_units;
+    }
+
+    const fn refund(&mut self, minor_units: i64) {
+        self.refunds += 1;
+        self.refunded += minor_units;
+    }
+
     const fn has_money(&self) -> bool {
         self.charges + self.refunds > 0
     }
 }
 
 /// The provider's ledger holds exactly the charges and refunds of the log.
-pub async fn matches_log(ground: &Ground) -> anyhow::Result<Check> {
+///
+/// # Errors
+///
+/// The log cannot be read.
+pub async fn matches_log(ground: &Ground, kept: &Payments) -> anyhow::Result<Check> {
     let (cluster, schemas) = (Arc::clone(&ground.cluster), ground.schemas.clone());
     // The clients of the log block.
     let logged = tokio::task::spawn_blocking(move || payments_of_log(&cluster, schemas)).await??;
-    let kept = payments_of_ledger(ground).await?;
-    Ok(compare(&logged, &kept))
+    Ok(compare(&logged, kept))
 }
 
 fn compare(logged: &Payments, kept: &Payments) -> Check {
@@ -52,7 +74,12 @@ fn compare(logged: &Payments, kept: &Payments) -> Check {
     let is_different = |(order_id, payment): &(&String, &Payment)| {
         let other = kept.get(*order_id).cloned().unwrap_or_default();
         let counted = |payment: &Payment| (payment.charges, payment.refunds, payment.declined);
-        counted(payment) != counted(&other) || payment.has_money() && payment.amount != other.amount
+        let sums = |payment: &Payment| (payment.charged, payment.refunded);
+        let currency =
+            |payment: &Payment| payment.amount.as_ref().map(|money| money.currency.clone());
+        counted(payment) != counted(&other)
+            || sums(payment) != sums(&other)
+            || payment.has_money() && currency(payment) != currency(&other)
     };
     let only_kept = kept
         .keys()
@@ -60,21 +87,17 @@ fn compare(logged: &Payments, kept: &Payments) -> Check {
         .count();
     let different = logged.iter().filter(is_different).count() + only_kept;
     let twice = kept.values().filter(|payment| payment.charges > 1).count();
-    let sum = |payments: &Payments, times: fn(&Payment) -> u32| -> i64 {
-        let of = |payment: &Payment| {
-            payment.amount.as_ref().map_or(0, |money| money.minor_units) * i64::from(times(payment))
-        };
-        payments.values().map(of).sum()
-    };
+    let sum =
+        |payments: &Payments, of: fn(&Payment) -> i64| -> i64 { payments.values().map(of).sum() };
     let number = |payments: &Payments, times: fn(&Payment) -> u32| -> u32 {
         payments.values().map(times).sum()
     };
     let mut detail = format!(
         "{} charges, {}; {} refunds, {}; {} declined",
         count(number(kept, |payment| payment.charges)),
-        amount(sum(kept, |payment| payment.charges), CURRENCY),
+        amount(sum(kept, |payment| payment.charged), CURRENCY),
         count(number(kept, |payment| payment.refunds)),
-        amount(sum(kept, |payment| payment.refunds), CURRENCY),
+        amount(sum(kept, |payment| payment.refunded), CURRENCY),
         count(number(kept, |payment| payment.declined)),
     );
     if different > 0 {
@@ -116,16 +139,21 @@ fn payments_of_log(cluster: &Cluster, schemas: Schemas) -> anyhow::Result<Paymen
 fn add_event(payment: &mut Payment, event: Event) {
     match event {
         Event::PaymentRequested(requested) => payment.amount = requested.amount,
-        Event::PaymentProcessed(_) => payment.charges += 1,
+        Event::PaymentProcessed(_) => payment.charge(payment.asked()),
         // The charge became known only when it was to be given back.
-        Event::PaymentRefundRequested(refund) if refund.captured => payment.charges += 1,
-        Event::PaymentRefunded(_) => payment.refunds += 1,
+        Event::PaymentRefundRequested(refund) if refund.captured => payment.charge(payment.asked()),
+        Event::PaymentRefunded(_) => payment.refund(payment.asked()),
         Event::PaymentDeclined(_) => payment.declined += 1,
         _ => {}
     }
 }
 
-async fn payments_of_ledger(ground: &Ground) -> anyhow::Result<Payments> {
+/// Reads the provider's ledger.
+///
+/// # Errors
+///
+/// The sandbox does not answer.
+pub async fn payments_of_ledger(ground: &Ground) -> anyhow::Result<Payments> {
     let mut request = Request::new(ListPaymentsRequest {});
     request.set_timeout(LEDGER_TIMEOUT);
     let listing = ground.sandbox.clone().list_payments(request).await;
@@ -145,18 +173,19 @@ async fn payments_of_ledger(ground: &Ground) -> anyhow::Result<Payments> {
 }
 
 /// Keys begin with the order's id.
-fn add_entry(payments: &mut Payments, entry: LedgerPayment) {
+pub fn add_entry(payments: &mut Payments, entry: LedgerPayment) {
     let (order_id, _) = entry
         .idempotency_key
         .split_once('/')
         .unwrap_or((&entry.idempotency_key, ""));
     let payment = payments.entry(order_id.to_owned()).or_default();
+    let minor_units = entry.amount.as_ref().map_or(0, |money| money.minor_units);
     match entry.kind.as_str() {
         "charged" => {
-            payment.charges += 1;
+            payment.charge(minor_units);
             payment.amount = entry.amount;
         }
-        "refunded" => payment.refunds += 1,
+        "refunded" => payment.refund(minor_units),
         "declined" => payment.declined += 1,
         _ => {}
     }
@@ -251,6 +280,13 @@ mod tests {
             vec![entry("a/charge/1", "declined", 5)],
             vec![right.clone(), entry("a/charge/2", "charged", 5)],
             vec![right.clone(), entry("a/refund/1", "refunded", 5)],
+            vec![LedgerPayment {
+                amount: Some(Money {
+                    minor_units: 5,
+                    currency: "EUR".into(),
+                }),
+                ..right.clone()
+            }],
             vec![right, entry("z/charge/1", "charged", 1)],
         ] {
             assert!(!compare(&log, &ledger(&wrong)).passed, "{wrong:?}");

@@ -34,8 +34,21 @@ pub struct LoggedOrder {
     pub confirmed_ms: Option<i64>,
     /// When its end was written.
     pub final_ms: Option<i64>,
+    /// How it ended.
+    pub end: Option<End>,
+    /// Minor units that were given back, as the order was told.
+    pub refunded: i64,
     /// The fold, for orders of the sample.
     pub state: Option<State<OrderRules>>,
+}
+
+/// How an order ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The customer has it, and has paid.
+    Delivered,
+    /// Cancelled or rejected: everything was undone.
+    Undone,
 }
 
 impl OrdersLog {
@@ -103,7 +116,13 @@ impl OrdersLog {
         match event {
             Event::OrderCreated(created) => order.total = created.total,
             Event::OrderConfirmed(_) => order.confirmed_ms = Some(input.time_ms),
-            Event::OrderDelivered(_) | Event::OrderCancelled(_) | Event::OrderRejected(_) => {
+            Event::OrderPaymentCancelled(payment) => order.refunded = payment.refunded,
+            Event::OrderDelivered(_) => {
+                order.end = Some(End::Delivered);
+                order.final_ms = Some(input.time_ms);
+            }
+            Event::OrderCancelled(_) | Event::OrderRejected(_) => {
+                order.end = Some(End::Undone);
                 order.final_ms = Some(input.time_ms);
             }
             _ => {}
@@ -144,6 +163,11 @@ mod tests {
         assert_eq!(
             (log.gaps, order.version, order.total, order.final_ms),
             (1, 3, 7, Some(20))
+        );
+        assert_eq!(order.end, Some(End::Delivered));
+        assert_eq!(
+            log.orders.values().map(|order| order.refunded).sum::<i64>(),
+            0
         );
         // Delivered does not follow on created: the fold leaves the state as it is, in here as in the service.
         assert_eq!(

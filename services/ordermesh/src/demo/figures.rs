@@ -4,6 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use contracts::orders::v1::{EndReason, OrderStatus};
+use serde::Serialize;
+use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use crate::check::OrdersLog;
@@ -12,43 +14,65 @@ use crate::load::latency::Latency;
 use crate::load::loader::{Order, Placed};
 use crate::terminal::{Align, Table, amount, count, duration, status};
 
-/// Orders by their status and its reason, with lines and money.
+/// The orders of one status and its reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Group {
+    /// Such as `rejected, out of stock`.
+    status: String,
+    orders: i64,
+    lines: i64,
+    /// Minor units.
+    total: i64,
+}
+
+/// Orders by their status and its reason.
 ///
 /// # Errors
 ///
 /// The database does not answer.
-pub async fn by_status(pool: &PgPool) -> sqlx::Result<Table> {
+pub async fn by_status(pool: &PgPool) -> sqlx::Result<Vec<Group>> {
     let rows: Vec<(i16, i16, i64, i64, i64)> = sqlx::query_as(
         "SELECT status, end_reason, count(*), sum(line_count)::bigint, sum(total)::bigint
          FROM orders GROUP BY status, end_reason ORDER BY status, end_reason",
     )
     .fetch_all(pool)
     .await?;
+    let group = |(order_status, reason, orders, lines, total)| {
+        let order_status = OrderStatus::try_from(i32::from(order_status)).unwrap_or_default();
+        let reason = EndReason::try_from(i32::from(reason)).unwrap_or_default();
+        Group {
+            status: status(order_status, reason),
+            orders,
+            lines,
+            total,
+        }
+    };
+    Ok(rows.into_iter().map(group).collect())
+}
+
+/// The groups and their sums as people read them.
+pub fn table(groups: &[Group]) -> Table {
     let mut table = Table::new([
         ("status", Align::Left),
         ("orders", Align::Right),
         ("lines", Align::Right),
         (CURRENCY, Align::Right),
     ]);
-    let mut sums = (0, 0, 0);
-    for (order_status, reason, orders, lines, total) in rows {
-        let order_status = OrderStatus::try_from(i32::from(order_status)).unwrap_or_default();
-        let reason = EndReason::try_from(i32::from(reason)).unwrap_or_default();
+    let all = Group {
+        status: "all".into(),
+        orders: groups.iter().map(|group| group.orders).sum(),
+        lines: groups.iter().map(|group| group.lines).sum(),
+        total: groups.iter().map(|group| group.total).sum(),
+    };
+    for group in groups.iter().chain([&all]) {
         table.row([
-            status(order_status, reason),
-            count(orders),
-            count(lines),
-            amount(total, CURRENCY),
+            group.status.clone(),
+            count(group.orders),
+            count(group.lines),
+            amount(group.total, CURRENCY),
         ]);
-        sums = (sums.0 + orders, sums.1 + lines, sums.2 + total);
     }
-    table.row([
-        "all".into(),
-        count(sums.0),
-        count(sums.1),
-        amount(sums.2, CURRENCY),
-    ]);
-    Ok(table)
+    table
 }
 
 /// How fast the orders were. Calls begin on the loader's clock, events have the broker's or the producer's: all the
@@ -93,6 +117,17 @@ impl Speed {
             all: Duration::from_millis(u64::try_from(last_ms - first_ms).unwrap_or_default()),
             orders: ends.count(),
         }
+    }
+
+    /// For programs.
+    pub fn json(&self) -> Value {
+        json!({
+            "created_ms": self.answered.json(),
+            "visible_ms": self.visible.json(),
+            "confirmed_ms": self.confirmed.json(),
+            "final_orders": self.orders,
+            "seconds": self.all.as_secs_f64(),
+        })
     }
 
     #[allow(

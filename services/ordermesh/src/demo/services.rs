@@ -11,15 +11,50 @@ use chassis::env;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::Args;
+use crate::platform;
 
 const START_PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// A little longer than the services themselves give their work.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
-/// Of the customers, unless the environment says otherwise.
-const DECLINE_PERCENT: &str = "3";
+/// How the partners fail while the baskets are carried, unless the environment says otherwise.
+const FAULTS: [(&str, &str); 8] = [
+    (sandbox::env::DECLINE_PERCENT, "3"),
+    (sandbox::env::REFUSE_PERCENT, "1"),
+    (sandbox::env::provider::ERROR_PERCENT, "2"),
+    (sandbox::env::provider::SLOW_PERCENT, "2"),
+    (sandbox::env::provider::SLOW_MS, "300"),
+    (sandbox::env::provider::REPLY_LOST_PERCENT, "2"),
+    (sandbox::env::carrier::ERROR_PERCENT, "1"),
+    (sandbox::env::carrier::REPLY_LOST_PERCENT, "1"),
+];
+/// How long an order waits for its payment while the endings are played.
+const SHORT_PAYMENT_WAIT_MS: &str = "5000";
+
+/// What the services are started for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Many orders, with partners that fail now and then.
+    Baskets,
+    /// Single orders, each steered into its ending.
+    Endings,
+}
+
+impl Act {
+    /// The variables of its services.
+    fn variables(self) -> Vec<(&'static str, &'static str)> {
+        match self {
+            Self::Baskets => FAULTS
+                .into_iter()
+                .filter(|(name, _)| std::env::var_os(name).is_none())
+                .collect(),
+            Self::Endings => vec![(orders::env::PAYMENT_WAIT_MS, SHORT_PAYMENT_WAIT_MS)],
+        }
+    }
+}
 
 /// The child process. It is killed when this is dropped.
 pub struct Services {
@@ -33,9 +68,13 @@ impl Services {
     /// # Errors
     ///
     /// The log file or the process cannot be made.
-    pub fn start(args: &Args) -> anyhow::Result<Self> {
+    pub fn start(args: &Args, act: Act) -> anyhow::Result<Self> {
         let log = log_path(&args.folder);
-        let out = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+        let out = File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .with_context(|| format!("cannot write {}", log.display()))?;
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["serve", "all"]);
         // Not as flags: the database's URL may hold a password.
@@ -51,9 +90,7 @@ impl Services {
             .env(env::INVENTORY_LISTEN, args.listen.inventory.to_string())
             .env(env::QUERY_LISTEN, args.listen.query.to_string())
             .env(env::SANDBOX_LISTEN, args.listen.sandbox.to_string());
-        if std::env::var_os(sandbox::env::DECLINE_PERCENT).is_none() {
-            command.env(sandbox::env::DECLINE_PERCENT, DECLINE_PERCENT);
-        }
+        command.envs(act.variables());
         // A group of its own: Ctrl-C is for the demo, which then ends its services in order.
         command.process_group(0).kill_on_drop(true);
         command
@@ -66,8 +103,25 @@ impl Services {
         })
     }
 
+    /// Runs `part` while the services run; `None` when `stop` is cancelled meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// That of the part, or the services have ended.
+    pub async fn during<T>(
+        &mut self,
+        part: impl Future<Output = anyhow::Result<T>>,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Option<T>> {
+        tokio::select! {
+            ended = part => ended.map(Some),
+            dead = self.wait() => Err(dead),
+            () = stop.cancelled() => Ok(None),
+        }
+    }
+
     /// Comes back only when the services have ended by themselves, with what there is to say about it.
-    pub async fn wait(&mut self) -> anyhow::Error {
+    async fn wait(&mut self) -> anyhow::Error {
         let status = match self.child.wait().await {
             Ok(status) => status.to_string(),
             Err(error) => error.to_string(),
@@ -115,7 +169,7 @@ pub async fn ready(admin: SocketAddr) -> anyhow::Result<Duration> {
         .timeout(Duration::from_secs(2))
         .no_proxy()
         .build()?;
-    let url = format!("http://{}/health/ready", super::reachable(admin)?);
+    let url = format!("http://{}/health/ready", platform::reachable(admin)?);
     let began = Instant::now();
     loop {
         let reason = match client.get(&url).send().await {

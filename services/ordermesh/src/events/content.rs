@@ -25,12 +25,20 @@ pub enum Content {
 pub struct Record {
     /// The variant of its oneof, such as `order_created`.
     pub kind: String,
+    /// Its own identity.
+    pub id: String,
     /// Whose it is.
     pub aggregate_id: String,
     /// The aggregate's version.
     pub version: u64,
+    /// When, by the log's own clock, Unix milliseconds.
+    pub time_ms: i64,
+    /// What directly led to it: the command of an event, the event of a message.
+    pub causation_id: String,
     /// The call that it goes back to.
     pub correlation_id: String,
+    /// Who asked.
+    pub actor: String,
     /// The whole.
     pub message: DynamicMessage,
     /// The variant's content.
@@ -57,16 +65,23 @@ pub fn decode(service: Service, topic: Topic, payload: &[u8]) -> Content {
             .unwrap_or_default()
     };
     let version = metadata.and_then(|metadata| metadata.get_field_by_name("aggregate_version"));
+    let time_ms = metadata.and_then(|metadata| metadata.get_field_by_name("time_ms"));
     let body = body(&message);
     Content::Record(Box::new(Record {
         kind: body
             .as_ref()
             .map_or("empty".to_owned(), |(field, _)| field.name().to_owned()),
+        id: text("id"),
         aggregate_id: text("aggregate_id"),
         version: version
             .and_then(|version| version.as_u64())
             .unwrap_or_default(),
+        time_ms: time_ms
+            .and_then(|time_ms| time_ms.as_i64())
+            .unwrap_or_default(),
+        causation_id: text("causation_id"),
         correlation_id: text("correlation_id"),
+        actor: text("actor"),
         body: body.map(|(_, body)| body),
         message,
     }))
@@ -96,10 +111,15 @@ impl Trail {
         }
     }
 
+    /// Whether a record's key is the order.
+    pub fn is_key(&self, input: &Input) -> bool {
+        input.key.as_deref() == Some(self.order_id.as_bytes())
+    }
+
     /// Whether a record belongs to the order: by its key, by the order that it names, or by the call that it goes
     /// back to.
     pub fn meets(&mut self, input: &Input, content: &Content) -> bool {
-        let is_key = input.key.as_deref() == Some(self.order_id.as_bytes());
+        let is_key = self.is_key(input);
         let Content::Record(record) = content else {
             return is_key;
         };

@@ -37,7 +37,7 @@ pub fn refusal(status: &Status) -> Refusal {
                 .map(|violation| (violation.field.as_str(), violation.description.as_str()));
             lines(fields).map_or_else(|| Refusal::Basket(retry::describe(status)), Refusal::Lines)
         }
-        Code::FailedPrecondition if reason(status) == STALE_UNKNOWN => Refusal::Stale,
+        Code::FailedPrecondition if retry::reason(status) == STALE_UNKNOWN => Refusal::Stale,
         Code::Unimplemented | Code::Unauthenticated | Code::PermissionDenied => Refusal::Api,
         _ if retry::may_pass(status) => Refusal::Unanswered,
         _ => Refusal::Basket(retry::describe(status)),
@@ -66,13 +66,6 @@ fn lines<'a>(
 fn line_field(path: &str) -> Option<(usize, &str)> {
     let (index, field) = path.strip_prefix("lines[")?.split_once(']')?;
     Some((index.parse().ok()?, field.trim_start_matches('.')))
-}
-
-fn reason(status: &Status) -> String {
-    status
-        .get_details_error_info()
-        .map(|info| info.reason)
-        .unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -1,12 +1,16 @@
 //! `ordermesh order place`.
 
-use anyhow::Context as _;
-use contracts::orders::v1::{Address, Contact, EndReason, OrderLine, PlaceOrderRequest};
+use contracts::orders::v1::{
+    Address, Contact, EndReason, OrderLine, OrderStatus, PlaceOrderRequest, PlaceOrderResponse,
+    PlaceOrderWait,
+};
+use tonic::Status;
 use uuid::Uuid;
 
 use super::order_id;
-use crate::platform::{Api, request};
-use crate::terminal::{say, say_json, status};
+use crate::platform::{Api, Clients, request};
+use crate::terminal::{say, say_json};
+use crate::{retry, terminal};
 
 /// An order.
 #[derive(clap::Args, Clone, Debug)]
@@ -15,7 +19,8 @@ Prices are in minor units of the currency: 1250 is 12.50 EUR.
 
 Examples:
   ordermesh order place --customer ada --line mug:2:1250
-  ordermesh order place --customer ada --line mug:2:1250:100 --line tea:1:499 --currency USD")]
+  ordermesh order place --customer ada --line mug:2:1250:100 --line tea:1:499 --currency USD
+  ordermesh order place --customer ada --line mug:1:1250 --wait confirmed")]
 pub struct Args {
     /// Who orders
     #[arg(long, value_name = "ID")]
@@ -29,6 +34,9 @@ pub struct Args {
     /// ISO 4217 code of all prices
     #[arg(long, value_name = "CODE", default_value = "EUR")]
     currency: String,
+    /// What the answer waits for
+    #[arg(long, value_name = "WHAT", default_value = "created")]
+    wait: Wait,
     #[command(flatten)]
     contact: ContactArgs,
     /// Print the answer as JSON
@@ -36,6 +44,27 @@ pub struct Args {
     json: bool,
     #[command(flatten)]
     api: Api,
+}
+
+/// What the answer waits for.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    /// The order cannot get lost any more
+    Durable,
+    /// The order is created or refused
+    Created,
+    /// The order is confirmed, or has ended otherwise
+    Confirmed,
+}
+
+impl From<Wait> for PlaceOrderWait {
+    fn from(wait: Wait) -> Self {
+        match wait {
+            Wait::Durable => Self::Durable,
+            Wait::Created => Self::Created,
+            Wait::Confirmed => Self::Confirmed,
+        }
+    }
 }
 
 #[derive(clap::Args, Clone, Debug)]
@@ -87,23 +116,44 @@ pub async fn place(args: &Args) -> anyhow::Result<()> {
         }),
         lines: args.lines.clone(),
         currency: args.currency.clone(),
-        wait: 0,
+        wait: PlaceOrderWait::from(args.wait).into(),
     };
     let mut clients = args.api.connect();
     let answer = clients.orders.place_order(request(order)).await;
-    // Whether an unanswered order was placed is told by the same command with its id.
     let answer = answer
-        .map_err(|status| clients.failed(&status))
-        .with_context(|| format!("order {order_id}"))?
+        .map_err(|status| unanswered(&clients, order_id, &status))?
         .into_inner();
     if args.json {
         return say_json(&answer);
     }
-    let state = status(answer.status(), EndReason::Unspecified);
-    say(format!(
-        "{}  {state}, version {}",
-        answer.order_id, answer.version
-    ))
+    say(format!("{order_id}  {}", meaning(&answer)))
+}
+
+fn meaning(answer: &PlaceOrderResponse) -> String {
+    match answer.status() {
+        OrderStatus::Unspecified => {
+            format!(
+                "durable; what becomes of it: ordermesh order watch {}",
+                answer.order_id
+            )
+        }
+        status => format!(
+            "{}, version {}",
+            terminal::status(status, EndReason::Unspecified),
+            answer.version
+        ),
+    }
+}
+
+fn unanswered(clients: &Clients, order_id: Uuid, status: &Status) -> anyhow::Error {
+    let error = clients.failed(status).context(format!("order {order_id}"));
+    if retry::may_pass(status) {
+        error.context(format!(
+            "nobody knows whether the order is placed; the same command with --id {order_id} asks again"
+        ))
+    } else {
+        error
+    }
 }
 
 fn line(text: &str) -> Result<OrderLine, String> {
@@ -146,6 +196,24 @@ mod tests {
             ("mug", 2, 1250, 100)
         );
         assert_eq!(line("mug:2:1250").unwrap().discount, 0);
+    }
+
+    #[test]
+    fn a_receipt_says_how_to_go_on() {
+        let receipt = PlaceOrderResponse {
+            order_id: "o".into(),
+            ..Default::default()
+        };
+        assert_eq!(
+            meaning(&receipt),
+            "durable; what becomes of it: ordermesh order watch o"
+        );
+        let created = PlaceOrderResponse {
+            status: OrderStatus::Pending.into(),
+            version: 1,
+            ..receipt
+        };
+        assert_eq!(meaning(&created), "pending, version 1");
     }
 
     #[test]

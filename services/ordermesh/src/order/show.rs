@@ -1,10 +1,8 @@
-//! `ordermesh order get` and `ordermesh order list`.
-
-use std::num::NonZeroU32;
+//! `ordermesh order get`.
 
 use contracts::Body as _;
-use contracts::orders::v1::{OrderEvent, OrderStatus};
-use contracts::query::v1::{GetOrderHistoryRequest, GetOrderRequest, ListOrdersRequest, OrderView};
+use contracts::orders::v1::OrderEvent;
+use contracts::query::v1::{GetOrderHistoryRequest, GetOrderRequest, OrderView};
 use contracts::rules::line_total;
 use prost_types::Timestamp;
 use uuid::Uuid;
@@ -13,15 +11,12 @@ use super::order_id;
 use crate::platform::{Api, request};
 use crate::terminal::{Align, Table, amount, count, money, say, say_json, status, time, timestamp};
 
-/// Most orders on a page of the API.
-const PAGE_SIZE: u32 = 500;
-
 /// Which order.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "\
 Example:
   ordermesh order get 0191b2f0-5a4e-7cc3-9d1f-6f0f1f6f0a11 --min-version 1")]
-pub struct GetArgs {
+pub struct Args {
     /// The order's id
     #[arg(value_name = "ID", value_parser = order_id)]
     id: Uuid,
@@ -35,34 +30,12 @@ pub struct GetArgs {
     api: Api,
 }
 
-/// Which orders.
-#[derive(clap::Args, Clone, Debug)]
-#[command(after_help = "\
-Example:
-  ordermesh order list --status rejected --status cancelled --limit 20")]
-pub struct ListArgs {
-    /// Only orders of this status; may be given several times
-    #[arg(long = "status", value_name = "STATUS", value_parser = order_status)]
-    statuses: Vec<OrderStatus>,
-    /// Only orders of this customer
-    #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
-    customer: String,
-    /// Most orders to list
-    #[arg(long, value_name = "COUNT", default_value = "50")]
-    limit: NonZeroU32,
-    /// Print one order a line as JSON
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    api: Api,
-}
-
 /// Shows the order, its lines and how it came about.
 ///
 /// # Errors
 ///
 /// There is no such order, or the API does not answer.
-pub async fn get(args: &GetArgs) -> anyhow::Result<()> {
+pub async fn get(args: &Args) -> anyhow::Result<()> {
     let mut clients = args.api.connect();
     let order_id = args.id.to_string();
     let read = GetOrderRequest {
@@ -88,70 +61,6 @@ pub async fn get(args: &GetArgs) -> anyhow::Result<()> {
     say(header(&order))?;
     say(format!("\n{}", lines(&order)))?;
     say(format!("\n{}", timeline(found.into_inner().events)))
-}
-
-/// Lists orders, page by page.
-///
-/// # Errors
-///
-/// The API does not answer.
-pub async fn list(args: &ListArgs) -> anyhow::Result<()> {
-    let mut clients = args.api.connect();
-    let limit = args.limit.get();
-    let mut orders = Vec::new();
-    let mut page_token = String::new();
-    loop {
-        let left = limit - u32::try_from(orders.len()).unwrap_or(limit).min(limit);
-        let page = request(ListOrdersRequest {
-            statuses: args
-                .statuses
-                .iter()
-                .map(|status| i32::from(*status))
-                .collect(),
-            customer_id: args.customer.clone(),
-            page_size: left.min(PAGE_SIZE),
-            page_token,
-        });
-        let page = clients
-            .query
-            .list_orders(page)
-            .await
-            .map_err(|status| clients.failed(&status))?;
-        let page = page.into_inner();
-        orders.extend(page.orders);
-        page_token = page.next_page_token;
-        if page_token.is_empty() || orders.len() >= limit as usize {
-            break;
-        }
-    }
-    if args.json {
-        return orders.iter().try_for_each(say_json);
-    }
-    if orders.is_empty() {
-        return say("no orders");
-    }
-    let mut table = Table::new([
-        ("placed", Align::Left),
-        ("order", Align::Left),
-        ("customer", Align::Left),
-        ("total", Align::Right),
-        ("status", Align::Left),
-    ]);
-    for order in &orders {
-        table.row([
-            timestamp(order.placed_at.as_ref()),
-            order.order_id.clone(),
-            order.customer_id.clone(),
-            money(order.total, &order.currency),
-            status(order.status(), order.end_reason()),
-        ]);
-    }
-    say(table.to_string())?;
-    if page_token.is_empty() {
-        Ok(())
-    } else {
-        say("  …")
-    }
 }
 
 fn header(order: &OrderView) -> String {
@@ -231,31 +140,4 @@ fn timeline(events: Vec<OrderEvent>) -> Table {
         ]);
     }
     table
-}
-
-fn order_status(text: &str) -> Result<OrderStatus, String> {
-    let name = format!(
-        "ORDER_STATUS_{}",
-        text.to_uppercase().replace(['-', ' '], "_")
-    );
-    OrderStatus::from_str_name(&name).filter(|status| *status != OrderStatus::Unspecified).ok_or_else(|| {
-        "expected pending, awaiting-payment, confirmed, shipped, delivered, cancelling, cancelled or rejected"
-            .to_owned()
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_status_is_read_as_people_write_it() {
-        assert_eq!(
-            order_status("awaiting-payment"),
-            Ok(OrderStatus::AwaitingPayment)
-        );
-        assert_eq!(order_status("Delivered"), Ok(OrderStatus::Delivered));
-        assert!(order_status("unspecified").is_err());
-        assert!(order_status("lost").is_err());
-    }
 }

@@ -76,14 +76,21 @@ fn refund_refused(attempt: u32) -> Command {
     })
 }
 
+/// The partition's time when a command is decided.
+const NOW_MS: i64 = 1_000_000;
+
+const RULES: PaymentRules = PaymentRules {
+    refund_wait_ms: 500,
+};
+
 fn decide(payment: &Payment, command: &Command) -> Vec<Event> {
     let context = Context {
         aggregate_id: ID,
         version: 0,
-        time_ms: 0,
+        time_ms: NOW_MS,
         evicted_through_ms: 0,
     };
-    match PaymentRules.decide(payment, command, &context) {
+    match RULES.decide(payment, command, &context) {
         Ok(events) => events,
         Err(rejection) => match rejection {},
     }
@@ -125,8 +132,20 @@ fn reach(status: Status) -> Payment {
 }
 
 fn effect(payment: &Payment) -> (String, Effect) {
+    let (key, effect, _) = outstanding(payment);
+    (key, effect)
+}
+
+/// Key, effect, and when it begins.
+fn outstanding(payment: &Payment) -> (String, Effect, i64) {
     match PaymentRules::outstanding(payment, ID).as_slice() {
-        [Outstanding::Effect { key, effect }] => (key.clone(), effect.clone()),
+        [
+            Outstanding::Effect {
+                key,
+                effect,
+                not_before_ms,
+            },
+        ] => (key.clone(), effect.clone(), *not_before_ms),
         other => panic!("one effect was expected, not {other:?}"),
     }
 }
@@ -269,6 +288,39 @@ fn a_refused_refund_is_tried_under_a_new_key_and_flagged() {
         "a stale yes does not count"
     );
     assert_eq!(told(&mut payment, &refunded(2)), [cancelled(1299)]);
+}
+
+#[test]
+fn a_refused_refund_rests_longer_each_time_and_at_most_an_hour() {
+    let mut payment = reach(Status::Refunding);
+    assert_eq!(outstanding(&payment).2, 0, "the first begins at once");
+    for (attempt, wait_ms) in [(1, 500), (2, 1_000), (3, 2_000), (4, 4_000)] {
+        let refused = PaymentRefundRefused {
+            reason: "closed".into(),
+            retry_at_ms: NOW_MS + wait_ms,
+        };
+        assert_eq!(
+            handle(&mut payment, &refund_refused(attempt)),
+            [Event::PaymentRefundRefused(refused)]
+        );
+        assert_eq!(outstanding(&payment).2, NOW_MS + wait_ms);
+    }
+    for attempt in 5..100 {
+        handle(&mut payment, &refund_refused(attempt));
+        let wait_ms = outstanding(&payment).2 - NOW_MS;
+        assert!((8_000..=REFUND_WAIT_MAX_MS).contains(&wait_ms), "{wait_ms}");
+    }
+    assert_eq!(outstanding(&payment).2, NOW_MS + REFUND_WAIT_MAX_MS);
+}
+
+/// A refusal that an older version has written knows no time: its next attempt begins at once.
+#[test]
+fn a_refusal_without_a_time_is_followed_at_once() {
+    let mut payment = reach(Status::Refunding);
+    let refused = Event::PaymentRefundRefused(PaymentRefundRefused::default());
+    PaymentRules::evolve(&mut payment, &refused);
+    assert_eq!(payment.refund_attempt, 2);
+    assert_eq!(outstanding(&payment).2, 0);
 }
 
 #[test]
@@ -441,6 +493,15 @@ proptest! {
                 );
                 prop_assert!(payment != before, "an event that was decided is folded");
             }
+            for outstanding in PaymentRules::outstanding(&payment, ID) {
+                let Outstanding::Effect { not_before_ms, .. } = outstanding else {
+                    return Err(TestCaseError::fail("a payment has no timers"));
+                };
+                // Only a refund that was refused rests.
+                let rests = payment.status() == Status::Refunding && payment.refund_attempt > 1;
+                prop_assert_eq!(not_before_ms > NOW_MS, rests);
+                prop_assert_eq!(not_before_ms == 0, !rests);
+            }
             prop_assert!(captures <= 1);
             prop_assert!(refunds <= captures);
             if PaymentRules::finished(&before) {
@@ -465,12 +526,12 @@ proptest! {
                 2 => former_owner.first().cloned(),
                 _ => PaymentRules::outstanding(&payment, ID).pop(),
             };
-            if let Some(Outstanding::Effect { key, effect }) = due {
+            if let Some(Outstanding::Effect { key, effect, .. }) = due {
                 let answer = ledger.perform(key, &effect, says_yes);
                 handle(&mut payment, &answer);
             }
         }
-        while let Some(Outstanding::Effect { key, effect }) = PaymentRules::outstanding(&payment, ID).pop() {
+        while let Some(Outstanding::Effect { key, effect, .. }) = PaymentRules::outstanding(&payment, ID).pop() {
             let answer = ledger.perform(key, &effect, true);
             handle(&mut payment, &answer);
         }

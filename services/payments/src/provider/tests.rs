@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use chassis::grpc::Peer;
 use contracts::provider::v1::payment_provider_server::{PaymentProvider, PaymentProviderServer};
 use contracts::provider::v1::{ChargeResponse, RefundResponse, VoidResponse};
-use sandbox::{Behaviour, Config, Sandbox};
+use contracts::sandbox::v1::Behaviour;
+use sandbox::{Config, Sandbox};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::Response;
@@ -41,9 +42,7 @@ async fn at_sandbox(decline_percent: u32) -> (tempfile::TempDir, Provider) {
     let folder = tempfile::tempdir().expect("a folder for the test");
     let behaviour = Behaviour {
         decline_percent,
-        refuse_percent: 0,
-        seed: 0,
-        delivery_ms: 0,
+        ..Default::default()
     };
     let config = Config {
         ledger: folder.path().into(),
@@ -319,5 +318,8 @@ async fn a_silent_partner_is_given_up_after_the_deadline() {
         .await
         .expect_err("silence");
     assert!(unknown.partner_fault);
-    assert!(unknown.reason.contains("Timeout expired"), "{unknown}");
+    // Either end may notice first, each in its own words.
+    let noticed =
+        ["the deadline has passed", "Timeout expired"].map(|words| unknown.reason.contains(words));
+    assert!(noticed.contains(&true), "{unknown}");
 }

@@ -4,6 +4,7 @@ mod page;
 mod read;
 mod view;
 mod wait;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,19 +15,28 @@ use contracts::query::v1::query_service_server::QueryService;
 use contracts::query::v1::{
     EventsPosition, GetOrderHistoryRequest, GetOrderHistoryResponse, GetOrderRequest,
     GetOrderResponse, GetStockRequest, GetStockResponse, ListOrdersRequest, ListOrdersResponse,
+    WatchOrderRequest, WatchOrderResponse,
 };
 use contracts::{Service, Topic};
 use prost::Message as _;
 use sqlx::PgPool;
+use sqlx::types::time::OffsetDateTime;
 use tokio::time::Instant;
+use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use crate::progress::{Mark, Progress};
-use page::Key;
+use page::{Key, moment};
+use read::Page;
 use wait::Wait;
+use watch::Watch;
+
+pub use watch::Watchers;
 
 const DEFAULT_PAGE: u32 = 50;
+/// No event has a time before it.
+const EARLIEST: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 /// When it is worth to ask again after the database was away.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -41,6 +51,8 @@ pub struct Api {
     pub prefix: String,
     /// Partitions of each topic.
     pub partitions: u16,
+    /// Those who follow an order.
+    pub watchers: Watchers,
 }
 
 #[tonic::async_trait]
@@ -91,18 +103,25 @@ impl QueryService for Api {
                 error::invalid_field("page_token", "is not one that a page before gave out")
             })?,
         };
-        let statuses = statuses(request.statuses());
+        // The rules leave no time here that has no moment.
+        let placed_from = request.placed_from.as_ref().and_then(moment);
+        let placed_before = request.placed_before.as_ref().and_then(moment);
         let size = if request.page_size == 0 {
             DEFAULT_PAGE
         } else {
             request.page_size
         };
-        // One more than asked for tells whether there is a next page.
-        let limit = i64::from(size) + 1;
+        let page = Page {
+            statuses: &statuses(request.statuses()),
+            placed_from: placed_from.unwrap_or(EARLIEST),
+            after: placed_before.map_or(after, |time| after.min(Key::before(time))),
+            // One more than asked for tells whether there is a next page.
+            limit: i64::from(size) + 1,
+        };
         let rows = match request.customer_id.as_str() {
-            "" => read::by_status(&self.pool, &statuses, after, limit).await,
+            "" => read::by_status(&self.pool, page).await,
             customer if customer.contains('\0') => Ok(Vec::new()),
-            customer => read::by_customer(&self.pool, customer, &statuses, after, limit).await,
+            customer => read::by_customer(&self.pool, customer, page).await,
         };
         let mut rows = rows.map_err(database)?;
         let size = size as usize;
@@ -121,6 +140,20 @@ impl QueryService for Api {
         }))
     }
 
+    type WatchOrderStream = BoxStream<WatchOrderResponse>;
+
+    async fn watch_order(
+        &self,
+        request: Request<WatchOrderRequest>,
+    ) -> Result<Response<Self::WatchOrderStream>, Status> {
+        let request = request.into_inner();
+        error::validate(&request)?;
+        let order_id = order_id(&request.order_id)?;
+        let after_version = version("after_version", request.after_version)?;
+        let watch = Watch::begin(self, order_id, after_version).await?;
+        Ok(Response::new(Box::pin(watch.changes())))
+    }
+
     async fn get_order_history(
         &self,
         request: Request<GetOrderHistoryRequest>,
@@ -134,11 +167,7 @@ impl QueryService for Api {
         if records.is_empty() {
             return Err(error::not_found("order"));
         }
-        let events = records
-            .iter()
-            .map(|record| OrderEvent::decode(record.as_slice()))
-            .collect::<Result<_, _>>()
-            .map_err(|error| error::internal(&error))?;
+        let events = events(&records)?;
         Ok(Response::new(GetOrderHistoryResponse { events }))
     }
 
@@ -214,6 +243,15 @@ fn order_id(text: &str) -> Result<Uuid, Status> {
 #[allow(clippy::result_large_err)]
 fn version(field: &str, version: u64) -> Result<i64, Status> {
     i64::try_from(version).map_err(|_| error::invalid_field(field, "is larger than any version"))
+}
+
+#[allow(clippy::result_large_err)]
+fn events(records: &[Vec<u8>]) -> Result<Vec<OrderEvent>, Status> {
+    records
+        .iter()
+        .map(|record| OrderEvent::decode(record.as_slice()))
+        .collect::<Result<_, _>>()
+        .map_err(|error| error::internal(&error))
 }
 
 /// The statuses asked for, each once; all of them when none was.

@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use prost_types::Timestamp;
 use sqlx::types::time::{OffsetDateTime, PrimitiveDateTime};
 use uuid::Uuid;
 
@@ -10,7 +11,7 @@ const ID_BYTES: usize = 16;
 
 /// The place of an order in every list: newest first. Neither part ever changes, so pages neither skip nor repeat an
 /// order, whatever happens between them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
     /// When the order was placed.
     pub placed_at: OffsetDateTime,
@@ -24,6 +25,14 @@ impl Key {
         placed_at: PrimitiveDateTime::MAX.assume_utc(),
         order_id: Uuid::max(),
     };
+
+    /// Behind every order that was placed at this time or later.
+    pub const fn before(time: OffsetDateTime) -> Self {
+        Self {
+            placed_at: time,
+            order_id: Uuid::nil(),
+        }
+    }
 
     /// The key as a client carries it.
     pub fn to_token(self) -> String {
@@ -43,6 +52,21 @@ impl Key {
             order_id: Uuid::from_slice(id).ok()?,
         })
     }
+}
+
+/// The first moment at or after `time` that a row can hold: columns know microseconds, and rounding down would move an
+/// order over the edge of the period that is asked for. `None` when it is no time that JSON can write.
+pub fn moment(time: &Timestamp) -> Option<OffsetDateTime> {
+    const NANOS_PER_SECOND: i128 = 1_000_000_000;
+    const NANOS_PER_MICRO: i128 = 1_000;
+    let nanos = i128::from(time.seconds) * NANOS_PER_SECOND + i128::from(time.nanos);
+    let exact = OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()?;
+    let beyond = nanos.rem_euclid(NANOS_PER_MICRO);
+    if beyond == 0 {
+        return Some(exact);
+    }
+    let next = OffsetDateTime::from_unix_timestamp_nanos(nanos - beyond + NANOS_PER_MICRO);
+    Some(next.unwrap_or(exact))
 }
 
 #[cfg(test)]
@@ -67,6 +91,35 @@ mod tests {
                 prop_assert_eq!(key.to_token(), letters);
             }
         }
+    }
+
+    #[test]
+    fn a_moment_is_never_before_the_time_that_was_asked_for() {
+        let nanos = |seconds, nanos| {
+            moment(&Timestamp { seconds, nanos }).map(OffsetDateTime::unix_timestamp_nanos)
+        };
+        assert_eq!(nanos(1, 2_000), Some(1_000_002_000));
+        assert_eq!(nanos(1, 2_001), Some(1_000_003_000));
+        assert_eq!(nanos(1, 999_999_001), Some(2_000_000_000));
+        assert_eq!(nanos(-1, 1), Some(-999_999_000));
+        // The last moment of all has no next one.
+        assert_eq!(
+            nanos(253_402_300_799, 999_999_999),
+            Some(253_402_300_799_999_999_999)
+        );
+        assert_eq!(nanos(i64::MAX, 0), None);
+    }
+
+    #[test]
+    fn a_period_ends_before_the_first_order_of_its_last_moment() {
+        let time = OffsetDateTime::UNIX_EPOCH;
+        let at = |order_id| Key {
+            placed_at: time,
+            order_id,
+        };
+        assert!(Key::before(time) <= at(Uuid::nil()));
+        assert!(Key::before(time) < at(Uuid::from_u128(1)));
+        assert!(Key::before(time) < Key::FIRST);
     }
 
     #[test]

@@ -2,10 +2,34 @@
 
 use contracts::orders::v1::OrderLine;
 use sqlx::PgPool;
+use sqlx::types::time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::page::Key;
 use crate::fold::{OrderRow, StockRow};
+
+/// An order and what happened to it after some version, as both stood at one moment.
+#[derive(Debug, sqlx::FromRow)]
+pub struct News {
+    /// The order.
+    #[sqlx(flatten)]
+    pub order: OrderRow,
+    /// The records of the events after that version, in the order of their versions.
+    pub records: Vec<Vec<u8>>,
+}
+
+/// Which orders a list shows: the next ones behind `after`, newest first.
+#[derive(Clone, Copy, Debug)]
+pub struct Page<'a> {
+    /// In any of these statuses.
+    pub statuses: &'a [i16],
+    /// Placed at this time or later.
+    pub placed_from: OffsetDateTime,
+    /// Behind this key.
+    pub after: Key,
+    /// So many at most.
+    pub limit: i64,
+}
 
 /// The order, if it is in the read model.
 pub async fn order(pool: &PgPool, order_id: Uuid) -> sqlx::Result<Option<OrderRow>> {
@@ -46,48 +70,59 @@ pub async fn history(pool: &PgPool, order_id: Uuid) -> sqlx::Result<Vec<Vec<u8>>
         .await
 }
 
-/// The next orders behind `after` in any of the statuses, newest first.
-pub async fn by_status(
-    pool: &PgPool,
-    statuses: &[i16],
-    after: Key,
-    limit: i64,
-) -> sqlx::Result<Vec<OrderRow>> {
+/// The order, if it is in the read model, with the events after a version. One statement sees one moment.
+pub async fn news(pool: &PgPool, order_id: Uuid, after: i64) -> sqlx::Result<Option<News>> {
+    sqlx::query_as(
+        "SELECT orders.*, ARRAY(
+             SELECT record FROM order_events
+             WHERE order_events.order_id = orders.order_id AND order_events.version > $2
+             ORDER BY order_events.version
+         ) AS records
+         FROM orders WHERE order_id = $1",
+    )
+    .bind(order_id)
+    .bind(after)
+    .fetch_optional(pool)
+    .await
+}
+
+/// A page of the orders of everybody.
+pub async fn by_status(pool: &PgPool, page: Page<'_>) -> sqlx::Result<Vec<OrderRow>> {
     // A short index scan for each status, merged: one scan over several statuses would have to sort them all.
     sqlx::query_as(
         "SELECT page.* FROM UNNEST($1::int2[]) wanted (status) CROSS JOIN LATERAL (
              SELECT * FROM orders
-             WHERE orders.status = wanted.status AND (placed_at, order_id) < ($2, $3)
-             ORDER BY placed_at DESC, order_id DESC LIMIT $4
+             WHERE orders.status = wanted.status AND placed_at >= $2 AND (placed_at, order_id) < ($3, $4)
+             ORDER BY placed_at DESC, order_id DESC LIMIT $5
          ) page
-         ORDER BY placed_at DESC, order_id DESC LIMIT $4",
+         ORDER BY placed_at DESC, order_id DESC LIMIT $5",
     )
-    .bind(statuses)
-    .bind(after.placed_at)
-    .bind(after.order_id)
-    .bind(limit)
+    .bind(page.statuses)
+    .bind(page.placed_from)
+    .bind(page.after.placed_at)
+    .bind(page.after.order_id)
+    .bind(page.limit)
     .fetch_all(pool)
     .await
 }
 
-/// The next orders of a customer behind `after` in any of the statuses, newest first.
+/// A page of a customer's orders.
 pub async fn by_customer(
     pool: &PgPool,
     customer_id: &str,
-    statuses: &[i16],
-    after: Key,
-    limit: i64,
+    page: Page<'_>,
 ) -> sqlx::Result<Vec<OrderRow>> {
     sqlx::query_as(
         "SELECT * FROM orders
-         WHERE customer_id = $1 AND status = ANY($2) AND (placed_at, order_id) < ($3, $4)
-         ORDER BY placed_at DESC, order_id DESC LIMIT $5",
+         WHERE customer_id = $1 AND status = ANY($2) AND placed_at >= $3 AND (placed_at, order_id) < ($4, $5)
+         ORDER BY placed_at DESC, order_id DESC LIMIT $6",
     )
     .bind(customer_id)
-    .bind(statuses)
-    .bind(after.placed_at)
-    .bind(after.order_id)
-    .bind(limit)
+    .bind(page.statuses)
+    .bind(page.placed_from)
+    .bind(page.after.placed_at)
+    .bind(page.after.order_id)
+    .bind(page.limit)
     .fetch_all(pool)
     .await
 }

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use chassis::grpc::Deadline;
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tonic::{Extensions, Status};
+
+use crate::progress::Hint;
 
 /// How long a read waits for a caller that does not say.
 const DEFAULT_WAIT: Duration = Duration::from_secs(5);
@@ -24,7 +25,7 @@ pub fn deadline(extensions: &Extensions) -> Instant {
 /// The pauses between the looks of a read that has not found what it waits for.
 #[derive(Debug)]
 pub struct Wait {
-    hint: watch::Receiver<i64>,
+    hint: Hint,
     hinted: bool,
     target: i64,
     deadline: Instant,
@@ -34,7 +35,7 @@ pub struct Wait {
 impl Wait {
     /// Waits until `deadline`. `hint` tells when the projector of this process has come to `target`; what another one
     /// applies is found by looking again and again. Take the hint before the first look.
-    pub const fn new(hint: watch::Receiver<i64>, target: i64, deadline: Instant) -> Self {
+    pub const fn new(hint: Hint, target: i64, deadline: Instant) -> Self {
         Self {
             hint,
             hinted: false,
@@ -58,7 +59,7 @@ impl Wait {
         let target = self.target;
         tokio::select! {
             // Told once: from then on only the clock says when to look.
-            _ = self.hint.wait_for(|reached| *reached >= target), if !self.hinted => self.hinted = true,
+            () = self.hint.reached(target), if !self.hinted => self.hinted = true,
             () = sleep_until(self.deadline.min(now + self.pause)) => self.pause = (self.pause * 2).min(MAX_POLL),
         }
         Ok(())
@@ -67,13 +68,20 @@ impl Wait {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+    use std::sync::Arc;
+
+    use contracts::Service;
+
     use super::*;
+    use crate::progress::{Mark, Progress};
 
     const PATIENCE: Duration = Duration::from_millis(200);
+    const MARK: Mark = Mark::Position(Service::Orders, 0);
 
     #[tokio::test]
     async fn what_is_never_found_ends_with_the_deadline() {
-        let (_sender, hint) = watch::channel(0);
+        let hint = Arc::new(Progress::default()).watch(MARK);
         let deadline = Instant::now() + PATIENCE;
         let mut wait = Wait::new(hint, 1, deadline);
         let mut looks = 0;
@@ -90,9 +98,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_hint_makes_it_look_at_once_and_only_once() {
-        let (sender, hint) = watch::channel(0);
-        let mut wait = Wait::new(hint, 7, Instant::now() + PATIENCE);
-        sender.send_replace(7);
+        let progress = Arc::new(Progress::default());
+        let mut wait = Wait::new(progress.watch(MARK), 7, Instant::now() + PATIENCE);
+        progress.publish(&HashMap::from([(MARK, 7)]));
         wait.pause().await.unwrap();
         assert!(wait.hinted);
         assert_eq!(wait.pause, MIN_POLL, "the clock had no part in it");

@@ -248,7 +248,7 @@ async fn pages_are_complete_and_repeat_nothing() {
                 statuses: statuses.clone(),
                 customer_id: customer.into(),
                 page_size,
-                page_token: String::new(),
+                ..Default::default()
             };
             let pages = pages(&mut running, request).await;
             let (last, full) = pages.split_last().unwrap();
@@ -261,6 +261,92 @@ async fn pages_are_complete_and_repeat_nothing() {
             );
         }
     }
+    running.stop();
+    stand.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_are_bounded_by_time_beside_the_other_filters() {
+    let stand = Stand::new(1).await;
+    let mut running = stand.start();
+    let (pending, confirmed) = (OrderStatus::Pending as i32, OrderStatus::Confirmed as i32);
+    // Two orders of every millisecond.
+    let mut orders = Vec::new();
+    let mut records = Vec::new();
+    for number in 0..40_i64 {
+        let id = new_id();
+        let customer = if number % 4 < 2 { "bob" } else { "anne" };
+        let mut first = metadata(&id, 1);
+        first.time_ms = events::START_MS + number / 2;
+        records.push(seal::<Orders>(first, created(customer, 1)));
+        if number % 3 == 0 {
+            records.push(seal::<Orders>(metadata(&id, 2), events::confirmed()));
+        }
+        orders.push((number / 2, id, number));
+    }
+    stand.commit(&records);
+    stand.applied().await;
+    orders.sort_unstable_by(|one, other| other.cmp(one));
+
+    let at = |ms: i64, nanos: i32| {
+        let ms = events::START_MS + ms;
+        let in_second = i32::try_from(ms % 1000).unwrap() * 1_000_000;
+        prost_types::Timestamp {
+            seconds: ms / 1000,
+            nanos: in_second + nanos,
+        }
+    };
+    // The milliseconds that are within.
+    for (from, before, within) in [
+        (Some(at(5, 0)), None, 5..20),
+        (None, Some(at(5, 0)), 0..5),
+        (Some(at(5, 0)), Some(at(7, 0)), 5..7),
+        (Some(at(5, 1)), Some(at(7, 1)), 6..8),
+        (Some(at(5, 0)), Some(at(5, 0)), 5..5),
+        (Some(at(5, 0)), Some(at(5, 1)), 5..6),
+        (
+            Some(prost_types::Timestamp::default()),
+            Some(at(9_000_000_000, 0)),
+            0..20,
+        ),
+    ] {
+        for (statuses, customer) in [
+            (vec![], ""),
+            (vec![confirmed, pending], ""),
+            (vec![confirmed], "bob"),
+        ] {
+            let wanted: Vec<_> = orders
+                .iter()
+                .filter(|(ms, ..)| within.contains(ms))
+                .filter(|(_, _, number)| customer.is_empty() || number % 4 < 2)
+                .filter(|(_, _, number)| statuses != [confirmed] || number % 3 == 0)
+                .map(|(_, id, _)| id.clone())
+                .collect();
+            for page_size in [1, 3, 50] {
+                let request = ListOrdersRequest {
+                    statuses: statuses.clone(),
+                    customer_id: customer.into(),
+                    page_size,
+                    placed_from: from,
+                    placed_before: before,
+                    ..Default::default()
+                };
+                assert_eq!(
+                    pages(&mut running, request).await.concat(),
+                    wanted,
+                    "{from:?} {before:?} {statuses:?} {customer:?} by {page_size}"
+                );
+            }
+        }
+    }
+    let backwards = ListOrdersRequest {
+        placed_from: Some(at(5, 1)),
+        placed_before: Some(at(5, 0)),
+        ..Default::default()
+    };
+    let refused = running.client.list_orders(backwards).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(String::from_utf8_lossy(refused.details()).contains("placed_before"));
     running.stop();
     stand.close().await;
 }

@@ -13,3 +13,4 @@ mod sharing;
 mod stand;
 mod throughput;
 mod trouble;
+mod watch;

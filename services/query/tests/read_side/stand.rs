@@ -45,6 +45,8 @@ pub struct Stand {
 /// A read side at work.
 pub struct Running {
     pub client: QueryServiceClient<Routes>,
+    /// What a server would serve.
+    pub routes: Routes,
     pub readiness: Readiness,
     pub metrics: prometheus::Registry,
     shutdown: CancellationToken,
@@ -165,12 +167,14 @@ impl Stand {
             partitions: self.partitions,
         };
         let query = Query::new(config, schemas, &readiness, &metrics).unwrap();
-        let client = QueryServiceClient::new(query.routes());
+        let routes = query.routes();
+        let client = QueryServiceClient::new(routes.clone());
         let shutdown = CancellationToken::new();
         let token = shutdown.clone();
         let thread = std::thread::spawn(move || query.project(&token));
         Running {
             client,
+            routes,
             readiness,
             metrics,
             shutdown,

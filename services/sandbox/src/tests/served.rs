@@ -5,6 +5,7 @@ use std::path::Path;
 
 use contracts::carrier::v1::carrier_client::CarrierClient;
 use contracts::provider::v1::payment_provider_client::PaymentProviderClient;
+use contracts::sandbox::v1::Behaviour;
 use contracts::sandbox::v1::sandbox_service_client::SandboxServiceClient;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -12,13 +13,16 @@ use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{Channel, Endpoint, Server};
 
-use crate::{Behaviour, Config, Sandbox};
+use crate::{Config, Sandbox};
 
 pub(super) const BEHAVIOUR: Behaviour = Behaviour {
     decline_percent: 0,
     refuse_percent: 0,
     seed: 7,
     delivery_ms: 3_600_000,
+    refund_refuse_percent: 0,
+    provider: None,
+    carrier: None,
 };
 
 /// A sandbox behind a port of the system's choice.

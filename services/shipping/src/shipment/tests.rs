@@ -99,7 +99,7 @@ fn reach(status: Status) -> Shipment {
 
 fn effect(shipment: &Shipment) -> (String, Effect) {
     match ShipmentRules::outstanding(shipment, ID).as_slice() {
-        [Outstanding::Effect { key, effect }] => (key.clone(), effect.clone()),
+        [Outstanding::Effect { key, effect, .. }] => (key.clone(), effect.clone()),
         other => panic!("one effect was expected, not {other:?}"),
     }
 }

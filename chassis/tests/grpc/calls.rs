@@ -1,107 +1,16 @@
-//! The server and client stacks against each other, on loopback ports chosen by the system.
+//! Calls, their retries, their deadlines.
 
-use std::net::SocketAddr;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use chassis::Process;
-use chassis::error::{self, RETRY_AFTER};
 use chassis::grpc::{Limits, Peer, Server, server};
 use contracts::sandbox::v1::sandbox_service_client::SandboxServiceClient;
-use contracts::sandbox::v1::sandbox_service_server::{SandboxService, SandboxServiceServer};
-use contracts::sandbox::v1::{
-    LedgerBooking, LedgerPayment, ListBookingsRequest, ListPaymentsRequest, SetBehaviourRequest,
-    SetBehaviourResponse,
-};
-use http::uri::Authority;
-use tokio_stream::{Stream, StreamExt as _};
-use tonic::{Code, Request, Response, Status};
+use contracts::sandbox::v1::{ListBookingsRequest, ListPaymentsRequest, SetBehaviourRequest};
+use tokio_stream::StreamExt as _;
+use tonic::{Code, Request};
 
-/// How long a test waits for what is about to happen.
-const SOON: Duration = Duration::from_secs(10);
-
-type Entries<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
-/// SetBehaviour is unavailable the first `failures` times; ListPayments sends one entry and then waits for ever.
-#[derive(Clone, Default)]
-struct Fake {
-    failures: u32,
-    calls: Arc<AtomicU32>,
-}
-
-#[tonic::async_trait]
-impl SandboxService for Fake {
-    type ListPaymentsStream = Entries<LedgerPayment>;
-    type ListBookingsStream = Entries<LedgerBooking>;
-
-    async fn list_payments(
-        &self,
-        _request: Request<ListPaymentsRequest>,
-    ) -> Result<Response<Self::ListPaymentsStream>, Status> {
-        let one = tokio_stream::once(Ok(LedgerPayment::default()));
-        Ok(Response::new(Box::pin(one.chain(tokio_stream::pending()))))
-    }
-
-    async fn list_bookings(
-        &self,
-        _request: Request<ListBookingsRequest>,
-    ) -> Result<Response<Self::ListBookingsStream>, Status> {
-        Ok(Response::new(Box::pin(tokio_stream::empty())))
-    }
-
-    async fn set_behaviour(
-        &self,
-        _request: Request<SetBehaviourRequest>,
-    ) -> Result<Response<SetBehaviourResponse>, Status> {
-        if self.calls.fetch_add(1, Ordering::Relaxed) < self.failures {
-            return Err(error::unavailable("the ledger", RETRY_AFTER));
-        }
-        Ok(Response::new(SetBehaviourResponse {}))
-    }
-}
-
-fn any_port() -> SocketAddr {
-    ([127, 0, 0, 1], 0).into()
-}
-
-async fn serve(fake: &Fake) -> (Authority, Process) {
-    let process = Process::new();
-    let server = Server::bind("sandbox", any_port())
-        .await
-        .expect("some port is free");
-    let address = authority(server.local_addr());
-    server
-        .add_service(SandboxServiceServer::new(fake.clone()))
-        .serve(&process)
-        .expect("the process is new");
-    (address, process)
-}
-
-fn authority(address: SocketAddr) -> Authority {
-    address
-        .to_string()
-        .parse()
-        .expect("a socket address is an authority")
-}
-
-/// Nobody listens there: the port was free a moment ago.
-async fn nobody() -> Authority {
-    authority(
-        Server::bind("nobody", any_port())
-            .await
-            .expect("some port is free")
-            .local_addr(),
-    )
-}
-
-async fn set_behaviour(peer: Peer) -> Result<(), Status> {
-    SandboxServiceClient::new(peer)
-        .set_behaviour(SetBehaviourRequest::default())
-        .await
-        .map(drop)
-}
+use crate::fake::{Fake, SOON, any_port, nobody, serve, serve_with, set_behaviour, until};
 
 #[tokio::test]
 async fn a_call_that_may_be_repeated_is_repeated_once() {
@@ -203,23 +112,69 @@ async fn a_stream_ends_with_its_deadline() {
 }
 
 #[tokio::test]
+async fn a_stream_that_nobody_bounds_outlasts_the_default() {
+    let fake = Fake::default();
+    let limits = Limits {
+        default_deadline: Duration::from_millis(100),
+        ..Limits::default()
+    };
+    let (address, _process) = serve_with(&fake, limits).await;
+    let mut client = SandboxServiceClient::new(Peer::connect_lazy("sandbox", &[address]));
+    let mut entries = client
+        .list_payments(ListPaymentsRequest {})
+        .await
+        .expect("it begins")
+        .into_inner();
+    assert!(entries.next().await.expect("there is one entry").is_ok());
+    // A later call that is bounded by the default shows that its time has passed.
+    let status = client
+        .list_bookings(ListBookingsRequest {})
+        .await
+        .expect_err("it never answers");
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    fake.more.notify_one();
+    let entry = tokio::time::timeout(SOON, entries.next())
+        .await
+        .expect("it comes");
+    assert!(entry.expect("there is another entry").is_ok());
+}
+
+#[test]
+fn a_stream_that_breaks_off_ends_unavailable() {
+    // A runtime that is dropped closes its sockets, as a process that is killed does.
+    let served = tokio::runtime::Runtime::new().expect("there are threads left");
+    let (address, _process) = served.block_on(serve(&Fake::default()));
+    let caller = tokio::runtime::Runtime::new().expect("there are threads left");
+    let mut entries = caller.block_on(async {
+        SandboxServiceClient::new(Peer::connect_lazy("sandbox", &[address]))
+            .list_payments(ListPaymentsRequest {})
+            .await
+            .expect("it begins")
+            .into_inner()
+    });
+    let first = caller.block_on(entries.next());
+    assert!(first.expect("there is one entry").is_ok());
+    served.shutdown_background();
+    let end = caller.block_on(async {
+        tokio::time::timeout(SOON, entries.next())
+            .await
+            .expect("it ends")
+    });
+    let status = end.expect("it says why").expect_err("it is no entry");
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::Unavailable, "sandbox is unavailable")
+    );
+}
+
+#[tokio::test]
 async fn a_stream_keeps_its_place_until_it_ends() {
-    let process = Process::new();
     let limits = Limits {
         in_flight: 1,
         ..Limits::default()
     };
-    let server = Server::bind("sandbox", any_port())
-        .await
-        .expect("some port is free");
-    let peer = Peer::connect_lazy("sandbox", &[authority(server.local_addr())]);
-    let service = SandboxServiceServer::new(Fake::default());
-    server
-        .with_limits(limits)
-        .add_service(service)
-        .serve(&process)
-        .expect("the process is new");
-
+    let (address, _process) = serve_with(&Fake::default(), limits).await;
+    let peer = Peer::connect_lazy("sandbox", &[address]);
     let mut client = SandboxServiceClient::new(peer.clone());
     let entries = client
         .list_payments(ListPaymentsRequest {})
@@ -231,14 +186,7 @@ async fn a_stream_keeps_its_place_until_it_ends() {
     assert_eq!(status.code(), Code::ResourceExhausted);
 
     drop(entries);
-    let free_again = async {
-        while set_behaviour(peer.clone()).await.is_err() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(SOON, free_again)
-        .await
-        .expect("the place is free again");
+    until(async || set_behaviour(peer.clone()).await.is_ok()).await;
 }
 
 #[tokio::test]

@@ -1,0 +1,144 @@
+//! One replica of a peer: its connections, and what is known of its health.
+
+use std::error::Error;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use http::uri::Authority;
+use http::{Request, Response};
+use tokio::time::{Instant, sleep};
+use tonic::body::Body;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, ConnectError};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tower::{Service as _, ServiceExt as _};
+
+/// Connections to each replica: one HTTP/2 connection is one lock.
+const CONNECTIONS: usize = 4;
+/// A replica that could not be connected to is the last choice for this long.
+const REST: Duration = Duration::from_secs(1);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Pause before a replica is asked for its health again; doubled up to [`MAX_PAUSE`] while it does not answer.
+const MIN_PAUSE: Duration = Duration::from_millis(50);
+const MAX_PAUSE: Duration = Duration::from_secs(1);
+
+/// One address. tonic's own balancer is not used: it prefers connections that have nothing to do, and those that fail
+/// at once have nothing to do.
+#[derive(Debug)]
+pub(super) struct Replica {
+    endpoint: Endpoint,
+    connections: Vec<Channel>,
+    down_until: Mutex<Option<Instant>>,
+}
+
+impl Replica {
+    pub(super) fn connect_lazy(address: &Authority) -> Self {
+        let endpoint = endpoint(address);
+        let connections = (0..CONNECTIONS).map(|_| endpoint.connect_lazy()).collect();
+        Self {
+            endpoint,
+            connections,
+            down_until: Mutex::new(None),
+        }
+    }
+
+    /// Sends a request over the connection whose turn it is.
+    pub(super) async fn call(
+        &self,
+        turn: usize,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, tonic::transport::Error> {
+        let mut connection = self.connections[turn % CONNECTIONS].clone();
+        connection.ready().await?.call(request).await
+    }
+
+    /// Makes it the last choice for a while.
+    pub(super) fn rest(&self) {
+        *self
+            .down_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + REST);
+    }
+
+    pub(super) fn is_down(&self) -> bool {
+        let down_until = *self
+            .down_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        down_until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Follows its health, over a connection of its own, and never ends. One that does not say counts as healthy, one
+    /// that cannot be reached does not.
+    pub(super) fn watch(
+        &self,
+        tell: impl Fn(bool) + Send + 'static,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let mut client = HealthClient::new(self.endpoint.connect_lazy());
+        async move {
+            let mut pause = MIN_PAUSE;
+            loop {
+                match client.watch(HealthCheckRequest::default()).await {
+                    Ok(answers) => {
+                        let mut answers = answers.into_inner();
+                        while let Ok(Some(answer)) = answers.message().await {
+                            tell(answer.status() != ServingStatus::NotServing);
+                            pause = MIN_PAUSE;
+                        }
+                    }
+                    Err(status) => tell(status.code() != Code::Unavailable),
+                }
+                sleep(pause).await;
+                pause = (pause * 2).min(MAX_PAUSE);
+            }
+        }
+    }
+}
+
+fn endpoint(address: &Authority) -> Endpoint {
+    let uri = http::Uri::builder()
+        .scheme("http")
+        .authority(address.clone())
+        .path_and_query("/")
+        .build();
+    Endpoint::from(uri.expect("scheme, authority and path make a URI"))
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .keep_alive_while_idle(true)
+}
+
+/// Whether a call failed because there was no connection for it.
+pub(super) fn is_unconnected(error: &tonic::transport::Error) -> bool {
+    find::<ConnectError>(error).is_some()
+}
+
+/// Whether a call failed before the server looked at it, as may happen while a server closes its connections in good
+/// order: it never left, or came after the last one that the server took.
+pub(super) fn is_unprocessed(error: &tonic::transport::Error) -> bool {
+    let never_left = find::<hyper::Error>(error).is_some_and(hyper::Error::is_canceled);
+    let refused = find::<h2::Error>(error).is_some_and(|error| {
+        let came_too_late = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+        let turned_away = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        error.is_remote() && (came_too_late || turned_away)
+    });
+    never_left || refused
+}
+
+/// The first `E` in the chain of causes.
+pub(super) fn find<E: Error + 'static>(error: &tonic::transport::Error) -> Option<&E> {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        cause = error.source();
+    }
+    None
+}

@@ -1,0 +1,137 @@
+//! Figures of the targets that are taken when somebody looks: an age grows and a breaker half-opens by itself.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{GaugeVec, IntGaugeVec, Opts};
+
+use super::clock::unix_ms;
+use super::target::Target;
+use crate::metrics::names;
+
+/// By service and target: the age of the oldest effect without an answer, and the breaker's state. Clones share them.
+#[derive(Clone)]
+pub struct TargetFigures {
+    oldest_seconds: GaugeVec,
+    breaker_state: IntGaugeVec,
+    targets: Arc<Mutex<Vec<Weak<Target>>>>,
+}
+
+impl TargetFigures {
+    /// Figures of no target yet.
+    ///
+    /// # Errors
+    ///
+    /// Never, as long as the names are good.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let labels = ["service", "target"];
+        let oldest = Opts::new(
+            names::EFFECTS_OLDEST_SECONDS,
+            "Age of the oldest effect that waits for an answer; 0 when none does.",
+        );
+        let breaker = Opts::new(
+            names::BREAKER_STATE,
+            "What the breaker lets through: 0 everything, 1 one probe, 2 nothing.",
+        );
+        Ok(Self {
+            oldest_seconds: GaugeVec::new(oldest, &labels)?,
+            breaker_state: IntGaugeVec::new(breaker, &labels)?,
+            targets: Arc::default(),
+        })
+    }
+
+    /// Watches a target for as long as it lives.
+    pub(super) fn watch(&self, target: &Arc<Target>) {
+        let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        targets.push(Arc::downgrade(target));
+    }
+}
+
+impl Collector for TargetFigures {
+    fn desc(&self) -> Vec<&Desc> {
+        let mut descriptions = self.oldest_seconds.desc();
+        descriptions.extend(self.breaker_state.desc());
+        descriptions
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        // Held to the end, so that two who look at once do not mix their figures.
+        let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        targets.retain(|target| target.strong_count() > 0);
+        self.oldest_seconds.reset();
+        self.breaker_state.reset();
+        let now_ms = unix_ms();
+        for target in targets.iter().filter_map(Weak::upgrade) {
+            let labels = [target.service(), target.name()];
+            let age_ms = target
+                .oldest_ms()
+                .map_or(0, |since| (now_ms - since).max(0));
+            // Two workers of a service in one process have targets of the same name: the worse one is shown.
+            let oldest = self.oldest_seconds.with_label_values(&labels);
+            #[allow(clippy::cast_precision_loss)]
+            oldest.set(oldest.get().max(age_ms as f64 / 1000.0));
+            let state = self.breaker_state.with_label_values(&labels);
+            state.set(state.get().max(target.state() as i64));
+        }
+        let mut families = self.oldest_seconds.collect();
+        families.extend(self.breaker_state.collect());
+        families
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Value by name and target.
+    fn figure(figures: &TargetFigures, name: &str, target: &str) -> Option<f64> {
+        let families = figures.collect();
+        let family = families.iter().find(|family| family.name() == name)?;
+        let of_target = family.get_metric().iter().find(|metric| {
+            let labels = metric.get_label();
+            labels.iter().any(|label| label.value() == target)
+        })?;
+        Some(of_target.get_gauge().get_value())
+    }
+
+    #[tokio::test]
+    async fn the_age_grows_from_when_an_effect_became_outstanding() {
+        let figures = TargetFigures::new().expect("the names are good");
+        let target = Arc::new(Target::new("payments", "provider", 10));
+        figures.watch(&target);
+        let oldest = || figure(&figures, names::EFFECTS_OLDEST_SECONDS, "provider");
+        assert_eq!(oldest(), Some(0.0));
+
+        let taken_over = target.awaiting(unix_ms() - 60_000);
+        let decided = target.awaiting(unix_ms());
+        assert!(oldest().is_some_and(|age| (60.0..120.0).contains(&age)));
+        drop(taken_over);
+        assert!(oldest().is_some_and(|age| age < 60.0));
+        drop(decided);
+
+        // The broker's clock is ahead of this one.
+        let ahead = target.awaiting(unix_ms() + 60_000);
+        assert_eq!(oldest(), Some(0.0));
+        drop(ahead);
+    }
+
+    #[tokio::test]
+    async fn the_breaker_is_shown_and_a_target_that_has_gone_is_not() {
+        let figures = TargetFigures::new().expect("the names are good");
+        let target = Arc::new(Target::new("shipping", "carrier", 10));
+        figures.watch(&target);
+        let state = || figure(&figures, names::BREAKER_STATE, "carrier");
+        assert_eq!(state(), Some(0.0));
+        for _ in 0..10 {
+            target.pass().await.failed();
+        }
+        assert_eq!(state(), Some(2.0));
+        let probe = target.pass().await;
+        assert_eq!(state(), Some(1.0));
+        probe.answered();
+        assert_eq!(state(), Some(0.0));
+        drop(target);
+        assert_eq!(state(), None);
+    }
+}
