@@ -7,16 +7,18 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use chassis::grpc::Peer;
 use contracts::inventory::v1::AdjustStockRequest;
 use contracts::inventory::v1::inventory_service_client::InventoryServiceClient;
 use contracts::orders::v1::order_service_client::OrderServiceClient;
 use contracts::orders::v1::{
-    Address, Contact, OrderLine, OrderStatus, PlaceOrderRequest, PlaceOrderResponse,
+    Address, CancelOrderRequest, CancelOrderResponse, Contact, OrderLine, OrderStatus,
+    PlaceOrderRequest, PlaceOrderResponse,
 };
 use contracts::query::v1::query_service_client::QueryServiceClient;
 use contracts::query::v1::{GetOrderRequest, GetStockRequest, GetStockResponse, OrderView};
 use contracts::sandbox::v1::sandbox_service_client::SandboxServiceClient;
-use contracts::sandbox::v1::{Behaviour, SetBehaviourRequest};
+use contracts::sandbox::v1::{Behaviour, LedgerPayment, ListPaymentsRequest, SetBehaviourRequest};
 use futures::StreamExt as _;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
@@ -265,6 +267,11 @@ impl System {
         })
     }
 
+    /// Where a process tells its health and metrics.
+    pub fn admin(&self, name: &str) -> SocketAddr {
+        self.processes[name].admin
+    }
+
     /// What a process says of itself on its admin port.
     pub fn metrics(&self, name: &str) -> String {
         get(self.processes[name].admin, "/metrics").1
@@ -403,6 +410,58 @@ impl System {
         }
         println!("{}", self.run(&arguments));
     }
+
+    /// Asks for an order of [`order_of`]'s customer to be cancelled.
+    ///
+    /// # Errors
+    ///
+    /// What the API says.
+    pub fn cancel(&self, order_id: &str) -> Result<CancelOrderResponse, Box<Status>> {
+        let request = CancelOrderRequest {
+            order_id: order_id.into(),
+            customer_id: "ada".into(),
+        };
+        self.block_on(OrderServiceClient::new(self.channel()).cancel_order(request))
+            .map(tonic::Response::into_inner)
+            .map_err(Box::new)
+    }
+
+    /// The payment provider's ledger, in the order in which it was written.
+    pub fn ledger(&self) -> Vec<LedgerPayment> {
+        let mut client = SandboxServiceClient::new(self.connect(self.sandbox));
+        self.block_on(async {
+            let entries = client.list_payments(ListPaymentsRequest {}).await?;
+            let entries = entries.into_inner().collect::<Vec<_>>().await;
+            entries.into_iter().collect::<Result<Vec<_>, Status>>()
+        })
+        .unwrap_or_else(|status| panic!("the ledger: {status}"))
+    }
+
+    /// The value of a sample, such as `name{label="value"}`, on a process's admin port.
+    pub fn figure(&self, name: &str, sample: &str) -> Option<f64> {
+        let metrics = self.metrics(name);
+        let mut lines = metrics.lines();
+        lines.find_map(|line| line.strip_prefix(sample)?.trim().parse().ok())
+    }
+
+    /// A port as services reach each other: what fails has one code, whoever notices it first.
+    pub fn peer(&self, address: SocketAddr) -> Peer {
+        let _inside = self.runtime.enter();
+        let address = address.to_string().parse().expect("an address");
+        Peer::connect_lazy("the api", &[address])
+    }
+
+    /// A request over HTTP with curl's options; the process goes on beside the test.
+    pub fn curl(&self, options: &[&str], url: &str) -> Child {
+        Command::new("curl")
+            .args(["-s", "-N", "-m", "60"])
+            .args(options)
+            .arg(url)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("curl can be run")
+    }
 }
 
 impl Default for System {
@@ -472,7 +531,7 @@ fn get(address: SocketAddr, path: &str) -> (bool, String) {
 }
 
 /// A port that nobody listens on now.
-fn free_port() -> SocketAddr {
+pub fn free_port() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0")
         .and_then(|listener| listener.local_addr())
         .expect("a port")

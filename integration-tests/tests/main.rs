@@ -13,4 +13,5 @@
 
 mod architecture;
 mod engine;
+mod rule_books;
 mod system;

@@ -11,3 +11,4 @@ mod offsets;
 mod schemas;
 mod sharing;
 mod takeover;
+mod topics;
