@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use chassis::grpc::Peer;
@@ -37,6 +40,20 @@ pub const SERVICES: [&str; 7] = [
     "shipping",
     "gateway",
 ];
+
+/// Below the ports that outgoing connections take: one of those may be taken again before a process listens on it.
+const PORTS: Range<u16> = 22_000..32_000;
+
+/// Partners that do as they are asked.
+pub const FAULTLESS: Behaviour = Behaviour {
+    decline_percent: 0,
+    refuse_percent: 0,
+    seed: 0,
+    delivery_ms: 50,
+    refund_refuse_percent: 0,
+    provider: None,
+    carrier: None,
+};
 
 /// A system with topics, a database, ports and a folder of its own. Dropping it kills what still runs.
 pub struct System {
@@ -417,9 +434,22 @@ impl System {
     ///
     /// What the API says.
     pub fn cancel(&self, order_id: &str) -> Result<CancelOrderResponse, Box<Status>> {
+        self.cancel_as("ada", order_id)
+    }
+
+    /// Asks for an order to be cancelled, in the name of a customer.
+    ///
+    /// # Errors
+    ///
+    /// What the API says.
+    pub fn cancel_as(
+        &self,
+        customer_id: &str,
+        order_id: &str,
+    ) -> Result<CancelOrderResponse, Box<Status>> {
         let request = CancelOrderRequest {
             order_id: order_id.into(),
-            customer_id: "ada".into(),
+            customer_id: customer_id.into(),
         };
         self.block_on(OrderServiceClient::new(self.channel()).cancel_order(request))
             .map(tonic::Response::into_inner)
@@ -530,11 +560,21 @@ fn get(address: SocketAddr, path: &str) -> (bool, String) {
     (code == "200", body.to_owned())
 }
 
-/// A port that nobody listens on now.
+/// A port that nobody listens on now, and that this process gives out once.
+///
+/// # Panics
+///
+/// When all are taken.
 pub fn free_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .expect("a port")
+    static TURN: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(fastrand::u16(..)));
+    let mut candidates = PORTS.map(|_| {
+        let turn = TURN.fetch_add(1, Ordering::Relaxed);
+        let port = PORTS.start + turn % (PORTS.end - PORTS.start);
+        SocketAddr::from(([127, 0, 0, 1], port))
+    });
+    candidates
+        .find(|address| TcpListener::bind(address).is_ok())
+        .expect("some port is free")
 }
 
 /// The binary that was built beside this test.

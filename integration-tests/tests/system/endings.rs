@@ -1,14 +1,11 @@
 //! Every way an order can end besides the plain ones of `life`: cancelled in each step, undeliverable, expired.
 
-use contracts::orders::v1::order_service_client::OrderServiceClient;
-use contracts::orders::v1::{
-    CancelOrderRequest, CancelOrderResponse, EndReason, OrderStatus, PlaceOrderResponse,
-};
+use contracts::orders::v1::{EndReason, OrderStatus, PlaceOrderResponse};
 use contracts::query::v1::OrderView;
 use contracts::sandbox::v1::{Behaviour, Faults};
 use harness::eventually;
-use harness::system::{SERVICES, System, order_of};
-use tonic::{Code, Status};
+use harness::system::{FAULTLESS, SERVICES, System, order_of};
+use tonic::Code;
 use uuid::Uuid;
 
 const OUTAGE: Faults = Faults {
@@ -18,16 +15,6 @@ const OUTAGE: Faults = Faults {
     slow_percent: 0,
     slow_ms: 0,
     reply_lost_percent: 0,
-};
-
-const FAULTLESS: Behaviour = Behaviour {
-    decline_percent: 0,
-    refuse_percent: 0,
-    seed: 0,
-    delivery_ms: 50,
-    refund_refuse_percent: 0,
-    provider: None,
-    carrier: None,
 };
 
 const PROVIDER_OUTAGE: Behaviour = Behaviour {
@@ -56,7 +43,7 @@ fn cancelled_before_anything_is_reserved() {
     // Inventory is away: its commands wait in the log.
     let placed = mugs(&system, 2);
     assert_eq!(placed.status(), OrderStatus::Pending);
-    let cancelling = cancel(&system, &placed.order_id, "ada").unwrap();
+    let cancelling = system.cancel(&placed.order_id).unwrap();
     assert_eq!(cancelling.status(), OrderStatus::Cancelling);
     assert!(cancelling.version > placed.version);
     system.up("inventory");
@@ -77,11 +64,11 @@ fn cancelled_while_the_provider_is_away_and_nothing_is_charged() {
 
     let unknown = Uuid::now_v7().to_string();
     for (order_id, customer) in [(&placed.order_id, "eve"), (&unknown, "ada")] {
-        let refused = cancel(&system, order_id, customer).unwrap_err();
+        let refused = system.cancel_as(customer, order_id).unwrap_err();
         assert_eq!(refused.code(), Code::NotFound, "{refused}");
     }
-    let first = cancel(&system, &placed.order_id, "ada").unwrap();
-    let again = cancel(&system, &placed.order_id, "ada").unwrap();
+    let first = system.cancel(&placed.order_id).unwrap();
+    let again = system.cancel(&placed.order_id).unwrap();
     assert_eq!(
         (first.status(), again.status()),
         (OrderStatus::Cancelling, OrderStatus::Cancelling)
@@ -93,7 +80,7 @@ fn cancelled_while_the_provider_is_away_and_nothing_is_charged() {
         (order.end_reason(), order.refunded),
         (EndReason::Customer, 0)
     );
-    let after = cancel(&system, &placed.order_id, "ada").unwrap();
+    let after = system.cancel(&placed.order_id).unwrap();
     assert_eq!(
         (after.status(), after.version),
         (OrderStatus::Cancelled, order.version),
@@ -109,7 +96,7 @@ fn cancelled_when_the_charge_was_carried_out_but_its_answer_was_lost() {
     system.behave(Behaviour {
         provider: Some(Faults {
             reply_lost_percent: 100,
-            // Look-ups fail as well, or the charge would be found before the customer cancels.
+            // Look-ups are slow as well, or the charge would be found before the customer cancels.
             slow_percent: 100,
             slow_ms: 400,
             ..Faults::default()
@@ -118,7 +105,7 @@ fn cancelled_when_the_charge_was_carried_out_but_its_answer_was_lost() {
     });
     let placed = mugs(&system, 2);
     system.reaches(&placed.order_id, OrderStatus::AwaitingPayment);
-    cancel(&system, &placed.order_id, "ada").unwrap();
+    system.cancel(&placed.order_id).unwrap();
     system.behave(FAULTLESS);
     let order = system.reaches(&placed.order_id, OrderStatus::Cancelled);
     assert!(
@@ -145,7 +132,7 @@ fn cancelled_after_payment_before_the_carrier_has_the_parcel() {
     let placed = mugs(&system, 2);
     system.reaches(&placed.order_id, OrderStatus::Confirmed);
     system.behave(FAULTLESS);
-    let answer = cancel(&system, &placed.order_id, "ada").unwrap();
+    let answer = system.cancel(&placed.order_id).unwrap();
     assert_eq!(answer.status(), OrderStatus::Cancelling);
     let order = system.reaches(&placed.order_id, OrderStatus::Cancelled);
     assert_eq!(
@@ -162,7 +149,7 @@ fn shipping_decides_the_race_with_a_cancellation() {
     let orders: Vec<_> = (0..40).map(|_| mugs(&system, 1).order_id).collect();
     let accepted = orders
         .iter()
-        .filter(|order_id| cancel(&system, order_id, "ada").is_ok())
+        .filter(|order_id| system.cancel(order_id).is_ok())
         .count();
     let ended: Vec<_> = orders
         .iter()
@@ -193,12 +180,12 @@ fn too_late_to_cancel() {
     });
     let placed = mugs(&system, 1);
     system.reaches(&placed.order_id, OrderStatus::Shipped);
-    let on_its_way = cancel(&system, &placed.order_id, "ada").unwrap_err();
+    let on_its_way = system.cancel(&placed.order_id).unwrap_err();
     system.reaches(&placed.order_id, OrderStatus::Delivered);
-    let delivered = cancel(&system, &placed.order_id, "ada").unwrap_err();
+    let delivered = system.cancel(&placed.order_id).unwrap_err();
     let nothing = system.place(order_of(&[("unicorn", 1)])).unwrap();
     system.reaches(&nothing.order_id, OrderStatus::Rejected);
-    let rejected = cancel(&system, &nothing.order_id, "ada").unwrap_err();
+    let rejected = system.cancel(&nothing.order_id).unwrap_err();
     for (refused, status) in [
         (on_its_way, "shipped"),
         (delivered, "delivered"),
@@ -316,21 +303,6 @@ fn mugs(system: &System, pieces: u32) -> PlaceOrderResponse {
 /// What so many mugs cost, minor units.
 fn placed_total(pieces: u32) -> i64 {
     i64::from(pieces) * 150
-}
-
-fn cancel(
-    system: &System,
-    order_id: &str,
-    customer_id: &str,
-) -> Result<CancelOrderResponse, Box<Status>> {
-    let request = CancelOrderRequest {
-        order_id: order_id.into(),
-        customer_id: customer_id.into(),
-    };
-    system
-        .block_on(OrderServiceClient::new(system.channel()).cancel_order(request))
-        .map(tonic::Response::into_inner)
-        .map_err(Box::new)
 }
 
 fn ends(system: &System, order_id: &str) -> OrderView {

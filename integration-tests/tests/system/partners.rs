@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use contracts::orders::v1::{EndReason, OrderStatus};
 use contracts::sandbox::v1::{Behaviour, Faults, LedgerPayment};
 use harness::eventually;
-use harness::system::{SERVICES, System, order_of};
+use harness::system::{FAULTLESS, SERVICES, System, order_of};
 
 use super::faults::{acknowledged, finish, load};
 
@@ -14,17 +14,6 @@ const BREAKER: &str =
     "ordermesh_engine_breaker_state{service=\"payments\",target=\"payment-provider\"} ";
 const OLDEST: &str =
     "ordermesh_engine_effects_oldest_seconds{service=\"payments\",target=\"payment-provider\"} ";
-
-/// Partners that do as they are asked.
-const FAULTLESS: Behaviour = Behaviour {
-    decline_percent: 0,
-    refuse_percent: 0,
-    seed: 0,
-    delivery_ms: 50,
-    refund_refuse_percent: 0,
-    provider: None,
-    carrier: None,
-};
 
 /// Every service in a process of its own, and some mugs on the shelf.
 fn running(set: impl FnOnce(&mut System)) -> System {

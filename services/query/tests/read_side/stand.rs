@@ -108,7 +108,12 @@ impl Stand {
         self.pool.close().await;
         let mut connection = self.server.connect().await.unwrap();
         let drop = format!("DROP DATABASE {} WITH (FORCE)", self.database);
-        connection.execute(AssertSqlSafe(drop)).await.unwrap();
+        // A worker of autovacuum is not ours to send away, but it ends.
+        eventually("the database is dropped", async || {
+            let dropped = connection.execute(AssertSqlSafe(drop.clone())).await;
+            dropped.is_ok()
+        })
+        .await;
     }
 
     async fn create_topics(&self) {
