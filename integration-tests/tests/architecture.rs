@@ -9,9 +9,12 @@ use serde::Deserialize;
 /// Who may depend on whom, among our own packages. Services are added below.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("ordermesh-contracts", &[]),
-    ("registry", &["ordermesh-contracts"]),
     ("observability", &["ordermesh-contracts"]),
-    ("engine", &["ordermesh-contracts", "registry"]),
+    ("registry", &["ordermesh-contracts", "observability"]),
+    (
+        "engine",
+        &["ordermesh-contracts", "registry", "observability"],
+    ),
     ("chassis", &["ordermesh-contracts", "observability"]),
 ];
 const FOUNDATION: &[&str] = &[

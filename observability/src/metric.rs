@@ -1,0 +1,182 @@
+//! What a metric is: name, kind, labels and meaning, said once. The structs that hold the figures are made from it,
+//! and so is the list of all metrics.
+
+use prometheus::core::Collector;
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry,
+};
+
+/// How a metric behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only rises, from 0 at the start of the process.
+    Counter,
+    /// Rises and falls.
+    Gauge,
+    /// Observations, counted by buckets.
+    Histogram,
+}
+
+impl Kind {
+    /// Its word in the exposition format.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// The definition of a metric. Labels hold services, kinds, classes and partitions, never ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metric {
+    /// Full name; its end is the unit (`_seconds`, `_records`, `_bytes`; `_total` counts).
+    pub name: &'static str,
+    /// How it behaves.
+    pub kind: Kind,
+    /// Names of the labels, constant ones included.
+    pub labels: &'static [&'static str],
+    /// What it says, in a sentence, with the values of the labels where they are few.
+    pub help: &'static str,
+}
+
+impl Metric {
+    /// A counter.
+    pub const fn counter(
+        name: &'static str,
+        labels: &'static [&'static str],
+        help: &'static str,
+    ) -> Self {
+        Self {
+            name,
+            kind: Kind::Counter,
+            labels,
+            help,
+        }
+    }
+
+    /// A gauge.
+    pub const fn gauge(
+        name: &'static str,
+        labels: &'static [&'static str],
+        help: &'static str,
+    ) -> Self {
+        Self {
+            name,
+            kind: Kind::Gauge,
+            labels,
+            help,
+        }
+    }
+
+    /// A histogram.
+    pub const fn histogram(
+        name: &'static str,
+        labels: &'static [&'static str],
+        help: &'static str,
+    ) -> Self {
+        Self {
+            name,
+            kind: Kind::Histogram,
+            labels,
+            help,
+        }
+    }
+
+    /// What the `prometheus` crate wants to know, for collectors that are made by hand.
+    pub fn opts(&self) -> Opts {
+        Opts::new(self.name, self.help)
+    }
+
+    /// A counter without labels.
+    ///
+    /// # Errors
+    ///
+    /// When the name is taken on `registry`; so with all of these.
+    pub fn int_counter(&self, registry: &Registry) -> Result<IntCounter, prometheus::Error> {
+        registered(registry, IntCounter::with_opts(self.opts())?)
+    }
+
+    /// A counter for each set of label values.
+    ///
+    /// # Errors
+    ///
+    /// See [`Self::int_counter`].
+    pub fn int_counters(&self, registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
+        registered(registry, IntCounterVec::new(self.opts(), self.labels)?)
+    }
+
+    /// A whole-numbered gauge without labels.
+    ///
+    /// # Errors
+    ///
+    /// See [`Self::int_counter`].
+    pub fn int_gauge(&self, registry: &Registry) -> Result<IntGauge, prometheus::Error> {
+        registered(registry, IntGauge::with_opts(self.opts())?)
+    }
+
+    /// A whole-numbered gauge for each set of label values.
+    ///
+    /// # Errors
+    ///
+    /// See [`Self::int_counter`].
+    pub fn int_gauges(&self, registry: &Registry) -> Result<IntGaugeVec, prometheus::Error> {
+        registered(registry, IntGaugeVec::new(self.opts(), self.labels)?)
+    }
+
+    /// A gauge without labels.
+    ///
+    /// # Errors
+    ///
+    /// See [`Self::int_counter`].
+    pub fn gauge_of_fractions(&self, registry: &Registry) -> Result<Gauge, prometheus::Error> {
+        registered(registry, Gauge::with_opts(self.opts())?)
+    }
+
+    /// A gauge for each set of label values.
+    ///
+    /// # Errors
+    ///
+    /// See [`Self::int_counter`].
+    pub fn gauges_of_fractions(&self, registry: &Registry) -> Result<GaugeVec, prometheus::Error> {
+        registered(registry, GaugeVec::new(self.opts(), self.labels)?)
+    }
+
+    /// A histogram without labels.
+    ///
+    /// # Errors
+    ///
+    /// See [`Self::int_counter`].
+    pub fn one_histogram(
+        &self,
+        registry: &Registry,
+        buckets: Vec<f64>,
+    ) -> Result<Histogram, prometheus::Error> {
+        let options = HistogramOpts::from(self.opts()).buckets(buckets);
+        registered(registry, Histogram::with_opts(options)?)
+    }
+
+    /// A histogram for each set of label values.
+    ///
+    /// # Errors
+    ///
+    /// See [`Self::int_counter`].
+    pub fn histograms(
+        &self,
+        registry: &Registry,
+        buckets: Vec<f64>,
+    ) -> Result<HistogramVec, prometheus::Error> {
+        let options = HistogramOpts::from(self.opts()).buckets(buckets);
+        registered(registry, HistogramVec::new(options, self.labels)?)
+    }
+}
+
+fn registered<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    collector: C,
+) -> Result<C, prometheus::Error> {
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
+}
