@@ -114,7 +114,7 @@ fn timers() -> Vec<Panel> {
             "How many timers come due, per second? Each one is a step that took longer than it may.",
             Unit::PerSecond,
         )
-        .rare(
+        .query(
             rate(
                 &format!("ordermesh_engine_timers_fired_total{CHOSEN}"),
                 "service",

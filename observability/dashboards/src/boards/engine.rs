@@ -205,7 +205,7 @@ fn transactions() -> Vec<Panel> {
             "How many transactions are aborted, end unclear or are fenced, per second?",
             Unit::PerSecond,
         )
-        .rare(
+        .query(
             rate(
                 &format!("ordermesh_engine_failed_transactions_total{CHOSEN}"),
                 "service, result",
@@ -218,13 +218,13 @@ fn transactions() -> Vec<Panel> {
             "How often must producers and consumers be made anew, in the time shown?",
             Unit::Count,
         )
-        .rare(
+        .query(
             format!(
                 "sum by (service) (increase(ordermesh_engine_producers_recreated_total{CHOSEN}[$__range]))"
             ),
             "producers {{service}}",
         )
-        .rare(
+        .query(
             format!(
                 "sum by (service) (increase(ordermesh_engine_consumers_recreated_total{CHOSEN}[$__range]))"
             ),
@@ -241,6 +241,7 @@ fn transactions() -> Vec<Panel> {
 }
 
 fn take_overs() -> Vec<Panel> {
+    let restore = "ordermesh_engine_restore_seconds";
     let gauge = |metric: &str, how: &str| format!("{how} by (service) ({metric}{CHOSEN})");
     vec![
         Panel::lines(
@@ -270,33 +271,28 @@ fn take_overs() -> Vec<Panel> {
         )
         .warn_at(10.0)
         .alarm_at(60.0),
-        Panel::lines(
+        // Most take-overs end before the first scrape: no rate would ever show them.
+        Panel::bars(
             "Duration of take-overs",
-            "How long does it take to restore a partition? Shows the take-overs of the time shown.",
+            "How long did it take to restore a partition, on average since the processes started?",
             Unit::Seconds,
         )
         .query(
-            format!(
-                "sum by (service) (increase(ordermesh_engine_restore_seconds_sum{CHOSEN}[$__range])) / sum by (service) (increase(ordermesh_engine_restore_seconds_count{CHOSEN}[$__range]))"
-            ),
-            "mean {{service}}",
+            format!("sum by (service) ({restore}_sum{CHOSEN}) / sum by (service) ({restore}_count{CHOSEN})"),
+            "{{service}}",
         )
         .alarm_at(60.0),
         Panel::lines(
             "Take-overs",
-            "How many partitions changed hands in the time shown, and how many of them had to replay every event?",
+            "How many partitions were taken over since the processes started, and how many with a full replay because states were damaged?",
             Unit::Count,
         )
         .query(
-            format!(
-                "sum by (service) (increase(ordermesh_engine_restore_seconds_count{CHOSEN}[$__range]))"
-            ),
+            format!("sum by (service) ({restore}_count{CHOSEN})"),
             "{{service}}",
         )
-        .rare(
-            format!(
-                "sum by (service) (increase(ordermesh_engine_full_replays_total{CHOSEN}[$__range]))"
-            ),
+        .query(
+            format!("sum by (service) (ordermesh_engine_full_replays_total{CHOSEN})"),
             "full replay {{service}}",
         ),
         Panel::lines(
@@ -310,15 +306,14 @@ fn take_overs() -> Vec<Panel> {
 
 fn dead_letters() -> Vec<Panel> {
     vec![
+        // The first one makes the series, and a rate would not count it.
         Panel::lines(
             "Dead letters by class",
-            "Which records could not be processed in the time shown, and why?",
+            "Which records could not be processed since the processes started, and why?",
             Unit::Count,
         )
         .rare(
-            format!(
-                "sum by (service, class) (increase(ordermesh_engine_dead_letters_total{CHOSEN}[$__range]))"
-            ),
+            format!("sum by (service, class) (ordermesh_engine_dead_letters_total{CHOSEN})"),
             "{{service}} {{class}}",
         )
         .alarm_at(1.0),

@@ -214,23 +214,27 @@ fn machine() -> Vec<Panel> {
 }
 
 fn registry() -> Vec<Panel> {
+    let seconds = "ordermesh_registry_call_seconds";
     vec![
-        Panel::lines(
-            "Registry calls in the time shown",
-            "Which calls does the schema registry get, and does it answer?",
+        // Most calls come before the first scrape: no rate would ever show them.
+        Panel::bars(
+            "Registry calls",
+            "What was the schema registry asked since our processes started, and did it answer?",
             Unit::Count,
         )
         .query(
-            "sum by (operation, result) (increase(ordermesh_registry_calls_total[$__range]))",
+            "sum by (operation, result) (ordermesh_registry_calls_total)",
             "{{operation}} {{result}}",
         ),
-        Panel::lines(
+        Panel::bars(
             "Duration of registry calls",
-            "How long does the schema registry take, on average over the time shown?",
+            "How long did the schema registry take for a call, on average since our processes started?",
             Unit::Seconds,
         )
         .query(
-            "sum by (operation) (increase(ordermesh_registry_call_seconds_sum[$__range])) / sum by (operation) (increase(ordermesh_registry_call_seconds_count[$__range]))",
+            format!(
+                "sum by (operation) ({seconds}_sum) / sum by (operation) ({seconds}_count)"
+            ),
             "{{operation}}",
         )
         .warn_at(1.0),
