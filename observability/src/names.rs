@@ -42,8 +42,6 @@ pub const MESSAGING_KEY: &str = "messaging.kafka.message.key";
 pub const MESSAGING_OFFSET: &str = "messaging.kafka.offset";
 /// Attribute: class of an error.
 pub const ERROR_TYPE: &str = "error.type";
-/// Attribute: the aggregate that a span is about.
-pub const AGGREGATE_ID: &str = "ordermesh.aggregate.id";
 /// Attribute: what became of a command.
 pub const OUTCOME: &str = "ordermesh.outcome";
 /// Attribute: the idempotency key of an effect.
