@@ -18,7 +18,11 @@ use rdkafka::error::KafkaError;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
+#[cfg(test)]
+pub use look::{Group, Lag};
 pub use look::{Look, Observer};
+#[cfg(test)]
+pub use members::Member;
 use metrics::Metrics;
 
 /// Environment: see [`Config::every_ms`].
