@@ -81,7 +81,9 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 async fn watch(status: &mut Status, json: bool) -> anyhow::Result<()> {
     let interruption = platform::interruption()?;
-    let mut every = tokio::time::interval(WATCH_EVERY);
+    status.read().await;
+    let first = tokio::time::Instant::now() + RATE_OVER;
+    let mut every = tokio::time::interval_at(first, WATCH_EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let drawing = async {

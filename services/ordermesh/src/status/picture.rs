@@ -248,7 +248,7 @@ impl Display for Picture {
         match &self.log.failure {
             Some(failure) => writeln!(
                 formatter,
-                "Partitions\n  the broker at {} does not answer: {failure}",
+                "Partitions\n  the broker at {} tells nothing: {failure}",
                 self.log.broker
             )?,
             None => writeln!(
@@ -533,7 +533,7 @@ mod tests {
         for expected in [
             "  here:1  ready  1.2.3  orders",
             "  here:2  DOWN   –      connection refused",
-            "  the broker at here:9 does not answer: refused",
+            "  the broker at here:9 tells nothing: refused",
             "  orders       20     0.0",
             "  behind 9, oldest –, open orders –, parked keys 1",
             "  payments  provider  OPEN              12.5 s",
