@@ -34,7 +34,7 @@ fn answers() -> Vec<Panel> {
             rate(&tries, "service, target, result"),
             "{{service}} {{target}} {{result}}",
         )
-        .traces_of("ordermesh"),
+        .traces_of("${__field.labels.service}"),
         Panel::lines(
             "Answered share",
             "Which part of the tries brings an answer?",
@@ -54,10 +54,10 @@ fn answers() -> Vec<Panel> {
             &[0.5, 0.99],
             "ordermesh_engine_effect_seconds",
             CHOSEN,
-            "target",
+            "service, target",
         )
         .alarm_at(5.0)
-        .traces_of("ordermesh"),
+        .traces_of("${__field.labels.service}"),
         Panel::states(
             "Breakers",
             "Whom do we leave alone because nothing comes back?",
@@ -161,15 +161,15 @@ fn partners() -> Vec<Panel> {
             Unit::PerSecond,
         )
         .rare(
-            total_rate("ordermesh_engine_events_total{kind=\"PaymentDeclined\"}"),
+            total_rate("ordermesh_engine_events_total{kind=\"payment_declined\"}"),
             "charge declined",
         )
         .rare(
-            total_rate("ordermesh_engine_events_total{kind=\"PaymentRefundRefused\"}"),
+            total_rate("ordermesh_engine_events_total{kind=\"payment_refund_refused\"}"),
             "refund refused",
         )
         .rare(
-            total_rate("ordermesh_engine_events_total{kind=\"ShipmentRefused\"}"),
+            total_rate("ordermesh_engine_events_total{kind=\"shipment_refused\"}"),
             "shipment refused",
         ),
     ]
