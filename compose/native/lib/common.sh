@@ -48,8 +48,12 @@ port_in_use() {
     (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
 }
 
-# need_port PORT VARIABLE WHO
+# need_port PORT VARIABLE WHO: nobody has it, and nobody else asked for it here.
 need_port() {
+    if [[ " ${NEEDED_PORTS:-} " == *" $1 "* ]]; then
+        die "port $1 for $3 is that of another part too; set $2 to another port"
+    fi
+    NEEDED_PORTS="${NEEDED_PORTS:-} $1"
     if port_in_use "$1"; then
         die "port $1 for $3 is in use; free it or set $2 to another port"
     fi

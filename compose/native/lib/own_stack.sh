@@ -6,9 +6,14 @@
 own_stack() {
     export ORDERMESH_STACK_DIR=$ROOT/.stack/$1
     shift_port ORDERMESH_KAFKA_PORT 19092 "$2"
-    shift_port ORDERMESH_KAFKA_CONTROLLER_PORT $((ORDERMESH_KAFKA_PORT - $2 + 1)) "$2"
+    shift_port ORDERMESH_KAFKA_CONTROLLER_PORT $((ORDERMESH_KAFKA_PORT - $2 - 1)) "$2"
     shift_port ORDERMESH_REGISTRY_PORT 18081 "$2"
     shift_port ORDERMESH_POSTGRES_PORT 15432 "$2"
+    shift_port ORDERMESH_JAEGER_PORT 16686 "$2"
+    shift_port ORDERMESH_COLLECTOR_PORT 14317 "$2"
+    shift_port ORDERMESH_PROMETHEUS_PORT 19090 "$2"
+    shift_port ORDERMESH_ALERTMANAGER_PORT 19093 "$2"
+    shift_port ORDERMESH_NODE_EXPORTER_PORT 19100 "$2"
     export ORDERMESH_ADMIN=127.0.0.1:$((9464 + $2)) ORDERMESH_PUBLIC=127.0.0.1:$((8080 + $2))
     export ORDERMESH_ORDERS_LISTEN=127.0.0.1:$((7101 + $2)) ORDERMESH_INVENTORY_LISTEN=127.0.0.1:$((7102 + $2))
     export ORDERMESH_QUERY_LISTEN=127.0.0.1:$((7103 + $2)) ORDERMESH_SANDBOX_LISTEN=127.0.0.1:$((7104 + $2))
@@ -23,13 +28,14 @@ shift_port() {
     export "$1=$((${!1:-$2} + $3))"
 }
 
+# start_own_stack [--telemetry]
 start_own_stack() {
     trap stop_own_stack EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
     "$STACK" reset
     rm -rf "$ORDERMESH_SANDBOX_LEDGER"
-    "$STACK" up
+    "$STACK" up "$@"
     local addresses
     addresses=$("$STACK" env)
     eval "$addresses"

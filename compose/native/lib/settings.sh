@@ -3,17 +3,26 @@
 # `up` and are recorded, so that later commands meet the same stack whatever
 # their own environment says.
 
-SERVICES=(kafka registry postgres)
+CORE=(kafka registry postgres)
+TELEMETRY_PARTS=(jaeger collector prometheus alertmanager node-exporter)
+# What this stack is made of, core and recorded telemetry; PARTS is all there is.
+SERVICES=("${CORE[@]}")
+PARTS=("${CORE[@]}" "${TELEMETRY_PARTS[@]}")
 
 STACK_DIR=${ORDERMESH_STACK_DIR:-$ROOT/.stack/data}
 [[ $STACK_DIR == /* ]] || STACK_DIR=$ROOT/$STACK_DIR
 RUN_DIR=$STACK_DIR/run
 LOG_DIR=$STACK_DIR/log
 SETTINGS=$RUN_DIR/settings
+TELEMETRY=
 
 RECORDED=(KAFKA_PORT CONTROLLER_PORT REGISTRY_PORT POSTGRES_PORT
     KAFKA_ADDRESS REGISTRY_ADDRESS DATABASE_ADDRESS
-    KAFKA_OURS REGISTRY_OURS POSTGRES_OURS)
+    KAFKA_OURS REGISTRY_OURS POSTGRES_OURS
+    TELEMETRY JAEGER_PORT JAEGER_OTLP_PORT COLLECTOR_PORT COLLECTOR_METRICS_PORT
+    PROMETHEUS_PORT ALERTMANAGER_PORT NODE_EXPORTER_PORT
+    SCRAPE_INTERVAL EVALUATION_INTERVAL RESEND_DELAY RULES_DIR ALERTMANAGER_CONFIG
+    TRACE_WAIT TRACE_SLOW_MS TRACE_KEEP_PERCENT)
 
 # port_from VARIABLE DEFAULT: prints the port.
 port_from() {
@@ -25,7 +34,7 @@ port_from() {
 
 settings_from_environment() {
     KAFKA_PORT=$(port_from ORDERMESH_KAFKA_PORT 19092)
-    CONTROLLER_PORT=$(port_from ORDERMESH_KAFKA_CONTROLLER_PORT $((KAFKA_PORT + 1)))
+    CONTROLLER_PORT=$(port_from ORDERMESH_KAFKA_CONTROLLER_PORT $((KAFKA_PORT - 1)))
     REGISTRY_PORT=$(port_from ORDERMESH_REGISTRY_PORT 18081)
     POSTGRES_PORT=$(port_from ORDERMESH_POSTGRES_PORT 15432)
 
@@ -43,10 +52,36 @@ settings_from_environment() {
     [[ $DATABASE_ADDRESS == "$database" ]] || POSTGRES_OURS=no
 }
 
+telemetry_settings_from_environment() {
+    JAEGER_PORT=$(port_from ORDERMESH_JAEGER_PORT 16686)
+    JAEGER_OTLP_PORT=$(port_from ORDERMESH_JAEGER_OTLP_PORT $((JAEGER_PORT - 2368)))
+    COLLECTOR_PORT=$(port_from ORDERMESH_COLLECTOR_PORT 14317)
+    COLLECTOR_METRICS_PORT=$(port_from ORDERMESH_COLLECTOR_METRICS_PORT $((COLLECTOR_PORT + 4571)))
+    PROMETHEUS_PORT=$(port_from ORDERMESH_PROMETHEUS_PORT 19090)
+    ALERTMANAGER_PORT=$(port_from ORDERMESH_ALERTMANAGER_PORT 19093)
+    NODE_EXPORTER_PORT=$(port_from ORDERMESH_NODE_EXPORTER_PORT 19100)
+    SCRAPE_INTERVAL=${ORDERMESH_SCRAPE_INTERVAL:-5s}
+    EVALUATION_INTERVAL=${ORDERMESH_EVALUATION_INTERVAL:-5s}
+    RESEND_DELAY=${ORDERMESH_RESEND_DELAY:-1m}
+    RULES_DIR=$(path_from ORDERMESH_RULES_DIR observability/prometheus/rules)
+    ALERTMANAGER_CONFIG=$(path_from ORDERMESH_ALERTMANAGER_CONFIG observability/alertmanager/alertmanager.yml)
+    TRACE_WAIT=${ORDERMESH_TRACE_WAIT:-10s}
+    TRACE_SLOW_MS=${ORDERMESH_TRACE_SLOW_MS:-5000}
+    TRACE_KEEP_PERCENT=${ORDERMESH_TRACE_KEEP_PERCENT:-100}
+}
+
+# path_from VARIABLE DEFAULT: prints the path; relative ones begin in the project.
+path_from() {
+    local value=${!1:-$2}
+    [[ $value == /* ]] || value=$ROOT/$value
+    [[ -e $value ]] || die_usage "$1 is not there: $value"
+    printf '%s' "$value"
+}
+
 record_settings() {
     local name
     for name in "${RECORDED[@]}"; do
-        printf '%s=%q\n' "$name" "${!name}"
+        printf '%s=%q\n' "$name" "${!name-}"
     done >"$SETTINGS.new"
     mv "$SETTINGS.new" "$SETTINGS"
 }
@@ -56,14 +91,27 @@ load_settings() {
     [[ -f $SETTINGS ]] || return 1
     # shellcheck source=/dev/null
     source "$SETTINGS"
+    compose_services
+}
+
+# TELEMETRY is recorded as words; names have no spaces.
+compose_services() {
+    local telemetry
+    read -ra telemetry <<<"$TELEMETRY"
+    SERVICES=("${CORE[@]}" "${telemetry[@]}")
 }
 
 need_settings() {
     load_settings || die "no stack is up in $STACK_DIR; start one with: compose/native/stack up"
 }
 
+is_telemetry() {
+    [[ " ${TELEMETRY_PARTS[*]} " == *" $1 "* ]]
+}
+
 # ours NAME: do we start this part, or does it stand elsewhere?
 ours() {
+    ! is_telemetry "$1" || return 0
     local name=${1^^}_OURS
     [[ ${!name} == yes ]]
 }
@@ -74,13 +122,18 @@ address_of() {
         registry) printf '%s' "$REGISTRY_ADDRESS" ;;
         # A user's own address may hold a password.
         postgres) sed -E 's#(://[^:/@]*):[^@/]*@#\1:***@#' <<<"$DATABASE_ADDRESS" ;;
+        jaeger) printf 'http://127.0.0.1:%s' "$JAEGER_PORT" ;;
+        collector) printf 'http://127.0.0.1:%s' "$COLLECTOR_PORT" ;;
+        prometheus) printf 'http://127.0.0.1:%s' "$PROMETHEUS_PORT" ;;
+        alertmanager) printf 'http://127.0.0.1:%s' "$ALERTMANAGER_PORT" ;;
+        node-exporter) printf 'http://127.0.0.1:%s' "$NODE_EXPORTER_PORT" ;;
     esac
 }
 
 need_service() {
     local name
-    for name in "${SERVICES[@]}"; do
+    for name in "${PARTS[@]}"; do
         [[ ${1:-} != "$name" ]] || return 0
     done
-    die_usage "${1:+"unknown part '$1'; "}name one of: ${SERVICES[*]}"
+    die_usage "${1:+"unknown part '$1'; "}name one of: ${PARTS[*]}"
 }
