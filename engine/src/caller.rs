@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use contracts::core::v1::Metadata;
 use contracts::{Body as _, Contract, Topic};
@@ -12,9 +12,11 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::codec::{Codec, describe};
+use crate::effects::unix_ms;
 use crate::headers;
 use crate::log::kafka::{Cluster, Receipt, SendError, Sender, Tail};
-use crate::log::{self, Header, Input, Partition};
+use crate::log::{self, Input, Partition};
+use crate::sending::Sending;
 
 /// Sends commands of one contract and hears what became of them; cheap to clone.
 pub struct Caller<C: Contract> {
@@ -148,7 +150,9 @@ impl<C: Contract> Caller<C> {
     ///
     /// When it could not be written, or nobody knows.
     pub async fn send(&self, call: Call<C>) -> Result<Receipt, Error> {
-        let (payload, call_headers) = self.encode(&call, Uuid::now_v7().to_string(), "")?;
+        let sending = Sending::of_call(C::SERVICE, call.command.kind(), &call.aggregate_id);
+        let payload = self.encode(&call, Uuid::now_v7().to_string(), "")?;
+        let call_headers: Vec<_> = sending.header().into_iter().collect();
         let durable =
             self.inner
                 .sender
@@ -170,7 +174,9 @@ impl<C: Contract> Caller<C> {
             return Err(Error::NotReady);
         }
         let id = Uuid::now_v7().to_string();
-        let (payload, call_headers) = self.encode(&call, id.clone(), &self.inner.instance)?;
+        let sending = Sending::of_call(C::SERVICE, call.command.kind(), &call.aggregate_id);
+        let payload = self.encode(&call, id.clone(), &self.inner.instance)?;
+        let call_headers: Vec<_> = sending.header().into_iter().collect();
         let (waiting, outcome) = oneshot::channel();
         self.inner
             .waiting
@@ -187,6 +193,7 @@ impl<C: Contract> Caller<C> {
                 .send(C::SERVICE, &call.aggregate_id, &payload, &call_headers)?;
         let input = tokio::time::timeout(deadline, async {
             durable.await?;
+            drop(sending);
             outcome.await.map_err(|_| Error::Unreadable)
         })
         .await
@@ -204,12 +211,7 @@ impl<C: Contract> Caller<C> {
         })
     }
 
-    fn encode(
-        &self,
-        call: &Call<C>,
-        id: String,
-        reply_to: &str,
-    ) -> Result<(Vec<u8>, Vec<Header>), Error> {
+    fn encode(&self, call: &Call<C>, id: String, reply_to: &str) -> Result<Vec<u8>, Error> {
         let metadata = Metadata {
             id,
             aggregate_id: call.aggregate_id.clone(),
@@ -224,20 +226,14 @@ impl<C: Contract> Caller<C> {
             return Err(Error::Invalid(describe(&violations)));
         }
         let record = <C::CommandRecord as contracts::Record>::seal(metadata, call.command.clone());
-        let payload = self
+        Ok(self
             .inner
             .codec
-            .encode(C::SERVICE, Topic::Commands, &record);
-        let call_headers = call
-            .traceparent
-            .iter()
-            .map(|value| (headers::TRACEPARENT.to_owned(), value.clone().into_bytes()))
-            .collect();
-        Ok((payload, call_headers))
+            .encode(C::SERVICE, Topic::Commands, &record))
     }
 }
 
-/// A command that a client sends.
+/// A command that a client sends; it goes on with the trace of the current span.
 #[derive(Clone, Debug)]
 pub struct Call<C: Contract> {
     /// Whom it is for.
@@ -246,8 +242,6 @@ pub struct Call<C: Contract> {
     pub command: C::Command,
     /// Who asks.
     pub actor: String,
-    /// W3C trace context of the call.
-    pub traceparent: Option<String>,
 }
 
 /// Forgets a call that nobody waits for any more.
@@ -264,12 +258,4 @@ impl Drop for Waits<'_> {
             .expect("no holder panics")
             .remove(&self.id);
     }
-}
-
-fn unix_ms() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| {
-            i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-        })
 }

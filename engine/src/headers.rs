@@ -1,7 +1,7 @@
 //! Names of the record headers.
 
 /// W3C trace context.
-pub const TRACEPARENT: &str = "traceparent";
+pub use observability::names::TRACEPARENT;
 /// On events: offset of the command that caused them.
 pub const SOURCE_OFFSET: &str = "source-offset";
 /// On outcomes: the API instance that waits.

@@ -12,6 +12,7 @@ pub mod headers;
 pub mod log;
 pub mod metrics;
 mod processor;
+mod sending;
 pub mod topics;
 pub mod worker;
 

@@ -1,74 +1,238 @@
-//! The engine's figures. Labels are services, kinds and classes, never ids.
+//! The engine's figures. Labels are services, kinds, classes and partitions, never ids.
 
 use contracts::Service;
-use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
-};
+use observability::Metric;
+use prometheus::{GaugeVec, Histogram, HistogramVec, IntCounterVec, IntGaugeVec, Registry};
 
 use crate::effects::TargetFigures;
 
-/// Names, in one place.
+/// Every metric, defined once.
 pub mod names {
-    /// See [`super::Metrics::commands`].
-    pub const COMMANDS: &str = "ordermesh_engine_commands_total";
-    /// See [`super::Metrics::events`].
-    pub const EVENTS: &str = "ordermesh_engine_events_total";
-    /// See [`super::Metrics::dead_letters`].
-    pub const DEAD_LETTERS: &str = "ordermesh_engine_dead_letters_total";
-    /// See [`super::Metrics::batch_inputs`].
-    pub const BATCH_INPUTS: &str = "ordermesh_engine_batch_inputs";
-    /// See [`super::Metrics::transaction_seconds`].
-    pub const TRANSACTION_SECONDS: &str = "ordermesh_engine_transaction_seconds";
-    /// See [`super::Metrics::failed_transactions`].
-    pub const FAILED_TRANSACTIONS: &str = "ordermesh_engine_failed_transactions_total";
-    /// See [`super::Metrics::restore_seconds`].
-    pub const RESTORE_SECONDS: &str = "ordermesh_engine_restore_seconds";
-    /// See [`super::Metrics::full_replays`].
-    pub const FULL_REPLAYS: &str = "ordermesh_engine_full_replays_total";
-    /// See [`super::Metrics::partitions`].
-    pub const PARTITIONS: &str = "ordermesh_engine_partitions";
-    /// See [`super::Metrics::effects`].
-    pub const EFFECTS: &str = "ordermesh_engine_effects_total";
-    /// See [`super::Metrics::effects_outstanding`].
-    pub const EFFECTS_OUTSTANDING: &str = "ordermesh_engine_effects_outstanding";
-    /// See [`super::Metrics::targets`].
-    pub const EFFECTS_OLDEST_SECONDS: &str = "ordermesh_engine_effects_oldest_seconds";
-    /// See [`super::Metrics::targets`].
-    pub const BREAKER_STATE: &str = "ordermesh_engine_breaker_state";
-    /// See [`super::Metrics::timers_fired`].
-    pub const TIMERS_FIRED: &str = "ordermesh_engine_timers_fired_total";
+    use observability::Metric;
+
+    /// Commands that were decided.
+    pub const COMMANDS: Metric = Metric::counter(
+        "ordermesh_engine_commands_total",
+        &["service", "kind", "outcome"],
+        "Commands by kind and outcome (accepted, no_change, rejected).",
+    );
+    /// Events that were decided.
+    pub const EVENTS: Metric = Metric::counter(
+        "ordermesh_engine_events_total",
+        &["service", "kind"],
+        "Events by kind.",
+    );
+    /// Records that can never be processed.
+    pub const DEAD_LETTERS: Metric = Metric::counter(
+        "ordermesh_engine_dead_letters_total",
+        &["service", "class"],
+        "Dead letters by class of the error.",
+    );
+    /// From the log to the decision.
+    pub const COMMAND_WAIT_SECONDS: Metric = Metric::histogram(
+        "ordermesh_engine_command_wait_seconds",
+        &["service"],
+        "Time from a command's append to the commit of its decision.",
+    );
+    /// Size of a window.
+    pub const BATCH_INPUTS: Metric = Metric::histogram(
+        "ordermesh_engine_batch_inputs",
+        &["service"],
+        "Inputs per transaction.",
+    );
+    /// Cost of a window.
+    pub const TRANSACTION_SECONDS: Metric = Metric::histogram(
+        "ordermesh_engine_transaction_seconds",
+        &["service"],
+        "Duration of a transaction, begin to commit.",
+    );
+    /// Windows that were lost.
+    pub const FAILED_TRANSACTIONS: Metric = Metric::counter(
+        "ordermesh_engine_failed_transactions_total",
+        &["service", "result"],
+        "Transactions that did not commit, by result (aborted, unclear, fenced).",
+    );
+    /// Producers under the same transactional id.
+    pub const PRODUCERS_RECREATED: Metric = Metric::counter(
+        "ordermesh_engine_producers_recreated_total",
+        &["service"],
+        "Transactional producers made anew after an unclear end.",
+    );
+    /// Consumers under the same instance id.
+    pub const CONSUMERS_RECREATED: Metric = Metric::counter(
+        "ordermesh_engine_consumers_recreated_total",
+        &["service"],
+        "Consumers made anew because they had lost their place in the group for long.",
+    );
+    /// Commands that wait, as the worker sees it.
+    pub const LAG_RECORDS: Metric = Metric::gauge(
+        "ordermesh_engine_lag_records",
+        &["service", "partition"],
+        "Offsets between the committed position and the last stable offset; only partitions owned here.",
+    );
+    /// Age of the oldest of them.
+    pub const LAG_SECONDS: Metric = Metric::gauge(
+        "ordermesh_engine_lag_seconds",
+        &["service", "partition"],
+        "Age of the oldest command that has not been processed, 0 when there is none; only partitions owned here.",
+    );
+    /// Length of a take-over.
+    pub const RESTORE_SECONDS: Metric = Metric::histogram(
+        "ordermesh_engine_restore_seconds",
+        &["service"],
+        "Time to take one partition over.",
+    );
+    /// Take-overs that are not done.
+    pub const RESTORING_SECONDS: Metric = Metric::gauge(
+        "ordermesh_engine_restoring_seconds",
+        &["service"],
+        "For how long some partition has been waiting to be taken over; 0 when none is.",
+    );
+    /// Damaged states.
+    pub const FULL_REPLAYS: Metric = Metric::counter(
+        "ordermesh_engine_full_replays_total",
+        &["service"],
+        "Take-overs that replayed every event because the states were damaged.",
+    );
+    /// Partitions at work.
+    pub const PARTITIONS: Metric = Metric::gauge(
+        "ordermesh_engine_partitions",
+        &["service"],
+        "Partitions processed now.",
+    );
+    /// Partitions that stand still.
+    pub const BLOCKED_PARTITIONS: Metric = Metric::gauge(
+        "ordermesh_engine_blocked_partitions",
+        &["service"],
+        "Partitions paused behind a record that cannot be decoded yet.",
+    );
+    /// What is in memory.
+    pub const AGGREGATES: Metric = Metric::gauge(
+        "ordermesh_engine_aggregates",
+        &["service"],
+        "Aggregates in memory.",
+    );
+    /// Tries.
+    pub const EFFECTS: Metric = Metric::counter(
+        "ordermesh_engine_effects_total",
+        &["service", "target", "result"],
+        "Tries of effects by target and result (answered, not_yet, unknown, timed_out).",
+    );
+    /// Length of a try.
+    pub const EFFECT_SECONDS: Metric = Metric::histogram(
+        "ordermesh_engine_effect_seconds",
+        &["service", "target"],
+        "Duration of one try of an effect, the wait for its turn left out.",
+    );
+    /// Effects without an answer.
+    pub const EFFECTS_OUTSTANDING: Metric = Metric::gauge(
+        "ordermesh_engine_effects_outstanding",
+        &["service"],
+        "Effects that wait for an answer now.",
+    );
+    /// Age of the oldest of them.
+    pub const EFFECTS_OLDEST_SECONDS: Metric = Metric::gauge(
+        "ordermesh_engine_effects_oldest_seconds",
+        &["service", "target"],
+        "Age of the oldest effect that waits for an answer; 0 when none does.",
+    );
+    /// Breakers.
+    pub const BREAKER_STATE: Metric = Metric::gauge(
+        "ordermesh_engine_breaker_state",
+        &["service", "target"],
+        "What the breaker lets through: 0 everything, 1 one probe, 2 nothing.",
+    );
+    /// Timers that have rung.
+    pub const TIMERS_FIRED: Metric = Metric::counter(
+        "ordermesh_engine_timers_fired_total",
+        &["service"],
+        "Timers that came due.",
+    );
+    /// Timers that have not.
+    pub const TIMERS_WAITING: Metric = Metric::gauge(
+        "ordermesh_engine_timers_waiting",
+        &["service"],
+        "Timers that are not due yet.",
+    );
 }
 
-/// Figures of every worker of a process.
+/// All of them, for the list of metrics.
+pub const ALL: &[Metric] = &[
+    names::COMMANDS,
+    names::EVENTS,
+    names::DEAD_LETTERS,
+    names::COMMAND_WAIT_SECONDS,
+    names::BATCH_INPUTS,
+    names::TRANSACTION_SECONDS,
+    names::FAILED_TRANSACTIONS,
+    names::PRODUCERS_RECREATED,
+    names::CONSUMERS_RECREATED,
+    names::LAG_RECORDS,
+    names::LAG_SECONDS,
+    names::RESTORE_SECONDS,
+    names::RESTORING_SECONDS,
+    names::FULL_REPLAYS,
+    names::PARTITIONS,
+    names::BLOCKED_PARTITIONS,
+    names::AGGREGATES,
+    names::EFFECTS,
+    names::EFFECT_SECONDS,
+    names::EFFECTS_OUTSTANDING,
+    names::EFFECTS_OLDEST_SECONDS,
+    names::BREAKER_STATE,
+    names::TIMERS_FIRED,
+    names::TIMERS_WAITING,
+];
+
+/// Figures of every worker of a process; what each says stands at its name.
 #[derive(Clone)]
 pub struct Metrics {
-    /// Commands by service, kind and outcome (accepted, no_change, rejected).
+    /// [`names::COMMANDS`]
     pub commands: IntCounterVec,
-    /// Events by service and kind.
+    /// [`names::EVENTS`]
     pub events: IntCounterVec,
-    /// Dead letters by service and class of the error.
+    /// [`names::DEAD_LETTERS`]
     pub dead_letters: IntCounterVec,
-    /// Inputs per transaction, by service.
+    /// [`names::COMMAND_WAIT_SECONDS`]
+    pub command_wait_seconds: HistogramVec,
+    /// [`names::BATCH_INPUTS`]
     pub batch_inputs: HistogramVec,
-    /// Duration of a transaction from begin to commit in seconds, by service.
+    /// [`names::TRANSACTION_SECONDS`]
     pub transaction_seconds: HistogramVec,
-    /// Transactions that were aborted, ended unclear or were fenced, by service and result.
+    /// [`names::FAILED_TRANSACTIONS`]
     pub failed_transactions: IntCounterVec,
-    /// Time to take one partition over in seconds, by service.
+    /// [`names::PRODUCERS_RECREATED`]
+    pub producers_recreated: IntCounterVec,
+    /// [`names::CONSUMERS_RECREATED`]
+    pub consumers_recreated: IntCounterVec,
+    /// [`names::LAG_RECORDS`]
+    pub lag_records: IntGaugeVec,
+    /// [`names::LAG_SECONDS`]
+    pub lag_seconds: GaugeVec,
+    /// [`names::RESTORE_SECONDS`]
     pub restore_seconds: HistogramVec,
-    /// Take-overs that had to replay every event because the states were damaged, by service.
+    /// [`names::RESTORING_SECONDS`]
+    pub restoring_seconds: GaugeVec,
+    /// [`names::FULL_REPLAYS`]
     pub full_replays: IntCounterVec,
-    /// Partitions that are processed now, by service.
+    /// [`names::PARTITIONS`]
     pub partitions: IntGaugeVec,
-    /// Tries of effects by service, target and result (answered, not_yet, unknown, timed_out).
+    /// [`names::BLOCKED_PARTITIONS`]
+    pub blocked_partitions: IntGaugeVec,
+    /// [`names::AGGREGATES`]
+    pub aggregates: IntGaugeVec,
+    /// [`names::EFFECTS`]
     pub effects: IntCounterVec,
-    /// Effects that wait for an answer now, by service.
+    /// [`names::EFFECT_SECONDS`]
+    pub effect_seconds: HistogramVec,
+    /// [`names::EFFECTS_OUTSTANDING`]
     pub effects_outstanding: IntGaugeVec,
-    /// By service and target: the age in seconds of the oldest effect that waits for an answer now (0 when none does),
-    /// and the breaker's state (0 closed, 1 half-open, 2 open).
+    /// [`names::EFFECTS_OLDEST_SECONDS`] and [`names::BREAKER_STATE`]
     pub targets: TargetFigures,
-    /// Timers that came due, by service.
+    /// [`names::TIMERS_FIRED`]
     pub timers_fired: IntCounterVec,
+    /// [`names::TIMERS_WAITING`]
+    pub timers_waiting: IntGaugeVec,
 }
 
 impl Metrics {
@@ -78,76 +242,63 @@ impl Metrics {
     ///
     /// When a name is taken there.
     pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let counter = |name: &str, help: &str, labels: &[&str]| {
-            let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok::<_, prometheus::Error>(counter)
-        };
-        let gauge = |name: &str, help: &str, labels: &[&str]| {
-            let gauge = IntGaugeVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok::<_, prometheus::Error>(gauge)
-        };
-        let histogram = |name: &str, help: &str, buckets: Vec<f64>| {
-            let options = HistogramOpts::new(name, help).buckets(buckets);
-            let histogram = HistogramVec::new(options, &["service"])?;
-            registry.register(Box::new(histogram.clone()))?;
-            Ok::<_, prometheus::Error>(histogram)
-        };
         let seconds = || prometheus::exponential_buckets(0.001, 2.0, 15);
         let targets = TargetFigures::new()?;
         registry.register(Box::new(targets.clone()))?;
         Ok(Self {
-            commands: counter(
-                names::COMMANDS,
-                "Commands by kind and outcome.",
-                &["service", "kind", "outcome"],
-            )?,
-            events: counter(names::EVENTS, "Events by kind.", &["service", "kind"])?,
-            dead_letters: counter(
-                names::DEAD_LETTERS,
-                "Dead letters by class of the error.",
-                &["service", "class"],
-            )?,
-            batch_inputs: histogram(
-                names::BATCH_INPUTS,
-                "Inputs per transaction.",
-                prometheus::exponential_buckets(1.0, 2.0, 12)?,
-            )?,
-            transaction_seconds: histogram(
-                names::TRANSACTION_SECONDS,
-                "Duration of a transaction, begin to commit.",
-                seconds()?,
-            )?,
-            failed_transactions: counter(
-                names::FAILED_TRANSACTIONS,
-                "Transactions that did not commit, by result.",
-                &["service", "result"],
-            )?,
-            restore_seconds: histogram(
-                names::RESTORE_SECONDS,
-                "Time to take one partition over.",
-                seconds()?,
-            )?,
-            full_replays: counter(
-                names::FULL_REPLAYS,
-                "Take-overs that replayed every event because the states were damaged.",
-                &["service"],
-            )?,
-            partitions: gauge(names::PARTITIONS, "Partitions processed now.", &["service"])?,
-            effects: counter(
-                names::EFFECTS,
-                "Tries of effects by target and result.",
-                &["service", "target", "result"],
-            )?,
-            effects_outstanding: gauge(
-                names::EFFECTS_OUTSTANDING,
-                "Effects that wait for an answer now.",
-                &["service"],
-            )?,
+            commands: names::COMMANDS.int_counters(registry)?,
+            events: names::EVENTS.int_counters(registry)?,
+            dead_letters: names::DEAD_LETTERS.int_counters(registry)?,
+            command_wait_seconds: names::COMMAND_WAIT_SECONDS.histograms(registry, seconds()?)?,
+            batch_inputs: names::BATCH_INPUTS
+                .histograms(registry, prometheus::exponential_buckets(1.0, 2.0, 12)?)?,
+            transaction_seconds: names::TRANSACTION_SECONDS.histograms(registry, seconds()?)?,
+            failed_transactions: names::FAILED_TRANSACTIONS.int_counters(registry)?,
+            producers_recreated: names::PRODUCERS_RECREATED.int_counters(registry)?,
+            consumers_recreated: names::CONSUMERS_RECREATED.int_counters(registry)?,
+            lag_records: names::LAG_RECORDS.int_gauges(registry)?,
+            lag_seconds: names::LAG_SECONDS.gauges_of_fractions(registry)?,
+            restore_seconds: names::RESTORE_SECONDS.histograms(registry, seconds()?)?,
+            restoring_seconds: names::RESTORING_SECONDS.gauges_of_fractions(registry)?,
+            full_replays: names::FULL_REPLAYS.int_counters(registry)?,
+            partitions: names::PARTITIONS.int_gauges(registry)?,
+            blocked_partitions: names::BLOCKED_PARTITIONS.int_gauges(registry)?,
+            aggregates: names::AGGREGATES.int_gauges(registry)?,
+            effects: names::EFFECTS.int_counters(registry)?,
+            effect_seconds: names::EFFECT_SECONDS.histograms(registry, seconds()?)?,
+            effects_outstanding: names::EFFECTS_OUTSTANDING.int_gauges(registry)?,
             targets,
-            timers_fired: counter(names::TIMERS_FIRED, "Timers that came due.", &["service"])?,
+            timers_fired: names::TIMERS_FIRED.int_counters(registry)?,
+            timers_waiting: names::TIMERS_WAITING.int_gauges(registry)?,
         })
+    }
+
+    /// Shows the figures of a service before anything has happened: a failure that has not happened yet is 0, and
+    /// not missing.
+    pub(crate) fn begin(&self, service: Service) {
+        let service = service.name();
+        for result in ["aborted", "unclear", "fenced"] {
+            self.failed_transactions
+                .with_label_values(&[service, result]);
+        }
+        for counters in [
+            &self.producers_recreated,
+            &self.consumers_recreated,
+            &self.full_replays,
+            &self.timers_fired,
+        ] {
+            counters.with_label_values(&[service]);
+        }
+        for gauges in [
+            &self.partitions,
+            &self.blocked_partitions,
+            &self.aggregates,
+            &self.effects_outstanding,
+            &self.timers_waiting,
+        ] {
+            gauges.with_label_values(&[service]);
+        }
+        self.restoring_seconds.with_label_values(&[service]);
     }
 
     /// Of one service.

@@ -107,6 +107,10 @@ impl<L: Log> Log for Faulty<L> {
         self.log.ends(topic, partition)
     }
 
+    fn stable_end(&self, partition: Partition) -> Option<i64> {
+        self.log.stable_end(partition)
+    }
+
     fn start(&mut self, partition: Partition, offset: i64) -> Result<(), Error> {
         self.log.start(partition, offset)
     }
@@ -161,6 +165,10 @@ impl<L: Log> Log for Faulty<L> {
 
     fn recreate(&mut self) -> Result<(), Error> {
         self.log.recreate()
+    }
+
+    fn rejoin(&mut self) -> Result<(), Error> {
+        self.log.rejoin()
     }
 
     fn is_member(&mut self) -> Result<bool, Error> {

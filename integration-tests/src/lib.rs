@@ -8,6 +8,7 @@
 pub mod conformance;
 pub mod eventually;
 pub mod faulty;
+pub mod prometheus;
 pub mod records;
 pub mod runner;
 pub mod servers;

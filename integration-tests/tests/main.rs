@@ -13,5 +13,6 @@
 
 mod architecture;
 mod engine;
+mod observability;
 mod rule_books;
 mod system;

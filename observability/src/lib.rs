@@ -7,6 +7,7 @@
 pub mod metric;
 pub mod names;
 
+mod sampler;
 mod settings;
 mod telemetry;
 mod trace_parent;

@@ -32,7 +32,23 @@ pub const MESSAGING_SYSTEM: &str = "messaging.system";
 pub const MESSAGING_DESTINATION: &str = "messaging.destination.name";
 /// Attribute: partition.
 pub const MESSAGING_PARTITION: &str = "messaging.destination.partition.id";
+/// Attribute: what is done with the messages: `send`, `process`.
+pub const MESSAGING_OPERATION: &str = "messaging.operation.type";
+/// Attribute: consumer group.
+pub const MESSAGING_GROUP: &str = "messaging.consumer.group.name";
+/// Attribute: key of the record.
+pub const MESSAGING_KEY: &str = "messaging.kafka.message.key";
 /// Attribute: offset.
 pub const MESSAGING_OFFSET: &str = "messaging.kafka.offset";
+/// Attribute: class of an error.
+pub const ERROR_TYPE: &str = "error.type";
+/// Attribute: the aggregate that a span is about.
+pub const AGGREGATE_ID: &str = "ordermesh.aggregate.id";
+/// Attribute: what became of a command.
+pub const OUTCOME: &str = "ordermesh.outcome";
+/// Attribute: the idempotency key of an effect.
+pub const EFFECT_KEY: &str = "ordermesh.effect.key";
+/// Attribute: number of a try.
+pub const ATTEMPT: &str = "ordermesh.attempt";
 /// Attribute: records in a batch.
 pub const MESSAGING_BATCH: &str = "messaging.batch.message_count";

@@ -6,7 +6,7 @@ use std::time::Duration;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
@@ -17,6 +17,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 
 use crate::names;
+use crate::sampler::Head;
 use crate::settings::{Format, Settings};
 
 /// Crates whose chatter is no news at `info`; a filter that names one of them wins.
@@ -162,10 +163,9 @@ fn tracer_provider(settings: &Settings, endpoint: &str) -> Result<SdkTracerProvi
         .with_endpoint(endpoint)
         .build()
         .map_err(|reason| Error::invalid(names::OTLP_ENDPOINT, endpoint, reason))?;
-    let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(settings.trace_ratio)));
     Ok(SdkTracerProvider::builder()
         .with_batch_exporter(exporter)
-        .with_sampler(sampler)
+        .with_sampler(Head::new(settings.trace_ratio))
         .with_resource(
             Resource::builder()
                 .with_service_name(settings.service.clone())

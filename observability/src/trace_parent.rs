@@ -81,15 +81,25 @@ impl TraceParent {
         if span.is_disabled() {
             return;
         }
-        let flags = if self.sampled {
-            TraceFlags::SAMPLED
-        } else {
-            TraceFlags::default()
-        };
-        let context = SpanContext::new(self.trace, self.span, flags, true, TraceState::default());
-        if let Err(error) = span.set_parent(Context::new().with_remote_span_context(context)) {
+        let context = Context::new().with_remote_span_context(self.context());
+        if let Err(error) = span.set_parent(context) {
             tracing::debug!(%error, "the span has no place in its trace");
         }
+    }
+
+    /// Links a span that was just created to this one, for what belongs to several traces.
+    pub fn link(self, span: &Span) {
+        span.add_link(self.context());
+    }
+
+    /// This context if it is sampled.
+    pub fn sampled(self) -> Option<Self> {
+        self.sampled.then_some(self)
+    }
+
+    /// Header of a Kafka record; only for a context that is sampled.
+    pub fn record_header(self) -> (String, Vec<u8>) {
+        (TRACEPARENT.to_owned(), self.header().into_bytes())
     }
 
     /// Puts the current span's context, if there is one, into the headers of a call.
@@ -104,8 +114,17 @@ impl TraceParent {
     /// Appends the current span's context to the headers of a Kafka record if it is sampled.
     pub fn inject_record(headers: &mut Vec<(String, Vec<u8>)>) {
         if let Some(parent) = Self::current().filter(|parent| parent.is_sampled()) {
-            headers.push((TRACEPARENT.to_owned(), parent.header().into_bytes()));
+            headers.push(parent.record_header());
         }
+    }
+
+    fn context(self) -> SpanContext {
+        let flags = if self.sampled {
+            TraceFlags::SAMPLED
+        } else {
+            TraceFlags::default()
+        };
+        SpanContext::new(self.trace, self.span, flags, true, TraceState::default())
     }
 
     fn new(context: &SpanContext) -> Option<Self> {

@@ -2,12 +2,14 @@
 
 use contracts::Message;
 use contracts::core::v1::Metadata;
+use observability::TraceParent;
 use uuid::Uuid;
 
 use super::backoff;
 use super::clock::unix_ms;
 use crate::codec::Codec;
 use crate::log::kafka::Sender;
+use crate::sending::Sending;
 
 /// Sends commands to the service's own topic.
 pub struct Answers {
@@ -21,12 +23,14 @@ impl Answers {
         Self { sender, codec }
     }
 
-    /// Until it is durable: an answer that is lost would leave its effect unanswered in the log.
+    /// Until it is durable: an answer that is lost would leave its effect unanswered in the log. It goes on with
+    /// `trace`.
     pub async fn send<C: Into<contracts::Command>>(
         &self,
         id: &str,
         command: C,
         actor: &'static str,
+        trace: Option<TraceParent>,
     ) {
         let message = Message::new(id, command);
         let service = message.service();
@@ -39,9 +43,11 @@ impl Answers {
         };
         let kind = message.kind();
         let payload = self.codec.encode_message(message, metadata);
+        let sending = Sending::begin(service, kind, id, trace);
+        let headers: Vec<_> = sending.header().into_iter().collect();
         let mut random = fastrand::Rng::new();
         for number in 1.. {
-            let sent = match self.sender.send(service, id, &payload, &[]) {
+            let sent = match self.sender.send(service, id, &payload, &headers) {
                 Ok(durable) => durable.await,
                 Err(error) => Err(error),
             };

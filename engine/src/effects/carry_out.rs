@@ -6,11 +6,13 @@ use std::sync::{Arc, Mutex};
 
 use contracts::Contract;
 use futures::FutureExt as _;
+use tracing::Instrument as _;
 
 use super::answers::Answers;
 use super::clock::until;
 use super::target::Target;
-use super::{Attempt, Limits, Origin, Perform, Unknown, backoff};
+use super::trace::Try;
+use super::{Attempt, Limits, Occasion, Origin, Perform, Unknown, backoff};
 use crate::metrics::Metrics;
 use crate::{Command, Decider};
 
@@ -41,9 +43,7 @@ pub struct Asked<D: Decider> {
     pub effect: D::Effect,
     /// Unix milliseconds.
     pub not_before_ms: i64,
-    pub origin: Origin,
-    /// When it became outstanding, Unix milliseconds.
-    pub since_ms: i64,
+    pub occasion: Occasion,
 }
 
 /// Tries an effect until its partner gives a definite answer, and sends the answer.
@@ -58,7 +58,7 @@ where
     let service = D::Contract::SERVICE.name();
     let name = shared.perform.target(&asked.effect);
     let target = shared.target(service, name);
-    let _awaiting = target.awaiting(asked.since_ms.max(asked.not_before_ms));
+    let _awaiting = target.awaiting(asked.occasion.since_ms.max(asked.not_before_ms));
     let _outstanding = Counted::one(
         shared
             .metrics
@@ -72,30 +72,36 @@ where
             .with_label_values(&[service, name, result])
             .inc();
     };
-    let mut may_have_run = asked.origin == Origin::TakenOver;
+    let mut may_have_run = asked.occasion.origin == Origin::TakenOver;
     let mut random = fastrand::Rng::new();
     for number in 1.. {
         let attempt = Attempt {
             number,
             may_have_run,
         };
-        let tried = try_once(&shared, &target, &asked, attempt).await;
+        let (tried, span) = try_once(&shared, &target, &asked, attempt).await;
         may_have_run = true;
         match tried {
             Ok(command) => {
                 count("answered");
-                shared.answers.send(&asked.id, command, name).await;
+                let trace = span.end("answered").or(asked.occasion.trace);
+                shared.answers.send(&asked.id, command, name, trace).await;
                 return;
             }
             Err(Some(unknown)) => {
-                count(if unknown.partner_fault {
+                let result = if unknown.partner_fault {
                     "unknown"
                 } else {
                     "not_yet"
-                });
+                };
+                count(result);
+                span.end(result);
                 tracing::debug!(service, target_name = name, key = asked.key, reason = %unknown, number, "no definite answer");
             }
-            Err(None) => count("timed_out"),
+            Err(None) => {
+                count("timed_out");
+                span.end("timed_out");
+            }
         }
         tokio::time::sleep(backoff::after(number, &mut random)).await;
     }
@@ -107,11 +113,19 @@ async fn try_once<D: Decider, P: Perform<D>>(
     target: &Target,
     asked: &Asked<D>,
     attempt: Attempt,
-) -> Result<Command<D>, Option<Unknown>> {
+) -> (Result<Command<D>, Option<Unknown>>, Try) {
     let passed = target.pass().await;
+    let span = Try::begin(asked.occasion.trace, target.name(), &asked.key, attempt);
     let call = shared.perform.perform(&asked.key, &asked.effect, attempt);
-    let call = AssertUnwindSafe(call).catch_unwind();
-    match tokio::time::timeout(shared.limits.deadline, call).await {
+    let call = AssertUnwindSafe(call.instrument(span.span())).catch_unwind();
+    let timer = shared
+        .metrics
+        .effect_seconds
+        .with_label_values(&[target.service(), target.name()])
+        .start_timer();
+    let tried = tokio::time::timeout(shared.limits.deadline, call).await;
+    timer.observe_duration();
+    let answer = match tried {
         Ok(Ok(Ok(command))) => {
             passed.answered();
             Ok(command)
@@ -136,7 +150,8 @@ async fn try_once<D: Decider, P: Perform<D>>(
             passed.failed();
             Err(None)
         }
-    }
+    };
+    (answer, span)
 }
 
 /// Counts an effect as outstanding for as long as its task lives.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use contracts::Contract;
 use futures::StreamExt as _;
+use observability::TraceParent;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -15,7 +16,7 @@ use tokio_util::time::delay_queue;
 use super::answers::Answers;
 use super::carry_out::{Asked, Shared, carry_out};
 use super::clock::until;
-use super::{Agenda, Origin, Perform};
+use super::{Agenda, Occasion, Perform};
 use crate::codec::Codec;
 use crate::log::Partition;
 use crate::log::kafka::Sender;
@@ -54,8 +55,7 @@ enum Order<D: Decider> {
         partition: Partition,
         id: String,
         outstanding: Vec<Outstanding<D>>,
-        origin: Origin,
-        since_ms: i64,
+        occasion: Occasion,
     },
     Forget {
         partition: Partition,
@@ -71,15 +71,13 @@ where
         partition: Partition,
         id: String,
         outstanding: Vec<Outstanding<D>>,
-        origin: Origin,
-        since_ms: i64,
+        occasion: Occasion,
     ) {
         let _ = self.orders.send(Order::Replace {
             partition,
             id,
             outstanding,
-            origin,
-            since_ms,
+            occasion,
         });
     }
 
@@ -136,6 +134,7 @@ struct Due<D: Decider> {
     partition: Partition,
     id: String,
     command: Command<D>,
+    trace: Option<TraceParent>,
 }
 
 struct Running<D: Decider> {
@@ -154,18 +153,23 @@ where
     Command<D>: Into<contracts::Command>,
 {
     async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Order<D>>) {
+        let service = D::Contract::SERVICE.name();
+        let metrics = &self.shared.metrics;
+        let timers_waiting = metrics.timers_waiting.with_label_values(&[service]);
         loop {
             tokio::select! {
                 order = inbox.recv() => match order {
-                    Some(Order::Replace { partition, id, outstanding, origin, since_ms }) => {
-                        self.replace(partition, id, outstanding, origin, since_ms);
+                    Some(Order::Replace { partition, id, outstanding, occasion }) => {
+                        self.replace(partition, id, outstanding, occasion);
                     }
                     Some(Order::Forget { partition }) => self.forget(partition),
                     None => break,
                 },
                 Some(due) = self.timers.next() => self.fire(due),
             }
+            timers_waiting.set(i64::try_from(self.timers.len()).unwrap_or(i64::MAX));
         }
+        timers_waiting.set(0);
         let partitions: Vec<_> = self.running.keys().copied().collect();
         for partition in partitions {
             self.forget(partition);
@@ -177,8 +181,7 @@ where
         partition: Partition,
         id: String,
         outstanding: Vec<Outstanding<D>>,
-        origin: Origin,
-        since_ms: i64,
+        occasion: Occasion,
     ) {
         let mut before = self
             .running
@@ -191,7 +194,7 @@ where
             match before.iter().position(|running| running.what == what) {
                 Some(index) => now.push(before.swap_remove(index)),
                 None => {
-                    let stop = self.begin(partition, &id, &what, origin, since_ms);
+                    let stop = self.begin(partition, &id, &what, occasion);
                     now.push(Running { what, stop });
                 }
             }
@@ -209,8 +212,7 @@ where
         partition: Partition,
         id: &str,
         what: &Outstanding<D>,
-        origin: Origin,
-        since_ms: i64,
+        occasion: Occasion,
     ) -> Stop {
         match what {
             Outstanding::Effect {
@@ -223,8 +225,7 @@ where
                     key: key.clone(),
                     effect: effect.clone(),
                     not_before_ms: *not_before_ms,
-                    origin,
-                    since_ms,
+                    occasion,
                 };
                 let task = carry_out::<D, P>(Arc::clone(&self.shared), asked);
                 Stop::Effect(tokio::spawn(task).abort_handle())
@@ -234,6 +235,7 @@ where
                     partition,
                     id: id.to_owned(),
                     command: command.clone(),
+                    trace: occasion.trace,
                 };
                 let key = self.timers.insert(due, until(*due_ms).min(LONGEST_TIMER));
                 Stop::Timer(Some(key))
@@ -265,6 +267,7 @@ where
             partition,
             id,
             command,
+            trace,
         } = due.into_inner();
         let list = self
             .running
@@ -284,6 +287,6 @@ where
             .with_label_values(&[service])
             .inc();
         let shared = Arc::clone(&self.shared);
-        tokio::spawn(async move { shared.answers.send(&id, command, "timer").await });
+        tokio::spawn(async move { shared.answers.send(&id, command, "timer", trace).await });
     }
 }

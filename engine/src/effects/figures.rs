@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{GaugeVec, IntGaugeVec, Opts};
+use prometheus::{GaugeVec, IntGaugeVec};
 
 use super::clock::unix_ms;
 use super::target::Target;
@@ -25,18 +25,11 @@ impl TargetFigures {
     ///
     /// Never, as long as the names are good.
     pub fn new() -> Result<Self, prometheus::Error> {
-        let labels = ["service", "target"];
-        let oldest = Opts::new(
-            names::EFFECTS_OLDEST_SECONDS,
-            "Age of the oldest effect that waits for an answer; 0 when none does.",
-        );
-        let breaker = Opts::new(
-            names::BREAKER_STATE,
-            "What the breaker lets through: 0 everything, 1 one probe, 2 nothing.",
-        );
+        let oldest = names::EFFECTS_OLDEST_SECONDS;
+        let breaker = names::BREAKER_STATE;
         Ok(Self {
-            oldest_seconds: GaugeVec::new(oldest, &labels)?,
-            breaker_state: IntGaugeVec::new(breaker, &labels)?,
+            oldest_seconds: GaugeVec::new(oldest.opts(), oldest.labels)?,
+            breaker_state: IntGaugeVec::new(breaker.opts(), breaker.labels)?,
             targets: Arc::default(),
         })
     }
@@ -100,7 +93,7 @@ mod tests {
         let figures = TargetFigures::new().expect("the names are good");
         let target = Arc::new(Target::new("payments", "provider", 10));
         figures.watch(&target);
-        let oldest = || figure(&figures, names::EFFECTS_OLDEST_SECONDS, "provider");
+        let oldest = || figure(&figures, names::EFFECTS_OLDEST_SECONDS.name, "provider");
         assert_eq!(oldest(), Some(0.0));
 
         let taken_over = target.awaiting(unix_ms() - 60_000);
@@ -121,7 +114,7 @@ mod tests {
         let figures = TargetFigures::new().expect("the names are good");
         let target = Arc::new(Target::new("shipping", "carrier", 10));
         figures.watch(&target);
-        let state = || figure(&figures, names::BREAKER_STATE, "carrier");
+        let state = || figure(&figures, names::BREAKER_STATE.name, "carrier");
         assert_eq!(state(), Some(0.0));
         for _ in 0..10 {
             target.pass().await.failed();

@@ -9,10 +9,14 @@ mod executor;
 mod figures;
 mod perform;
 mod target;
+mod trace;
+
+use observability::TraceParent;
 
 use crate::log::Partition;
 use crate::{Decider, Outstanding};
 
+pub(crate) use clock::unix_ms;
 pub use executor::{Executor, Limits};
 pub use figures::TargetFigures;
 pub use perform::{Attempt, Perform, Unknown};
@@ -26,18 +30,26 @@ pub enum Origin {
     TakenOver,
 }
 
+/// What is known of an aggregate's outstanding effects and timers besides themselves.
+#[derive(Clone, Copy, Debug)]
+pub struct Occasion {
+    /// Where they come from.
+    pub origin: Origin,
+    /// Time of the aggregate's last event (Unix milliseconds), the latest at which they became outstanding.
+    pub since_ms: i64,
+    /// The trace that they go on with.
+    pub trace: Option<TraceParent>,
+}
+
 /// What the worker tells of its aggregates' outstanding effects and timers.
 pub trait Agenda<D: Decider> {
     /// Replaces everything that runs for the aggregate `id`: what is in both goes on, the rest ends or begins.
-    /// `since_ms` is the time of the aggregate's last event (Unix milliseconds), the latest at which they became
-    /// outstanding.
     fn replace(
         &mut self,
         partition: Partition,
         id: String,
         outstanding: Vec<Outstanding<D>>,
-        origin: Origin,
-        since_ms: i64,
+        occasion: Occasion,
     );
 
     /// Ends everything of a partition.

@@ -195,6 +195,10 @@ pub trait Log {
     /// See [`Error`].
     fn ends(&mut self, topic: Topic, partition: Partition) -> Result<Ends, Error>;
 
+    /// The last stable offset of a partition's commands as the consumer heard it last, some seconds ago at most;
+    /// `None` when it does not know. Asks nobody.
+    fn stable_end(&self, partition: Partition) -> Option<i64>;
+
     /// Delivers the partition's commands from `offset` on; everything delivered for it before is void.
     ///
     /// # Errors
@@ -248,6 +252,14 @@ pub trait Log {
     ///
     /// See [`Error`].
     fn recreate(&mut self) -> Result<(), Error>;
+
+    /// Makes the consumer anew under the same instance id and joins the group with it; the assignment is void until it
+    /// is signalled again.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`].
+    fn rejoin(&mut self) -> Result<(), Error>;
 
     /// Whether this member holds its place in the group: `false` while it has to join again.
     ///

@@ -1,5 +1,7 @@
 //! One aggregate in memory.
 
+use observability::TraceParent;
+
 /// An aggregate and how far it has come.
 #[derive(Clone, Debug, Default)]
 pub struct Aggregate<S> {
@@ -10,6 +12,8 @@ pub struct Aggregate<S> {
     pub time_ms: i64,
     /// How the state topic holds it now.
     pub stored: Stored,
+    /// The span of its last command that was traced: its effects and timers go on from there.
+    pub trace: Option<TraceParent>,
 }
 
 /// How the state topic holds an aggregate.

@@ -10,9 +10,10 @@ use super::dead_letter::dead_letter;
 use super::decide::{self, Decided};
 use super::ownership::outstanding;
 use super::partition::Running;
-use super::{Error, RETRY, Reject, Tools, Worker, checkpoint};
+use super::trace::Spans;
+use super::{Error, RETRY, Reject, Tools, Worker, checkpoint, trace};
 use crate::codec::{Poison, Undecodable};
-use crate::effects::{Agenda, Origin};
+use crate::effects::{Agenda, Occasion, Origin};
 use crate::log::{Failure, Input, Log, Output, Partition, Share};
 use crate::{Command, Decider};
 
@@ -49,6 +50,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
                 &self.poisoned,
                 running,
                 input,
+                &mut self.spans,
                 &mut share.outputs,
             ) {
                 Taken::Done => {}
@@ -65,6 +67,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
                         "command cannot be processed; its window goes back"
                     );
                     self.poisoned.insert((partition, input.offset));
+                    self.spans.fail(poison.class);
                     self.go_back();
                     return Ok(());
                 }
@@ -74,7 +77,6 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
             share.offset = input.offset + 1;
         }
         self.inputs = inputs;
-        self.inputs.clear();
         if dead >= POISON_LIMIT && dead * 2 > taken {
             return Err(Error::Poisoned {
                 dead,
@@ -119,9 +121,11 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
         poisoned: &HashSet<(Partition, i64)>,
         running: &mut Running<D>,
         input: &Input,
+        spans: &mut Spans,
         outputs: &mut Vec<Output>,
     ) -> Taken {
         let service = D::Contract::SERVICE.name();
+        let mut trace = None;
         let poison = if poisoned.contains(&(input.partition, input.offset)) {
             Poison {
                 class: "unprocessable",
@@ -132,9 +136,10 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
             match Self::open(tools, input) {
                 Ok((metadata, command)) => {
                     let before = outputs.len();
+                    trace = spans.process::<D>(input, command.kind());
                     // What is left of the rule book's panics, in its answers and its look at the end.
                     let decided = catch_unwind(AssertUnwindSafe(|| {
-                        decide::decide(tools, running, input, &metadata, &command, outputs)
+                        decide::decide(tools, running, input, &metadata, &command, trace, outputs)
                     }));
                     match decided.unwrap_or_else(|_| Err(Reject::GoBack(decide::panicked()))) {
                         Ok(decided) => {
@@ -143,6 +148,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
                                 Decided::Events(_) => "accepted",
                                 Decided::Rejected => "rejected",
                             };
+                            spans.decided(trace, outcome);
                             tools
                                 .metrics
                                 .commands
@@ -183,6 +189,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
             .dead_letters
             .with_label_values(&[service, poison.class])
             .inc();
+        spans.dead::<D>(trace, input, poison.class);
         outputs.push(dead_letter(tools, input, &poison));
         Taken::Dead
     }
@@ -277,6 +284,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
             .map(|share| (share.partition, share.offset))
             .collect();
         let begun = self.log.now();
+        let batch = self.spans.batch::<D>(inputs);
         let written = self.log.commit(generation, shares);
         let ended = self.log.now();
         let took = ended.saturating_sub(begun);
@@ -295,6 +303,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
                     .batch_inputs
                     .with_label_values(&[service])
                     .observe(inputs as f64);
+                self.show_waits(service);
                 for end in appended {
                     if let Some(running) = self.running.get_mut(&end.partition) {
                         running.events_end = running.events_end.max(end.events_end);
@@ -305,10 +314,19 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
                         .retain(|(p, o)| *p != partition || *o >= offset);
                     self.committed(partition, offset);
                 }
+                self.spans.end();
+                drop(batch);
                 self.status.log_available();
                 Ok(())
             }
-            Err(failure) => self.failed(failure, took),
+            Err(failure) => {
+                let result = result_of(&failure);
+                self.spans.fail(result);
+                if let Some(batch) = &batch {
+                    trace::fail(batch, result);
+                }
+                self.failed(failure, took)
+            }
         }
     }
 
@@ -327,9 +345,12 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
             }
             if let Some(aggregate) = running.aggregates.get(&id) {
                 let outstanding = outstanding::<D>(&aggregate.state, &id);
-                let since_ms = aggregate.time_ms;
-                self.agenda
-                    .replace(partition, id, outstanding, Origin::Decided, since_ms);
+                let occasion = Occasion {
+                    origin: Origin::Decided,
+                    since_ms: aggregate.time_ms,
+                    trace: aggregate.trace,
+                };
+                self.agenda.replace(partition, id, outstanding, occasion);
             }
         }
     }
@@ -337,15 +358,10 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
     fn failed(&mut self, failure: Failure, took: Duration) -> Result<(), Error> {
         let service = D::Contract::SERVICE.name();
         tracing::warn!(service, error = %failure, "transaction failed, taking the partitions over again");
-        let result = match &failure {
-            Failure::Aborted(_) => "aborted",
-            Failure::Unclear(_) => "unclear",
-            Failure::Fenced { .. } => "fenced",
-        };
         self.tools
             .metrics
             .failed_transactions
-            .with_label_values(&[service, result])
+            .with_label_values(&[service, result_of(&failure)])
             .inc();
         match failure {
             Failure::Aborted(_) => {}
@@ -358,6 +374,14 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
         }
         self.go_back();
         Ok(())
+    }
+}
+
+fn result_of(failure: &Failure) -> &'static str {
+    match failure {
+        Failure::Aborted(_) => "aborted",
+        Failure::Unclear(_) => "unclear",
+        Failure::Fenced { .. } => "fenced",
     }
 }
 

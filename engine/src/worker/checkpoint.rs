@@ -6,6 +6,7 @@
 
 use contracts::core::v1::{Checkpoint, Chunk, Metadata};
 use contracts::{Contract, Record as _, StateBody, Topic};
+use observability::TraceParent;
 use prost::Message as _;
 use uuid::Uuid;
 
@@ -136,17 +137,23 @@ fn write_state<D: Decider>(
     outputs: &mut Vec<Output>,
 ) {
     let metadata = metadata::<D>(id, aggregate.version, aggregate.time_ms);
+    let traced = |mut output: Output| {
+        output
+            .headers
+            .extend(aggregate.trace.map(TraceParent::record_header));
+        output
+    };
     let size = aggregate.state.encoded_len();
     if size <= LARGEST_STATE {
         if let Stored::Chunks(_) = aggregate.stored {
             erase(tools, partition, id, aggregate.stored, outputs);
         }
-        outputs.push(output(
+        outputs.push(traced(output(
             tools,
             partition,
             &StateKey::Aggregate(id),
             Some((metadata, StateBody::Aggregate(aggregate.state.clone()))),
-        ));
+        )));
         aggregate.stored = Stored::Whole;
         return;
     }
@@ -163,7 +170,7 @@ fn write_state<D: Decider>(
         Stored::Absent => {}
     }
     for (index, part) in (0..).zip(parts) {
-        outputs.push(output(
+        outputs.push(traced(output(
             tools,
             partition,
             &StateKey::Chunk(id, index),
@@ -175,7 +182,7 @@ fn write_state<D: Decider>(
                     part: part.to_vec(),
                 }),
             )),
-        ));
+        )));
     }
     aggregate.stored = Stored::Chunks(count);
 }

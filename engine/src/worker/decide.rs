@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use contracts::core::v1::Metadata;
 use contracts::{Body as _, Contract, Record as _, Topic};
+use observability::TraceParent;
 use uuid::Uuid;
 
 use super::aggregate::Aggregate;
@@ -31,6 +32,7 @@ pub fn decide<D: Decider>(
     input: &Input,
     metadata: &Metadata,
     command: &Command<D>,
+    trace: Option<TraceParent>,
     outputs: &mut Vec<Output>,
 ) -> Result<Decided, Reject> {
     let id = metadata.aggregate_id.as_str();
@@ -54,6 +56,7 @@ pub fn decide<D: Decider>(
         input,
         metadata,
         time_ms: context.time_ms,
+        trace,
     };
     match verdict {
         Ok(events) => {
@@ -116,14 +119,16 @@ struct Call<'a> {
     input: &'a Input,
     metadata: &'a Metadata,
     time_ms: i64,
+    /// What its records carry on.
+    trace: Option<TraceParent>,
 }
 
 impl Call<'_> {
     fn headers(&self) -> Vec<Header> {
-        self.input
-            .header(headers::TRACEPARENT)
-            .map(|value| vec![(headers::TRACEPARENT.to_owned(), value.to_vec())])
-            .unwrap_or_default()
+        self.trace
+            .map(TraceParent::record_header)
+            .into_iter()
+            .collect()
     }
 
     fn correlation_id(&self) -> String {
@@ -149,6 +154,7 @@ fn apply<D: Decider>(
         D::evolve(&mut aggregate.state, &event);
         aggregate.version += 1;
         aggregate.time_ms = call.time_ms;
+        aggregate.trace = call.trace.or(aggregate.trace);
         tools
             .metrics
             .events

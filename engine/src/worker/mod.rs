@@ -9,10 +9,13 @@ mod batch;
 mod checkpoint;
 mod dead_letter;
 mod decide;
+mod figures;
+mod membership;
 mod ownership;
 mod partition;
 mod status;
 mod takeover;
+mod trace;
 mod window;
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
@@ -23,8 +26,11 @@ use contracts::{Contract, Topic};
 
 pub use self::status::Status;
 
+use self::figures::Figures;
+use self::membership::Membership;
 use self::partition::Running;
 use self::takeover::TakeOver;
+use self::trace::Spans;
 use self::window::Window;
 use crate::Decider;
 use crate::codec::{Codec, Poison};
@@ -132,6 +138,10 @@ pub struct Worker<D: Decider, L: Log, A: Agenda<D>> {
     takeover: Option<TakeOver<D>>,
     takeover_retry_at: Duration,
     window: Window,
+    /// Of the commands in the open window.
+    spans: Spans,
+    figures: Figures,
+    membership: Membership,
     /// When the last transaction ended.
     round_ended: Duration,
     inputs: Vec<Input>,
@@ -155,6 +165,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
         settings: Settings,
     ) -> Self {
         let commands_topic = cluster.topic(D::Contract::SERVICE, Topic::Commands);
+        metrics.begin(D::Contract::SERVICE);
         Self {
             tools: Tools {
                 rules,
@@ -172,6 +183,9 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
             takeover: None,
             takeover_retry_at: Duration::ZERO,
             window: Window::default(),
+            spans: Spans::default(),
+            figures: Figures::default(),
+            membership: Membership::default(),
             round_ended: Duration::ZERO,
             inputs: Vec::new(),
             reached: BTreeMap::new(),
@@ -205,7 +219,10 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
             }
         }
         self.take_over()?;
-        self.tend()
+        self.tend()?;
+        self.keep_place()?;
+        self.show();
+        Ok(())
     }
 
     /// Makes the producer anew, which fences whoever runs under its name: so only while the group says that this is
@@ -218,6 +235,12 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
             Ok(true) => match self.log.recreate() {
                 Ok(()) => {
                     self.recreate_at = None;
+                    let service = D::Contract::SERVICE.name();
+                    self.tools
+                        .metrics
+                        .producers_recreated
+                        .with_label_values(&[service])
+                        .inc();
                     Ok(())
                 }
                 Err(error) => self.trouble(error),
@@ -352,7 +375,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
         Ok(())
     }
 
-    fn report(&self) {
+    fn report(&mut self) {
         let restoring = self
             .queue
             .iter()
@@ -361,12 +384,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
             .collect();
         self.status
             .partitions(self.running.keys().copied().collect(), restoring);
-        let service = D::Contract::SERVICE.name();
-        self.tools
-            .metrics
-            .partitions
-            .with_label_values(&[service])
-            .set(i64::try_from(self.running.len()).unwrap_or(i64::MAX));
+        self.figures.show_at_once();
     }
 
     /// Stops effects and timers; the partitions are left by dropping the worker.
@@ -375,5 +393,10 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
         for partition in partitions {
             self.agenda.forget(partition);
         }
+        self.running.clear();
+        self.queue.clear();
+        self.takeover = None;
+        self.figures.show_at_once();
+        self.show();
     }
 }

@@ -7,7 +7,7 @@ use contracts::Contract;
 
 use super::takeover::{self, TakeOver};
 use super::{Error, RETRY, Worker};
-use crate::effects::{Agenda, Origin};
+use crate::effects::{Agenda, Occasion, Origin};
 use crate::log::{Log, Partition};
 use crate::{Decider, Outstanding, State};
 
@@ -25,18 +25,31 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
         self.agenda.forget(partition);
     }
 
-    /// The one road back.
-    pub(super) fn go_back(&mut self) {
-        let partitions: Vec<_> = self
-            .running
+    /// Every partition that is owned, whatever it is at.
+    fn owned(&self) -> Vec<Partition> {
+        self.running
             .keys()
             .copied()
             .chain(self.takeover.as_ref().map(TakeOver::partition))
             .chain(self.queue.iter().copied())
-            .collect();
+            .collect()
+    }
+
+    /// Owns nothing any more: the group will say anew what comes.
+    pub(super) fn lose_everything(&mut self) {
         self.inputs.clear();
         self.reached.clear();
-        for partition in partitions {
+        for partition in self.owned() {
+            self.forget(partition);
+        }
+        self.report();
+    }
+
+    /// The one road back.
+    pub(super) fn go_back(&mut self) {
+        self.inputs.clear();
+        self.reached.clear();
+        for partition in self.owned() {
             self.forget(partition);
             if let Err(error) = self.log.pause(partition) {
                 tracing::debug!(%error, partition, "partition could not be paused; the next poll says why");
@@ -120,9 +133,13 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
         for (id, aggregate) in &running.aggregates {
             let outstanding = outstanding::<D>(&aggregate.state, id);
             if !outstanding.is_empty() {
-                let (id, since_ms) = (id.clone(), aggregate.time_ms);
+                let occasion = Occasion {
+                    origin: Origin::TakenOver,
+                    since_ms: aggregate.time_ms,
+                    trace: aggregate.trace,
+                };
                 self.agenda
-                    .replace(partition, id, outstanding, Origin::TakenOver, since_ms);
+                    .replace(partition, id.clone(), outstanding, occasion);
             }
         }
         running.agenda_started = true;

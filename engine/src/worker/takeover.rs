@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use contracts::core::v1::{Checkpoint, Metadata};
 use contracts::{Contract, StateBody, Topic};
+use observability::TraceParent;
 use prost::Message as _;
 use registry::Resolution;
 
@@ -12,6 +13,7 @@ use super::Tools;
 use super::aggregate::{Aggregate, Stored};
 use super::checkpoint::StateKey;
 use super::partition::Running;
+use super::trace;
 use crate::codec::Undecodable;
 use crate::log::{self, Ends, Input, Log, Partition, Progress};
 use crate::{Decider, State, headers};
@@ -45,6 +47,7 @@ enum Phase {
 struct Piece {
     version: u64,
     time_ms: i64,
+    trace: Option<TraceParent>,
     count: u32,
     part: Vec<u8>,
 }
@@ -250,6 +253,7 @@ impl<D: Decider> TakeOver<D> {
                     version,
                     time_ms,
                     stored: Stored::Whole,
+                    trace: trace::context_of(input),
                 };
                 self.aggregates.insert(aggregate_id, aggregate);
             }
@@ -257,6 +261,7 @@ impl<D: Decider> TakeOver<D> {
                 let piece = Piece {
                     version,
                     time_ms,
+                    trace: trace::context_of(input),
                     count: chunk.count,
                     part: chunk.part,
                 };
@@ -278,6 +283,7 @@ impl<D: Decider> TakeOver<D> {
                 continue;
             };
             let (version, time_ms, count) = (newest.version, newest.time_ms, newest.count);
+            let trace = newest.trace;
             // A replay that no longer knew of a larger state may have left its last chunks behind.
             pieces.retain(|index, piece| piece.version == version && *index < count);
             if pieces.len() != count as usize {
@@ -292,6 +298,7 @@ impl<D: Decider> TakeOver<D> {
                 version,
                 time_ms,
                 stored: Stored::Chunks(count),
+                trace,
             };
             // Chunks can be left behind by a replay that no longer knew of them.
             let newest = self.aggregates.get(&id).map_or(0, |whole| whole.version);
@@ -368,6 +375,7 @@ impl<D: Decider> TakeOver<D> {
         D::evolve(&mut aggregate.state, &event);
         aggregate.version = metadata.aggregate_version;
         aggregate.time_ms = metadata.time_ms;
+        aggregate.trace = trace::context_of(input).or(aggregate.trace);
         self.replayed.push(metadata.aggregate_id);
         Ok(true)
     }

@@ -23,7 +23,6 @@ fn call(sku: &str, delta: i64) -> Call<Inventory> {
         aggregate_id: sku.into(),
         command: stock_command::Command::AdjustStock(adjust),
         actor: "test".into(),
-        traceparent: None,
     }
 }
 

@@ -183,7 +183,7 @@ fn the_oldest_effect_is_as_old_after_a_take_over_as_its_event() {
             panic!("nothing but the request has happened")
         };
         let age_ms = unix_ms() - requested.metadata.time_ms;
-        let shown = worker.figure(engine::metrics::names::EFFECTS_OLDEST_SECONDS);
+        let shown = worker.figure(engine::metrics::names::EFFECTS_OLDEST_SECONDS.name);
         assert!(shown * 1_000.0 >= age_ms as f64, "{shown} s, {age_ms} ms");
         worker.stop();
     }

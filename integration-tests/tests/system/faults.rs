@@ -155,7 +155,7 @@ fn the_registry_is_restarted_in_the_middle_of_a_load() {
 }
 
 /// Stocks what the baskets want, a little less of some products, and begins to load them.
-pub(super) fn load(system: &System) -> Child {
+pub(crate) fn load(system: &System) -> Child {
     let mut wanted = wanted();
     for pieces in wanted.values_mut().step_by(50) {
         *pieces = (*pieces / 2).max(1);
@@ -201,7 +201,7 @@ fn wanted() -> BTreeMap<String, i64> {
 }
 
 /// Waits until the journal holds so many acknowledged orders.
-pub(super) fn acknowledged(system: &System, orders: usize) {
+pub(crate) fn acknowledged(system: &System, orders: usize) {
     let journal = system.path("journal");
     eventually(&format!("{orders} orders are acknowledged"), || {
         let text = std::fs::read_to_string(&journal).unwrap_or_default();
@@ -209,7 +209,7 @@ pub(super) fn acknowledged(system: &System, orders: usize) {
     });
 }
 
-pub(super) fn finish(system: &System, load: &mut Child) {
+pub(crate) fn finish(system: &System, load: &mut Child) {
     let status = eventually("the load ends", || load.try_wait().expect("a child"));
     assert!(status.success(), "{status}\n{}", system.tail("load"));
 }

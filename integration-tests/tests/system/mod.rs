@@ -5,6 +5,6 @@ mod cli;
 mod drain;
 mod edge;
 mod endings;
-mod faults;
+pub(crate) mod faults;
 mod life;
 mod partners;

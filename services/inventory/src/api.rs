@@ -12,7 +12,6 @@ use contracts::inventory::v1::{
     AdjustStock, AdjustStockRequest, AdjustStockResponse, StockRejection, StockRejectionCode,
 };
 use engine::{Call, CallError, Caller};
-use observability::TraceParent;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
@@ -71,7 +70,6 @@ impl InventoryService for Api {
                 delta: request.delta,
             }),
             actor: ACTOR.to_owned(),
-            traceparent: TraceParent::current().map(TraceParent::header),
         };
         let answer = self
             .caller

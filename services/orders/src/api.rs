@@ -17,7 +17,6 @@ use contracts::orders::v1::{
 use contracts::query::v1::query_service_client::QueryServiceClient;
 use contracts::query::v1::{EventsPosition, GetOrderRequest, OrderView};
 use engine::{Answer, Call, CallError, Caller};
-use observability::TraceParent;
 use tonic::{Code, Request, Response, Status};
 use uuid::Uuid;
 
@@ -151,7 +150,6 @@ impl OrderService for Api {
             aggregate_id: order_id.clone(),
             actor: order.customer_id.clone(),
             command: Command::PlaceOrder(order.clone()),
-            traceparent: TraceParent::current().map(TraceParent::header),
         };
         // Whatever is written from here on is carried out, however short the caller's patience.
         let left = deadline.left()?;
@@ -198,7 +196,6 @@ impl OrderService for Api {
             command: Command::CancelOrder(CancelOrder {
                 customer_id: request.customer_id.clone(),
             }),
-            traceparent: TraceParent::current().map(TraceParent::header),
         };
         let answer = self
             .caller

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use contracts::{Service, Topic};
-use rdkafka::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{ClientContext, Statistics};
 
 use super::context::report;
 use super::{Cluster, Error, Input, LOOKUP_TIMEOUT, Partition, Signal, error, input, settings};
@@ -25,6 +25,8 @@ pub struct Intake {
 #[derive(Default)]
 struct Rebalances {
     signals: Mutex<Vec<Signal>>,
+    /// Last stable offsets, as of the last statistics.
+    stable_ends: Mutex<HashMap<Partition, i64>>,
     /// As of the last rebalance; `None` before the first, and while the assignment is lost.
     generation: Mutex<Option<Arc<ConsumerGroupMetadata>>>,
 }
@@ -32,6 +34,21 @@ struct Rebalances {
 impl ClientContext for Rebalances {
     fn error(&self, error: KafkaError, reason: &str) {
         report(&error, reason);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let mut ends = self.stable_ends.lock().expect("no holder panics");
+        ends.clear();
+        for (number, partition) in statistics
+            .topics
+            .values()
+            .flat_map(|topic| &topic.partitions)
+        {
+            // Negative while nothing is known.
+            if partition.ls_offset >= 0 {
+                ends.insert(*number, partition.ls_offset);
+            }
+        }
     }
 }
 
@@ -225,6 +242,14 @@ impl Intake {
             Offset::Offset(offset) => Some(offset),
             _ => None,
         })
+    }
+
+    pub fn stable_end(&self, partition: Partition) -> Option<i64> {
+        let ends = &self.consumer.context().stable_ends;
+        ends.lock()
+            .expect("no holder panics")
+            .get(&partition)
+            .copied()
     }
 
     pub fn start(&mut self, partition: Partition, offset: i64) -> Result<(), Error> {

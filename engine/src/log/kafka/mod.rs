@@ -59,6 +59,8 @@ impl Cluster {
 pub struct KafkaLog {
     cluster: Arc<Cluster>,
     service: Service,
+    group: String,
+    member: String,
     intake: Intake,
     transactions: Transactions,
     reader: KafkaReader,
@@ -78,7 +80,7 @@ impl KafkaLog {
         let name = format!("{}{service}", cluster.prefix);
         let member = format!("{name}.{instance}");
         let intake = Intake::join(&cluster, service, &name, &member)?;
-        let transactions = Transactions::new(Arc::clone(&cluster), service, member)?;
+        let transactions = Transactions::new(Arc::clone(&cluster), service, member.clone())?;
         let reader = KafkaReader::new(&cluster)?;
         let watermarks = settings::reader(&cluster, "read_uncommitted")
             .create_with_context(Quiet)
@@ -86,6 +88,8 @@ impl KafkaLog {
         Ok(Self {
             cluster,
             service,
+            group: name,
+            member,
             intake,
             transactions,
             reader,
@@ -124,6 +128,10 @@ impl Log for KafkaLog {
         Ok(Ends { low, high })
     }
 
+    fn stable_end(&self, partition: Partition) -> Option<i64> {
+        self.intake.stable_end(partition)
+    }
+
     fn start(&mut self, partition: Partition, offset: i64) -> Result<(), Error> {
         self.intake.start(partition, offset)
     }
@@ -157,6 +165,14 @@ impl Log for KafkaLog {
 
     fn recreate(&mut self) -> Result<(), Error> {
         self.transactions.recreate()
+    }
+
+    fn rejoin(&mut self) -> Result<(), Error> {
+        let intake = Intake::join(&self.cluster, self.service, &self.group, &self.member)?;
+        let former = std::mem::replace(&mut self.intake, intake);
+        // Closing a consumer that has lost its group can hang: nobody waits for it.
+        std::thread::spawn(move || drop(former));
+        Ok(())
     }
 
     fn is_member(&mut self) -> Result<bool, Error> {

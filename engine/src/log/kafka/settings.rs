@@ -62,6 +62,8 @@ pub fn group_member(cluster: &Cluster, group: &str, instance: &str) -> ClientCon
             SESSION_TIMEOUT.as_millis().to_string(),
         )
         .set("heartbeat.interval.ms", "1000")
+        // For lag: the ends of the partitions come with the statistics. They are JSON, and take time.
+        .set("statistics.interval.ms", "5000")
         // Positions say more than ends do.
         .set("enable.partition.eof", "false")
         .set("max.poll.interval.ms", "60000");

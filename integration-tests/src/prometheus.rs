@@ -1,0 +1,221 @@
+//! A real Prometheus that scrapes the processes of a test.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::eventually;
+use crate::system::free_port;
+
+const PROJECT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+/// Of the project's own configuration, whose interval is too long for a test.
+const SCRAPE_INTERVAL: &str = "scrape_interval: 5s";
+
+/// What this machine has of Prometheus.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    prometheus: PathBuf,
+    node_exporter: PathBuf,
+}
+
+/// A Prometheus with the project's configuration and a folder of its own, which looks every second. It ends when it
+/// is dropped.
+pub struct Prometheus {
+    address: SocketAddr,
+    folder: PathBuf,
+    processes: Vec<Child>,
+}
+
+/// One answer of a query.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// Its labels, as a JSON object.
+    pub labels: Value,
+    /// Its value, which may be no number.
+    pub value: f64,
+}
+
+impl Programs {
+    /// What `stack install --telemetry` has fetched.
+    ///
+    /// # Errors
+    ///
+    /// Names the program that is missing.
+    pub fn find() -> Result<Self, String> {
+        let cache = Path::new(PROJECT).join(".stack/cache");
+        let find = |path: &str| {
+            let program = cache.join(path);
+            let missing = format!(
+                "{} is missing: compose/native/stack install --telemetry",
+                program.display()
+            );
+            program.exists().then_some(program).ok_or(missing)
+        };
+        Ok(Self {
+            prometheus: find("prometheus/usr/bin/prometheus")?,
+            node_exporter: find("node-exporter/usr/bin/prometheus-node-exporter")?,
+        })
+    }
+}
+
+impl Prometheus {
+    /// Starts it, with a node exporter beside it, and waits until it is ready. It scrapes `processes` as the job
+    /// `ordermesh`; the other jobs are itself, the node exporter, and `away`, of which nobody answers.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be started.
+    pub fn start(
+        programs: &Programs,
+        processes: &[SocketAddr],
+        away: &[&'static str],
+        folder: impl Into<PathBuf>,
+    ) -> Self {
+        let folder = folder.into();
+        let (address, node) = (free_port(), free_port());
+        fs::create_dir_all(folder.join("targets")).expect("a folder");
+        let settings =
+            fs::read_to_string(Path::new(PROJECT).join("observability/prometheus/prometheus.yml"))
+                .expect("the project's configuration");
+        assert!(settings.contains(SCRAPE_INTERVAL), "{settings}");
+        let settings = settings.replace(SCRAPE_INTERVAL, "scrape_interval: 1s");
+        fs::write(folder.join("prometheus.yml"), settings).expect("a file");
+        targets(&folder, "ordermesh", processes);
+        targets(&folder, "prometheus", &[address]);
+        targets(&folder, "node", &[node]);
+        for job in away {
+            targets(&folder, job, &[free_port()]);
+        }
+        let mut prometheus = Command::new(&programs.prometheus);
+        prometheus
+            .arg(option(
+                "config.file",
+                folder.join("prometheus.yml").display(),
+            ))
+            .arg(option("storage.tsdb.path", folder.join("data").display()))
+            .arg(option("web.listen-address", address))
+            .arg("--enable-feature=exemplar-storage");
+        let mut node_exporter = Command::new(&programs.node_exporter);
+        node_exporter.arg(option("web.listen-address", node));
+        let processes = [("prometheus", prometheus), ("node-exporter", node_exporter)]
+            .map(|(name, command)| spawn(command, &folder.join(format!("{name}.log"))))
+            .into();
+        let started = Self {
+            address,
+            folder,
+            processes,
+        };
+        eventually("prometheus is ready", || {
+            started.get("/-/ready", &[]).map(|_| ())
+        });
+        started
+    }
+
+    /// What an instant query finds now.
+    ///
+    /// # Errors
+    ///
+    /// What Prometheus says against the query.
+    pub fn query(&self, query: &str) -> Result<Vec<Sample>, String> {
+        let answer = self.data("/api/v1/query", &[("query", query)])?;
+        let found = match answer["resultType"].as_str() {
+            Some("vector") => answer["result"].as_array().cloned().unwrap_or_default(),
+            _ => return Err(format!("{query} is no vector: {answer}")),
+        };
+        Ok(found
+            .into_iter()
+            .map(|sample| Sample {
+                value: number(&sample["value"][1]),
+                labels: sample["metric"].clone(),
+            })
+            .collect())
+    }
+
+    /// The values that a label has in a metric.
+    ///
+    /// # Errors
+    ///
+    /// What Prometheus says against it.
+    pub fn values(&self, label: &str, metric: &str) -> Result<Vec<Value>, String> {
+        let path = format!("/api/v1/label/{label}/values");
+        let answer = self.data(&path, &[("match[]", metric)])?;
+        Ok(answer.as_array().cloned().unwrap_or_default())
+    }
+
+    fn data(&self, path: &str, parameters: &[(&str, &str)]) -> Result<Value, String> {
+        let text = self
+            .get(path, parameters)
+            .ok_or_else(|| format!("{path} does not answer"))?;
+        let answer: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        if answer["status"] == "success" {
+            Ok(answer["data"].clone())
+        } else {
+            Err(answer["error"].to_string())
+        }
+    }
+
+    /// The body of an answer; of one that is no success too, when it says why.
+    fn get(&self, path: &str, parameters: &[(&str, &str)]) -> Option<String> {
+        let mut command = Command::new("curl");
+        command.args(["-sG", "-m", "10"]);
+        for (name, value) in parameters {
+            command.args(["--data-urlencode", &format!("{name}={value}")]);
+        }
+        let output = command
+            .arg(format!("http://{}{path}", self.address))
+            .output()
+            .expect("curl can be run");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.success() && !text.contains("Service Unavailable")).then_some(text)
+    }
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        for process in &mut self.processes {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.folder.join("prometheus.log")).unwrap_or_default();
+            let lines: Vec<_> = log.lines().collect();
+            println!(
+                "--- prometheus\n{}",
+                lines[lines.len().saturating_sub(20)..].join("\n")
+            );
+        }
+    }
+}
+
+fn option(name: &str, value: impl std::fmt::Display) -> String {
+    format!("--{name}={value}")
+}
+
+fn spawn(mut command: Command, log: &Path) -> Child {
+    let log = fs::File::create(log).expect("a log file");
+    command
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("a second handle"))
+        .stderr(log)
+        .spawn()
+        .expect("it can be run")
+}
+
+fn targets(folder: &Path, job: &str, addresses: &[SocketAddr]) {
+    let list = json!([{ "targets": addresses }]);
+    let path = folder.join(format!("targets/{job}.json"));
+    fs::write(path, list.to_string()).expect("a file");
+}
+
+/// Values come as text, because JSON has no words for what is no number.
+fn number(value: &Value) -> f64 {
+    match value.as_str() {
+        Some("+Inf") => f64::INFINITY,
+        Some("-Inf") => f64::NEG_INFINITY,
+        Some(text) => text.parse().unwrap_or(f64::NAN),
+        None => f64::NAN,
+    }
+}

@@ -1,0 +1,8 @@
+//! One file for each dashboard.
+
+pub(crate) mod effects;
+pub(crate) mod engine;
+pub(crate) mod infrastructure;
+pub(crate) mod orders;
+pub(crate) mod read_side;
+pub(crate) mod services;

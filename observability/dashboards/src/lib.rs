@@ -1,0 +1,28 @@
+//! The dashboards, made from code. A panel is a title, the question it answers, a unit and its queries; what Grafana
+//! wants to know besides is the same for all of them and is added here.
+//!
+//! `cargo run -p dashboards` writes `observability/grafana/dashboards/` and the index `observability/grafana/PANELS.md`.
+
+pub mod dashboard;
+pub mod files;
+pub mod panel;
+pub mod query;
+
+mod boards;
+mod links;
+
+pub use dashboard::Dashboard;
+pub use panel::Panel;
+pub use query::Query;
+
+/// Every dashboard, in the order of the index.
+pub fn all() -> Vec<Dashboard> {
+    vec![
+        boards::orders::dashboard(),
+        boards::engine::dashboard(),
+        boards::services::dashboard(),
+        boards::read_side::dashboard(),
+        boards::effects::dashboard(),
+        boards::infrastructure::dashboard(),
+    ]
+}
