@@ -7,6 +7,7 @@ mod effects;
 mod eviction;
 mod faults;
 mod given;
+mod membership;
 mod offsets;
 mod schemas;
 mod sharing;
