@@ -209,6 +209,14 @@ impl Client {
         })
     }
 
+    /// Asks for something that every registry has, whatever is registered.
+    pub async fn ask(&self) -> Result<(), Error> {
+        let answer = self
+            .call::<serde_json::Value>(Method::GET, "config", None)
+            .await;
+        self.counted("get_config", answer).map(drop)
+    }
+
     async fn call<T: DeserializeOwned>(
         &self,
         method: Method,
