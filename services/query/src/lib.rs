@@ -5,11 +5,13 @@
 //! - `tables`: how rows are read and written, a set at a time; `read_v1.sql` is their shape.
 //! - `projector`: from the log into the tables, batch by batch.
 //! - `api`: the gRPC service over the tables.
+//! - `overview`: figures that only the tables know.
 
 mod api;
 mod fold;
 mod locks;
-mod metrics;
+pub mod metrics;
+mod overview;
 mod progress;
 mod projector;
 mod schema;
@@ -27,7 +29,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-use api::{Api, Watchers};
+use api::{Api, Reader, Watchers};
 use metrics::Metrics;
 use progress::Progress;
 use projector::Projector;
@@ -98,8 +100,12 @@ impl Query {
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .test_before_acquire(false)
             .connect_lazy_with(database.clone().options([READ_LIMIT]));
+        let metrics = Metrics::new(registry, &pool)?;
         let api = Api {
-            pool,
+            reader: Reader {
+                pool,
+                statements: metrics.statements.clone(),
+            },
             progress: progress.clone(),
             prefix: config.prefix.clone(),
             partitions: config.partitions,
@@ -112,7 +118,7 @@ impl Query {
             partitions: config.partitions,
             schemas,
             progress,
-            metrics: Metrics::new(registry)?,
+            metrics,
             readiness: readiness.component(COMPONENT),
             services: Handle::current(),
         };
@@ -138,7 +144,13 @@ impl Query {
             .enable_all()
             .build()
             .map_err(Error::Runtime)?;
-        self.projector
+        let projector = &self.projector;
+        projector.services.spawn(overview::run(
+            self.api.reader.pool.clone(),
+            projector.metrics.clone(),
+            shutdown.clone(),
+        ));
+        projector
             .run(&runtime, shutdown)
             .map_err(|error| Error::Projector(error.into()))
     }

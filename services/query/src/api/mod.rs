@@ -19,7 +19,6 @@ use contracts::query::v1::{
 };
 use contracts::{Service, Topic};
 use prost::Message as _;
-use sqlx::PgPool;
 use sqlx::types::time::OffsetDateTime;
 use tokio::time::Instant;
 use tonic::codegen::BoxStream;
@@ -32,6 +31,7 @@ use read::Page;
 use wait::Wait;
 use watch::Watch;
 
+pub use read::Reader;
 pub use watch::Watchers;
 
 const DEFAULT_PAGE: u32 = 50;
@@ -43,8 +43,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The service behind the API.
 #[derive(Clone)]
 pub struct Api {
-    /// Connections to the read model.
-    pub pool: PgPool,
+    /// Reads the read model.
+    pub reader: Reader,
     /// What the projector of this process applies.
     pub progress: Arc<Progress>,
     /// The prefix of all topics.
@@ -70,7 +70,9 @@ impl QueryService for Api {
             self.position_reached(position, deadline).await?;
         }
         let row = if min_version == 0 {
-            let row = read::order(&self.pool, order_id).await.map_err(database)?;
+            let row = read::order(&self.reader, order_id)
+                .await
+                .map_err(database)?;
             row.ok_or_else(|| error::not_found("order"))?
         } else {
             let hint = self
@@ -78,14 +80,19 @@ impl QueryService for Api {
                 .watch(Mark::Version(Service::Orders, order_id.to_string()));
             let mut wait = Wait::new(hint, min_version, deadline);
             loop {
-                match read::order(&self.pool, order_id).await.map_err(database)? {
+                match read::order(&self.reader, order_id)
+                    .await
+                    .map_err(database)?
+                {
                     Some(row) if row.version >= min_version => break row,
                     _ => wait.pause().await?,
                 }
             }
         };
         // Lines never change: they need not be read in one snapshot with the order.
-        let lines = read::lines(&self.pool, order_id).await.map_err(database)?;
+        let lines = read::lines(&self.reader, order_id)
+            .await
+            .map_err(database)?;
         Ok(Response::new(GetOrderResponse {
             order: Some(view::order(row, lines)),
         }))
@@ -119,9 +126,9 @@ impl QueryService for Api {
             limit: i64::from(size) + 1,
         };
         let rows = match request.customer_id.as_str() {
-            "" => read::by_status(&self.pool, page).await,
+            "" => read::by_status(&self.reader, page).await,
             customer if customer.contains('\0') => Ok(Vec::new()),
-            customer => read::by_customer(&self.pool, customer, page).await,
+            customer => read::by_customer(&self.reader, customer, page).await,
         };
         let mut rows = rows.map_err(database)?;
         let size = size as usize;
@@ -161,7 +168,7 @@ impl QueryService for Api {
         let request = request.into_inner();
         error::validate(&request)?;
         let order_id = order_id(&request.order_id)?;
-        let records = read::history(&self.pool, order_id)
+        let records = read::history(&self.reader, order_id)
             .await
             .map_err(database)?;
         if records.is_empty() {
@@ -185,7 +192,7 @@ impl QueryService for Api {
             return Err(error::not_found("product"));
         }
         let row = if min_version == 0 {
-            let row = read::stock(&self.pool, &sku).await.map_err(database)?;
+            let row = read::stock(&self.reader, &sku).await.map_err(database)?;
             row.ok_or_else(|| error::not_found("product"))?
         } else {
             let hint = self
@@ -193,7 +200,7 @@ impl QueryService for Api {
                 .watch(Mark::Version(Service::Inventory, sku.clone()));
             let mut wait = Wait::new(hint, min_version, deadline);
             loop {
-                match read::stock(&self.pool, &sku).await.map_err(database)? {
+                match read::stock(&self.reader, &sku).await.map_err(database)? {
                     Some(row) if row.version >= min_version => break row,
                     _ => wait.pause().await?,
                 }
@@ -223,7 +230,7 @@ impl Api {
             .watch(Mark::Position(Service::Orders, partition));
         let mut wait = Wait::new(hint, position.offset, deadline);
         loop {
-            let reached = read::position(&self.pool, &topic, partition)
+            let reached = read::position(&self.reader, &topic, partition)
                 .await
                 .map_err(database)?;
             if reached.unwrap_or_default() >= position.offset {

@@ -7,6 +7,16 @@ use uuid::Uuid;
 
 use super::page::Key;
 use crate::fold::{OrderRow, StockRow};
+use crate::metrics::Statements;
+
+/// Reads the read model, and notes how long that takes. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    /// Connections to the database.
+    pub pool: PgPool,
+    /// What to note.
+    pub statements: Statements,
+}
 
 /// An order and what happened to it after some version, as both stood at one moment.
 #[derive(Debug, sqlx::FromRow)]
@@ -32,21 +42,22 @@ pub struct Page<'a> {
 }
 
 /// The order, if it is in the read model.
-pub async fn order(pool: &PgPool, order_id: Uuid) -> sqlx::Result<Option<OrderRow>> {
-    sqlx::query_as("SELECT * FROM orders WHERE order_id = $1")
+pub async fn order(reader: &Reader, order_id: Uuid) -> sqlx::Result<Option<OrderRow>> {
+    let read = sqlx::query_as("SELECT * FROM orders WHERE order_id = $1")
         .bind(order_id)
-        .fetch_optional(pool)
-        .await
+        .fetch_optional(&reader.pool);
+    reader.statements.time("read_order", read).await
 }
 
 /// The order's lines, in their order.
-pub async fn lines(pool: &PgPool, order_id: Uuid) -> sqlx::Result<Vec<OrderLine>> {
-    let rows: Vec<(String, i64, i64, i64, String)> = sqlx::query_as(
+pub async fn lines(reader: &Reader, order_id: Uuid) -> sqlx::Result<Vec<OrderLine>> {
+    let read = sqlx::query_as(
         "SELECT sku, quantity, unit_price, discount, description FROM order_lines WHERE order_id = $1 ORDER BY position",
     )
     .bind(order_id)
-    .fetch_all(pool)
-    .await?;
+    .fetch_all(&reader.pool);
+    let rows: Vec<(String, i64, i64, i64, String)> =
+        reader.statements.time("read_lines", read).await?;
     rows.into_iter()
         .map(|(sku, quantity, unit_price, discount, description)| {
             let quantity =
@@ -63,16 +74,17 @@ pub async fn lines(pool: &PgPool, order_id: Uuid) -> sqlx::Result<Vec<OrderLine>
 }
 
 /// The records of the order's events, in the order of their versions.
-pub async fn history(pool: &PgPool, order_id: Uuid) -> sqlx::Result<Vec<Vec<u8>>> {
-    sqlx::query_scalar("SELECT record FROM order_events WHERE order_id = $1 ORDER BY version")
-        .bind(order_id)
-        .fetch_all(pool)
-        .await
+pub async fn history(reader: &Reader, order_id: Uuid) -> sqlx::Result<Vec<Vec<u8>>> {
+    let read =
+        sqlx::query_scalar("SELECT record FROM order_events WHERE order_id = $1 ORDER BY version")
+            .bind(order_id)
+            .fetch_all(&reader.pool);
+    reader.statements.time("read_history", read).await
 }
 
 /// The order, if it is in the read model, with the events after a version. One statement sees one moment.
-pub async fn news(pool: &PgPool, order_id: Uuid, after: i64) -> sqlx::Result<Option<News>> {
-    sqlx::query_as(
+pub async fn news(reader: &Reader, order_id: Uuid, after: i64) -> sqlx::Result<Option<News>> {
+    let read = sqlx::query_as(
         "SELECT orders.*, ARRAY(
              SELECT record FROM order_events
              WHERE order_events.order_id = orders.order_id AND order_events.version > $2
@@ -82,14 +94,14 @@ pub async fn news(pool: &PgPool, order_id: Uuid, after: i64) -> sqlx::Result<Opt
     )
     .bind(order_id)
     .bind(after)
-    .fetch_optional(pool)
-    .await
+    .fetch_optional(&reader.pool);
+    reader.statements.time("read_news", read).await
 }
 
 /// A page of the orders of everybody.
-pub async fn by_status(pool: &PgPool, page: Page<'_>) -> sqlx::Result<Vec<OrderRow>> {
+pub async fn by_status(reader: &Reader, page: Page<'_>) -> sqlx::Result<Vec<OrderRow>> {
     // A short index scan for each status, merged: one scan over several statuses would have to sort them all.
-    sqlx::query_as(
+    let read = sqlx::query_as(
         "SELECT page.* FROM UNNEST($1::int2[]) wanted (status) CROSS JOIN LATERAL (
              SELECT * FROM orders
              WHERE orders.status = wanted.status AND placed_at >= $2 AND (placed_at, order_id) < ($3, $4)
@@ -102,17 +114,17 @@ pub async fn by_status(pool: &PgPool, page: Page<'_>) -> sqlx::Result<Vec<OrderR
     .bind(page.after.placed_at)
     .bind(page.after.order_id)
     .bind(page.limit)
-    .fetch_all(pool)
-    .await
+    .fetch_all(&reader.pool);
+    reader.statements.time("list_by_status", read).await
 }
 
 /// A page of a customer's orders.
 pub async fn by_customer(
-    pool: &PgPool,
+    reader: &Reader,
     customer_id: &str,
     page: Page<'_>,
 ) -> sqlx::Result<Vec<OrderRow>> {
-    sqlx::query_as(
+    let read = sqlx::query_as(
         "SELECT * FROM orders
          WHERE customer_id = $1 AND status = ANY($2) AND placed_at >= $3 AND (placed_at, order_id) < ($4, $5)
          ORDER BY placed_at DESC, order_id DESC LIMIT $6",
@@ -123,23 +135,24 @@ pub async fn by_customer(
     .bind(page.after.placed_at)
     .bind(page.after.order_id)
     .bind(page.limit)
-    .fetch_all(pool)
-    .await
+    .fetch_all(&reader.pool);
+    reader.statements.time("list_by_customer", read).await
 }
 
 /// The product's stock, if it is in the read model.
-pub async fn stock(pool: &PgPool, sku: &str) -> sqlx::Result<Option<StockRow>> {
-    sqlx::query_as("SELECT * FROM stock WHERE sku = $1")
+pub async fn stock(reader: &Reader, sku: &str) -> sqlx::Result<Option<StockRow>> {
+    let read = sqlx::query_as("SELECT * FROM stock WHERE sku = $1")
         .bind(sku)
-        .fetch_optional(pool)
-        .await
+        .fetch_optional(&reader.pool);
+    reader.statements.time("read_stock", read).await
 }
 
 /// First offset of the partition that is not applied; `None` when nothing ever was.
-pub async fn position(pool: &PgPool, topic: &str, partition: i32) -> sqlx::Result<Option<i64>> {
-    sqlx::query_scalar("SELECT next_offset FROM positions WHERE topic = $1 AND partition = $2")
-        .bind(topic)
-        .bind(partition)
-        .fetch_optional(pool)
-        .await
+pub async fn position(reader: &Reader, topic: &str, partition: i32) -> sqlx::Result<Option<i64>> {
+    let read =
+        sqlx::query_scalar("SELECT next_offset FROM positions WHERE topic = $1 AND partition = $2")
+            .bind(topic)
+            .bind(partition)
+            .fetch_optional(&reader.pool);
+    reader.statements.time("read_position", read).await
 }

@@ -8,13 +8,12 @@ use contracts::Service;
 use contracts::orders::v1::OrderStatus;
 use contracts::query::v1::WatchOrderResponse;
 use futures::stream::{self, Stream};
-use sqlx::PgPool;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep};
 use tonic::Status;
 use uuid::Uuid;
 
-use super::read::{self, News};
+use super::read::{self, News, Reader};
 use super::{Api, database, events, view};
 use crate::progress::{Hint, Mark};
 
@@ -49,7 +48,7 @@ impl Watchers {
 /// nothing that was not taken yet, and is gone with its reader.
 #[derive(Debug)]
 pub struct Watch {
-    pool: PgPool,
+    reader: Reader,
     looks: Arc<Semaphore>,
     hint: Hint,
     order_id: Uuid,
@@ -75,7 +74,7 @@ impl Watch {
             .map_err(|_| error::exhausted(error::RETRY_AFTER))?;
         let mark = Mark::Version(Service::Orders, order_id.to_string());
         let mut watch = Self {
-            pool: api.pool.clone(),
+            reader: api.reader.clone(),
             looks: Arc::clone(&api.watchers.looks),
             hint: api.progress.watch(mark),
             order_id,
@@ -131,7 +130,7 @@ impl Watch {
     async fn look(&self) -> Result<Option<News>, Status> {
         // Never closed.
         let _turn = self.looks.acquire().await;
-        read::news(&self.pool, self.order_id, self.seen)
+        read::news(&self.reader, self.order_id, self.seen)
             .await
             .map_err(database)
     }

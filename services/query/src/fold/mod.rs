@@ -1,5 +1,6 @@
 //! The read model's rows as folds of the log: pure, one file per aggregate.
 
+mod life;
 mod order;
 mod payment;
 mod shipment;
@@ -9,6 +10,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use sqlx::types::time::OffsetDateTime;
 
+pub use life::{Step, steps};
 pub use order::OrderRow;
 pub use payment::PaymentRow;
 pub use shipment::ShipmentRow;

@@ -133,6 +133,55 @@ fn an_order_is_shown_through_its_whole_life() {
     );
 }
 
+/// The steps of a batch over rows as they stood before it.
+fn steps_of(rows: &mut HashMap<String, OrderRow>, entries: Vec<Entry<Event>>) -> Vec<Step> {
+    steps(&fold::<OrderRow>(rows, &mut HashSet::new(), entries))
+}
+
+#[test]
+fn the_steps_of_an_order_are_told_once_and_timed_by_the_log() {
+    let mut events = to_confirmed();
+    events.extend([shipped(), Event::OrderDelivered(OrderDelivered {})]);
+    let mut entries = life(ID, events);
+    let later = entries.split_off(3);
+    let mut rows = HashMap::new();
+
+    let first = steps_of(&mut rows, entries.clone());
+    let told: Vec<_> = first.iter().map(|step| step.status).collect();
+    assert_eq!(told, ["created", "awaiting_payment"]);
+    assert!(first.iter().all(|step| step.since_created.is_none()));
+    assert_eq!(
+        (first[0].total, first[0].currency.as_str(), first[0].time),
+        (120, "EUR", time(1))
+    );
+
+    // What came before is in the row: the batch need not hold the creation.
+    let mut batch = entries;
+    batch.extend(later);
+    let told: Vec<_> = steps_of(&mut rows, batch)
+        .into_iter()
+        .map(|step| (step.status, step.since_created.map(|took| took.as_secs())))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("confirmed", Some(3)),
+            ("shipped", Some(4)),
+            ("delivered", Some(5))
+        ]
+    );
+}
+
+#[test]
+fn a_clock_that_was_set_back_takes_no_time() {
+    let mut entries = life(ID, to_confirmed());
+    if let Ok(change) = &mut entries[3].content {
+        change.time = time(0);
+    }
+    let steps = steps_of(&mut HashMap::new(), entries);
+    assert_eq!(steps[2].since_created, Some(std::time::Duration::ZERO));
+}
+
 #[test]
 fn an_order_ends_with_its_reason() {
     let cancelling =

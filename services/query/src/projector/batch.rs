@@ -1,5 +1,7 @@
 //! From records to events: unframe, resolve the schema, decode, check.
 
+use std::collections::HashMap;
+
 use contracts::inventory::v1::stock_event;
 use contracts::orders::v1::order_event;
 use contracts::payments::v1::payment_event;
@@ -12,7 +14,8 @@ use prost::Message as _;
 use registry::{Resolution, Schemas, frame};
 use sqlx::types::time::OffsetDateTime;
 
-use super::log::Fetched;
+use super::log::{Fetched, Source};
+use super::trace::Spans;
 use crate::fold::{Change, Entry};
 
 const NANOS_PER_MS: i128 = 1_000_000;
@@ -30,6 +33,10 @@ pub struct Batch {
     pub shipments: Vec<Entry<shipment_event::Event>>,
     /// A schema id that an event was decoded with.
     pub schema_id: Option<u32>,
+    /// When the last record of each partition was sent, in Unix milliseconds.
+    pub sent_ms: HashMap<Source, i64>,
+    /// The spans of its events.
+    pub spans: Spans,
 }
 
 /// Why a record is handed back.
@@ -52,23 +59,30 @@ pub enum Obstacle {
 impl Batch {
     /// Takes a record in, or hands it back when it can be neither applied nor set aside for now.
     pub fn push(&mut self, schemas: &Schemas, record: Fetched) -> Result<(), (Fetched, Obstacle)> {
-        match record.source.0 {
+        let (source, sent_ms) = (record.source, record.time_ms);
+        match source.0 {
             Service::Orders => {
-                self.orders
-                    .push(entry::<Orders>(schemas, record, &mut self.schema_id)?)
+                let entry = entry::<Orders>(schemas, record, &mut self.schema_id, &mut self.spans)?;
+                self.orders.push(entry);
             }
             Service::Inventory => {
-                self.stock
-                    .push(entry::<Inventory>(schemas, record, &mut self.schema_id)?)
+                let entry =
+                    entry::<Inventory>(schemas, record, &mut self.schema_id, &mut self.spans)?;
+                self.stock.push(entry);
             }
             Service::Payments => {
-                self.payments
-                    .push(entry::<Payments>(schemas, record, &mut self.schema_id)?)
+                let entry =
+                    entry::<Payments>(schemas, record, &mut self.schema_id, &mut self.spans)?;
+                self.payments.push(entry);
             }
             Service::Shipping => {
-                self.shipments
-                    .push(entry::<Shipping>(schemas, record, &mut self.schema_id)?)
+                let entry =
+                    entry::<Shipping>(schemas, record, &mut self.schema_id, &mut self.spans)?;
+                self.shipments.push(entry);
             }
+        }
+        if let Some(sent_ms) = sent_ms {
+            self.sent_ms.insert(source, sent_ms);
         }
         Ok(())
     }
@@ -123,14 +137,18 @@ fn entry<C: Contract>(
     schemas: &Schemas,
     record: Fetched,
     schema_id: &mut Option<u32>,
+    spans: &mut Spans,
 ) -> Result<Entry<C::Event>, (Fetched, Obstacle)> {
     match change::<C>(schemas, &record, schema_id) {
-        Ok(change) => Ok(Entry {
-            partition: record.source.1,
-            offset: record.offset,
-            key: record.key,
-            content: Ok(change),
-        }),
+        Ok(change) => {
+            spans.project(&record, change.event.kind(), &change.id);
+            Ok(Entry {
+                partition: record.source.1,
+                offset: record.offset,
+                key: record.key,
+                content: Ok(change),
+            })
+        }
         Err(Stop::Obstacle(obstacle)) => Err((record, obstacle)),
         Err(Stop::Unreadable(unreadable)) => Ok(refused(record, unreadable.to_string())),
     }

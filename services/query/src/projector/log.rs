@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use contracts::Service;
+use observability::TraceParent;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Message as _};
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::topics::Topics;
@@ -61,6 +62,10 @@ pub struct Fetched {
     pub key: Vec<u8>,
     /// `None` for a tombstone.
     pub value: Option<Vec<u8>>,
+    /// When it was sent, in Unix milliseconds.
+    pub time_ms: Option<i64>,
+    /// The context of its trace, if that is recorded; most are not, and shall not be larger for it.
+    pub trace: Option<Box<TraceParent>>,
 }
 
 /// A consumer of some partitions of all events topics, without a group: positions are kept in the read model.
@@ -232,6 +237,8 @@ impl Log {
             offset: message.offset(),
             key: message.key().unwrap_or_default().to_vec(),
             value: message.payload().map(<[u8]>::to_vec),
+            time_ms: message.timestamp().to_millis(),
+            trace: trace(message),
         })
     }
 
@@ -274,4 +281,10 @@ impl Log {
         list.add_partition(self.topics.of(service), partition);
         list
     }
+}
+
+fn trace(message: &BorrowedMessage<'_>) -> Option<Box<TraceParent>> {
+    let headers = message.headers()?.iter();
+    let headers = headers.filter_map(|header| Some((header.key, header.value?)));
+    TraceParent::from_record(headers)?.sampled().map(Box::new)
 }

@@ -5,10 +5,12 @@
 //! from the database again.
 
 mod batch;
+mod lag;
 mod log;
 mod ownership;
 mod tenure;
 mod topics;
+mod trace;
 mod write;
 
 use std::sync::Arc;

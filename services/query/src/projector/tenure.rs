@@ -5,10 +5,12 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgConnection;
+use sqlx::types::time::OffsetDateTime;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{Batch, Obstacle};
+use super::lag::Lag;
 use super::log::{Fetched, Log, Source};
 use super::ownership::Ownership;
 use super::topics::Topics;
@@ -59,14 +61,8 @@ pub struct Tenure<'a> {
     /// Records of the partitions that wait, from the first that cannot be applied yet.
     held: HashMap<Source, VecDeque<Fetched>>,
     retry_at: Instant,
-    lag: LagRound,
-}
-
-/// Whose lag is measured next, and when.
-struct LagRound {
-    sources: Vec<Source>,
-    next: usize,
-    due: Instant,
+    lag: Lag,
+    measure_at: Instant,
 }
 
 impl<'a> Tenure<'a> {
@@ -78,11 +74,12 @@ impl<'a> Tenure<'a> {
         connection: &'a mut PgConnection,
         partitions: &[i32],
     ) -> Result<Self, Error> {
+        let statements = projector.metrics.statements.clone();
         let (positions, writer) = runtime.block_on(in_time(async {
             let positions = tables::load_positions(connection, &topics.names(), partitions).await?;
             Ok((
                 positions,
-                Writer::open(connection, topics, partitions).await?,
+                Writer::open(connection, topics, partitions, statements).await?,
             ))
         }))?;
         let schema_id = positions
@@ -112,11 +109,8 @@ impl<'a> Tenure<'a> {
             registry_trusted_until: now,
             held: HashMap::new(),
             retry_at: now,
-            lag: LagRound {
-                sources: positions.keys().copied().collect(),
-                next: 0,
-                due: now,
-            },
+            lag: Lag::new(positions.keys().copied().collect(), unix_ms()),
+            measure_at: now,
             positions,
         })
     }
@@ -222,7 +216,7 @@ impl<'a> Tenure<'a> {
     }
 
     /// Commits a batch with the positions behind it; `false` when it was fenced.
-    fn write(&mut self, batch: Batch) -> Result<bool, Error> {
+    fn write(&mut self, mut batch: Batch) -> Result<bool, Error> {
         let steps = self.steps()?;
         if steps.is_empty() && batch.len() == 0 {
             // Nothing to tell, but marks that nobody awaits any more are to be forgotten.
@@ -233,14 +227,23 @@ impl<'a> Tenure<'a> {
         if batch.len() > 0 {
             metrics.batch_events.observe(batch.len() as f64);
         }
+        let sent_ms = std::mem::take(&mut batch.sent_ms);
+        let spans = std::mem::take(&mut batch.spans).transaction(batch.len());
         let timer = metrics.write_seconds.start_timer();
-        let Some(mut written) =
-            self.runtime
-                .block_on(in_time(self.writer.write(self.connection, batch, &steps)))?
-        else {
-            return Ok(false);
+        let write = self.writer.write(self.connection, batch, &steps);
+        let mut written = match self.runtime.block_on(in_time(write)) {
+            Ok(Some(written)) => written,
+            Ok(None) => {
+                spans.fail("fenced");
+                return Ok(false);
+            }
+            Err(error) => {
+                spans.fail("database");
+                return Err(error);
+            }
         };
         timer.observe_duration();
+        drop(spans);
         for step in steps {
             if let Some(source) = self.topics.source(&step.topic, step.partition) {
                 self.positions.insert(source, step.to);
@@ -249,6 +252,9 @@ impl<'a> Tenure<'a> {
                     .marks
                     .insert(Mark::Position(source.0, source.1), step.to);
             }
+        }
+        for (source, sent_ms) in sent_ms {
+            self.lag.applied(source, sent_ms);
         }
         self.count(&written);
         self.projector.progress.publish(&written.marks);
@@ -277,28 +283,36 @@ impl<'a> Tenure<'a> {
     }
 
     fn count(&self, written: &Written) {
+        let commit = OffsetDateTime::now_utc();
+        let metrics = &self.projector.metrics;
         for (service, counts) in &written.counts {
-            let metrics = &self.projector.metrics;
-            metrics.events(*service, Fate::Applied, counts.applied as u64);
+            metrics.events(*service, Fate::Applied, counts.applied.len() as u64);
             metrics.events(*service, Fate::Repeated, counts.repeated as u64);
             metrics.events(*service, Fate::Parked, counts.parked.unsigned_abs());
+            metrics.visible(*service, &counts.applied, commit);
         }
+        metrics.steps(&written.steps, commit);
     }
 
     /// Measures the lag of one partition; whether the broker answers is also what the readiness says about it.
     fn measure_lag(&mut self) {
         let now = Instant::now();
-        if now < self.lag.due {
+        if now < self.measure_at {
             return;
         }
-        let source = self.lag.sources[self.lag.next];
-        self.lag.next = (self.lag.next + 1) % self.lag.sources.len();
-        self.lag.due = match self.log.end(source, LAG_TIMEOUT) {
+        let Some(source) = self.lag.turn() else {
+            return;
+        };
+        self.measure_at = match self.log.end(source, LAG_TIMEOUT) {
             Ok(end) => {
                 let position = self.positions.get(&source).copied().unwrap_or_default();
+                let held = self.held.get(&source).and_then(VecDeque::front);
+                let held_ms = held.and_then(|record| record.time_ms);
+                let seconds = self.lag.measured(source, position, end, held_ms, unix_ms());
+                let records = (end - position).max(0);
                 self.projector
                     .metrics
-                    .lag(source.0, source.1, (end - position).max(0));
+                    .lag(source.0, source.1, records, seconds);
                 self.projector.readiness.ready();
                 now + LAG_INTERVAL
             }
@@ -311,6 +325,10 @@ impl<'a> Tenure<'a> {
             }
         };
     }
+}
+
+fn unix_ms() -> i64 {
+    i64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)
 }
 
 /// A connection that has not answered in time is of no use any more: the caller drops it.

@@ -4,11 +4,13 @@ use std::collections::{HashMap, HashSet};
 
 use contracts::Service;
 use hashlink::LruCache;
+use sqlx::types::time::OffsetDateTime;
 use sqlx::{Connection as _, PgConnection};
 
 use super::batch::Batch;
 use super::topics::Topics;
-use crate::fold::{self, Entry, Folded, OrderRow, PaymentRow, ShipmentRow, StockRow};
+use crate::fold::{self, Entry, Folded, OrderRow, PaymentRow, ShipmentRow, Step, StockRow};
+use crate::metrics::Statements;
 use crate::progress::Mark;
 use crate::tables::{self, Advance, Table};
 
@@ -24,6 +26,7 @@ pub struct Writer {
     stock: Lane<StockRow>,
     payments: Lane<PaymentRow>,
     shipments: Lane<ShipmentRow>,
+    statements: Statements,
 }
 
 /// What a committed batch did.
@@ -33,13 +36,15 @@ pub struct Written {
     pub marks: HashMap<Mark, i64>,
     /// By service.
     pub counts: Vec<(Service, Counts)>,
+    /// What happened to orders.
+    pub steps: Vec<Step>,
 }
 
 /// What a committed batch did to one kind of aggregate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Events applied.
-    pub applied: usize,
+    /// Times of the events applied.
+    pub applied: Vec<OffsetDateTime>,
     /// Events skipped because they had been applied.
     pub repeated: usize,
     /// Records set aside.
@@ -52,12 +57,14 @@ impl Writer {
         connection: &mut PgConnection,
         topics: &Topics,
         partitions: &[i32],
+        statements: Statements,
     ) -> sqlx::Result<Self> {
         Ok(Self {
             orders: Lane::open(connection, topics.of(Service::Orders), partitions).await?,
             stock: Lane::open(connection, topics.of(Service::Inventory), partitions).await?,
             payments: Lane::open(connection, topics.of(Service::Payments), partitions).await?,
             shipments: Lane::open(connection, topics.of(Service::Shipping), partitions).await?,
+            statements,
         })
     }
 
@@ -68,31 +75,41 @@ impl Writer {
         batch: Batch,
         steps: &[Advance],
     ) -> sqlx::Result<Option<Written>> {
+        let timed = &self.statements;
         let mut transaction = connection.begin().await?;
         // First, so that whoever else thinks to own a partition waits here or fails.
-        if !tables::advance(&mut transaction, steps, batch.schema_id).await? {
+        let advance = tables::advance(&mut transaction, steps, batch.schema_id);
+        if !timed.time("advance_positions", advance).await? {
             transaction.rollback().await?;
             return Ok(None);
         }
         let mut written = Written::default();
-        let orders = self.orders.project(&mut transaction, batch.orders).await?;
+        let orders = self
+            .orders
+            .project(&mut transaction, batch.orders, timed)
+            .await?;
         if !orders.applied.is_empty() {
-            tables::append_history(&mut transaction, &orders.applied).await?;
+            let append = tables::append_history(&mut transaction, &orders.applied);
+            timed.time("append_history", append).await?;
         }
+        written.steps = fold::steps(&orders);
         written.note(Service::Orders, &orders);
-        let stock = self.stock.project(&mut transaction, batch.stock).await?;
+        let stock = self
+            .stock
+            .project(&mut transaction, batch.stock, timed)
+            .await?;
         written.note(Service::Inventory, &stock);
         let payments = self
             .payments
-            .project(&mut transaction, batch.payments)
+            .project(&mut transaction, batch.payments, timed)
             .await?;
         written.note(Service::Payments, &payments);
         let shipments = self
             .shipments
-            .project(&mut transaction, batch.shipments)
+            .project(&mut transaction, batch.shipments, timed)
             .await?;
         written.note(Service::Shipping, &shipments);
-        transaction.commit().await?;
+        timed.time("commit", transaction.commit()).await?;
         Ok(Some(written))
     }
 }
@@ -111,7 +128,11 @@ impl Written {
         self.counts.push((
             service,
             Counts {
-                applied: folded.applied.len(),
+                applied: folded
+                    .applied
+                    .iter()
+                    .map(|applied| applied.change.time)
+                    .collect(),
                 repeated: folded.repeated,
                 parked,
             },
@@ -146,11 +167,13 @@ impl<R: Table> Lane<R> {
         &mut self,
         connection: &mut PgConnection,
         entries: Vec<Entry<R::Event>>,
+        timed: &Statements,
     ) -> sqlx::Result<Folded<R>> {
-        let mut rows = self.current(connection, &entries).await?;
+        let mut rows = self.current(connection, &entries, timed).await?;
         let folded = fold::fold(&mut rows, &mut self.parked, entries);
         if !folded.changed.is_empty() {
-            R::store(connection, &folded.changed).await?;
+            let store = R::store(connection, &folded.changed);
+            timed.time("store_rows", store).await?;
         }
         if !folded.parked.is_empty() {
             for parked in &folded.parked {
@@ -163,7 +186,8 @@ impl<R: Table> Lane<R> {
                     "event set aside"
                 );
             }
-            tables::park(connection, &self.topic, &folded.parked).await?;
+            let park = tables::park(connection, &self.topic, &folded.parked);
+            timed.time("park_keys", park).await?;
         }
         for (key, row) in rows {
             self.rows.insert(key, row);
@@ -176,6 +200,7 @@ impl<R: Table> Lane<R> {
         &mut self,
         connection: &mut PgConnection,
         entries: &[Entry<R::Event>],
+        timed: &Statements,
     ) -> sqlx::Result<HashMap<String, R>> {
         let mut rows = HashMap::new();
         let mut missing = HashSet::new();
@@ -198,12 +223,8 @@ impl<R: Table> Lane<R> {
         }
         if !missing.is_empty() {
             let missing: Vec<_> = missing.into_iter().collect();
-            rows.extend(
-                R::load(connection, &missing)
-                    .await?
-                    .into_iter()
-                    .map(|row| (row.key(), row)),
-            );
+            let loaded = timed.time("load_rows", R::load(connection, &missing));
+            rows.extend(loaded.await?.into_iter().map(|row| (row.key(), row)));
         }
         Ok(rows)
     }

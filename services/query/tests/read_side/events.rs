@@ -77,6 +77,28 @@ pub fn life<C: Contract>(
         .collect()
 }
 
+/// The same as if they had happened just now.
+pub fn life_now<C: Contract>(
+    id: &str,
+    first: u64,
+    events: impl IntoIterator<Item = C::Event>,
+) -> Vec<Sealed> {
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap();
+    let now_ms = i64::try_from(now.as_millis()).unwrap();
+    (first..)
+        .zip(events)
+        .map(|(version, event)| {
+            let metadata = Metadata {
+                time_ms: now_ms + i64::try_from(version).unwrap(),
+                ..metadata(id, version)
+            };
+            seal::<C>(metadata, event)
+        })
+        .collect()
+}
+
 /// A fresh order's id.
 pub fn new_id() -> String {
     Uuid::now_v7().to_string()

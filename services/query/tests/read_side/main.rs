@@ -8,6 +8,7 @@
 
 mod api;
 mod events;
+mod figures;
 mod projector;
 mod sharing;
 mod stand;

@@ -330,6 +330,22 @@ impl Running {
             .sum()
     }
 
+    /// The value of a metric under one set of label values, in the order of the labels' names; the number of
+    /// observations of a histogram. `None` when it shows none.
+    pub fn figure(&self, name: &str, labels: &[&str]) -> Option<f64> {
+        let families = self.metrics.gather();
+        let family = families.iter().find(|family| family.name() == name)?;
+        let metric = family.get_metric().iter().find(|metric| {
+            let values = metric.get_label().iter().map(|label| label.value());
+            values.eq(labels.iter().copied())
+        })?;
+        Some(
+            metric.get_counter().get_value()
+                + metric.get_gauge().get_value()
+                + metric.get_histogram().get_sample_count() as f64,
+        )
+    }
+
     /// Partitions that it shows a position of.
     pub fn positions_shown(&self) -> usize {
         let families = self.metrics.gather();

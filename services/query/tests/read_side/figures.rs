@@ -1,0 +1,141 @@
+//! What the read side tells about orders and about itself.
+
+use contracts::{Orders, Payments, Service};
+use tonic::Request;
+
+use crate::events::{self, life, life_now, new_id};
+use crate::stand::{Running, Stand, eventually};
+
+fn reached(running: &Running, status: &str) -> f64 {
+    let orders = running.figure("ordermesh_query_orders_total", &[status]);
+    orders.unwrap_or_default()
+}
+
+fn timed(running: &Running, until: &str) -> f64 {
+    let orders = running.figure("ordermesh_query_order_seconds", &[until]);
+    orders.unwrap_or_default()
+}
+
+/// What is committed is counted a moment later.
+async fn counted(running: &Running, status: &str, orders: f64) {
+    eventually("the orders are counted", async || {
+        reached(running, status) == orders
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_is_counted_once_and_timed_unless_it_is_old_news() {
+    let stand = Stand::new(1).await;
+    let running = stand.start();
+    let (old, new) = (new_id(), new_id());
+    stand.commit(&life::<Orders>(&old, 1, events::order("anne", 1)));
+    counted(&running, "delivered", 1.0).await;
+    for status in ["created", "awaiting_payment", "confirmed", "delivered"] {
+        assert_eq!(reached(&running, status), 1.0, "{status}");
+        assert_eq!(timed(&running, status), 0.0, "{status}");
+    }
+    let visible = |service: Service| {
+        let events = running.figure("ordermesh_query_visible_seconds", &[service.name()]);
+        events.unwrap_or_default()
+    };
+    assert_eq!(visible(Service::Orders), 0.0);
+
+    let records = life_now::<Orders>(&new, 1, events::order("anne", 1));
+    stand.commit(&records);
+    stand.commit(&records);
+    stand.commit(&life_now::<Payments>(&new, 1, events::payment()));
+    counted(&running, "delivered", 2.0).await;
+    stand.applied().await;
+    eventually("the payment is seen", async || {
+        visible(Service::Payments) == 3.0
+    })
+    .await;
+    for until in ["confirmed", "shipped", "delivered"] {
+        assert_eq!(reached(&running, until), 2.0, "{until}");
+        assert_eq!(timed(&running, until), 1.0, "{until}");
+    }
+    assert_eq!(timed(&running, "created"), 0.0);
+    assert_eq!(visible(Service::Orders), 6.0);
+    assert_eq!(visible(Service::Payments), 3.0);
+    let value = running.figure(
+        "ordermesh_query_order_value_minor_total",
+        &["GBP", "delivered"],
+    );
+    assert_eq!(value, Some(1_000.0));
+    let lag = running.figure("ordermesh_query_lag_seconds", &["0", "orders"]);
+    assert!(
+        lag.is_none_or(|seconds| seconds < 3_600.0),
+        "{lag:?}: the age of an event that is applied"
+    );
+    running.stop();
+    stand.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn open_orders_are_shown_with_the_age_of_the_oldest() {
+    let stand = Stand::new(1).await;
+    let mut running = stand.start();
+    let order = events::order("anne", 1);
+    let torn = new_id();
+    let mut records = life::<Orders>(&new_id(), 1, order[..1].to_vec());
+    records.extend(life_now::<Orders>(&new_id(), 1, order[..4].to_vec()));
+    records.extend(life_now::<Orders>(&torn, 2, order[1..2].to_vec()));
+    stand.commit(&records);
+    let open =
+        |running: &Running, status: &str| running.figure("ordermesh_query_open_orders", &[status]);
+    eventually("the tables were looked at", async || {
+        open(&running, "pending") == Some(1.0)
+            && running.figure("ordermesh_query_parked_keys", &[]) == Some(1.0)
+    })
+    .await;
+    assert_eq!(open(&running, "confirmed"), Some(1.0));
+    assert_eq!(open(&running, "shipped"), Some(0.0));
+    assert_eq!(open(&running, "delivered"), None, "it is final");
+    let oldest = |status: &str| {
+        let seconds = running.figure("ordermesh_query_oldest_open_order_seconds", &[status]);
+        seconds.unwrap()
+    };
+    assert!(oldest("pending") > 86_400.0);
+    assert!(oldest("confirmed") < 86_400.0);
+    assert_eq!(oldest("shipped"), 0.0);
+
+    let request = contracts::query::v1::GetOrderRequest {
+        order_id: torn,
+        ..Default::default()
+    };
+    let missing = running.client.get_order(Request::new(request)).await;
+    assert_eq!(missing.unwrap_err().code(), tonic::Code::NotFound);
+    for statement in ["advance_positions", "commit", "read_order", "store_rows"] {
+        let times = running.figure("ordermesh_query_statement_seconds", &[statement]);
+        assert!(times.is_some_and(|times| times >= 1.0), "{statement}");
+    }
+    let connections = |state: &str| {
+        running
+            .figure("ordermesh_query_pool_connections", &[state])
+            .unwrap()
+    };
+    assert!(connections("idle") + connections("used") >= 1.0);
+    running.stop();
+    stand.close().await;
+}
+
+/// A figure of yesterday would be taken for one of today.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_database_no_order_is_shown_as_open() {
+    let mut stand = Stand::new(1).await;
+    let url = stand.point_at_nothing();
+    let running = stand.start();
+    stand.point_at(url);
+    eventually("a look has failed", async || {
+        running.metric("ordermesh_query_look_failures_total") >= 1.0
+    })
+    .await;
+    assert_eq!(
+        running.figure("ordermesh_query_open_orders", &["pending"]),
+        None
+    );
+    assert_eq!(running.figure("ordermesh_query_parked_keys", &[]), None);
+    running.stop();
+    stand.close().await;
+}
