@@ -24,11 +24,13 @@ launch() {
     printf '%s\n' "$!" >"$RUN_DIR/$name.pid"
 }
 
-# alive PID: a zombie is not; nobody may be there to reap it.
+# alive PID: a zombie is not; nobody may be there to reap it. But it is one
+# already while other threads of it still die and hold its ports and files.
 alive() {
-    local stat
+    local stat state threads
     { read -r stat <"/proc/$1/stat"; } 2>/dev/null || return 1
-    [[ ${stat##*) } != [ZX]* ]]
+    read -r state _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ threads _ <<<"${stat##*) }"
+    [[ $state != [ZX] ]] || ((threads > 1))
 }
 
 # has_argument PID MARK

@@ -90,7 +90,11 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
 
 /// Services log what they do; a tool speaks by its answer, and logs only what is wrong.
 fn telemetry(command: &Command) -> anyhow::Result<Settings> {
-    let mut settings = Settings::from_env("ordermesh")?;
+    let service = match command {
+        Command::Serve(args) => args.service_name(),
+        _ => "ordermesh",
+    };
+    let mut settings = Settings::from_env(service)?;
     let is_tool = !matches!(command, Command::Serve(_));
     if is_tool && std::env::var_os(observability::names::LOG).is_none() {
         "warn".clone_into(&mut settings.filter);

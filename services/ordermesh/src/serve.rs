@@ -73,6 +73,19 @@ impl Role {
         Self::Sandbox,
     ];
 
+    const fn name(self) -> &'static str {
+        match self {
+            Self::All => "ordermesh",
+            Self::Orders => "orders",
+            Self::Inventory => "inventory",
+            Self::Payments => "payments",
+            Self::Shipping => "shipping",
+            Self::Query => "query",
+            Self::Gateway => "gateway",
+            Self::Sandbox => "sandbox",
+        }
+    }
+
     const fn service(self) -> Option<Service> {
         match self {
             Self::Orders => Some(Service::Orders),
@@ -119,6 +132,16 @@ pub struct Args {
     payment_times: payments::Config,
     #[command(flatten)]
     sandbox: sandbox::Config,
+}
+
+impl Args {
+    /// What this process is called in traces: its service, or the platform when it serves several.
+    pub fn service_name(&self) -> &'static str {
+        match self.roles.as_slice() {
+            [role] => role.name(),
+            _ => "ordermesh",
+        }
+    }
 }
 
 /// Serves until a signal or a fault.
