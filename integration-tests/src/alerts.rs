@@ -103,7 +103,10 @@ impl Alerts {
 
         let alertmanager = programs
             .alertmanager()
-            .arg(format!("--config.file={}", path(&folder, "alertmanager.yml")))
+            .arg(format!(
+                "--config.file={}",
+                path(&folder, "alertmanager.yml")
+            ))
             .arg(format!("--storage.path={}", path(&folder, "silences")))
             .arg(format!("--web.listen-address={address}"))
             .arg("--cluster.listen-address=")
@@ -154,6 +157,12 @@ impl Alerts {
             let told = self.told(name, labels);
             told.into_iter().find(|notice| notice.fires)
         })
+    }
+
+    /// Whether somebody was told that it fires, and not yet that it is over.
+    pub fn fires(&self, name: &str, labels: Labels<'_>) -> bool {
+        let told = self.told(name, labels);
+        told.iter().any(|notice| notice.fires)
     }
 
     /// Waits until somebody is told that it is over.

@@ -91,7 +91,10 @@ fn every_alert_says_how_bad_it_is_what_it_is_and_what_to_do() {
         let page = fs::read_to_string(Path::new(PROJECT).join(&runbook))
             .unwrap_or_else(|_| panic!("{runbook} is missing"));
         let index = fs::read_to_string(observability("runbooks/README.md")).unwrap();
-        assert!(index.contains(&format!("({name}.md)")), "{name} is not in the index");
+        assert!(
+            index.contains(&format!("({name}.md)")),
+            "{name} is not in the index"
+        );
         assert!(page.starts_with(&format!("# {name}\n")), "{runbook}");
         for part in ["## What it means", "## What to look at", "## What to do"] {
             assert!(page.contains(part), "{runbook} does not say: {part}");
@@ -113,7 +116,9 @@ fn every_alert_is_tested_silent_firing_and_over() {
     for Alert { name, tests, .. } in alerts() {
         let text = fs::read_to_string(&tests).unwrap();
         let fires = format!("alertname: {name}\n        exp_alerts:");
-        let first = text.find(&fires).unwrap_or_else(|| panic!("{name} never fires"));
+        let first = text
+            .find(&fires)
+            .unwrap_or_else(|| panic!("{name} never fires"));
         if name == WATCHDOG {
             continue;
         }
@@ -150,7 +155,9 @@ fn every_metric_in_the_rules_exists() {
                 .iter()
                 .find_map(|suffix| name.strip_suffix(suffix))
                 .unwrap_or(name);
-            let listed = [name, plain].iter().any(|name| list.contains(&format!("`{name}`")));
+            let listed = [name, plain]
+                .iter()
+                .any(|name| list.contains(&format!("`{name}`")));
             assert!(listed, "{}: {name} is not in METRICS.md", file.display());
         }
     }
