@@ -6,6 +6,7 @@ mod completions;
 mod demo;
 mod doctor;
 mod events;
+mod lag;
 mod load;
 mod log;
 mod order;

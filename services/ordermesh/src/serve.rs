@@ -29,6 +29,7 @@ use shipping::{Carrier, Deadlines, ShipmentRules};
 use tokio::runtime::Handle;
 
 use self::calls::Calls;
+use crate::{lag, platform};
 
 /// How long a process may take to finish what it has begun.
 const DRAIN: Duration = Duration::from_secs(15);
@@ -60,10 +61,12 @@ pub enum Role {
     Gateway,
     /// The payment provider's and the carrier's stand-in
     Sandbox,
+    /// The lag exporter: how far every group lies behind, as the broker tells it
+    Lag,
 }
 
 impl Role {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Orders,
         Self::Inventory,
         Self::Payments,
@@ -71,6 +74,7 @@ impl Role {
         Self::Query,
         Self::Gateway,
         Self::Sandbox,
+        Self::Lag,
     ];
 
     const fn name(self) -> &'static str {
@@ -92,7 +96,7 @@ impl Role {
             Self::Inventory => Some(Service::Inventory),
             Self::Payments => Some(Service::Payments),
             Self::Shipping => Some(Service::Shipping),
-            Self::All | Self::Query | Self::Gateway | Self::Sandbox => None,
+            Self::All | Self::Query | Self::Gateway | Self::Sandbox | Self::Lag => None,
         }
     }
 }
@@ -132,6 +136,8 @@ pub struct Args {
     payment_times: payments::Config,
     #[command(flatten)]
     sandbox: sandbox::Config,
+    #[command(flatten)]
+    lag: lag::Config,
 }
 
 impl Args {
@@ -168,6 +174,9 @@ async fn start(args: &Args, process: &Process) -> anyhow::Result<()> {
     let parts = process.readiness().component("parts");
     ports.admin.serve(process);
 
+    if roles.contains(&Role::Lag) {
+        lag::serve(process, platform::cluster(&args.kafka), args.lag)?;
+    }
     let services: Vec<Service> = roles.iter().filter_map(|role| role.service()).collect();
     let mut platform = None;
     if !services.is_empty() || roles.contains(&Role::Query) {

@@ -1,6 +1,7 @@
 //! Reading the partitions of the events topics.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use contracts::Service;
@@ -284,7 +285,11 @@ impl Log {
 }
 
 fn trace(message: &BorrowedMessage<'_>) -> Option<Box<TraceParent>> {
-    let headers = message.headers()?.iter();
-    let headers = headers.filter_map(|header| Some((header.key, header.value?)));
-    TraceParent::from_record(headers)?.sampled().map(Box::new)
+    let headers = message.headers()?;
+    // The wrapper panics on a header whose name is not UTF-8, and anybody may write one.
+    let trace = catch_unwind(AssertUnwindSafe(|| {
+        let headers = headers.iter();
+        TraceParent::from_record(headers.filter_map(|header| Some((header.key, header.value?))))
+    }));
+    trace.ok()??.sampled().map(Box::new)
 }

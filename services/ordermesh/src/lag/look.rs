@@ -1,0 +1,281 @@
+//! One look at the broker: where each group stands, how far its topic reaches, who is in it. No group is joined.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant, SystemTime};
+
+use contracts::{Service, Topic};
+use engine::Cluster;
+use engine::log::Partition;
+use engine::log::kafka::settings;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, ClientContext};
+
+use super::dead_letters::DeadLetters;
+use super::members::{self, Member};
+use super::oldest::Oldest;
+use super::stability::Stability;
+
+/// Longest wait for one answer.
+pub const TIMEOUT: Duration = Duration::from_secs(3);
+/// The topics whose transactions hold readers up: the workers', and the projector's.
+const READ: [Topic; 2] = [Topic::Commands, Topic::Events];
+
+/// What was seen.
+#[derive(Debug, Default)]
+pub struct Look {
+    /// Of every group and partition.
+    pub lags: Vec<Lag>,
+    /// Every service's.
+    pub groups: Vec<Group>,
+    /// Of commands and events.
+    pub ends: Vec<End>,
+    /// Dead letters by topic, without the prefix; of those topics whose beginning has been read.
+    pub dead_letters: Vec<(String, usize)>,
+}
+
+/// How far a service's group lies behind in a partition of its commands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lag {
+    /// Whose group.
+    pub service: Service,
+    /// The partition.
+    pub partition: Partition,
+    /// Offsets between the committed one and the high watermark.
+    pub records: i64,
+    /// Age of the oldest record that has not been processed; 0 when there is none.
+    pub seconds: f64,
+}
+
+impl Lag {
+    /// The topic without the prefix.
+    pub fn topic(&self) -> String {
+        Topic::Commands.of(self.service, "")
+    }
+}
+
+/// A service's group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Whose.
+    pub service: Service,
+    /// By name.
+    pub members: Vec<Member>,
+}
+
+/// How far a partition reaches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    /// Whose topic.
+    pub service: Service,
+    /// Which one.
+    pub topic: Topic,
+    /// The partition.
+    pub partition: Partition,
+    /// High watermark.
+    pub high: i64,
+    /// For how long the last stable offset has stood still behind it.
+    pub unstable: Duration,
+}
+
+impl End {
+    /// The topic without the prefix.
+    pub fn topic(&self) -> String {
+        self.topic.of(self.service, "")
+    }
+}
+
+/// Looks again and again, and remembers what makes the next look cheaper. Blocks.
+///
+/// Dropping its clients can hang while the broker is away: whoever ends with the process need not drop it.
+pub struct Observer {
+    cluster: Cluster,
+    /// In the name of each group, so that its offsets can be asked for; nothing is subscribed, so none is joined.
+    groups: Vec<(Service, BaseConsumer<Silent>)>,
+    /// Is told last stable offsets where the others are told high watermarks.
+    stable: BaseConsumer<Silent>,
+    stability: Stability<(Service, Topic, Partition)>,
+    oldest: Oldest,
+    dead_letters: DeadLetters,
+}
+
+impl Observer {
+    /// Has not looked yet.
+    ///
+    /// # Errors
+    ///
+    /// A setting is refused.
+    pub fn new(cluster: &Cluster) -> KafkaResult<Self> {
+        // Committed offsets are told as they stand, also while a transaction is about to move them.
+        let group = |service: Service| {
+            let mut config = settings::reader(cluster, "read_uncommitted");
+            config.set("group.id", group(cluster, service));
+            Ok((service, client(config)?))
+        };
+        Ok(Self {
+            cluster: cluster.clone(),
+            groups: Service::ALL
+                .into_iter()
+                .map(group)
+                .collect::<KafkaResult<_>>()?,
+            stable: client(settings::reader(cluster, "read_committed"))?,
+            stability: Stability::default(),
+            oldest: Oldest::new(cluster)?,
+            dead_letters: DeadLetters::new(cluster)?,
+        })
+    }
+
+    /// Looks at everything.
+    ///
+    /// # Errors
+    ///
+    /// The broker does not answer, or a topic is missing: nothing was seen then.
+    pub fn look(&mut self) -> KafkaResult<Look> {
+        let mut look = Look::default();
+        let mut waiting = Vec::new();
+        for (service, client) in &self.groups {
+            let name = group(&self.cluster, *service);
+            look.groups.push(Group {
+                service: *service,
+                members: members(client, &name)?,
+            });
+            let committed = committed(client, &self.cluster, *service)?;
+            for topic in READ {
+                let name = self.cluster.topic(*service, topic);
+                for partition in 0..Partition::from(self.cluster.partitions) {
+                    // Stable first: the other way round, what ends in between would look held up.
+                    let (_, stable) = self.stable.fetch_watermarks(&name, partition, TIMEOUT)?;
+                    let (low, high) = client.fetch_watermarks(&name, partition, TIMEOUT)?;
+                    let place = (*service, topic, partition);
+                    let unstable = self.stability.held_up(place, stable, high, Instant::now());
+                    look.ends.push(End {
+                        service: *service,
+                        topic,
+                        partition,
+                        high,
+                        unstable,
+                    });
+                    if topic == Topic::Commands {
+                        // Whoever has committed nothing begins at the beginning.
+                        let position = committed.get(&partition).copied().unwrap_or(low).max(low);
+                        look.lags.push(Lag {
+                            service: *service,
+                            partition,
+                            records: (high - position).max(0),
+                            seconds: unstable.as_secs_f64(),
+                        });
+                        waiting.push(Waiting {
+                            service: *service,
+                            partition,
+                            position,
+                            stable,
+                        });
+                    }
+                }
+            }
+        }
+        self.age(&mut look, &waiting)?;
+        look.dead_letters = self.dead_letters.count()?;
+        Ok(look)
+    }
+
+    /// Behind the last stable offset a record waits for as long as that stands still; below it, since its append.
+    fn age(&mut self, look: &mut Look, waiting: &[Waiting]) -> KafkaResult<()> {
+        let appended = self.oldest.appended(waiting)?;
+        let now_ms = unix_ms();
+        for (lag, waiting) in look.lags.iter_mut().zip(waiting) {
+            if lag.records == 0 {
+                lag.seconds = 0.0;
+            }
+            if let Some(appended_ms) = appended.get(&(waiting.service, waiting.partition)) {
+                let age = (now_ms - appended_ms).max(0) as f64 / 1000.0;
+                lag.seconds = lag.seconds.max(age);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where a group stands in a partition of its commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    pub service: Service,
+    pub partition: Partition,
+    /// The first offset that has not been processed.
+    pub position: i64,
+    /// The first that cannot be read yet.
+    pub stable: i64,
+}
+
+/// The group of a service's workers.
+fn group(cluster: &Cluster, service: Service) -> String {
+    format!("{}{service}", cluster.prefix)
+}
+
+fn members(client: &BaseConsumer<Silent>, group: &str) -> KafkaResult<Vec<Member>> {
+    let list = client.client().fetch_group_list(Some(group), TIMEOUT)?;
+    let found = list.groups().iter().find(|found| found.name() == group);
+    Ok(found.map_or_else(Vec::new, |found| members::of(found, &format!("{group}."))))
+}
+
+fn committed(
+    client: &BaseConsumer<Silent>,
+    cluster: &Cluster,
+    service: Service,
+) -> KafkaResult<HashMap<Partition, i64>> {
+    let mut asked = TopicPartitionList::new();
+    let topic = cluster.topic(service, Topic::Commands);
+    asked.add_partition_range(&topic, 0, Partition::from(cluster.partitions) - 1);
+    let told = client.committed_offsets(asked, TIMEOUT)?;
+    let offset = |element: rdkafka::topic_partition_list::TopicPartitionListElem<'_>| {
+        element.error()?;
+        match element.offset() {
+            Offset::Offset(offset) => Ok(Some((element.partition(), offset))),
+            _ => Ok(None),
+        }
+    };
+    told.elements()
+        .into_iter()
+        .filter_map(|element| offset(element).transpose())
+        .collect()
+}
+
+/// A client that leaves it to its answers to tell what is wrong.
+pub fn client(config: ClientConfig) -> KafkaResult<BaseConsumer<Silent>> {
+    config.create_with_context(Silent)
+}
+
+/// Does not repeat every second that the broker is away.
+pub struct Silent;
+
+impl ClientContext for Silent {
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "log client");
+    }
+
+    fn log(&self, _level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(facility, message, "log client");
+    }
+}
+
+impl ConsumerContext for Silent {}
+
+/// Whether the broker has answered all the same: a topic may be missing while it is well.
+pub fn is_answer(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownPartition
+                | RDKafkaErrorCode::UnknownTopicOrPartition
+        )
+    )
+}
+
+fn unix_ms() -> i64 {
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
+}
