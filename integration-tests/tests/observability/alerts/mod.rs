@@ -31,6 +31,7 @@ const LAG: &str = "lag";
 /// that are divided by `factor`.
 fn watched(mut system: System, factor: u32) -> Option<(System, Alerts)> {
     let programs = programs("alerts")?;
+    system.set("ORDERMESH_LAG_EVERY_MS", "500");
     let names: Vec<_> = SERVICES.into_iter().chain([LAG]).collect();
     for name in &names {
         system.start(name);
