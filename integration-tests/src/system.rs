@@ -584,7 +584,11 @@ pub fn free_port() -> SocketAddr {
 }
 
 /// The binary that was built beside this test.
-fn binary() -> PathBuf {
+///
+/// # Panics
+///
+/// When it was not.
+pub fn binary() -> PathBuf {
     let test = std::env::current_exe().expect("the test has a path");
     let folder = test.ancestors().nth(2).expect("target/PROFILE/deps/TEST");
     let binary = folder.join("ordermesh");

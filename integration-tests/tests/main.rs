@@ -12,6 +12,7 @@
 )]
 
 mod architecture;
+mod compose;
 mod engine;
 mod observability;
 mod rule_books;

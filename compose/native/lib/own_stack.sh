@@ -28,14 +28,13 @@ shift_port() {
     export "$1=$((${!1:-$2} + $3))"
 }
 
-# start_own_stack [--telemetry]
 start_own_stack() {
     trap stop_own_stack EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
     "$STACK" reset
     rm -rf "$ORDERMESH_SANDBOX_LEDGER"
-    "$STACK" up "$@"
+    "$STACK" up
     local addresses
     addresses=$("$STACK" env)
     eval "$addresses"

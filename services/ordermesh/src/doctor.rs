@@ -28,11 +28,15 @@ Nothing is changed.
 
 Examples:
   ordermesh doctor
+  ordermesh doctor --process
   ordermesh doctor --json | jq '.findings[] | select(.health != \"ok\")'")]
 pub struct Args {
     /// Print the findings as JSON
     #[arg(long)]
     json: bool,
+    /// Look only whether the process at --admin takes work, as the health check of a container does
+    #[arg(long)]
+    process: bool,
     #[command(flatten)]
     kafka: config::Kafka,
     #[command(flatten)]
@@ -113,6 +117,10 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn examine(args: &Args) -> Vec<Finding> {
+    let admin = soon(services::ADMIN, services::admin(args.admin.address));
+    if args.process {
+        return vec![admin.await];
+    }
     let cluster = platform::cluster(&args.kafka);
     let (broker, topics, registry, database, gateway, admin, clock, ahead) = tokio::join!(
         soon(broker::PART, broker::examine(&cluster)),
@@ -123,7 +131,7 @@ async fn examine(args: &Args) -> Vec<Finding> {
         ),
         soon(database::PART, database::examine(&args.database)),
         soon(services::GATEWAY, services::gateway(&args.api)),
-        soon(services::ADMIN, services::admin(args.admin.address)),
+        admin,
         soon(clock::DATABASE, clock::against_database(&args.database)),
         soon(clock::BROKER, clock::against_broker(&cluster)),
     );
