@@ -45,18 +45,18 @@ fn every_panel_shows_data_of_a_loaded_system() {
     }
     everything_happens(&system);
 
-    for dashboard in dashboards::all() {
-        for variable in &dashboard.variables {
-            let values = prometheus.values(variable.label, variable.metric).unwrap();
-            assert!(!values.is_empty(), "{}: {variable:?}", dashboard.title);
-        }
-    }
     let mut unanswered = Unanswered(Asked::all());
     eventually("every panel has data", || {
         let asked = &mut unanswered.0;
         asked.retain_mut(|asked| !asked.is_answered(&prometheus));
         asked.is_empty().then_some(())
     });
+    for dashboard in dashboards::all() {
+        for variable in &dashboard.variables {
+            let values = prometheus.values(variable.label, variable.metric).unwrap();
+            assert!(!values.is_empty(), "{}: {variable:?}", dashboard.title);
+        }
+    }
 }
 
 /// Partners that fail now and then, and orders that do not wait long for their payment.

@@ -27,7 +27,7 @@ pub fn of_dashboard() -> Value {
             "title": "Traces",
             "icon": "external link",
             "tooltip": "Traces of the time shown",
-            "url": traces("ordermesh"),
+            "url": traces("gateway"),
         },
         {
             "type": "link",

@@ -11,6 +11,9 @@ use dashboards::{Dashboard, Panel, Query};
 use regex::Regex;
 use serde_json::Value;
 
+/// Gauges that only rise: a rate may be taken of them.
+const RISING: &[&str] = &["ordermesh_lag_end_offset"];
+
 /// Metrics of ours without a panel, and why.
 const WITHOUT_PANEL: &[(&str, &str)] = &[];
 
@@ -218,4 +221,27 @@ fn panels_and_list_of_metrics_agree() {
         .filter(|name| shown.contains(*name) || !listed.contains_key(*name))
         .collect();
     assert!(in_vain.is_empty(), "needs no excuse: {in_vain:?}");
+}
+
+#[test]
+fn rates_are_taken_of_what_rises_and_quantiles_of_histograms() {
+    let listed = listed();
+    let rate = Regex::new(r"(?:rate|increase)\((ordermesh_[a-z_]+)").unwrap();
+    every_panel(|dashboard, panel| {
+        for query in &panel.queries {
+            for found in rate.captures_iter(&query.bare) {
+                let (metric, what) = (&found[1], format!("{}: {}", dashboard.title, panel.title));
+                let rises = match listed.get(metric) {
+                    Some(kind) => kind == "counter" || RISING.contains(&metric),
+                    // Checked to be a part of a histogram where all names are.
+                    None => true,
+                };
+                assert!(rises, "{what}: {metric} also falls");
+                assert!(
+                    !query.bare.starts_with("histogram_quantile") || metric.ends_with("_bucket"),
+                    "{what}: {metric} has no buckets"
+                );
+            }
+        }
+    });
 }

@@ -87,6 +87,7 @@ impl Role {
             Self::Query => "query",
             Self::Gateway => "gateway",
             Self::Sandbox => "sandbox",
+            Self::Lag => "lag",
         }
     }
 

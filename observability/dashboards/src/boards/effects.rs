@@ -34,7 +34,7 @@ fn answers() -> Vec<Panel> {
             rate(&tries, "service, target, result"),
             "{{service}} {{target}} {{result}}",
         )
-        .traces_of("ordermesh"),
+        .traces_of("${__field.labels.service}"),
         Panel::lines(
             "Answered share",
             "Which part of the tries brings an answer?",
@@ -54,10 +54,10 @@ fn answers() -> Vec<Panel> {
             &[0.5, 0.99],
             "ordermesh_engine_effect_seconds",
             CHOSEN,
-            "target",
+            "service, target",
         )
         .alarm_at(5.0)
-        .traces_of("ordermesh"),
+        .traces_of("${__field.labels.service}"),
         Panel::states(
             "Breakers",
             "Whom do we leave alone because nothing comes back?",

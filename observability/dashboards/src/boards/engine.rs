@@ -129,7 +129,7 @@ fn lag_of_the_workers() -> Vec<Panel> {
             "service",
         )
         .alarm_at(5.0)
-        .traces_of("ordermesh"),
+        .traces_of("${__field.labels.service}"),
     ]
 }
 
@@ -147,7 +147,7 @@ fn commands() -> Vec<Panel> {
             ),
             "{{service}} {{kind}}",
         )
-        .traces_of("ordermesh"),
+        .traces_of("${__field.labels.service}"),
         Panel::lines(
             "What becomes of commands",
             "How many commands are accepted, rejected, or change nothing?",

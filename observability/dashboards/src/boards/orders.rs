@@ -101,7 +101,7 @@ fn throughput() -> Vec<Panel> {
             Unit::PerSecond,
         )
         .query(rate("ordermesh_query_orders_total", "status"), "{{status}}")
-        .traces_of("ordermesh"),
+        .traces_of("orders"),
         stages.into_iter().fold(funnel, |funnel, stage| {
             funnel.query(rise(&reached(stage)), stage)
         }),
@@ -147,7 +147,7 @@ fn throughput() -> Vec<Panel> {
             rate("ordermesh_rpc_calls_total{server=\"gateway\"}", "method"),
             "{{method}}",
         )
-        .traces_of("ordermesh"),
+        .traces_of("gateway"),
     ]
 }
 
@@ -194,14 +194,14 @@ fn latency() -> Vec<Panel> {
         )
         .quantiles(&[0.5, 0.95, 0.99], seconds, "{until=\"confirmed\"}", "")
         .alarm_at(10.0)
-        .traces_of("ordermesh"),
+        .traces_of("orders"),
         Panel::lines(
             "From creation to a status (p95)",
             "Which step of an order's life takes the time?",
             Unit::Seconds,
         )
         .quantiles(&[0.95], seconds, "", "until")
-        .traces_of("ordermesh"),
+        .traces_of("orders"),
         Panel::heatmap(
             "Spread of the time to confirmed",
             "Are all orders a little slow, or a few very slow?",
@@ -223,7 +223,7 @@ fn latency() -> Vec<Panel> {
             "",
         )
         .alarm_at(1.0)
-        .traces_of("ordermesh"),
+        .traces_of("gateway"),
         Panel::lines(
             "Until visible (p95)",
             "How long after an event do readers see it, by the service that wrote it?",
@@ -231,7 +231,7 @@ fn latency() -> Vec<Panel> {
         )
         .quantiles(&[0.95], "ordermesh_query_visible_seconds", "", "service")
         .alarm_at(5.0)
-        .traces_of("ordermesh"),
+        .traces_of("query"),
     ]
 }
 

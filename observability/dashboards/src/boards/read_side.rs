@@ -56,7 +56,7 @@ fn progress() -> Vec<Panel> {
             "service",
         )
         .alarm_at(5.0)
-        .traces_of("ordermesh"),
+        .traces_of("query"),
         Panel::lines("Positions", "Does every partition move on?", Unit::Count).query(
             format!("max by (service, partition) (ordermesh_query_position{CHOSEN})"),
             "{{service}} {{partition}}",
@@ -183,13 +183,17 @@ fn database() -> Vec<Panel> {
             "{{state}}",
         ),
         Panel::lines(
-            "Failures of the connection",
-            "Does the projector lose its database, per second?",
+            "Failures of the database",
+            "Does the projector lose its connection, and do looks at the tables fail, per second?",
             Unit::PerSecond,
         )
         .query(
             total_rate("ordermesh_query_database_failures_total"),
-            "failures",
+            "projector",
+        )
+        .query(
+            total_rate("ordermesh_query_look_failures_total"),
+            "looks at the tables",
         )
         .alarm_at(0.1),
         Panel::lines(
