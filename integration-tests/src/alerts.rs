@@ -177,14 +177,14 @@ impl Alerts {
     /// Waits until an alert fires of which nobody is told, because of another one.
     pub fn is_silent(&self, name: &str, labels: Labels<'_>) {
         eventually(&format!("{name} {labels:?} fires silently"), || {
-            let shown: Vec<Shown> = self.shown();
-            shown
-                .iter()
-                .any(|alert| {
-                    is(&alert.labels, name, labels) && !alert.status.inhibited_by.is_empty()
-                })
-                .then_some(())
+            self.fires_silently(name, labels).then_some(())
         });
+    }
+
+    /// Whether an alert fires of which nobody is told, because of another one.
+    pub fn fires_silently(&self, name: &str, labels: Labels<'_>) -> bool {
+        let mut shown = self.shown().into_iter();
+        shown.any(|alert| is(&alert.labels, name, labels) && !alert.status.inhibited_by.is_empty())
     }
 
     /// The names of all alerts that somebody was ever told of.

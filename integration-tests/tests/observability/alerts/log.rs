@@ -1,7 +1,7 @@
 //! Kafka, and how the services keep up with the log.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::Instant;
 
 use contracts::orders::v1::OrderStatus;
 use contracts::{Service, Topic};
@@ -12,12 +12,11 @@ use harness::eventually::DEADLINE;
 use harness::system::System;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message as _, OwnedMessage};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::{place, start, topic, watched_at_length};
+use super::{LAG, place, start, topic, watched_at_length};
 
 #[test]
 fn a_service_that_nobody_has_started_is_told_of_and_so_are_the_orders_that_wait_for_it() {
@@ -106,30 +105,40 @@ fn a_service_that_is_sent_more_than_it_can_do_is_told_of_and_catches_up() {
     alerts.clears("ConsumerLagGrowing", &group);
 }
 
-/// Repeats one command of a caller, over and over.
+/// Records that the lag grows by in each second of a flood.
+const GROWTH: f64 = 5_000.0;
+
+/// Repeats one command of a caller, so often that the lag grows all the time.
 fn flood(system: &System, over: &AtomicBool) {
     let topic = topic(system, Service::Inventory, Topic::Commands);
     let command = first_record(system, &topic);
+    let partition = command.partition();
+    let lag = format!(
+        "ordermesh_lag_records{{group=\"inventory\",partition=\"{partition}\",topic=\"inventory.commands\"}} "
+    );
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", system.variable("ORDERMESH_KAFKA"))
-        .set("linger.ms", "20")
         .create()
         .unwrap();
+    let begun = Instant::now();
     while !over.load(Ordering::Relaxed) {
-        let mut record = BaseRecord::<[u8], [u8]>::to(&topic)
-            .partition(command.partition())
-            .key(command.key().unwrap())
-            .payload(command.payload().unwrap());
-        if let Some(headers) = command.headers() {
-            record = record.headers(headers.clone());
+        let wanted = GROWTH * (1.0 + begun.elapsed().as_secs_f64());
+        let missing = wanted - system.figure(LAG, &lag).unwrap_or(wanted);
+        for _ in 0..missing.max(0.0) as usize {
+            let mut record = BaseRecord::<[u8], [u8]>::to(&topic)
+                .partition(partition)
+                .key(command.key().unwrap())
+                .payload(command.payload().unwrap());
+            if let Some(headers) = command.headers() {
+                record = record.headers(headers.clone());
+            }
+            producer
+                .send(record)
+                .map_err(|(error, _)| error)
+                .expect("the queue has room for the lag of a minute");
         }
-        if let Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) =
-            producer.send(record)
-        {
-            producer.poll(Duration::from_millis(10));
-        }
+        producer.flush(DEADLINE).unwrap();
     }
-    producer.flush(DEADLINE).unwrap();
 }
 
 /// The first record of a topic, in whichever partition there is one.
