@@ -72,8 +72,6 @@ pub const EFFECT_KEY: &str = "ordermesh.effect.key";
 pub const ATTEMPT: &str = "ordermesh.attempt";
 /// Attribute: records in a batch.
 pub const MESSAGING_BATCH: &str = "messaging.batch.message_count";
-/// Attribute: the order that a span is about.
-pub const ORDER_ID: &str = "ordermesh.order_id";
 /// Attribute: the database system.
 pub const DB_SYSTEM: &str = "db.system.name";
 /// Attribute: the database's schema.

@@ -199,6 +199,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
+    use crate::TraceParent;
 
     fn settings(filter: &str) -> Settings {
         let mut settings = Settings::read("test", |_| None).expect("defaults are valid");
@@ -271,6 +272,21 @@ mod tests {
             assert_eq!(written.matches("news").count(), 3, "{written}");
             assert_eq!(written.matches("chatter").count(), 3, "{written}");
         });
+
+        // Nor does a record that is written take the span behind it.
+        let provider = SdkTracerProvider::builder().build();
+        let writer = lines.clone();
+        let (subscriber, _filter) =
+            super::subscriber(&settings("info"), Some(&provider), move || writer.clone())
+                .expect("the settings are good");
+        tracing::subscriber::with_default(subscriber, || {
+            for level in [log::Level::Debug, log::Level::Info, log::Level::Warn] {
+                log::log!(level, "a record");
+                log::log!(target: "rdkafka", level, "a record");
+                let span = tracing::info_span!(target: names::TRACE_TARGET, "work");
+                assert!(TraceParent::of(&span).is_some(), "{level}");
+            }
+        });
     }
 
     /// What is logged within a span of a trace, which is recorded or not.
@@ -278,7 +294,7 @@ mod tests {
         let mut settings = settings("info");
         settings.format = format;
         let provider = SdkTracerProvider::builder()
-            .with_sampler(Sampler::TraceIdRatioBased(ratio))
+            .with_sampler(Head::new(ratio))
             .build();
         let lines = Lines::default();
         let writer = lines.clone();
