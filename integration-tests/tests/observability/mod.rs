@@ -7,6 +7,7 @@ use harness::prometheus::Programs;
 mod alerts;
 mod panels;
 mod rules;
+mod series;
 mod traces;
 
 /// Prometheus and what belongs to it; where they are missing, the reader is told what is not tested.

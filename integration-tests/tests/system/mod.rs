@@ -6,5 +6,6 @@ mod drain;
 mod edge;
 mod endings;
 pub(crate) mod faults;
+mod lag;
 mod life;
 mod partners;

@@ -3,7 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::{
-    check, completions, demo, doctor, events, load, metrics, order, sandbox, serve, stock, topics,
+    check, completions, demo, doctor, events, load, metrics, order, sandbox, serve, status, stock,
+    topics,
 };
 
 /// An event-sourced order platform: every service, the loader, the demo, and the tools to look inside.
@@ -19,6 +20,7 @@ Examples:
   ordermesh topics apply
   ordermesh serve all
   ordermesh doctor
+  ordermesh status --watch
   ordermesh stock adjust mug 100
   ordermesh order place --customer ada --line mug:2:1250 --wait confirmed
   ordermesh order list --status delivered --limit 3
@@ -52,6 +54,8 @@ pub enum Command {
     Check(check::Args),
     /// Look whether every part of the platform is there and as it should be
     Doctor(doctor::Args),
+    /// Show processes, partitions, lag, rates, breakers and alerts on one screen
+    Status(status::Args),
     /// Carry real orders through a fresh stack, and check the result
     Demo(demo::Args),
     /// Print the list of all metrics, in Markdown

@@ -18,11 +18,17 @@ use rdkafka::error::KafkaError;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
+#[cfg(test)]
+pub use look::{Group, Lag};
 pub use look::{Look, Observer};
+#[cfg(test)]
+pub use members::Member;
 use metrics::Metrics;
 
-/// Environment: see [`Config::every_ms`].
-const EVERY_MS: &str = "ORDERMESH_LAG_EVERY_MS";
+/// Environment: see [`Config`].
+mod env {
+    pub const EVERY_MS: &str = "ORDERMESH_LAG_EVERY_MS";
+}
 
 /// How often the broker is looked at.
 #[derive(Args, Clone, Copy, Debug)]
@@ -32,7 +38,7 @@ pub struct Config {
         id = "lag-every-ms",
         long,
         value_name = "MS",
-        env = EVERY_MS,
+        env = env::EVERY_MS,
         default_value_t = 5_000,
         value_parser = clap::value_parser!(u64).range(100..=60_000)
     )]

@@ -16,6 +16,7 @@ mod progress;
 mod retry;
 mod sandbox;
 mod serve;
+mod status;
 mod stock;
 mod terminal;
 mod topics;
@@ -86,6 +87,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Load(args) => return load::run(args).await,
         Command::Check(args) => return check::run(args).await,
         Command::Doctor(args) => return doctor::run(args).await,
+        Command::Status(args) => return status::run(args).await,
         Command::Demo(args) => return demo::run(args).await,
     }
     Ok(ExitCode::SUCCESS)
