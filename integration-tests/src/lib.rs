@@ -5,6 +5,7 @@
     reason = "the test runner shows it when a test fails"
 )]
 
+pub mod alerts;
 pub mod conformance;
 pub mod eventually;
 pub mod faulty;

@@ -11,14 +11,15 @@ use crate::eventually;
 use crate::system::free_port;
 
 const PROJECT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-/// Of the project's own configuration, whose interval is too long for a test.
-const SCRAPE_INTERVAL: &str = "scrape_interval: 5s";
+/// Of the project's own configuration, whose intervals are too long for a test.
+const INTERVALS: [&str; 2] = ["scrape_interval: 5s", "evaluation_interval: 5s"];
 
 /// What this machine has of Prometheus.
 #[derive(Clone, Debug)]
 pub struct Programs {
     prometheus: PathBuf,
     node_exporter: PathBuf,
+    alertmanager: PathBuf,
 }
 
 /// A Prometheus with the project's configuration and a folder of its own, which looks every second. It ends when it
@@ -57,7 +58,26 @@ impl Programs {
         Ok(Self {
             prometheus: find("prometheus/usr/bin/prometheus")?,
             node_exporter: find("node-exporter/usr/bin/prometheus-node-exporter")?,
+            alertmanager: find("alertmanager/usr/bin/prometheus-alertmanager")?,
         })
+    }
+
+    /// `promtool`, which checks rules.
+    pub fn promtool(&self) -> Command {
+        Command::new(self.prometheus.with_file_name("promtool"))
+    }
+
+    /// `amtool`, which checks routes.
+    pub fn amtool(&self) -> Command {
+        Command::new(self.alertmanager.with_file_name("amtool"))
+    }
+
+    /// Alertmanager, in the folder where it finds its templates.
+    pub(crate) fn alertmanager(&self) -> Command {
+        let mut command = Command::new(&self.alertmanager);
+        let usr = self.alertmanager.ancestors().nth(2);
+        command.current_dir(usr.expect("usr/bin/prometheus-alertmanager"));
+        command
     }
 }
 
@@ -77,11 +97,13 @@ impl Prometheus {
         let folder = folder.into();
         let (address, node) = (free_port(), free_port());
         fs::create_dir_all(folder.join("targets")).expect("a folder");
-        let settings =
+        let mut settings =
             fs::read_to_string(Path::new(PROJECT).join("observability/prometheus/prometheus.yml"))
                 .expect("the project's configuration");
-        assert!(settings.contains(SCRAPE_INTERVAL), "{settings}");
-        let settings = settings.replace(SCRAPE_INTERVAL, "scrape_interval: 1s");
+        for interval in INTERVALS {
+            assert!(settings.contains(interval), "{settings}");
+            settings = settings.replace(interval, &interval.replace("5s", "1s"));
+        }
         fs::write(folder.join("prometheus.yml"), settings).expect("a file");
         targets(&folder, "ordermesh", processes);
         targets(&folder, "prometheus", &[address]);
@@ -97,7 +119,8 @@ impl Prometheus {
             ))
             .arg(option("storage.tsdb.path", folder.join("data").display()))
             .arg(option("web.listen-address", address))
-            .arg("--enable-feature=exemplar-storage");
+            .arg("--enable-feature=exemplar-storage")
+            .arg("--rules.alert.resend-delay=5s");
         let mut node_exporter = Command::new(&programs.node_exporter);
         node_exporter.arg(option("web.listen-address", node));
         let processes = [("prometheus", prometheus), ("node-exporter", node_exporter)]
@@ -112,6 +135,15 @@ impl Prometheus {
             started.get("/-/ready", &[]).map(|_| ())
         });
         started
+    }
+
+    /// Scrapes these from now on as a job, under names of their own.
+    pub fn scrape(&self, job: &str, targets: &[(String, SocketAddr)]) {
+        let targets = targets
+            .iter()
+            .map(|(name, address)| json!({ "targets": [address], "labels": { "instance": name } }));
+        let list: Vec<_> = targets.collect();
+        replace(&self.folder, job, &json!(list));
     }
 
     /// What an instant query finds now.
@@ -205,9 +237,15 @@ fn spawn(mut command: Command, log: &Path) -> Child {
 }
 
 fn targets(folder: &Path, job: &str, addresses: &[SocketAddr]) {
-    let list = json!([{ "targets": addresses }]);
+    replace(folder, job, &json!([{ "targets": addresses }]));
+}
+
+/// Never half a list: Prometheus looks at any time.
+fn replace(folder: &Path, job: &str, list: &Value) {
     let path = folder.join(format!("targets/{job}.json"));
-    fs::write(path, list.to_string()).expect("a file");
+    let new = path.with_extension("new");
+    fs::write(&new, list.to_string()).expect("a file");
+    fs::rename(new, path).expect("a file");
 }
 
 /// Values come as text, because JSON has no words for what is no number.

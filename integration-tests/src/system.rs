@@ -284,6 +284,12 @@ impl System {
         })
     }
 
+    /// All processes that run, and where they tell their health and metrics.
+    pub fn processes(&self) -> impl Iterator<Item = (&str, SocketAddr)> {
+        let processes = self.processes.iter();
+        processes.map(|(name, process)| (name.as_str(), process.admin))
+    }
+
     /// Where a process tells its health and metrics.
     pub fn admin(&self, name: &str) -> SocketAddr {
         self.processes[name].admin

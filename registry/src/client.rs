@@ -205,6 +205,12 @@ impl Client {
         })
     }
 
+    /// Asks for something that every registry has, whatever is registered.
+    pub async fn ask(&self) -> Result<(), Error> {
+        let answer = self.call::<serde_json::Value>(Method::GET, "config", None);
+        self.counted("get_config", answer).await.map(drop)
+    }
+
     async fn call<T: DeserializeOwned>(
         &self,
         method: Method,

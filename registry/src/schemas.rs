@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use contracts::{Service, Topic};
 use tokio::runtime::Handle;
+use tokio::time::MissedTickBehavior;
 
 use crate::backoff::Backoff;
 use crate::client::{self, Client};
@@ -19,6 +20,9 @@ use crate::register::{Standing, plan, register, standings, subject_of};
 use crate::relation::{Relation, relation};
 use crate::schema::record;
 use crate::table::{Resolution, Table};
+
+/// How often a process asks whether the registry is there.
+const ATTEND_EVERY: Duration = Duration::from_secs(5);
 
 const SLOTS: usize = Service::ALL.len() * Topic::ALL.len();
 
@@ -217,6 +221,22 @@ impl Schemas {
         let mut subjects =
             topics().map(|(service, topic)| subject_of(service, topic, &self.inner.prefix));
         Ok(subjects.any(|subject| usages.iter().any(|usage| usage.subject == subject)))
+    }
+
+    /// Asks the registry every few seconds whether it is there, for ever. A process may need nothing of it for days;
+    /// the metrics are to tell that it is gone before the next one cannot start.
+    pub async fn attend(&self) {
+        let Some(registry) = &self.inner.registry else {
+            return std::future::pending().await;
+        };
+        let mut every = tokio::time::interval(ATTEND_EVERY);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            every.tick().await;
+            if let Err(error) = registry.client.ask().await {
+                tracing::debug!(%error, "the registry does not answer");
+            }
+        }
     }
 }
 

@@ -1,20 +1,20 @@
 //! Every panel of every dashboard shows data when the system is at work: its queries are put to a real Prometheus.
 
 use std::collections::BTreeSet;
-use std::io::{Write as _, stderr};
 
 use contracts::orders::v1::OrderStatus;
 use contracts::sandbox::v1::{Behaviour, Faults};
 use contracts::{Service, Topic};
 use dashboards::{Dashboard, Panel, Query};
 use harness::eventually;
-use harness::prometheus::{Programs, Prometheus, Sample};
+use harness::prometheus::{Prometheus, Sample};
 use harness::system::{SERVICES, System, free_port, order_of};
 use rdkafka::config::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use tonic::Code;
 use uuid::Uuid;
 
+use super::programs;
 use crate::system::faults::{acknowledged, finish, load};
 
 /// The role that watches the offsets of all groups.
@@ -28,13 +28,8 @@ const QUIET: &[(&str, &str)] = &[(
 
 #[test]
 fn every_panel_shows_data_of_a_loaded_system() {
-    let programs = match Programs::find() {
-        Ok(programs) => programs,
-        Err(missing) => {
-            // Not captured: whoever runs the tests is to see it.
-            let _ = writeln!(stderr(), "dashboards are not tested: {missing}");
-            return;
-        }
+    let Some(programs) = programs("dashboards") else {
+        return;
     };
     let mut system = System::new();
     configure(&mut system);

@@ -407,6 +407,12 @@ fn the_doctor_finds_what_is_missing() {
     assert!(examined(&system, &["--admin", &admin]).is_empty());
     let text = system.run(&["doctor", "--admin", &admin]);
     assert_eq!(text.matches('✓').count(), 8, "{text}");
+    // A container's health: nothing else has to be there for it.
+    let process = ["doctor", "--process", "--kafka", nobody, "--admin"];
+    let text = system.run(&[&process[..], &[&admin]].concat());
+    assert_eq!(text.matches('✓').count(), 1, "{text}");
+    let gone = system.try_run(&[&process[..], &[nobody]].concat());
+    assert!(!gone.status.success(), "{gone:?}");
 
     let no_broker = ["--admin", &admin, "--kafka", nobody];
     assert_eq!(

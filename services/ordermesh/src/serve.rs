@@ -303,6 +303,8 @@ impl Platform {
         });
         topics(&cluster).await?;
         let schemas = schemas(args, process, services, roles).await?;
+        let attended = schemas.clone();
+        process.spawn_beside("registry", async move { attended.attend().await });
         Ok(Self {
             process: process.clone(),
             sender: Sender::new(Arc::clone(&cluster))?,

@@ -249,9 +249,10 @@ impl Metrics {
             waiting_partitions: names::WAITING_PARTITIONS.int_gauge(registry)?,
             database_failures: names::DATABASE_FAILURES.int_counter(registry)?,
             fenced: names::FENCED.int_counter(registry)?,
-            // From 10 ms to over an hour: timers and parcels are part of an order's life.
+            // From 16 ms to over an hour: timers and parcels are part of an order's life. One bound is the second that
+            // the objective promises.
             order_seconds: names::ORDER_SECONDS
-                .histograms(registry, exponential_buckets(0.01, 2.0, 19)?)?,
+                .histograms(registry, exponential_buckets(1.0 / 64.0, 2.0, 19)?)?,
             visible_seconds: names::VISIBLE_SECONDS
                 .histograms(registry, exponential_buckets(0.005, 2.0, 16)?)?,
             orders: names::ORDERS.int_counters(registry)?,
