@@ -1,16 +1,18 @@
-//! Health and metrics of the process, over HTTP.
+//! Health, metrics and log filter of the process, over HTTP.
 
 use std::net::SocketAddr;
 use std::{future, io};
 
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
-use prometheus::{Encoder as _, TextEncoder};
+use observability::exposition::expose;
+use observability::{BadFilter, log_filter};
 use tokio::net::TcpListener;
 
+use crate::metrics;
 use crate::process::Process;
 
 /// Why the admin port could not be opened.
@@ -24,7 +26,8 @@ pub struct Error {
 /// The admin port: bound, but not served yet.
 ///
 /// `/health/live` says that the process runs, `/health/ready` that it takes work (200, else 503 with the reason of
-/// each component), `/metrics` has the process's metrics in the Prometheus text format.
+/// each component), `/metrics` has the process's metrics in the Prometheus text format, or as OpenMetrics where the
+/// scraper prefers that. `/log` shows the log's filter; one that is put there takes its place.
 #[derive(Debug)]
 pub struct Admin {
     listener: TcpListener,
@@ -53,11 +56,14 @@ impl Admin {
 
     /// Serves until the process ends: a probe still gets its answer while the process drains.
     pub fn serve(self, process: &Process) {
-        register_process_metrics(process);
+        if let Err(error) = metrics::register(process) {
+            tracing::debug!(%error, "the metrics of the process are registered already");
+        }
         let router = Router::new()
             .route("/health/live", get(async || "live\n"))
             .route("/health/ready", get(ready))
-            .route("/metrics", get(metrics))
+            .route("/metrics", get(scrape))
+            .route("/log", get(show_filter).put(change_filter))
             .with_state(process.clone());
         tracing::info!(address = %self.address, "serving health and metrics");
         process.spawn_beside("admin", async move {
@@ -78,13 +84,14 @@ async fn ready(State(process): State<Process>) -> impl IntoResponse {
     (status, Json(report))
 }
 
-async fn metrics(State(process): State<Process>) -> impl IntoResponse {
-    let encoder = TextEncoder::new();
-    let mut text = Vec::new();
-    match encoder.encode(&process.registry().gather(), &mut text) {
-        Ok(()) => (
-            [(header::CONTENT_TYPE, encoder.format_type().to_owned())],
-            text,
+async fn scrape(State(process): State<Process>, headers: HeaderMap) -> impl IntoResponse {
+    let accept = headers
+        .get(header::ACCEPT)
+        .and_then(|accept| accept.to_str().ok());
+    match expose(process.registry(), accept) {
+        Ok(exposition) => (
+            [(header::CONTENT_TYPE, exposition.content_type)],
+            exposition.text,
         )
             .into_response(),
         Err(error) => {
@@ -94,17 +101,34 @@ async fn metrics(State(process): State<Process>) -> impl IntoResponse {
     }
 }
 
-/// Memory, CPU time and open files, where the system tells them.
-fn register_process_metrics(process: &Process) {
-    #[cfg(target_os = "linux")]
-    {
-        let collector = prometheus::process_collector::ProcessCollector::for_self();
-        if let Err(error) = process.registry().register(Box::new(collector)) {
-            tracing::debug!(%error, "the metrics of the process are registered already");
-        }
+async fn show_filter() -> impl IntoResponse {
+    match log_filter() {
+        Some(filter) => (StatusCode::OK, format!("{}\n", filter.text())),
+        None => refuse(&BadFilter::Fixed),
     }
-    #[cfg(not(target_os = "linux"))]
-    let _ = process;
+}
+
+async fn change_filter(text: String) -> impl IntoResponse {
+    let changed = match log_filter() {
+        Some(filter) => filter.change(&text).map(|()| filter),
+        None => Err(BadFilter::Fixed),
+    };
+    match changed {
+        Ok(filter) => {
+            let filter = filter.text();
+            tracing::info!(filter, "the log's filter was changed");
+            (StatusCode::OK, format!("{filter}\n"))
+        }
+        Err(error) => refuse(&error),
+    }
+}
+
+fn refuse(error: &BadFilter) -> (StatusCode, String) {
+    let status = match error {
+        BadFilter::Empty | BadFilter::Directive { .. } => StatusCode::BAD_REQUEST,
+        BadFilter::Fixed => StatusCode::CONFLICT,
+    };
+    (status, format!("{error}\n"))
 }
 
 #[cfg(test)]
@@ -164,6 +188,67 @@ mod tests {
             .expect("it listens");
         let text = answer.text().await.expect("it is text");
         assert!(text.contains("tests_total 3"), "{text}");
+        assert!(!text.contains("# EOF"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_scraper_that_knows_open_metrics_gets_it() {
+        let url = serve(&Process::new()).await;
+        let accept = "application/openmetrics-text;version=1.0.0,text/plain;q=0.5";
+        let answer = reqwest::Client::new()
+            .get(format!("{url}/metrics"))
+            .header("accept", accept)
+            .send()
+            .await
+            .expect("it listens");
+        let content = answer.headers()["content-type"].to_str();
+        let content = content.expect("it is text").to_owned();
+        assert!(
+            content.starts_with("application/openmetrics-text"),
+            "{content}"
+        );
+        let text = answer.text().await.expect("it is text");
+        assert!(text.ends_with("\n# EOF\n"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_process_tells_about_itself() {
+        let process = Process::new();
+        process.readiness().component("log").ready();
+        process.readiness().component("database");
+        serve(&process).await;
+        let families = process.registry().gather();
+        let known = || metrics::ALL.iter().chain(observability::metrics::ALL);
+        for family in &families {
+            let metric = known().find(|metric| metric.name == family.name());
+            let metric = metric.unwrap_or_else(|| panic!("{} is not listed", family.name()));
+            for sample in family.get_metric() {
+                let labels = sample.get_label().iter().map(|pair| pair.name());
+                let mut listed = metric.labels.to_vec();
+                listed.sort_unstable();
+                assert_eq!(labels.collect::<Vec<_>>(), listed, "{}", metric.name);
+            }
+        }
+        let value = |name: &str, label: &str| {
+            let family = families.iter().find(|family| family.name() == name)?;
+            let labelled = |metric: &&prometheus::proto::Metric| {
+                let mut labels = metric.get_label().iter();
+                label.is_empty() || labels.any(|pair| pair.value() == label)
+            };
+            let metric = family.get_metric().iter().find(labelled)?;
+            Some(metric.get_gauge().get_value() as u64)
+        };
+        assert_eq!(value("ordermesh_ready", "log"), Some(1));
+        assert_eq!(value("ordermesh_ready", "database"), Some(0));
+        let version = env!("CARGO_PKG_VERSION");
+        assert_eq!(value("ordermesh_build_info", version), Some(1));
+        assert_eq!(value("ordermesh_tokio_workers", ""), Some(1));
+        assert!(value("ordermesh_tokio_tasks", "").is_some_and(|tasks| tasks > 0));
+        // Those of calls come with the first call.
+        for metric in known().filter(|metric| !metric.name.starts_with("ordermesh_rpc_")) {
+            let told = families.iter().any(|family| family.name() == metric.name);
+            assert!(told, "{} is missing", metric.name);
+        }
     }
 
     #[tokio::test]

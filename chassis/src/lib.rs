@@ -9,6 +9,7 @@ pub mod config;
 pub mod env;
 pub mod error;
 pub mod grpc;
+pub mod metrics;
 pub mod names;
 mod process;
 mod readiness;

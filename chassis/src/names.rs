@@ -1,4 +1,4 @@
-//! Every name that the chassis gives to metrics, headers and reasons.
+//! Every name that the chassis gives to labels, headers and reasons; metrics stand in [`crate::metrics`].
 
 /// Header of a gRPC call: how long its caller waits.
 pub const GRPC_TIMEOUT: &str = "grpc-timeout";
@@ -12,15 +12,11 @@ pub const REASON_TOO_LARGE: &str = "REQUEST_TOO_LARGE";
 /// Reason of a refusal: the server has as much work as it takes.
 pub const REASON_OVERLOADED: &str = "OVERLOADED";
 
-/// Metric: finished calls, by server, method and code.
-pub const RPC_CALLS: &str = "ordermesh_rpc_calls_total";
-/// Metric: seconds from the request's head to the end of its answer, by server and method.
-pub const RPC_SECONDS: &str = "ordermesh_rpc_seconds";
-/// Metric: calls being served, by server.
-pub const RPC_IN_FLIGHT: &str = "ordermesh_rpc_in_flight";
 /// Label: the server of a process.
 pub const LABEL_SERVER: &str = "server";
 /// Label: the method, or the route of a REST call.
 pub const LABEL_METHOD: &str = "method";
 /// Label: the gRPC code.
 pub const LABEL_CODE: &str = "code";
+/// Label: the service that a call asks.
+pub const LABEL_PEER: &str = "peer";

@@ -16,6 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::grpc::CallMetrics;
 use crate::readiness::Readiness;
 
 /// Time between the end of the drain and the end of the process, for what hangs while it is dropped.
@@ -33,6 +34,7 @@ pub struct Process {
 #[derive(Debug)]
 struct Inner {
     registry: Registry,
+    calls: Arc<CallMetrics>,
     readiness: Readiness,
     shutdown: CancellationToken,
     tasks: watch::Sender<Tasks>,
@@ -70,9 +72,12 @@ impl Default for Process {
 impl Process {
     /// A process without tasks, with a metrics registry of its own.
     pub fn new() -> Self {
+        let registry = Registry::new();
+        let calls = CallMetrics::register(&registry).expect("nothing else is registered yet");
         Self {
             inner: Arc::new(Inner {
-                registry: Registry::new(),
+                registry,
+                calls: Arc::new(calls),
                 readiness: Readiness::default(),
                 shutdown: CancellationToken::new(),
                 tasks: watch::Sender::new(Tasks::default()),
@@ -83,6 +88,11 @@ impl Process {
     /// Where the process's parts register their metrics.
     pub fn registry(&self) -> &Registry {
         &self.inner.registry
+    }
+
+    /// Where the process's calls of its peers are counted.
+    pub(crate) fn calls(&self) -> Arc<CallMetrics> {
+        Arc::clone(&self.inner.calls)
     }
 
     /// Where the process's parts say whether they are ready.

@@ -8,6 +8,7 @@
 pub mod conformance;
 pub mod eventually;
 pub mod faulty;
+pub mod jaeger;
 pub mod prometheus;
 pub mod records;
 pub mod runner;

@@ -3,16 +3,28 @@
 //!
 //! Spans that belong to a trace are made with `target: names::TRACE_TARGET`. Whether a trace is recorded is decided
 //! once, where it begins; everything after that follows the decision it was handed ([`TraceParent`]).
+//!
+//! Metrics are defined with [`Metric`]; those of this crate stand in [`metrics`].
 
+pub mod exposition;
 pub mod metric;
+pub mod metrics;
 pub mod names;
 
+mod exemplars;
+mod export;
+mod filter;
+mod lines;
 mod sampler;
+mod scraped;
 mod settings;
 mod telemetry;
 mod trace_parent;
 
+pub use exemplars::TracedHistograms;
+pub use filter::{BadFilter, LogFilter, log_filter};
 pub use metric::Metric;
+pub use scraped::Samples;
 pub use settings::{Format, Settings};
 pub use telemetry::{Error, Telemetry, init};
 pub use trace_parent::TraceParent;

@@ -7,6 +7,43 @@ use prometheus::{
     IntGaugeVec, Opts, Registry,
 };
 
+use crate::exemplars::TracedHistograms;
+use crate::scraped::{Samples, Scraped};
+
+/// What the end of a name says of the unit; the first that fits counts.
+const UNITS: &[(&str, &str)] = &[
+    ("_seconds_total", "seconds"),
+    ("_minor_total", "minor units of money"),
+    ("_total", "count"),
+    ("_seconds", "seconds"),
+    ("_bytes", "bytes"),
+    ("_records", "records"),
+    ("_info", "always 1"),
+    ("_ready", "1 or 0"),
+    ("_up", "1 or 0"),
+    ("_state", "0, 1 or 2"),
+    ("_offset", "offset"),
+    ("_position", "offset"),
+    ("_aggregates", "aggregates"),
+    ("_connections", "connections"),
+    ("_dead_letters", "records"),
+    ("_effects_outstanding", "effects"),
+    ("_events", "events"),
+    ("_fds", "file descriptors"),
+    ("_in_flight", "calls"),
+    ("_inputs", "commands"),
+    ("_keys", "keys"),
+    ("_members", "members"),
+    ("_open_orders", "orders"),
+    ("_partitions", "partitions"),
+    ("_queue_depth", "tasks"),
+    ("_schema_ids", "schemas"),
+    ("_tasks", "tasks"),
+    ("_threads", "threads"),
+    ("_timers_waiting", "timers"),
+    ("_workers", "threads"),
+];
+
 /// How a metric behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -83,6 +120,12 @@ impl Metric {
             labels,
             help,
         }
+    }
+
+    /// The unit, by the end of the name; `None` when that is no known one.
+    pub fn unit(&self) -> Option<&'static str> {
+        let fits = |(end, _): &&(&str, &str)| self.name.ends_with(end);
+        UNITS.iter().find(fits).map(|(_, unit)| *unit)
     }
 
     /// What the `prometheus` crate wants to know, for collectors that are made by hand.
@@ -170,6 +213,33 @@ impl Metric {
     ) -> Result<HistogramVec, prometheus::Error> {
         let options = HistogramOpts::from(self.opts()).buckets(buckets);
         registered(registry, HistogramVec::new(options, self.labels)?)
+    }
+
+    /// A histogram for each set of label values, whose buckets show a trace each.
+    ///
+    /// # Errors
+    ///
+    /// See [`Self::int_counter`].
+    pub fn traced_histograms(
+        &self,
+        registry: &Registry,
+        buckets: Vec<f64>,
+    ) -> Result<TracedHistograms, prometheus::Error> {
+        let options = HistogramOpts::from(self.opts()).buckets(buckets);
+        TracedHistograms::register(options, self.labels, registry)
+    }
+
+    /// A counter or gauge whose figures are taken by `look` whenever somebody asks for them.
+    ///
+    /// # Errors
+    ///
+    /// See [`Self::int_counter`].
+    pub fn on_scrape(
+        &self,
+        registry: &Registry,
+        look: impl Fn(&mut Samples) + Send + Sync + 'static,
+    ) -> Result<(), prometheus::Error> {
+        registry.register(Box::new(Scraped::new(self, look)?))
     }
 }
 

@@ -22,8 +22,30 @@ pub const SPAN_NAME: &str = "otel.name";
 pub const SPAN_KIND: &str = "otel.kind";
 /// Span field: `ok` or `error`.
 pub const SPAN_STATUS: &str = "otel.status_code";
+/// Span field: the order that a span is about; log lines within the span carry it too.
+pub const ORDER_ID: &str = "order_id";
+/// Resource attribute: version of the program.
+pub const SERVICE_VERSION: &str = "service.version";
+/// Resource attribute: name of a process among its like.
+pub const SERVICE_INSTANCE: &str = "service.instance.id";
+/// Attribute: the server of a process that answers a call.
+pub const SERVER: &str = "ordermesh.server";
+/// Attribute: host of the server that a client asks.
+pub const SERVER_ADDRESS: &str = "server.address";
+/// Attribute: port of the server that a client asks.
+pub const SERVER_PORT: &str = "server.port";
+/// Attribute: method of an HTTP request.
+pub const HTTP_METHOD: &str = "http.request.method";
+/// Attribute: route that an HTTP request matched.
+pub const HTTP_ROUTE: &str = "http.route";
+/// Attribute: status of an HTTP response.
+pub const HTTP_STATUS: &str = "http.response.status_code";
 /// Attribute: name of the RPC system.
 pub const RPC_SYSTEM: &str = "rpc.system";
+/// Attribute: full name of the service of an RPC.
+pub const RPC_SERVICE: &str = "rpc.service";
+/// Attribute: name of the method of an RPC.
+pub const RPC_METHOD: &str = "rpc.method";
 /// Attribute: code that an RPC ended with.
 pub const RPC_CODE: &str = "rpc.grpc.status_code";
 /// Attribute: name of the messaging system.
@@ -42,8 +64,6 @@ pub const MESSAGING_KEY: &str = "messaging.kafka.message.key";
 pub const MESSAGING_OFFSET: &str = "messaging.kafka.offset";
 /// Attribute: class of an error.
 pub const ERROR_TYPE: &str = "error.type";
-/// Attribute: the aggregate that a span is about.
-pub const AGGREGATE_ID: &str = "ordermesh.aggregate.id";
 /// Attribute: what became of a command.
 pub const OUTCOME: &str = "ordermesh.outcome";
 /// Attribute: the idempotency key of an effect.
@@ -52,8 +72,6 @@ pub const EFFECT_KEY: &str = "ordermesh.effect.key";
 pub const ATTEMPT: &str = "ordermesh.attempt";
 /// Attribute: records in a batch.
 pub const MESSAGING_BATCH: &str = "messaging.batch.message_count";
-/// Attribute: the order that a span is about.
-pub const ORDER_ID: &str = "ordermesh.order_id";
 /// Attribute: the database system.
 pub const DB_SYSTEM: &str = "db.system.name";
 /// Attribute: the database's schema.

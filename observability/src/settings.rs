@@ -38,6 +38,8 @@ impl FromStr for Format {
 pub struct Settings {
     /// Name of this process in traces.
     pub service: String,
+    /// Name of this process among its like in traces, where it has one.
+    pub instance: Option<String>,
     /// How log lines look.
     pub format: Format,
     /// Log filter, in the syntax of `tracing_subscriber::EnvFilter`.
@@ -70,6 +72,7 @@ impl Settings {
         let value = |name| lookup(name).filter(|value| !value.is_empty());
         Ok(Self {
             service: service.into(),
+            instance: None,
             format: value(names::LOG_FORMAT).map_or(Ok(Format::default()), |text| {
                 text.parse()
                     .map_err(|reason: &str| Error::invalid(names::LOG_FORMAT, &text, reason))
@@ -109,6 +112,7 @@ mod tests {
             settings,
             Settings {
                 service: "orders".into(),
+                instance: None,
                 format: Format::Auto,
                 filter: "info".into(),
                 otlp_endpoint: None,

@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
+use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::Resource;
@@ -11,18 +12,19 @@ use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::Format as LineFormat;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer, fmt};
+use tracing_subscriber::{Layer, fmt};
 
+use crate::export::{Bounded, Limits};
+use crate::filter::{LogFilter, one_line};
+use crate::lines::{Lines, Look, Marked};
+use crate::metrics::Spans;
 use crate::names;
 use crate::sampler::Head;
 use crate::settings::{Format, Settings};
-
-/// Crates whose chatter is no news at `info`; a filter that names one of them wins.
-const TAMED: &str = "h2=warn,hyper=warn,hyper_util=warn,librdkafka=warn,opentelemetry=warn,opentelemetry_sdk=warn,\
-                     opentelemetry-otlp=warn,rdkafka=warn,sqlx=warn,tonic=warn,tower=warn";
 
 /// Longest time that the last spans get to reach the collector.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(3);
@@ -47,17 +49,10 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn invalid(name: &'static str, value: &str, reason: impl ToString) -> Self {
-        // Messages of parsers may span lines; ours is one.
-        let reason = reason
-            .to_string()
-            .lines()
-            .map(str::trim)
-            .collect::<Vec<_>>()
-            .join(" ");
         Self::Invalid {
             name,
             value: value.to_owned(),
-            reason,
+            reason: one_line(&reason),
         }
     }
 }
@@ -78,12 +73,12 @@ pub fn init(settings: &Settings) -> Result<Telemetry, Error> {
     let tracing = settings
         .otlp_endpoint
         .as_deref()
-        .map(|endpoint| tracer_provider(settings, endpoint))
+        .map(|endpoint| tracer_provider(settings, endpoint, Limits::default(), Spans::of_process()))
         .transpose()?;
 
-    subscriber(settings, tracing.as_ref(), io::stderr)?
-        .try_init()
-        .map_err(Error::AlreadySetUp)?;
+    let (subscriber, filter) = subscriber(settings, tracing.as_ref(), io::stderr)?;
+    subscriber.try_init().map_err(Error::AlreadySetUp)?;
+    filter.publish();
     Ok(Telemetry { tracing })
 }
 
@@ -93,28 +88,26 @@ fn subscriber<W>(
     settings: &Settings,
     tracing: Option<&SdkTracerProvider>,
     writer: W,
-) -> Result<impl Subscriber + Send + Sync, Error>
+) -> Result<(impl Subscriber + Send + Sync, LogFilter), Error>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    // Spans of traces are for the exporter: without one they are disabled, and cost nothing.
-    let traces = if tracing.is_some() { "info" } else { "off" };
-    let directives = format!(
-        "{TAMED},{},{}={traces}",
-        settings.filter,
-        names::TRACE_TARGET
-    );
-    let filter = EnvFilter::try_new(directives)
+    let (layer, filter) = LogFilter::new(&settings.filter, tracing.is_some())
         .map_err(|reason| Error::invalid(names::LOG, &settings.filter, reason))?;
     let tracing = tracing.map(|provider| {
         tracing_opentelemetry::layer()
+            .with_location(false)
+            .with_threads(false)
+            .with_target(false)
+            .with_tracked_inactivity(false)
             .with_tracer(provider.tracer("ordermesh"))
             .with_filter(Targets::new().with_target(names::TRACE_TARGET, LevelFilter::INFO))
     });
-    Ok(tracing_subscriber::registry()
+    let subscriber = tracing_subscriber::registry()
         .with(tracing)
         .with(log_layer(settings, writer))
-        .with(filter))
+        .with(layer);
+    Ok((subscriber, filter))
 }
 
 impl Telemetry {
@@ -144,34 +137,61 @@ where
         Format::Pretty => true,
         Format::Json => false,
     };
+    let format = LineFormat::default().with_ansi(terminal);
     let layer = fmt::layer().with_writer(writer).with_ansi(terminal);
     if pretty {
-        layer.boxed()
+        Lines(layer.event_format(Marked {
+            format,
+            look: Look::Pretty,
+        }))
+        .boxed()
     } else {
-        layer
+        let format = format
             .json()
             .flatten_event(true)
             .with_current_span(false)
-            .with_span_list(false)
-            .boxed()
+            .with_span_list(false);
+        Lines(layer.event_format(Marked {
+            format,
+            look: Look::Json,
+        }))
+        .boxed()
     }
 }
 
-fn tracer_provider(settings: &Settings, endpoint: &str) -> Result<SdkTracerProvider, Error> {
+fn tracer_provider(
+    settings: &Settings,
+    endpoint: &str,
+    limits: Limits,
+    spans: Spans,
+) -> Result<SdkTracerProvider, Error> {
     let exporter = SpanExporter::builder()
         .with_tonic()
         .with_endpoint(endpoint)
+        .with_timeout(limits.timeout)
         .build()
         .map_err(|reason| Error::invalid(names::OTLP_ENDPOINT, endpoint, reason))?;
     Ok(SdkTracerProvider::builder()
-        .with_batch_exporter(exporter)
+        .with_span_processor(Bounded::new(exporter, limits, spans))
         .with_sampler(Head::new(settings.trace_ratio))
-        .with_resource(
-            Resource::builder()
-                .with_service_name(settings.service.clone())
-                .build(),
-        )
+        .with_resource(resource(settings))
         .build())
+}
+
+/// Who makes the spans.
+fn resource(settings: &Settings) -> Resource {
+    let instance = settings
+        .instance
+        .clone()
+        .map(|instance| KeyValue::new(names::SERVICE_INSTANCE, instance));
+    Resource::builder()
+        .with_service_name(settings.service.clone())
+        .with_attribute(KeyValue::new(
+            names::SERVICE_VERSION,
+            env!("CARGO_PKG_VERSION"),
+        ))
+        .with_attributes(instance)
+        .build()
 }
 
 #[cfg(test)]
@@ -179,6 +199,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
+    use crate::TraceParent;
 
     fn settings(filter: &str) -> Settings {
         let mut settings = Settings::read("test", |_| None).expect("defaults are valid");
@@ -220,22 +241,215 @@ mod tests {
         }
     }
 
+    impl Lines {
+        fn take(&self) -> String {
+            let written = std::mem::take(&mut *self.0.lock().expect("no holder panics"));
+            String::from_utf8(written).expect("it is text")
+        }
+    }
+
     #[test]
     fn a_record_that_is_filtered_out_takes_no_other_with_it() {
         let lines = Lines::default();
         let writer = lines.clone();
-        let subscriber = subscriber(&settings("info"), None, move || writer.clone())
+        let (subscriber, filter) = subscriber(&settings("info"), None, move || writer.clone())
             .expect("the settings are good");
         tracing_log::LogTracer::init().expect("no other test takes the log");
         tracing::subscriber::with_default(subscriber, || {
-            for _ in 0..3 {
-                log::debug!("chatter");
-                tracing::info!("news");
+            let say = || {
+                for _ in 0..3 {
+                    log::debug!("chatter");
+                    tracing::info!("news");
+                }
+                lines.take()
+            };
+            let written = say();
+            assert_eq!(written.matches("news").count(), 3, "{written}");
+            assert!(!written.contains("chatter"), "{written}");
+
+            filter.change("debug").expect("it is a filter");
+            let written = say();
+            assert_eq!(written.matches("news").count(), 3, "{written}");
+            assert_eq!(written.matches("chatter").count(), 3, "{written}");
+        });
+
+        // Nor does a record that is written take the span behind it.
+        let provider = SdkTracerProvider::builder().build();
+        let writer = lines.clone();
+        let (subscriber, _filter) =
+            super::subscriber(&settings("info"), Some(&provider), move || writer.clone())
+                .expect("the settings are good");
+        tracing::subscriber::with_default(subscriber, || {
+            for level in [log::Level::Debug, log::Level::Info, log::Level::Warn] {
+                log::log!(level, "a record");
+                log::log!(target: "rdkafka", level, "a record");
+                let span = tracing::info_span!(target: names::TRACE_TARGET, "work");
+                assert!(TraceParent::of(&span).is_some(), "{level}");
             }
         });
-        let written = lines.0.lock().expect("no holder panics").clone();
-        let written = String::from_utf8(written).expect("it is text");
-        assert_eq!(written.matches("news").count(), 3, "{written}");
-        assert!(!written.contains("chatter"), "{written}");
+    }
+
+    /// What is logged within a span of a trace, which is recorded or not.
+    fn logged(format: Format, ratio: f64, log: impl FnOnce()) -> String {
+        let mut settings = settings("info");
+        settings.format = format;
+        let provider = SdkTracerProvider::builder()
+            .with_sampler(Head::new(ratio))
+            .build();
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let (subscriber, _filter) = subscriber(&settings, Some(&provider), move || writer.clone())
+            .expect("the settings are good");
+        tracing::subscriber::with_default(subscriber, log);
+        lines.take()
+    }
+
+    /// Two lines: one in a span that is about an order, and one in a span within.
+    fn log_about_an_order() {
+        let outer = tracing::info_span!(
+            target: names::TRACE_TARGET,
+            "outer",
+            { names::ORDER_ID } = tracing::field::Empty,
+        );
+        let _outer = outer.enter();
+        outer.record(names::ORDER_ID, tracing::field::display("o\"1"));
+        tracing::info!(answer = 42, "outside");
+        let inner = tracing::info_span!(target: names::TRACE_TARGET, "inner", secret = 7);
+        inner.in_scope(|| tracing::info!("inside"));
+    }
+
+    fn json(line: &str) -> serde_json::Value {
+        serde_json::from_str(line).expect("a line is an object")
+    }
+
+    #[test]
+    fn a_line_says_which_trace_and_which_order_it_belongs_to() {
+        let written = logged(Format::Json, 1.0, log_about_an_order);
+        let lines: Vec<_> = written.lines().map(json).collect();
+        let [outside, inside] = &lines[..] else {
+            panic!("{written}");
+        };
+        assert_eq!(outside["message"], "outside");
+        assert_eq!(outside["answer"], 42);
+        assert_eq!(inside["message"], "inside");
+        for line in [outside, inside] {
+            assert_eq!(line["order_id"], "o\"1");
+            assert_eq!(line["trace_id"].as_str().map(str::len), Some(32), "{line}");
+            assert_eq!(line["span_id"].as_str().map(str::len), Some(16), "{line}");
+        }
+        assert_eq!(outside["trace_id"], inside["trace_id"]);
+        assert_ne!(outside["span_id"], inside["span_id"]);
+
+        let written = logged(Format::Pretty, 1.0, log_about_an_order);
+        for line in written.lines() {
+            for mark in [" trace_id=", " span_id=", " order_id=o\"1"] {
+                assert!(line.contains(mark), "{line}");
+            }
+            assert!(!line.contains("secret"), "fields are for the trace: {line}");
+        }
+        assert_eq!(written.lines().count(), 2, "{written}");
+    }
+
+    #[test]
+    fn a_trace_that_is_not_recorded_leads_nowhere() {
+        let written = logged(Format::Json, 0.0, log_about_an_order);
+        for line in written.lines().map(json) {
+            assert_eq!(line["order_id"], "o\"1");
+            assert!(line.get("trace_id").is_none(), "{line}");
+        }
+        assert_eq!(written.lines().count(), 2, "{written}");
+    }
+
+    #[test]
+    fn a_line_that_names_its_order_names_it_once() {
+        let written = logged(Format::Json, 0.0, || {
+            let span =
+                tracing::info_span!(target: names::TRACE_TARGET, "work", order_id = "another");
+            span.in_scope(|| tracing::info!(order_id = "mine", "done"));
+        });
+        assert_eq!(written.matches("order_id").count(), 1, "{written}");
+        assert_eq!(json(&written)["order_id"], "mine");
+    }
+
+    #[test]
+    fn outside_a_span_a_line_is_as_ever() {
+        for format in [Format::Json, Format::Pretty] {
+            let written = logged(format, 1.0, || tracing::info!("alone"));
+            assert!(written.contains("alone"), "{written}");
+            for mark in ["trace_id", "span_id", "order_id"] {
+                assert!(!written.contains(mark), "{written}");
+            }
+        }
+    }
+
+    mod collector {
+        use opentelemetry::trace::{Span as _, Tracer as _};
+        use tokio::net::TcpListener;
+
+        use super::*;
+
+        const LIMITS: Limits = Limits {
+            spans: 100,
+            timeout: Duration::from_millis(200),
+            // Batches go when the test says so, or when they are full.
+            delay: Duration::from_secs(3600),
+        };
+
+        fn provider(address: std::net::SocketAddr, spans: &Spans) -> SdkTracerProvider {
+            let endpoint = format!("http://{address}");
+            let mut settings = settings("info");
+            settings.trace_ratio = 1.0;
+            tracer_provider(&settings, &endpoint, LIMITS, spans.clone()).expect("it is an address")
+        }
+
+        /// Makes spans; it would hang here if they were waited for.
+        fn make(provider: &SdkTracerProvider, count: usize) {
+            let tracer = provider.tracer("test");
+            for _ in 0..count {
+                tracer.start("work").end();
+            }
+        }
+
+        async fn flush(provider: &SdkTracerProvider) {
+            let provider = provider.clone();
+            let flushed = tokio::task::spawn_blocking(move || provider.force_flush()).await;
+            assert!(flushed.expect("it does not panic").is_err());
+        }
+
+        fn counted(spans: &Spans) -> [u64; 3] {
+            [&spans.exported, &spans.failed, &spans.dropped].map(prometheus::IntCounter::get)
+        }
+
+        #[tokio::test(flavor = "multi_thread")]
+        async fn spans_that_are_refused_are_counted() {
+            let listener = TcpListener::bind("127.0.0.1:0").await;
+            let listener = listener.expect("some port is free");
+            let address = listener.local_addr().expect("it is bound");
+            drop(listener);
+            let spans = Spans::unregistered();
+            let provider = provider(address, &spans);
+            make(&provider, 70);
+            assert_eq!(counted(&spans), [0, 0, 0]);
+            flush(&provider).await;
+            assert_eq!(counted(&spans), [0, 70, 0]);
+
+            make(&provider, 130);
+            assert_eq!(counted(&spans), [0, 70, 30], "their places were free again");
+            flush(&provider).await;
+            assert_eq!(counted(&spans), [0, 170, 30]);
+        }
+
+        #[tokio::test(flavor = "multi_thread")]
+        async fn what_hangs_holds_nobody() {
+            // The system connects, and nobody ever answers.
+            let listener = TcpListener::bind("127.0.0.1:0").await;
+            let listener = listener.expect("some port is free");
+            let spans = Spans::unregistered();
+            let provider = provider(listener.local_addr().expect("it is bound"), &spans);
+            make(&provider, 250);
+            assert_eq!(counted(&spans), [0, 0, 150]);
+            flush(&provider).await;
+            assert_eq!(counted(&spans), [0, 100, 150]);
+        }
     }
 }

@@ -10,6 +10,7 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
+use crate::metrics;
 use crate::names::TRACEPARENT;
 
 /// The trace context of one span.
@@ -25,9 +26,9 @@ pub struct TraceParent {
 }
 
 impl TraceParent {
-    /// The context of the current span; `None` outside a trace.
+    /// The context of the innermost span of a trace that is entered; `None` outside a trace.
     pub fn current() -> Option<Self> {
-        Self::of(&Span::current())
+        Context::map_current(|context| Self::new(context.span().span_context()))
     }
 
     /// The context of a span; `None` when it belongs to no trace.
@@ -40,12 +41,13 @@ impl TraceParent {
         Self::new(span.span_context())
     }
 
-    /// Reads the value of a `traceparent` header.
+    /// Reads the value of a `traceparent` header; one that cannot be read is counted.
     pub fn parse(value: &[u8]) -> Option<Self> {
-        let value = std::str::from_utf8(value).ok()?;
-        let context =
-            TraceContextPropagator::new().extract_with_context(&Context::new(), &Single(value));
-        Self::new(context.span().span_context())
+        let parent = std::str::from_utf8(value).ok().and_then(Self::extract);
+        if parent.is_none() {
+            metrics::bad_parent();
+        }
+        parent
     }
 
     /// Reads the headers of an HTTP request; gRPC metadata is one of these (`metadata.as_ref()`).
@@ -59,6 +61,11 @@ impl TraceParent {
             .into_iter()
             .find(|(name, _)| *name == TRACEPARENT)
             .and_then(|(_, value)| Self::parse(value))
+    }
+
+    /// The id of the trace, in hexadecimal digits.
+    pub fn trace_id(self) -> String {
+        self.trace.to_string()
     }
 
     /// Whether the trace is recorded.
@@ -127,6 +134,12 @@ impl TraceParent {
         SpanContext::new(self.trace, self.span, flags, true, TraceState::default())
     }
 
+    fn extract(value: &str) -> Option<Self> {
+        let context =
+            TraceContextPropagator::new().extract_with_context(&Context::new(), &Single(value));
+        Self::new(context.span().span_context())
+    }
+
     fn new(context: &SpanContext) -> Option<Self> {
         context.is_valid().then(|| Self {
             trace: context.trace_id(),
@@ -184,10 +197,13 @@ mod tests {
     #[test]
     fn garbage_is_no_parent() {
         let zero_trace = "00-00000000000000000000000000000000-b7ad6b7169203331-01";
+        let before = metrics::bad_parents();
         for header in ["", "00", "00-xyz-b7ad6b7169203331-01", zero_trace, "00-é"] {
             assert_eq!(TraceParent::parse(header.as_bytes()), None, "{header}");
         }
         assert_eq!(TraceParent::parse(&[0xff, 0xfe]), None);
+        assert_eq!(TraceParent::from_headers(&HeaderMap::new()), None);
+        assert_eq!(metrics::bad_parents() - before, 6, "none is not a bad one");
     }
 
     #[test]

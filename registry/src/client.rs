@@ -1,8 +1,9 @@
 //! The calls of the Confluent API that ordermesh makes; each is tried once.
 
 use std::error::Error as StdError;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures::TryFutureExt as _;
 use reqwest::{Method, StatusCode, Url};
 use schema_registry_converter::async_impl::schema_registry::{
     SrSettings, get_schema_by_id, perform_sr_call,
@@ -135,16 +136,15 @@ impl Client {
     pub async fn set_compatibility(&self, subject: &str) -> Result<(), Error> {
         let body = json!({ "compatibility": COMPATIBILITY });
         let path = format!("config/{}", escape(subject));
-        let answer = self
-            .call::<serde_json::Value>(Method::PUT, &path, Some(&body))
-            .await;
-        self.counted("set_compatibility", answer).map(drop)
+        let call = self.call::<serde_json::Value>(Method::PUT, &path, Some(&body));
+        self.counted("set_compatibility", call).await.map(drop)
     }
 
     /// The numbers of all versions of a subject, also of deleted ones: their records are still in the log.
     pub async fn versions(&self, subject: &str) -> Result<Vec<u32>, Error> {
         let path = format!("subjects/{}/versions?deleted=true", escape(subject));
-        match self.counted("list_versions", self.call(Method::GET, &path, None).await) {
+        let call = self.call(Method::GET, &path, None);
+        match self.counted("list_versions", call).await {
             Err(Error::NotFound(_)) => Ok(Vec::new()),
             answer => answer,
         }
@@ -155,21 +155,21 @@ impl Client {
             "subjects/{}/versions/{version}?deleted=true",
             escape(subject)
         );
-        self.counted("get_version", self.call(Method::GET, &path, None).await)
+        let call = self.call(Method::GET, &path, None);
+        self.counted("get_version", call).await
     }
 
     /// The subjects and versions that an id stands for.
     pub async fn usages(&self, id: u32) -> Result<Vec<Usage>, Error> {
         let path = format!("schemas/ids/{id}/versions?deleted=true");
-        self.counted("find_usages", self.call(Method::GET, &path, None).await)
+        let call = self.call(Method::GET, &path, None);
+        self.counted("find_usages", call).await
     }
 
     /// The text and the references behind an id.
     pub async fn schema(&self, id: u32) -> Result<(String, Vec<Reference>), Error> {
-        let answer = get_schema_by_id(id, &self.converter)
-            .await
-            .map_err(Error::from);
-        let schema = self.counted("get_schema", answer)?;
+        let call = get_schema_by_id(id, &self.converter).map_err(Error::from);
+        let schema = self.counted("get_schema", call).await?;
         let references = schema.references.into_iter().map(|reference| Reference {
             name: reference.name,
             subject: reference.subject,
@@ -188,16 +188,12 @@ impl Client {
         let body = json!({ "schemaType": "PROTOBUF", "schema": text, "references": references });
         let body = body.to_string();
         let call = SrCall::PostNew(subject, &body);
-        let answer = perform_sr_call(&self.converter, call)
-            .await
-            .map_err(Error::from);
-        let id = self.counted("register", answer)?.id;
+        let call = perform_sr_call(&self.converter, call).map_err(Error::from);
+        let id = self.counted("register", call).await?.id;
         // Only a look-up says which version it is.
         let call = SrCall::PostForVersion(subject, &body);
-        let answer = perform_sr_call(&self.converter, call)
-            .await
-            .map_err(Error::from);
-        let found = self.counted("look_up", answer)?;
+        let call = perform_sr_call(&self.converter, call).map_err(Error::from);
+        let found = self.counted("look_up", call).await?;
         let (Some(id), Some(version)) = (id, found.version) else {
             return Err(Error::unreachable("the answer names no id or no version"));
         };
@@ -236,17 +232,22 @@ impl Client {
         }
     }
 
-    fn counted<T>(&self, operation: &str, answer: Result<T, Error>) -> Result<T, Error> {
+    /// Counts and times a call.
+    async fn counted<T>(
+        &self,
+        operation: &str,
+        call: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let start = Instant::now();
+        let answer = call.await;
         let result = match &answer {
             Ok(_) => "ok",
             Err(Error::NotFound(_)) => "not_found",
             Err(Error::Refused(_)) => "refused",
             Err(Error::Unreachable(_)) => "unreachable",
         };
-        self.metrics
-            .calls
-            .with_label_values(&[operation, result])
-            .inc();
+        let seconds = start.elapsed().as_secs_f64();
+        self.metrics.called(operation, result, seconds);
         answer
     }
 }
@@ -258,6 +259,10 @@ fn escape(subject: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn metrics() -> Metrics {
+        Metrics::new(&prometheus::Registry::new()).unwrap()
+    }
 
     #[test]
     fn only_a_definite_answer_is_one() {
@@ -279,15 +284,9 @@ mod tests {
             "https://registry:8081",
             "ftp://registry",
         ] {
-            let client = Client::new(url, Metrics::unregistered().unwrap());
+            let client = Client::new(url, metrics());
             assert!(matches!(client, Err(crate::Error::Address { .. })), "{url}");
         }
-        assert!(
-            Client::new(
-                "http://registry:8081/apis/ccompat/v7/",
-                Metrics::unregistered().unwrap()
-            )
-            .is_ok()
-        );
+        assert!(Client::new("http://registry:8081/apis/ccompat/v7/", metrics()).is_ok());
     }
 }

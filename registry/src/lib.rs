@@ -8,12 +8,12 @@
 
 pub mod frame;
 pub mod gate;
+pub mod metrics;
 pub mod schema;
 
 mod backoff;
 mod client;
 mod error;
-mod metrics;
 mod reader;
 mod register;
 mod relation;

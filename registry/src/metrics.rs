@@ -1,16 +1,35 @@
 //! What the registry client counts.
 
-use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
+use observability::{Metric, TraceParent, TracedHistograms};
+use prometheus::{IntCounterVec, IntGauge, Registry};
 
-const CALLS: &str = "ordermesh_registry_calls_total";
-const PENDING: &str = "ordermesh_registry_pending_schema_ids";
+/// Calls to the schema registry.
+pub const CALLS: Metric = Metric::counter(
+    "ordermesh_registry_calls_total",
+    &["operation", "result"],
+    "Calls to the schema registry, by operation and result (ok, not_found, refused, unreachable).",
+);
+/// How long they take.
+pub const CALL_SECONDS: Metric = Metric::histogram(
+    "ordermesh_registry_call_seconds",
+    &["operation"],
+    "How long calls to the schema registry take.",
+);
+/// Schema ids that wait for the registry's answer.
+pub const PENDING: Metric = Metric::gauge(
+    "ordermesh_registry_pending_schema_ids",
+    &[],
+    "Schema ids of records that wait for the registry's answer; a partition is paused behind each.",
+);
+
+/// All of them.
+pub const ALL: &[Metric] = &[CALLS, CALL_SECONDS, PENDING];
 
 /// Metrics of the schema registry client.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    /// Calls to the schema registry, by operation and result (`ok`, `not_found`, `refused`, `unreachable`).
-    pub(crate) calls: IntCounterVec,
-    /// Schema ids of records that wait for the registry's answer; a partition is paused behind each.
+    calls: IntCounterVec,
+    call_seconds: TracedHistograms,
     pub(crate) pending: IntGauge,
 }
 
@@ -21,20 +40,18 @@ impl Metrics {
     ///
     /// They are registered there already.
     pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let metrics = Self::unregistered()?;
-        registry.register(Box::new(metrics.calls.clone()))?;
-        registry.register(Box::new(metrics.pending.clone()))?;
-        Ok(metrics)
+        let seconds = prometheus::exponential_buckets(0.001, 2.0, 14)?;
+        Ok(Self {
+            calls: CALLS.int_counters(registry)?,
+            call_seconds: CALL_SECONDS.traced_histograms(registry, seconds)?,
+            pending: PENDING.int_gauge(registry)?,
+        })
     }
 
-    pub(crate) fn unregistered() -> Result<Self, prometheus::Error> {
-        let calls = Opts::new(
-            CALLS,
-            "Calls to the schema registry by operation and result.",
-        );
-        Ok(Self {
-            calls: IntCounterVec::new(calls, &["operation", "result"])?,
-            pending: IntGauge::new(PENDING, "Schema ids that wait for the registry's answer.")?,
-        })
+    /// Counts a call that has ended.
+    pub(crate) fn called(&self, operation: &str, result: &str, seconds: f64) {
+        self.calls.with_label_values(&[operation, result]).inc();
+        let parent = TraceParent::current();
+        self.call_seconds.observe(&[operation], seconds, parent);
     }
 }

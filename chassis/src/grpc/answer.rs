@@ -6,27 +6,33 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use tonic::Status;
 use tonic::body::Body;
+use tonic::{Code, Status};
 
+use super::code;
+use super::outgoing::Outgoing;
 use crate::error;
 use crate::process::chain;
 
-/// A body that is a gRPC answer to its end: where it breaks off, the peer has become UNAVAILABLE.
+/// A body that is a gRPC answer to its end: where it breaks off, the peer has become UNAVAILABLE. The call ends with
+/// it.
 pub(super) struct Answer {
     body: Body,
     peer: &'static str,
+    call: Outgoing,
     broken: bool,
 }
 
 impl Answer {
-    pub(super) fn wrap(body: Body, peer: &'static str) -> Body {
+    pub(super) fn wrap(body: Body, peer: &'static str, mut call: Outgoing) -> Body {
         if body.is_end_stream() {
+            call.end(None);
             return body;
         }
         Body::new(Self {
             body,
             peer,
+            call,
             broken: false,
         })
     }
@@ -44,11 +50,22 @@ impl HttpBody for Answer {
             return Poll::Ready(None);
         }
         let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(context));
-        let Some(Err(cause)) = frame else {
-            return Poll::Ready(frame);
+        let cause = match frame {
+            Some(Err(cause)) => cause,
+            Some(Ok(frame)) => {
+                if let Some(trailers) = frame.trailers_ref() {
+                    self.call.end(code(trailers));
+                }
+                return Poll::Ready(Some(Ok(frame)));
+            }
+            None => {
+                self.call.end(None);
+                return Poll::Ready(None);
+            }
         };
         tracing::debug!(peer = self.peer, error = %chain(&cause), "an answer broke off");
         self.broken = true;
+        self.call.end(Some(Code::Unavailable));
         let mut trailers = HeaderMap::new();
         let ended = error::unavailable(self.peer, error::RETRY_AFTER)
             .add_header(&mut trailers)

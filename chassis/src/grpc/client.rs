@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::request::Parts;
 use http::uri::Authority;
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use observability::TraceParent;
 use tokio::sync::watch;
@@ -20,13 +20,15 @@ use tonic::body::Body;
 use tonic::{Code, Status, TimeoutExpired};
 use tower::Service;
 use tower::retry::budget::{Budget as _, TpsBudget};
+use tracing::{Instrument as _, Span};
 
 use super::answer::Answer;
+use super::code;
 use super::deadline::{Deadline, set_timeout, timeout};
+use super::outgoing::{self, CallMetrics, Outgoing};
 use super::replica::{Replica, find, is_unconnected, is_unprocessed};
 use crate::error;
-use crate::names::GRPC_STATUS;
-use crate::process::chain;
+use crate::process::{Process, chain};
 
 /// For calls that come without a deadline.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -53,6 +55,7 @@ const BUDGET_SHARE: f32 = 0.2;
 pub struct Peer {
     inner: Arc<Inner>,
     idempotent: bool,
+    metrics: Option<Arc<CallMetrics>>,
 }
 
 #[derive(Debug)]
@@ -86,6 +89,16 @@ impl Peer {
         Self {
             inner: Arc::new(inner),
             idempotent: false,
+            metrics: None,
+        }
+    }
+
+    /// The same peer, whose calls are counted and timed among those of `process`.
+    #[must_use]
+    pub fn measured_by(&self, process: &Process) -> Self {
+        Self {
+            metrics: Some(process.calls()),
+            ..self.clone()
         }
     }
 
@@ -105,13 +118,23 @@ impl Peer {
     }
 
     async fn exchange(self, request: Request<Body>) -> Response<Body> {
-        match self.send(request).await {
-            Ok(response) => response.map(|body| Answer::wrap(body, self.inner.name)),
-            Err(status) => status.into_http(),
+        let name = self.inner.name;
+        let path = request.uri().path();
+        let mut call = Outgoing::begin(name, path, self.metrics.clone());
+        let span = call.span().clone();
+        match self.send(request, &span).instrument(span.clone()).await {
+            Ok(response) => {
+                call.head(code(response.headers()));
+                response.map(|body| Answer::wrap(body, name, call))
+            }
+            Err(status) => {
+                call.end(Some(status.code()));
+                status.into_http()
+            }
         }
     }
 
-    async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
+    async fn send(&self, request: Request<Body>, span: &Span) -> Result<Response<Body>, Status> {
         let (mut head, body) = request.into_parts();
         let asked = timeout(&head.headers)
             .map_err(|malformed| Status::invalid_argument(malformed.to_string()))?;
@@ -126,13 +149,13 @@ impl Peer {
         let body = body.collect().await?.to_bytes();
 
         self.inner.budget.deposit();
-        let first = self.inner.attempt(&mut head, &body, deadline).await;
+        let first = self.inner.attempt(&mut head, &body, deadline, span).await;
         let failed = match &first {
             Ok(response) => code(response.headers()),
             Err(status) => Some(status.code()),
         };
         if self.idempotent && failed == Some(Code::Unavailable) && self.inner.budget.withdraw() {
-            return self.inner.attempt(&mut head, &body, deadline).await;
+            return self.inner.attempt(&mut head, &body, deadline, span).await;
         }
         first
     }
@@ -145,6 +168,7 @@ impl Inner {
         head: &mut Parts,
         body: &Bytes,
         deadline: Deadline,
+        span: &Span,
     ) -> Result<Response<Body>, Status> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         for replica in self.in_turn(turn) {
@@ -153,6 +177,7 @@ impl Inner {
             if deadline.is_asked() {
                 set_timeout(&mut head.headers, left);
             }
+            outgoing::ask(span, replica.address());
             let call = replica.call(turn / self.replicas.len(), copy(head, body.clone()));
             match timeout_at(deadline.instant(), call).await {
                 Ok(Ok(response)) => return Ok(response),
@@ -237,11 +262,4 @@ fn copy(head: &Parts, body: Bytes) -> Request<Body> {
     *request.version_mut() = http::Version::HTTP_2;
     *request.headers_mut() = head.headers.clone();
     request
-}
-
-/// The code of an answer without a body; a successful one has its code in the trailers.
-fn code(headers: &HeaderMap) -> Option<Code> {
-    headers
-        .get(GRPC_STATUS)
-        .map(|code| Code::from_bytes(code.as_bytes()))
 }

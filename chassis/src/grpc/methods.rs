@@ -15,10 +15,21 @@ pub(super) const REFLECTION_SERVICE: &str = "grpc.reflection.v1.ServerReflection
 pub(super) struct Method {
     /// Its path in a request.
     pub(super) path: String,
+    /// The full name of its service.
+    pub(super) service: String,
+    /// Its own name.
+    pub(super) name: String,
     /// Whether it belongs to the health service.
     pub(super) is_health: bool,
     /// Whether its answer is a stream.
     pub(super) streams: bool,
+}
+
+impl Method {
+    /// What it is called in traces.
+    pub(super) fn span_name(&self) -> &str {
+        self.path.trim_start_matches('/')
+    }
 }
 
 /// The method at a path.
@@ -49,6 +60,8 @@ pub(super) fn find(path: &str) -> Option<&'static Method> {
 fn method(service: &str, name: &str, streams: bool) -> Method {
     Method {
         path: format!("/{service}/{name}"),
+        service: service.to_owned(),
+        name: name.to_owned(),
         is_health: service == HEALTH_SERVICE,
         streams,
     }

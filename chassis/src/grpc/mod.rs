@@ -8,13 +8,18 @@ mod deadline;
 mod health;
 mod layers;
 mod methods;
+mod outgoing;
 mod replica;
 
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
+use tonic::Code;
+
+use crate::names::GRPC_STATUS;
 
 pub use client::Peer;
 pub use deadline::Deadline;
+pub(crate) use outgoing::CallMetrics;
 pub use server::{Limits, Server};
 
 /// Whether a request or an answer is gRPC, by its content type.
@@ -27,4 +32,11 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
             Some(rest) => matches!(rest.first(), None | Some(b'+' | b';')),
             None => false,
         })
+}
+
+/// The code in the head or the trailers of an answer, if it is there.
+fn code(headers: &HeaderMap) -> Option<Code> {
+    headers
+        .get(GRPC_STATUS)
+        .map(|code| Code::from_bytes(code.as_bytes()))
 }

@@ -31,6 +31,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// at once have nothing to do.
 #[derive(Debug)]
 pub(super) struct Replica {
+    address: Authority,
     endpoint: Endpoint,
     connections: Vec<Channel>,
     down_until: Mutex<Option<Instant>>,
@@ -41,10 +42,15 @@ impl Replica {
         let endpoint = endpoint(address);
         let connections = (0..CONNECTIONS).map(|_| endpoint.connect_lazy()).collect();
         Self {
+            address: address.clone(),
             endpoint,
             connections,
             down_until: Mutex::new(None),
         }
+    }
+
+    pub(super) const fn address(&self) -> &Authority {
+        &self.address
     }
 
     /// Sends a request over the connection whose turn it is.

@@ -4,3 +4,4 @@ mod calls;
 mod drain;
 mod fake;
 mod replicas;
+mod telemetry;

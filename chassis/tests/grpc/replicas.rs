@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use chassis::grpc::{Limits, Peer};
-use chassis::{Process, names};
+use chassis::{Process, metrics};
 use tokio::task::JoinSet;
 
 use crate::fake::{Fake, SOON, any_port, authority, nobody, serve, serve_on, set_behaviour, until};
@@ -140,7 +140,7 @@ fn in_flight(process: &Process) -> u64 {
     let families = process.registry().gather();
     let gauge = families
         .iter()
-        .find(|family| family.name() == names::RPC_IN_FLIGHT)
+        .find(|family| family.name() == metrics::RPC_IN_FLIGHT.name)
         .and_then(|family| family.get_metric().first());
     gauge.map_or(0, |metric| metric.get_gauge().get_value() as u64)
 }

@@ -28,16 +28,23 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Opens the public port. Nothing but their health is asked of the peers before the first call.
+    /// Opens the public port. Nothing but their health is asked of the peers before the first call; calls of them are
+    /// counted by `process`.
     ///
     /// # Errors
     ///
     /// The address is in use or not ours.
-    pub async fn bind(public: SocketAddr, peers: &Peers) -> Result<Self, server::Error> {
-        let orders = Peer::connect_lazy("orders", &peers.orders);
-        let inventory = Peer::connect_lazy("inventory", &peers.inventory);
+    pub async fn bind(
+        public: SocketAddr,
+        peers: &Peers,
+        process: &Process,
+    ) -> Result<Self, server::Error> {
+        let reach =
+            |name, addresses: &[_]| Peer::connect_lazy(name, addresses).measured_by(process);
+        let orders = reach("orders", &peers.orders);
+        let inventory = reach("inventory", &peers.inventory);
         // Reads may be repeated.
-        let query = Peer::connect_lazy("query", &peers.query).retrying();
+        let query = reach("query", &peers.query).retrying();
 
         let api = rest::Api {
             orders: OrderServiceClient::new(orders.clone()),

@@ -2,7 +2,9 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{check, completions, demo, doctor, events, load, order, sandbox, serve, stock, topics};
+use crate::{
+    check, completions, demo, doctor, events, load, metrics, order, sandbox, serve, stock, topics,
+};
 
 /// An event-sourced order platform: every service, the loader, the demo, and the tools to look inside.
 #[derive(Parser)]
@@ -52,6 +54,8 @@ pub enum Command {
     Doctor(doctor::Args),
     /// Carry real orders through a fresh stack, and check the result
     Demo(demo::Args),
+    /// Print the list of all metrics, in Markdown
+    Metrics(metrics::Args),
     /// Print what a shell needs to complete these commands
     Completions(completions::Args),
 }

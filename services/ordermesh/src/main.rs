@@ -8,6 +8,7 @@ mod doctor;
 mod events;
 mod load;
 mod log;
+mod metrics;
 mod order;
 mod platform;
 mod progress;
@@ -80,6 +81,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Events(events::Command::Tail(args)) => events::tail(args).await?,
         Command::Sandbox(command) => sandbox::run(command).await?,
         Command::Completions(args) => completions::completions(&args)?,
+        Command::Metrics(_) => metrics::run()?,
         Command::Load(args) => return load::run(args).await,
         Command::Check(args) => return check::run(args).await,
         Command::Doctor(args) => return doctor::run(args).await,
@@ -90,12 +92,13 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
 
 /// Services log what they do; a tool speaks by its answer, and logs only what is wrong.
 fn telemetry(command: &Command) -> anyhow::Result<Settings> {
-    let service = match command {
-        Command::Serve(args) => args.service_name(),
-        _ => "ordermesh",
-    };
-    let mut settings = Settings::from_env(service)?;
-    let is_tool = !matches!(command, Command::Serve(_));
+    let mut settings = Settings::from_env("ordermesh")?;
+    let mut is_tool = true;
+    if let Command::Serve(args) = command {
+        is_tool = false;
+        settings.service = args.service_name();
+        settings.instance = Some(args.instance_name());
+    }
     if is_tool && std::env::var_os(observability::names::LOG).is_none() {
         "warn".clone_into(&mut settings.filter);
     }

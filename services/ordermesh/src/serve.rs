@@ -73,19 +73,6 @@ impl Role {
         Self::Sandbox,
     ];
 
-    const fn name(self) -> &'static str {
-        match self {
-            Self::All => "ordermesh",
-            Self::Orders => "orders",
-            Self::Inventory => "inventory",
-            Self::Payments => "payments",
-            Self::Shipping => "shipping",
-            Self::Query => "query",
-            Self::Gateway => "gateway",
-            Self::Sandbox => "sandbox",
-        }
-    }
-
     const fn service(self) -> Option<Service> {
         match self {
             Self::Orders => Some(Service::Orders),
@@ -135,13 +122,24 @@ pub struct Args {
 }
 
 impl Args {
-    /// What this process is called in traces: its service, or the platform when it serves several.
-    pub fn service_name(&self) -> &'static str {
-        match self.roles.as_slice() {
-            [role] => role.name(),
-            _ => "ordermesh",
+    /// What this process is called in traces: its service, or the platform when there are several.
+    pub fn service_name(&self) -> String {
+        match self.roles[..] {
+            [role] if role != Role::All => value_name(role),
+            _ => "ordermesh".to_owned(),
         }
     }
+
+    /// What this process is called among its like.
+    pub fn instance_name(&self) -> String {
+        self.instance.name(self.admin.address)
+    }
+}
+
+/// The word for a role on the command line.
+fn value_name(role: Role) -> String {
+    let value = role.to_possible_value();
+    value.map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 /// Serves until a signal or a fault.
@@ -183,7 +181,7 @@ async fn start(args: &Args, process: &Process) -> anyhow::Result<()> {
         }
     }
     if roles.contains(&Role::Gateway) {
-        let gateway = Gateway::bind(args.public.address, &peers).await?;
+        let gateway = Gateway::bind(args.public.address, &peers, process).await?;
         gateway.serve(process)?;
     }
     parts.ready();
@@ -302,7 +300,7 @@ impl Platform {
             cluster,
             codec: Codec::new(schemas),
             metrics: Metrics::new(process.registry())?,
-            instance: args.instance.name(args.admin.address),
+            instance: args.instance_name(),
         })
     }
 
@@ -317,7 +315,8 @@ impl Platform {
         let mut calls = Calls::default();
         if let Some(server) = orders_server {
             let caller = self.caller(&mut calls);
-            let api = orders::Api::new(caller, &Peer::connect_lazy("query", &peers.query));
+            let query = Peer::connect_lazy("query", &peers.query).measured_by(&self.process);
+            let api = orders::Api::new(caller, &query);
             server
                 .add_service(OrderServiceServer::new(api))
                 .serve(&self.process)?;
@@ -331,7 +330,7 @@ impl Platform {
         }
         calls.listen(&self.process)?;
 
-        let partners = Peer::connect_lazy("sandbox", &peers.sandbox);
+        let partners = Peer::connect_lazy("sandbox", &peers.sandbox).measured_by(&self.process);
         for service in services {
             match service {
                 Service::Orders => {

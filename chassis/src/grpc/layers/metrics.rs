@@ -9,48 +9,38 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use http::{HeaderMap, StatusCode};
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry};
+use observability::{Metric, TraceParent, TracedHistograms};
+use prometheus::{HistogramOpts, IntCounterVec, IntGauge, Registry};
 use tonic::Code;
 
 use super::guarded::{Guard, Guarded};
 use super::label;
 use crate::error::code_name;
+use crate::grpc::code;
+use crate::metrics::{RPC_BUCKETS, RPC_CALLS, RPC_IN_FLIGHT, RPC_SECONDS};
 use crate::names;
-
-/// From the loopback's fastest answers to the default deadline, in seconds.
-const BUCKETS: [f64; 13] = [
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
-];
 
 /// The metrics of one server.
 pub(super) struct Metrics {
     /// Finished calls, by method and code. A call whose client left before the end counts as `CANCELLED`.
     calls: IntCounterVec,
     /// Seconds from the request's head to the end of its answer, by method.
-    seconds: HistogramVec,
+    seconds: TracedHistograms,
     /// Calls being served.
     in_flight: IntGauge,
 }
 
 impl Metrics {
     pub(super) fn register(server: &str, registry: &Registry) -> Result<Self, prometheus::Error> {
-        let calls =
-            Opts::new(names::RPC_CALLS, "Finished calls.").const_label(names::LABEL_SERVER, server);
-        let seconds = HistogramOpts::new(
-            names::RPC_SECONDS,
-            "Seconds from a request's head to the end of its answer.",
-        )
-        .const_label(names::LABEL_SERVER, server)
-        .buckets(BUCKETS.to_vec());
-        let in_flight = Opts::new(names::RPC_IN_FLIGHT, "Calls being served.")
-            .const_label(names::LABEL_SERVER, server);
+        let labelled = |metric: Metric| metric.opts().const_label(names::LABEL_SERVER, server);
+        let seconds = HistogramOpts::from(labelled(RPC_SECONDS)).buckets(RPC_BUCKETS.to_vec());
+        let labels = [names::LABEL_METHOD, names::LABEL_CODE];
         let metrics = Self {
-            calls: IntCounterVec::new(calls, &[names::LABEL_METHOD, names::LABEL_CODE])?,
-            seconds: HistogramVec::new(seconds, &[names::LABEL_METHOD])?,
-            in_flight: IntGauge::with_opts(in_flight)?,
+            calls: IntCounterVec::new(labelled(RPC_CALLS), &labels)?,
+            seconds: TracedHistograms::register(seconds, &[names::LABEL_METHOD], registry)?,
+            in_flight: IntGauge::with_opts(labelled(RPC_IN_FLIGHT))?,
         };
         registry.register(Box::new(metrics.calls.clone()))?;
-        registry.register(Box::new(metrics.seconds.clone()))?;
         registry.register(Box::new(metrics.in_flight.clone()))?;
         Ok(metrics)
     }
@@ -76,6 +66,7 @@ struct Call {
     metrics: Arc<Metrics>,
     method: Cow<'static, str>,
     start: Instant,
+    parent: Option<TraceParent>,
     code: Option<Code>,
 }
 
@@ -86,6 +77,7 @@ impl Call {
             metrics,
             method,
             start: Instant::now(),
+            parent: TraceParent::current(),
             code: None,
         }
     }
@@ -105,17 +97,11 @@ impl Drop for Call {
             .calls
             .with_label_values(&[&*self.method, code])
             .inc();
+        let seconds = self.start.elapsed().as_secs_f64();
         self.metrics
             .seconds
-            .with_label_values(&[&*self.method])
-            .observe(self.start.elapsed().as_secs_f64());
+            .observe(&[&*self.method], seconds, self.parent);
     }
-}
-
-fn code(headers: &HeaderMap) -> Option<Code> {
-    headers
-        .get(names::GRPC_STATUS)
-        .map(|value| Code::from_bytes(value.as_bytes()))
 }
 
 /// The code of an answer that is not gRPC; `None` when it may still succeed.

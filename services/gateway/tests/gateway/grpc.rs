@@ -505,7 +505,7 @@ fn calls(process: &chassis::Process, method: &str, code: &str) -> u64 {
     let families = process.registry().gather();
     let calls = families
         .iter()
-        .find(|family| family.name() == chassis::names::RPC_CALLS);
+        .find(|family| family.name() == chassis::metrics::RPC_CALLS.name);
     let metrics = calls.map(|family| family.get_metric()).unwrap_or_default();
     let labelled = |metric: &&prometheus::proto::Metric| {
         let has = |name, value| {

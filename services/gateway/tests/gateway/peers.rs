@@ -274,7 +274,7 @@ pub async fn serve_gateway(peer: SocketAddr, limits: Limits) -> Running {
         query: reach.clone(),
         sandbox: reach,
     };
-    let gateway = Gateway::bind(any_port(), &peers)
+    let gateway = Gateway::bind(any_port(), &peers, &process)
         .await
         .expect("some port is free")
         .with_limits(limits);

@@ -1,0 +1,261 @@
+//! A real Jaeger behind a real collector, with the project's configuration, for the traces of a test.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde::Deserialize;
+
+use crate::eventually;
+use crate::system::free_port;
+
+const PROJECT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+
+/// What this machine has to trace with.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    jaeger: PathBuf,
+    collector: PathBuf,
+}
+
+impl Programs {
+    /// What `stack install --telemetry` has built.
+    ///
+    /// # Errors
+    ///
+    /// Names the program that is missing.
+    pub fn find() -> Result<Self, String> {
+        let cache = Path::new(PROJECT).join(".stack/cache");
+        let find = |path: &str| {
+            let program = cache.join(path);
+            let missing = format!(
+                "{} is missing: compose/native/stack install --telemetry",
+                program.display()
+            );
+            program.exists().then_some(program).ok_or(missing)
+        };
+        Ok(Self {
+            jaeger: find("jaeger/jaeger")?,
+            collector: find("collector/collector")?,
+        })
+    }
+}
+
+/// Both of them, for as long as this lives.
+pub struct Jaeger {
+    query: SocketAddr,
+    otlp: SocketAddr,
+    processes: Vec<Child>,
+}
+
+/// One trace as Jaeger's API gives it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Trace {
+    /// In no order.
+    pub spans: Vec<Span>,
+    processes: BTreeMap<String, Process>,
+}
+
+/// One span.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Span {
+    /// 16 hexadecimal digits.
+    #[serde(rename = "spanID")]
+    pub id: String,
+    /// Its name.
+    pub operation_name: String,
+    references: Vec<Reference>,
+    tags: Vec<Tag>,
+    #[serde(rename = "processID")]
+    process: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Reference {
+    ref_type: String,
+    #[serde(rename = "traceID")]
+    trace: String,
+    #[serde(rename = "spanID")]
+    span: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Tag {
+    key: String,
+    value: serde_json::Value,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Process {
+    service_name: String,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    data: Option<Vec<Trace>>,
+}
+
+impl Jaeger {
+    /// Starts both and waits until they take spans.
+    ///
+    /// # Panics
+    ///
+    /// When they cannot be started.
+    pub fn start(programs: &Programs, folder: impl Into<PathBuf>) -> Self {
+        let folder = folder.into();
+        fs::create_dir_all(&folder).expect("a folder");
+        let [query, jaeger_otlp, otlp, figures] = std::array::from_fn(|_| free_port());
+        let settings = Path::new(PROJECT).join("compose/native/jaeger/jaeger.properties");
+        let settings = fs::read_to_string(settings)
+            .expect("the project's configuration")
+            .replace("@PORT@", &query.port().to_string())
+            .replace("@OTLP_PORT@", &jaeger_otlp.port().to_string());
+        let properties = folder.join("jaeger.properties");
+        fs::write(&properties, settings).expect("a file");
+        let mut jaeger = Command::new(&programs.jaeger);
+        jaeger
+            .arg(format!("--config-file={}", properties.display()))
+            .env("SPAN_STORAGE_TYPE", "memory");
+        let config = Path::new(PROJECT).join("observability/collector/config.yaml");
+        let mut collector = Command::new(&programs.collector);
+        collector
+            .arg(format!("--config={}", config.display()))
+            .env("COLLECTOR_LISTEN", otlp.to_string())
+            .env("COLLECTOR_METRICS_HOST", "127.0.0.1")
+            .env("COLLECTOR_METRICS_PORT", figures.port().to_string())
+            .env("JAEGER_OTLP", jaeger_otlp.to_string())
+            .env("ORDERMESH_TRACE_WAIT", "1s");
+        let processes = [("jaeger", jaeger), ("collector", collector)]
+            .map(|(name, command)| spawn(command, &folder.join(format!("{name}.log"))))
+            .into();
+        let started = Self {
+            query,
+            otlp,
+            processes,
+        };
+        eventually("jaeger answers", || started.get("/api/services"));
+        for address in [jaeger_otlp, otlp] {
+            eventually("spans are taken", || {
+                std::net::TcpStream::connect(address).ok()
+            });
+        }
+        started
+    }
+
+    /// Where spans go (OTLP over gRPC).
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.otlp)
+    }
+
+    /// A trace, as far as it has arrived.
+    ///
+    /// # Panics
+    ///
+    /// When the answer is none of Jaeger's.
+    pub fn trace(&self, id: &str) -> Option<Trace> {
+        let text = self.get(&format!("/api/traces/{id}"))?;
+        let answer: Answer = serde_json::from_str(&text).expect("Jaeger's format");
+        answer.data?.into_iter().next()
+    }
+
+    /// The traces of a service whose root, or some span, has this name; newest first, no more than 20.
+    ///
+    /// # Panics
+    ///
+    /// When the answer is none of Jaeger's.
+    pub fn traces(&self, service: &str, operation: &str) -> Vec<Trace> {
+        let operation = operation.replace(' ', "%20");
+        let path = format!("/api/traces?service={service}&operation={operation}");
+        let text = self.get(&path).unwrap_or_default();
+        let answer: Answer = serde_json::from_str(&text).expect("Jaeger's format");
+        answer.data.unwrap_or_default()
+    }
+
+    fn get(&self, path: &str) -> Option<String> {
+        let url = format!("http://{}{path}", self.query);
+        let output = Command::new("curl")
+            .args(["-sf", "-m", "10", &url])
+            .output()
+            .expect("curl can be run");
+        output
+            .status
+            .success()
+            .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+}
+
+impl Drop for Jaeger {
+    fn drop(&mut self) {
+        for process in &mut self.processes {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+impl Trace {
+    /// The span of that id.
+    pub fn span(&self, id: &str) -> Option<&Span> {
+        self.spans.iter().find(|span| span.id == id)
+    }
+
+    /// The service that a span is of.
+    pub fn service(&self, span: &Span) -> &str {
+        &self.processes[&span.process].service_name
+    }
+
+    /// The spans right below one.
+    pub fn children(&self, id: &str) -> impl Iterator<Item = &Span> {
+        self.spans
+            .iter()
+            .filter(move |span| span.parent() == Some(id))
+    }
+}
+
+impl Span {
+    /// The span that it is a child of.
+    pub fn parent(&self) -> Option<&str> {
+        self.references
+            .iter()
+            .find(|reference| reference.ref_type == "CHILD_OF")
+            .map(|reference| reference.span.as_str())
+    }
+
+    /// Trace and span of everything that it is linked to.
+    pub fn links(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.references
+            .iter()
+            .filter(|reference| reference.ref_type == "FOLLOWS_FROM")
+            .map(|reference| (reference.trace.as_str(), reference.span.as_str()))
+    }
+
+    /// An attribute as text.
+    pub fn tag(&self, key: &str) -> Option<String> {
+        let tag = self.tags.iter().find(|tag| tag.key == key)?;
+        Some(match &tag.value {
+            serde_json::Value::String(text) => text.clone(),
+            value => value.to_string(),
+        })
+    }
+
+    /// Whether it ended well.
+    pub fn is_ok(&self) -> bool {
+        self.tag("error").as_deref() != Some("true")
+    }
+}
+
+fn spawn(mut command: Command, log: &Path) -> Child {
+    let log = fs::File::create(log).expect("a log file");
+    command
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("a second handle"))
+        .stderr(log)
+        .spawn()
+        .expect("it can be run")
+}
