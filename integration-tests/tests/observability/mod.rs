@@ -6,10 +6,10 @@ use harness::prometheus::Programs;
 
 mod alerts;
 mod panels;
-mod series;
-mod traces;
 mod rules;
 mod series;
+mod series;
+mod traces;
 mod traces;
 
 /// Prometheus and what belongs to it; where they are missing, the reader is told what is not tested.
