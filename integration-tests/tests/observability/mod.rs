@@ -8,8 +8,6 @@ mod alerts;
 mod panels;
 mod rules;
 mod series;
-mod series;
-mod traces;
 mod traces;
 
 /// Prometheus and what belongs to it; where they are missing, the reader is told what is not tested.
