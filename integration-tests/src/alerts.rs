@@ -22,6 +22,8 @@ const OBSERVABILITY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../observabili
 
 /// Fires always: it is no news.
 const WATCHDOG: &str = "Watchdog";
+/// Tell of this machine's disks, whatever else is at work on it.
+const DISKS: [&str; 2] = ["DiskFilling", "DiskFull"];
 
 /// An alert is this name and whatever labels matter to who asks.
 pub type Labels<'a> = &'a [(&'a str, &'a str)];
@@ -187,11 +189,13 @@ impl Alerts {
         shown.any(|alert| is(&alert.labels, name, labels) && !alert.status.inhibited_by.is_empty())
     }
 
-    /// The names of all alerts that somebody was ever told of.
+    /// The names of all alerts about the system that somebody was ever told of.
     pub fn heard(&self) -> BTreeSet<String> {
         let told = self.told.lock().expect("no holder panics");
         let names = told.keys().map(|labels| labels["alertname"].clone());
-        names.filter(|name| name != WATCHDOG).collect()
+        names
+            .filter(|name| name != WATCHDOG && !DISKS.contains(&name.as_str()))
+            .collect()
     }
 
     fn told(&self, name: &str, labels: Labels<'_>) -> Vec<Notice> {
