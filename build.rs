@@ -150,6 +150,10 @@ fn bodies(pool: &DescriptorPool, validators: &str) -> String {
         let package = path.rsplit_once("::").map_or("", |(package, _)| package);
         let body = format!("{package}::{module}::{}", camel(oneof.name()));
 
+        let names: Vec<_> = oneof
+            .fields()
+            .map(|field| field.name().to_owned())
+            .collect();
         let mut kinds = String::new();
         let mut checks = String::new();
         for field in oneof.fields() {
@@ -163,7 +167,7 @@ fn bodies(pool: &DescriptorPool, validators: &str) -> String {
         }
         let _ = write!(
             code,
-            "impl crate::Body for {body} {{\n    fn kind(&self) -> &'static str {{\n        match self {{\n{kinds}        }}\n    }}\n\n    fn violations(&self) -> Vec<crate::Violation> {{\n        match self {{\n{checks}        }}\n    }}\n}}\n\n"
+            "impl crate::Body for {body} {{\n    const KINDS: &'static [&'static str] = &{names:?};\n\n    fn kind(&self) -> &'static str {{\n        match self {{\n{kinds}        }}\n    }}\n\n    fn violations(&self) -> Vec<crate::Violation> {{\n        match self {{\n{checks}        }}\n    }}\n}}\n\n"
         );
     }
     code

@@ -95,6 +95,9 @@ impl Topic {
 
 /// The content of a record, one of the variants of its `oneof`.
 pub trait Body: Clone + Debug + PartialEq + Send + 'static {
+    /// What [`Self::kind`] can be, in the order of the proto file.
+    const KINDS: &'static [&'static str];
+
     /// The variant's name as the proto file has it in `oneof`, for logs and metrics.
     fn kind(&self) -> &'static str;
 
@@ -128,6 +131,8 @@ pub enum StateBody<S> {
 }
 
 impl<S: Clone + Debug + PartialEq + Send + 'static> Body for StateBody<S> {
+    const KINDS: &'static [&'static str] = &["aggregate", "checkpoint", "chunk", "parked"];
+
     fn kind(&self) -> &'static str {
         match self {
             Self::Aggregate(_) => "aggregate",

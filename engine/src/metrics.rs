@@ -1,6 +1,6 @@
 //! The engine's figures. Labels are services, kinds, classes and partitions, never ids.
 
-use contracts::Service;
+use contracts::{Body as _, Contract, Service};
 use observability::Metric;
 use prometheus::{GaugeVec, Histogram, HistogramVec, IntCounterVec, IntGaugeVec, Registry};
 
@@ -273,10 +273,18 @@ impl Metrics {
         })
     }
 
-    /// Shows the figures of a service before anything has happened: a failure that has not happened yet is 0, and
-    /// not missing.
-    pub(crate) fn begin(&self, service: Service) {
-        let service = service.name();
+    /// Shows the figures of a service before anything has happened: what has not happened yet is 0 and not missing,
+    /// or the first time would be no increase.
+    pub(crate) fn begin<C: Contract>(&self) {
+        let service = C::SERVICE.name();
+        for kind in C::Command::KINDS {
+            for outcome in ["accepted", "no_change", "rejected"] {
+                self.commands.with_label_values(&[service, *kind, outcome]);
+            }
+        }
+        for kind in C::Event::KINDS {
+            self.events.with_label_values(&[service, *kind]);
+        }
         for result in ["aborted", "unclear", "fenced"] {
             self.failed_transactions
                 .with_label_values(&[service, result]);

@@ -31,7 +31,7 @@ const UNITS: &[(&str, &str)] = &[
     ("_events", "events"),
     ("_fds", "file descriptors"),
     ("_in_flight", "calls"),
-    ("_inputs", "commands"),
+    ("_inputs", "inputs"),
     ("_keys", "keys"),
     ("_members", "members"),
     ("_open_orders", "orders"),

@@ -12,8 +12,8 @@ pub const OTLP_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 /// Header of gRPC metadata, HTTP and Kafka records that carries the W3C trace context.
 pub const TRACEPARENT: &str = "traceparent";
 
-/// Target of the spans that belong to a trace. Spans of any other target never leave the process, and spans of
-/// this one cost nothing while there is no exporter.
+/// Target of the spans that belong to a trace. All spans of ours are; whatever the log filter says, they are let
+/// through while there is an exporter, and cost nothing while there is none.
 pub const TRACE_TARGET: &str = "ordermesh::trace";
 
 /// Span field: name shown in the trace, where it differs from the span's own.

@@ -9,8 +9,6 @@ use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing::Subscriber;
-use tracing::level_filters::LevelFilter;
-use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::Format as LineFormat;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -82,8 +80,10 @@ pub fn init(settings: &Settings) -> Result<Telemetry, Error> {
     Ok(Telemetry { tracing })
 }
 
-/// One filter in front of all layers (the last one added is asked first): a filter of a layer's own keeps its verdict
-/// on a record of the `log` crate until the next event of the same thread, which is then lost.
+/// One filter in front of all layers (the last one added is asked first). A filter of a layer's own keeps its verdict
+/// on a record of the `log` crate, or for whoever only asks whether something is enabled, until the next event or span
+/// of the same thread, which is then lost. So spans of every target that the filter lets through reach the exporter;
+/// there are none but those of traces, unless somebody asks for those of a library.
 fn subscriber<W>(
     settings: &Settings,
     tracing: Option<&SdkTracerProvider>,
@@ -101,7 +101,6 @@ where
             .with_target(false)
             .with_tracked_inactivity(false)
             .with_tracer(provider.tracer("ordermesh"))
-            .with_filter(Targets::new().with_target(names::TRACE_TARGET, LevelFilter::INFO))
     });
     let subscriber = tracing_subscriber::registry()
         .with(tracing)
@@ -283,6 +282,8 @@ mod tests {
             for level in [log::Level::Debug, log::Level::Info, log::Level::Warn] {
                 log::log!(level, "a record");
                 log::log!(target: "rdkafka", level, "a record");
+                // The database's client asks before it says anything.
+                assert!(tracing::enabled!(target: "asked", tracing::Level::INFO));
                 let span = tracing::info_span!(target: names::TRACE_TARGET, "work");
                 assert!(TraceParent::of(&span).is_some(), "{level}");
             }

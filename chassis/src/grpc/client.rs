@@ -51,6 +51,8 @@ const BUDGET_SHARE: f32 = 0.2;
 /// healthy. A replica that cannot be connected to, or that closes its connection before it looks at the call, costs no
 /// call while another can take it. A call that may have been looked at is sent again only by a
 /// [retrying](Self::retrying) peer.
+///
+/// Within a recorded trace each call has a client span, up to the end of its answer, and the server continues from it.
 #[derive(Clone, Debug)]
 pub struct Peer {
     inner: Arc<Inner>,

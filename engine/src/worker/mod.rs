@@ -165,7 +165,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
         settings: Settings,
     ) -> Self {
         let commands_topic = cluster.topic(D::Contract::SERVICE, Topic::Commands);
-        metrics.begin(D::Contract::SERVICE);
+        metrics.begin::<D::Contract>();
         Self {
             tools: Tools {
                 rules,

@@ -4,12 +4,16 @@ use std::fmt::Write as _;
 
 use observability::Metric;
 
+use crate::lag;
 use crate::terminal::say;
 
 /// The definitions of every crate.
 const DEFINITIONS: &[&[Metric]] = &[
     chassis::metrics::ALL,
+    engine::metrics::ALL,
+    lag::metrics::ALL,
     observability::metrics::ALL,
+    query::metrics::ALL,
     registry::metrics::ALL,
 ];
 

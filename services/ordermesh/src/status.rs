@@ -1,6 +1,7 @@
 //! `ordermesh status`: the platform at work, on one screen.
 
 mod alerts;
+mod draw;
 mod groups;
 mod picture;
 mod process;

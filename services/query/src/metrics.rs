@@ -14,7 +14,7 @@ use prometheus::{
 use sqlx::PgPool;
 use sqlx::types::time::OffsetDateTime;
 
-use crate::fold::Step;
+use crate::fold::{STATUSES, Step};
 
 /// What was older when it was applied says nothing about us: a read model that was dropped is being filled again.
 const STALE: Duration = Duration::from_secs(3600);
@@ -237,7 +237,7 @@ impl Metrics {
     /// One of them is registered already.
     pub fn new(registry: &Registry, pool: &PgPool) -> Result<Self, prometheus::Error> {
         registry.register(Box::new(PoolFigures::new(pool)?))?;
-        Ok(Self {
+        let metrics = Self {
             events: names::EVENTS.int_counters(registry)?,
             batch_events: names::BATCH_EVENTS
                 .one_histogram(registry, exponential_buckets(1.0, 4.0, 7)?)?,
@@ -266,7 +266,22 @@ impl Metrics {
                 names::STATEMENT_SECONDS
                     .histograms(registry, exponential_buckets(0.000_25, 2.0, 15)?)?,
             ),
-        })
+        };
+        metrics.begin();
+        Ok(metrics)
+    }
+
+    /// What has not happened yet is 0 and not missing, or the first time would be no increase.
+    fn begin(&self) {
+        for service in Service::ALL {
+            for fate in [Fate::Applied, Fate::Repeated, Fate::Parked] {
+                self.events
+                    .with_label_values(&[service.name(), fate.name()]);
+            }
+        }
+        for status in STATUSES {
+            self.orders.with_label_values(&[status]);
+        }
     }
 
     /// Counts events.

@@ -28,6 +28,10 @@ pub(super) async fn trace(
     // A bad one is counted, whether anything is recorded or not.
     let parent = TraceParent::from_headers(request.headers());
     let span = match method {
+        // It only carries the decision on.
+        _ if parent.is_some_and(|parent| !parent.is_sampled()) => {
+            tracing::info_span!(target: names::TRACE_TARGET, "unrecorded")
+        }
         Some(method) => rpc_span(server, method),
         None => http_span(server, &request),
     };

@@ -161,15 +161,15 @@ fn partners() -> Vec<Panel> {
             Unit::PerSecond,
         )
         .rare(
-            total_rate("ordermesh_engine_events_total{kind=\"PaymentDeclined\"}"),
+            total_rate("ordermesh_engine_events_total{kind=\"payment_declined\"}"),
             "charge declined",
         )
         .rare(
-            total_rate("ordermesh_engine_events_total{kind=\"PaymentRefundRefused\"}"),
+            total_rate("ordermesh_engine_events_total{kind=\"payment_refund_refused\"}"),
             "refund refused",
         )
         .rare(
-            total_rate("ordermesh_engine_events_total{kind=\"ShipmentRefused\"}"),
+            total_rate("ordermesh_engine_events_total{kind=\"shipment_refused\"}"),
             "shipment refused",
         ),
     ]

@@ -133,7 +133,7 @@ fn throughput() -> Vec<Panel> {
         )
         .rare(
             rate(
-                "ordermesh_engine_events_total{service=\"orders\",kind=~\"OrderLineRefused|OrderPaymentDeclined|OrderShipmentRefused|OrderCancelling\"}",
+                "ordermesh_engine_events_total{service=\"orders\",kind=~\"order_line_refused|order_payment_declined|order_shipment_refused|order_cancelling\"}",
                 "kind",
             ),
             "{{kind}}",
@@ -263,7 +263,7 @@ fn under_way() -> Vec<Panel> {
         )
         .rare(
             rate(
-                "ordermesh_engine_events_total{service!=\"orders\",kind=~\".*(Refused|Declined|Voided)\"}",
+                "ordermesh_engine_events_total{service!=\"orders\",kind=~\".*_(refused|declined|voided)\"}",
                 "service, kind",
             ),
             "{{service}} {{kind}}",

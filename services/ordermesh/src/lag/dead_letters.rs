@@ -46,7 +46,10 @@ impl DeadLetters {
     /// A setting is refused.
     pub fn new(cluster: &Cluster) -> KafkaResult<Self> {
         let mut config = settings::reader(cluster, "read_committed");
-        config.set("queued.max.messages.kbytes", "4096");
+        config
+            .set("queued.max.messages.kbytes", "4096")
+            // It reads on between the looks, and is in no hurry.
+            .set("fetch.wait.max.ms", "1000");
         Ok(Self {
             cluster: cluster.clone(),
             reader: client(config)?,

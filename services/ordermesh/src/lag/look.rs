@@ -132,6 +132,7 @@ impl Observer {
     ///
     /// The broker does not answer, or a topic is missing: nothing was seen then.
     pub fn look(&mut self) -> KafkaResult<Look> {
+        self.listen();
         let mut look = Look::default();
         let mut waiting = Vec::new();
         for (service, client) in &self.groups {
@@ -178,6 +179,14 @@ impl Observer {
         self.age(&mut look, &waiting)?;
         look.dead_letters = self.dead_letters.count()?;
         Ok(look)
+    }
+
+    /// What a client reports is kept until it is polled.
+    fn listen(&self) {
+        let groups = self.groups.iter().map(|(_, client)| client);
+        for client in groups.chain([&self.stable]) {
+            while client.poll(Duration::ZERO).is_some() {}
+        }
     }
 
     /// Behind the last stable offset a record waits for as long as that stands still; below it, since its append.

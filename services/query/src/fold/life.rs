@@ -44,6 +44,17 @@ pub fn steps(orders: &Folded<OrderRow>) -> Vec<Step> {
     orders.applied.iter().filter_map(step).collect()
 }
 
+/// Every status that an order can come to.
+pub const STATUSES: [&str; 7] = [
+    "created",
+    "awaiting_payment",
+    "confirmed",
+    "shipped",
+    "delivered",
+    "cancelled",
+    "rejected",
+];
+
 /// The status that an event leads to, and whether the time until then is measured.
 const fn status(event: &Event) -> Option<(&'static str, bool)> {
     match event {

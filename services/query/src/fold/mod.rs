@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use sqlx::types::time::OffsetDateTime;
 
-pub use life::{Step, steps};
+pub use life::{STATUSES, Step, steps};
 pub use order::OrderRow;
 pub use payment::PaymentRow;
 pub use shipment::ShipmentRow;
