@@ -70,7 +70,7 @@ fn a_part_of_the_stack_that_stops_is_named_and_nothing_else() {
         ("kafka", "KafkaDown", Some("WorkerStopped")),
     ] {
         let before = alerts.heard();
-        alone.stack(["stop", part]);
+        let stopped = Stopped::stop(&alone, part);
         let notice = alerts.arrives(alert, &[]);
         assert_eq!(notice.receiver, "on-call");
         if let Some(consequence) = consequence {
@@ -79,9 +79,28 @@ fn a_part_of_the_stack_that_stops_is_named_and_nothing_else() {
         let heard = alerts.heard();
         let news: Vec<_> = heard.difference(&before).collect();
         assert_eq!(news, [alert]);
-        alone.stack(["start", part]);
+        drop(stopped);
         alerts.clears(alert, &[]);
     }
     let placed = place(&system);
     system.reaches(&placed, OrderStatus::Delivered);
+}
+
+/// A part of the stack that is started again when this is dropped, also by a failure: others need it.
+struct Stopped<'a> {
+    alone: &'a servers::Alone,
+    part: &'static str,
+}
+
+impl<'a> Stopped<'a> {
+    fn stop(alone: &'a servers::Alone, part: &'static str) -> Self {
+        alone.stack(["stop", part]);
+        Self { alone, part }
+    }
+}
+
+impl Drop for Stopped<'_> {
+    fn drop(&mut self) {
+        self.alone.stack(["start", self.part]);
+    }
 }
