@@ -23,6 +23,8 @@ const WAIT: Duration = Duration::from_millis(20);
 pub struct DeadLetters {
     cluster: Cluster,
     reader: BaseConsumer<Silent>,
+    /// Apart from the reader: on its connection every question waits for the fetch that is under way.
+    ends: BaseConsumer<Silent>,
     /// Empty until it is known where each partition begins.
     partitions: BTreeMap<(Service, Partition), Letters>,
 }
@@ -53,6 +55,7 @@ impl DeadLetters {
         Ok(Self {
             cluster: cluster.clone(),
             reader: client(config)?,
+            ends: client(settings::reader(cluster, "read_committed"))?,
             partitions: BTreeMap::new(),
         })
     }
@@ -93,7 +96,7 @@ impl DeadLetters {
         for service in Service::ALL {
             let topic = self.cluster.topic(service, Topic::Dlq);
             for partition in 0..Partition::from(self.cluster.partitions) {
-                let (low, end) = self.reader.fetch_watermarks(&topic, partition, TIMEOUT)?;
+                let (low, end) = self.ends.fetch_watermarks(&topic, partition, TIMEOUT)?;
                 starts.add_partition_offset(&topic, partition, Offset::Offset(low))?;
                 let letters = partitions.entry((service, partition)).or_default();
                 letters.end = end;
