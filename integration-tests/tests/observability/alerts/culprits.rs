@@ -65,16 +65,24 @@ fn a_part_of_the_stack_that_stops_is_named_and_nothing_else() {
         return;
     };
     for (part, alert, consequence) in [
-        ("postgres", "DatabaseDown", Some("ProjectionStalled")),
+        (
+            "postgres",
+            "DatabaseDown",
+            Some(("ProjectionStalled", ("service", "orders"))),
+        ),
         ("registry", "RegistryDown", None),
-        ("kafka", "KafkaDown", Some("WorkerStopped")),
+        (
+            "kafka",
+            "KafkaDown",
+            Some(("WorkerStopped", ("component", "projector"))),
+        ),
     ] {
         let before = alerts.heard();
         let stopped = Stopped::stop(&alone, part);
         let notice = alerts.arrives(alert, &[]);
         assert_eq!(notice.receiver, "on-call");
-        if let Some(consequence) = consequence {
-            alerts.is_silent(consequence, &[("service", "orders")]);
+        if let Some((consequence, label)) = consequence {
+            alerts.is_silent(consequence, &[label]);
         }
         let heard = alerts.heard();
         let news: Vec<_> = heard.difference(&before).collect();

@@ -129,6 +129,8 @@ fn flood(system: &System, over: &AtomicBool) {
     let mut written = end();
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", system.variable("ORDERMESH_KAFKA"))
+        // What may be missing at once.
+        .set("queue.buffering.max.messages", "5000000")
         .create()
         .unwrap();
     let begun = Instant::now();
