@@ -118,6 +118,12 @@ pub mod names {
         &["service", "target", "result"],
         "Tries of effects by target and result (answered, not_yet, unknown, timed_out).",
     );
+    /// Tries of an effect.
+    pub const EFFECT_ATTEMPTS: Metric = Metric::histogram(
+        "ordermesh_engine_effect_attempts",
+        &["service", "target"],
+        "Tries that an effect took in this process until its partner gave a definite answer.",
+    );
     /// Length of a try.
     pub const EFFECT_SECONDS: Metric = Metric::histogram(
         "ordermesh_engine_effect_seconds",
@@ -176,6 +182,7 @@ pub const ALL: &[Metric] = &[
     names::BLOCKED_PARTITIONS,
     names::AGGREGATES,
     names::EFFECTS,
+    names::EFFECT_ATTEMPTS,
     names::EFFECT_SECONDS,
     names::EFFECTS_OUTSTANDING,
     names::EFFECTS_OLDEST_SECONDS,
@@ -223,6 +230,8 @@ pub struct Metrics {
     pub aggregates: IntGaugeVec,
     /// [`names::EFFECTS`]
     pub effects: IntCounterVec,
+    /// [`names::EFFECT_ATTEMPTS`]
+    pub effect_attempts: HistogramVec,
     /// [`names::EFFECT_SECONDS`]
     pub effect_seconds: HistogramVec,
     /// [`names::EFFECTS_OUTSTANDING`]
@@ -265,6 +274,8 @@ impl Metrics {
             blocked_partitions: names::BLOCKED_PARTITIONS.int_gauges(registry)?,
             aggregates: names::AGGREGATES.int_gauges(registry)?,
             effects: names::EFFECTS.int_counters(registry)?,
+            effect_attempts: names::EFFECT_ATTEMPTS
+                .histograms(registry, prometheus::exponential_buckets(1.0, 2.0, 9)?)?,
             effect_seconds: names::EFFECT_SECONDS.histograms(registry, seconds()?)?,
             effects_outstanding: names::EFFECTS_OUTSTANDING.int_gauges(registry)?,
             targets,

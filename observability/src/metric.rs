@@ -28,6 +28,7 @@ const UNITS: &[(&str, &str)] = &[
     ("_connections", "connections"),
     ("_dead_letters", "records"),
     ("_effects_outstanding", "effects"),
+    ("_attempts", "tries"),
     ("_events", "events"),
     ("_fds", "file descriptors"),
     ("_in_flight", "calls"),

@@ -84,6 +84,11 @@ where
         match tried {
             Ok(command) => {
                 count("answered");
+                shared
+                    .metrics
+                    .effect_attempts
+                    .with_label_values(&[service, name])
+                    .observe(f64::from(number));
                 let trace = span.end("answered").or(asked.occasion.trace);
                 shared.answers.send(&asked.id, command, name, trace).await;
                 return;

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use contracts::Service;
-use observability::Metric;
+use observability::{Metric, TracedHistograms};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{
@@ -210,7 +210,7 @@ pub(crate) struct Metrics {
     /// [`names::FENCED`]
     pub fenced: IntCounter,
     /// [`names::ORDER_SECONDS`]
-    order_seconds: HistogramVec,
+    order_seconds: TracedHistograms,
     /// [`names::VISIBLE_SECONDS`]
     visible_seconds: HistogramVec,
     /// [`names::ORDERS`]
@@ -252,7 +252,7 @@ impl Metrics {
             // From 16 ms to over an hour: timers and parcels are part of an order's life. One bound is the second that
             // the objective promises.
             order_seconds: names::ORDER_SECONDS
-                .histograms(registry, exponential_buckets(1.0 / 64.0, 2.0, 19)?)?,
+                .traced_histograms(registry, exponential_buckets(1.0 / 64.0, 2.0, 19)?)?,
             visible_seconds: names::VISIBLE_SECONDS
                 .histograms(registry, exponential_buckets(0.005, 2.0, 16)?)?,
             orders: names::ORDERS.int_counters(registry)?,
@@ -314,8 +314,7 @@ impl Metrics {
                 && age(step.time, commit) <= STALE
             {
                 self.order_seconds
-                    .with_label_values(&[step.status])
-                    .observe(took.as_secs_f64());
+                    .observe(&[step.status], took.as_secs_f64(), step.trace);
             }
         }
     }

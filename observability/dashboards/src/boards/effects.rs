@@ -76,7 +76,13 @@ fn answers() -> Vec<Panel> {
         )
         .query(
             format!("{} / {}", rate(&tries, "target"), rate(&answered, "target")),
-            "{{target}}",
+            "mean {{target}}",
+        )
+        .quantiles(
+            &[0.99],
+            "ordermesh_engine_effect_attempts",
+            CHOSEN,
+            "target",
         )
         .warn_at(2.0),
     ]

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use contracts::orders::v1::order_event::Event;
+use observability::TraceParent;
 use sqlx::types::time::OffsetDateTime;
 
 use super::{Applied, Folded, OrderRow, Row as _};
@@ -22,6 +23,8 @@ pub struct Step {
     /// How long that took since the order was created, by the log; `None` for the creation itself, and for a status
     /// that nobody waits for.
     pub since_created: Option<Duration>,
+    /// The recorded trace in which it happened.
+    pub trace: Option<TraceParent>,
 }
 
 /// The steps of a batch, in the order of its events.
@@ -39,6 +42,7 @@ pub fn steps(orders: &Folded<OrderRow>) -> Vec<Step> {
             time: applied.change.time,
             // Commands are stamped by one broker, but its clock may be set back.
             since_created: is_waited_for.then(|| took.try_into().unwrap_or_default()),
+            trace: applied.change.trace.as_deref().copied(),
         })
     };
     orders.applied.iter().filter_map(step).collect()

@@ -8,6 +8,7 @@ mod stock;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use observability::TraceParent;
 use sqlx::types::time::OffsetDateTime;
 
 pub use life::{STATUSES, Step, steps};
@@ -107,6 +108,8 @@ pub struct Change<E> {
     pub event: E,
     /// The record's payload.
     pub payload: Vec<u8>,
+    /// The recorded trace that it belongs to; most belong to none, and shall not be larger for it.
+    pub trace: Option<Box<TraceParent>>,
 }
 
 /// What a batch of entries does to one kind of aggregate.

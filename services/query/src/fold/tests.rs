@@ -40,6 +40,7 @@ fn entry<E>(id: &str, offset: i64, version: i64, event: E) -> Entry<E> {
             time: time(version),
             event,
             payload: Vec::new(),
+            trace: None,
         }),
     }
 }

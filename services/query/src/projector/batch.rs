@@ -213,6 +213,7 @@ fn change<C: Contract>(
         .map_err(|_| Unreadable::Range)?,
         id: metadata.aggregate_id,
         event,
+        trace: record.trace.clone(),
         // Only orders have a history.
         payload: if C::SERVICE == Service::Orders {
             framed.payload.to_vec()
