@@ -1,0 +1,220 @@
+//! The calls of a client, and what a test places and expects.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use chassis::grpc::Peer;
+use contracts::inventory::v1::AdjustStockRequest;
+use contracts::inventory::v1::inventory_service_client::InventoryServiceClient;
+use contracts::orders::v1::order_service_client::OrderServiceClient;
+use contracts::orders::v1::{
+    Address, CancelOrderRequest, CancelOrderResponse, Contact, OrderLine, OrderStatus,
+    PlaceOrderRequest, PlaceOrderResponse,
+};
+use contracts::query::v1::query_service_client::QueryServiceClient;
+use contracts::query::v1::{GetOrderRequest, GetStockRequest, GetStockResponse, OrderView};
+use contracts::sandbox::v1::sandbox_service_client::SandboxServiceClient;
+use contracts::sandbox::v1::{Behaviour, LedgerPayment, ListPaymentsRequest, SetBehaviourRequest};
+use futures::StreamExt as _;
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+use uuid::Uuid;
+
+use super::System;
+use crate::eventually::eventually;
+
+/// Partners that do as they are asked.
+pub const FAULTLESS: Behaviour = Behaviour {
+    decline_percent: 0,
+    refuse_percent: 0,
+    seed: 0,
+    delivery_ms: 50,
+    refund_refuse_percent: 0,
+    provider: None,
+    carrier: None,
+};
+
+impl System {
+    /// Runs a call against the public port.
+    pub fn block_on<T>(&self, call: impl Future<Output = T>) -> T {
+        self.runtime.block_on(call)
+    }
+
+    /// The public port as a channel.
+    pub fn channel(&self) -> Channel {
+        self.connect(self.public)
+    }
+
+    fn connect(&self, address: SocketAddr) -> Channel {
+        let _inside = self.runtime.enter();
+        Endpoint::from_shared(format!("http://{address}"))
+            .expect("an address")
+            .timeout(Duration::from_secs(15))
+            .connect_lazy()
+    }
+
+    /// Places an order over gRPC.
+    ///
+    /// # Errors
+    ///
+    /// What the API says.
+    pub fn place(&self, request: PlaceOrderRequest) -> Result<PlaceOrderResponse, Box<Status>> {
+        self.block_on(OrderServiceClient::new(self.channel()).place_order(request))
+            .map(tonic::Response::into_inner)
+            .map_err(Box::new)
+    }
+
+    /// Adds pieces to a product's stock.
+    pub fn stock(&self, sku: &str, delta: i64) {
+        let request = AdjustStockRequest {
+            sku: sku.into(),
+            adjustment_id: String::new(),
+            delta,
+        };
+        self.block_on(InventoryServiceClient::new(self.channel()).adjust_stock(request))
+            .unwrap_or_else(|status| panic!("{sku} {delta}: {status}"));
+    }
+
+    /// Adds pieces to many products' stock at once.
+    pub fn stock_all(&self, pieces: BTreeMap<String, i64>) {
+        let client = InventoryServiceClient::new(self.channel());
+        let calls = futures::stream::iter(pieces).map(|(sku, delta)| {
+            let mut client = client.clone();
+            async move {
+                let request = AdjustStockRequest {
+                    sku,
+                    adjustment_id: String::new(),
+                    delta,
+                };
+                client.adjust_stock(request).await
+            }
+        });
+        let results: Vec<_> = self.block_on(calls.buffer_unordered(128).collect());
+        for result in results {
+            result.unwrap_or_else(|status| panic!("stock: {status}"));
+        }
+    }
+
+    /// The order as the read model has it, at least at `min_version`.
+    ///
+    /// # Errors
+    ///
+    /// What the API says.
+    pub fn order(&self, order_id: &str, min_version: u64) -> Result<OrderView, Box<Status>> {
+        let request = GetOrderRequest {
+            order_id: order_id.into(),
+            min_version,
+            min_position: None,
+        };
+        self.block_on(QueryServiceClient::new(self.channel()).get_order(request))
+            .map(|found| found.into_inner().order.unwrap_or_default())
+            .map_err(Box::new)
+    }
+
+    /// A product's stock as the read model has it.
+    pub fn stock_of(&self, sku: &str) -> GetStockResponse {
+        let request = GetStockRequest {
+            sku: sku.into(),
+            min_version: 0,
+        };
+        self.block_on(QueryServiceClient::new(self.channel()).get_stock(request))
+            .unwrap_or_else(|status| panic!("{sku}: {status}"))
+            .into_inner()
+    }
+
+    /// Waits until an order has a status.
+    pub fn reaches(&self, order_id: &str, status: OrderStatus) -> OrderView {
+        eventually(&format!("{order_id} is {}", status.as_str_name()), || {
+            self.order(order_id, 0)
+                .ok()
+                .filter(|order| order.status() == status)
+        })
+    }
+
+    /// Tells the payment provider and the carrier how to behave.
+    pub fn behave(&self, behaviour: Behaviour) {
+        let request = SetBehaviourRequest {
+            behaviour: Some(behaviour),
+        };
+        self.block_on(SandboxServiceClient::new(self.connect(self.sandbox)).set_behaviour(request))
+            .expect("the sandbox answers");
+    }
+
+    /// Asks for an order of [`order_of`]'s customer to be cancelled.
+    ///
+    /// # Errors
+    ///
+    /// What the API says.
+    pub fn cancel(&self, order_id: &str) -> Result<CancelOrderResponse, Box<Status>> {
+        self.cancel_as("ada", order_id)
+    }
+
+    /// Asks for an order to be cancelled, in the name of a customer.
+    ///
+    /// # Errors
+    ///
+    /// What the API says.
+    pub fn cancel_as(
+        &self,
+        customer_id: &str,
+        order_id: &str,
+    ) -> Result<CancelOrderResponse, Box<Status>> {
+        let request = CancelOrderRequest {
+            order_id: order_id.into(),
+            customer_id: customer_id.into(),
+        };
+        self.block_on(OrderServiceClient::new(self.channel()).cancel_order(request))
+            .map(tonic::Response::into_inner)
+            .map_err(Box::new)
+    }
+
+    /// The payment provider's ledger, in the order in which it was written.
+    pub fn ledger(&self) -> Vec<LedgerPayment> {
+        let mut client = SandboxServiceClient::new(self.connect(self.sandbox));
+        self.block_on(async {
+            let entries = client.list_payments(ListPaymentsRequest {}).await?;
+            let entries = entries.into_inner().collect::<Vec<_>>().await;
+            entries.into_iter().collect::<Result<Vec<_>, Status>>()
+        })
+        .unwrap_or_else(|status| panic!("the ledger: {status}"))
+    }
+
+    /// A port as services reach each other: what fails has one code, whoever notices it first.
+    pub fn peer(&self, address: SocketAddr) -> Peer {
+        let _inside = self.runtime.enter();
+        let address = address.to_string().parse().expect("an address");
+        Peer::connect_lazy("the api", &[address])
+    }
+}
+
+/// An order of these (product, pieces) at 1.50 each, under a fresh id.
+pub fn order_of(lines: &[(&str, u32)]) -> PlaceOrderRequest {
+    PlaceOrderRequest {
+        order_id: Uuid::now_v7().to_string(),
+        customer_id: "ada".into(),
+        contact: Some(Contact {
+            email: "ada@example.org".into(),
+            phone: String::new(),
+            address: Some(Address {
+                name: "Ada".into(),
+                street: "1 Byron Lane".into(),
+                postal_code: "10115".into(),
+                city: "Berlin".into(),
+                country: "DE".into(),
+            }),
+        }),
+        lines: lines
+            .iter()
+            .map(|(sku, quantity)| OrderLine {
+                sku: (*sku).into(),
+                quantity: *quantity,
+                unit_price: 150,
+                discount: 0,
+                description: String::new(),
+            })
+            .collect(),
+        currency: "EUR".into(),
+        wait: 0,
+    }
+}
