@@ -93,6 +93,8 @@ pub enum Signal {
     Assigned(Vec<Partition>),
     /// Partitions went.
     Revoked(Vec<Partition>),
+    /// A connection was lost; it is made anew behind the scenes, if anybody is there.
+    Disconnected,
     /// Every record of the partition below `offset` has been delivered, whatever markers and aborted records stand
     /// there, and none at or beyond it.
     Reached {

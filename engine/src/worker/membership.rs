@@ -34,6 +34,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
             self.membership = Membership::default();
             return Ok(());
         }
+        self.status.left();
         if now < self.membership.next_look {
             return Ok(());
         }

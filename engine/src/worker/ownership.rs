@@ -89,6 +89,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
                     return self.take_over_later(error.into());
                 }
                 self.running.insert(partition, running);
+                self.status.undelayed();
                 self.report();
                 Ok(())
             }
@@ -113,13 +114,13 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
         match error {
             takeover::Error::Log(error) => self.trouble(error),
             takeover::Error::Registry => {
-                self.status.log_unavailable(error.to_string());
+                self.status.delayed(error.to_string());
                 Ok(())
             }
             takeover::Error::Newer { .. } => {
                 self.takeover_retry_at = self.log.now() + RETRY * 10;
                 tracing::error!(service = %D::Contract::SERVICE, %error, "partition refused");
-                self.status.log_unavailable(error.to_string());
+                self.status.delayed(error.to_string());
                 Ok(())
             }
             error @ takeover::Error::Damaged { .. } => Err(error.into()),

@@ -18,6 +18,8 @@ struct Inner {
     restoring: Vec<Partition>,
     blocked: BTreeMap<Partition, String>,
     unavailable: Option<String>,
+    /// Why a take-over has to wait.
+    delayed: Option<String>,
 }
 
 impl Status {
@@ -33,6 +35,9 @@ impl Status {
         }
         if !inner.joined {
             return Err("joining the group".into());
+        }
+        if let Some(reason) = &inner.delayed {
+            return Err(reason.clone());
         }
         if !inner.restoring.is_empty() {
             return Err(format!("restoring partitions {:?}", inner.restoring));
@@ -55,6 +60,10 @@ impl Status {
         });
     }
 
+    pub(super) fn left(&self) {
+        self.change(|inner| inner.joined = false);
+    }
+
     pub(super) fn partitions(&self, running: Vec<Partition>, restoring: Vec<Partition>) {
         self.change(|inner| {
             inner
@@ -63,7 +72,7 @@ impl Status {
             inner.running = running;
             inner.restoring = restoring;
             if inner.restoring.is_empty() {
-                inner.unavailable = None;
+                inner.delayed = None;
             }
         });
     }
@@ -79,6 +88,14 @@ impl Status {
         self.change(|inner| {
             inner.blocked.remove(&partition);
         });
+    }
+
+    pub(super) fn delayed(&self, reason: String) {
+        self.change(|inner| inner.delayed = Some(reason));
+    }
+
+    pub(super) fn undelayed(&self) {
+        self.change(|inner| inner.delayed = None);
     }
 
     pub(super) fn log_unavailable(&self, reason: String) {

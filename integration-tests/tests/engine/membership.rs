@@ -20,6 +20,8 @@ struct Inner {
     lost: AtomicBool,
     /// So many looks at the broker find nobody.
     away: AtomicU32,
+    /// Nobody answers, although the place is kept.
+    silent: AtomicBool,
     /// Looks that were answered since.
     answers: AtomicU32,
     rejoined: AtomicU32,
@@ -50,6 +52,9 @@ impl<L: Log> Log for Losing<L> {
         wait: Duration,
         inputs: &mut Vec<Input>,
     ) -> Result<Vec<Signal>, Error> {
+        if self.loss.0.silent.load(Ordering::SeqCst) {
+            return Ok(vec![Signal::Disconnected]);
+        }
         if !self.is_lost() {
             return self.log.poll(max, wait / HASTE, inputs);
         }
@@ -73,6 +78,9 @@ impl<L: Log> Log for Losing<L> {
     }
 
     fn ends(&mut self, topic: Topic, partition: Partition) -> Result<Ends, Error> {
+        if self.loss.0.silent.load(Ordering::SeqCst) {
+            return Err(Error::Unavailable("silent by plan".into()));
+        }
         if self.is_lost() {
             let away = &self.loss.0.away;
             let looks = away.load(Ordering::SeqCst);
@@ -168,6 +176,25 @@ fn a_consumer_that_never_finds_its_group_again_is_made_anew() {
 }
 
 #[test]
+fn a_broker_that_is_away_is_told_of_also_by_those_who_have_nothing_to_do() {
+    let stand = Stand::new(2);
+    let loss = Loss::default();
+    let log = Losing {
+        log: stand.log::<StockRules>("one"),
+        loss: loss.clone(),
+        told: false,
+    };
+    let worker = stand.run_on(StockRules::default(), NoEffects, log, eager());
+    worker.ready();
+    loss.0.silent.store(true, Ordering::SeqCst);
+    let reason = eventually("it is not ready", || worker.status.ready().err());
+    assert!(reason.contains("silent by plan"), "{reason}");
+    loss.0.silent.store(false, Ordering::SeqCst);
+    worker.ready();
+    worker.stop();
+}
+
+#[test]
 fn a_member_without_partitions_has_its_place() {
     let stand = Stand::new(1);
     let mut logs = [
@@ -182,7 +209,7 @@ fn a_member_without_partitions_has_its_place() {
                 match signal {
                     Signal::Assigned(partitions) => *owned += partitions.len(),
                     Signal::Revoked(partitions) => *owned -= partitions.len(),
-                    Signal::Reached { .. } => {}
+                    Signal::Reached { .. } | Signal::Disconnected => {}
                 }
             }
         }

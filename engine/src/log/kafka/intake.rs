@@ -152,6 +152,7 @@ impl Intake {
     ) -> Result<Vec<Signal>, Error> {
         let deadline = Instant::now() + wait;
         let mut signals = Vec::new();
+        let mut disconnected = None;
         let mut taken = 0;
         while taken < max {
             // Wait for the first input only; then take what is there.
@@ -167,7 +168,10 @@ impl Intake {
                 }
                 Some(Err(failure)) => match error(failure) {
                     // librdkafka reports lost connections here and reconnects by itself.
-                    Error::Unavailable(reason) => tracing::warn!(reason, "consumer in trouble"),
+                    Error::Unavailable(reason) => {
+                        tracing::warn!(reason, "consumer in trouble");
+                        disconnected = Some(Signal::Disconnected);
+                    }
                     error => return Err(error),
                 },
                 None => {
@@ -196,6 +200,7 @@ impl Intake {
         if signals.is_empty() {
             self.note_positions(&mut signals)?;
         }
+        signals.extend(disconnected);
         Ok(signals)
     }
 
