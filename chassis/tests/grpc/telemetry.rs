@@ -1,6 +1,6 @@
 //! What calls leave behind: spans and figures.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
 use chassis::grpc::Peer;
@@ -18,7 +18,6 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tracing::Instrument as _;
 use tracing::subscriber::DefaultGuard;
-use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 
@@ -61,10 +60,16 @@ impl Ended {
             .with_sampler(Sampler::ParentBased(Box::new(root)))
             .build();
         let traces = Targets::new().with_target(names::TRACE_TARGET, tracing::Level::INFO);
-        let layer = tracing_opentelemetry::layer()
-            .with_tracer(provider.tracer("test"))
-            .with_filter(traces);
-        let subscriber = tracing_subscriber::registry().with(layer);
+        let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+        // In front of the layer, as in a process: a filter of its own would lose spans.
+        let subscriber = tracing_subscriber::registry().with(layer).with(traces);
+        // A place in the code that is first passed on a thread without a subscriber, as in other tests, may be taken for
+        // one that nobody listens to.
+        static EVERYWHERE: Once = Once::new();
+        EVERYWHERE.call_once(|| {
+            tracing::subscriber::set_global_default(tracing_subscriber::registry())
+                .expect("it is the only one");
+        });
         (ended, tracing::subscriber::set_default(subscriber))
     }
 
