@@ -6,8 +6,12 @@ use tracing::field::Empty;
 
 use super::Attempt;
 
-/// A try under way; whatever its call does is a child of its span.
-pub struct Try(Span);
+/// A try under way; whatever its call does is a child of its span. One that is dropped was abandoned: its aggregate no
+/// longer waits for it.
+pub struct Try {
+    span: Span,
+    outcome: &'static str,
+}
 
 impl Try {
     /// Goes on with `trace`; without a sampled one nothing is recorded.
@@ -18,7 +22,7 @@ impl Try {
         attempt: Attempt,
     ) -> Self {
         let Some(trace) = trace.and_then(TraceParent::sampled) else {
-            return Self(Span::none());
+            return Self::of(Span::none());
         };
         let span = tracing::info_span!(
             target: names::TRACE_TARGET,
@@ -32,21 +36,34 @@ impl Try {
             { names::ERROR_TYPE } = Empty,
         );
         trace.adopt(&span);
-        Self(span)
+        Self::of(span)
+    }
+
+    fn of(span: Span) -> Self {
+        Self {
+            span,
+            outcome: "abandoned",
+        }
     }
 
     /// For the call.
     pub fn span(&self) -> Span {
-        self.0.clone()
+        self.span.clone()
     }
 
     /// Ends it with its result; the context for what comes of it.
-    pub fn end(self, result: &'static str) -> Option<TraceParent> {
-        self.0.record(names::OUTCOME, result);
+    pub fn end(mut self, result: &'static str) -> Option<TraceParent> {
+        self.outcome = result;
         if matches!(result, "unknown" | "timed_out") {
-            self.0.record(names::SPAN_STATUS, "error");
-            self.0.record(names::ERROR_TYPE, result);
+            self.span.record(names::SPAN_STATUS, "error");
+            self.span.record(names::ERROR_TYPE, result);
         }
-        TraceParent::of(&self.0)
+        TraceParent::of(&self.span)
+    }
+}
+
+impl Drop for Try {
+    fn drop(&mut self) {
+        self.span.record(names::OUTCOME, self.outcome);
     }
 }

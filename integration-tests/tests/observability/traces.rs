@@ -52,6 +52,7 @@ fn an_order_is_one_whole_trace_whatever_becomes_of_it() {
     // Traces are begun by the client here, and followed; nothing else is recorded.
     system.set("ORDERMESH_TRACE_RATIO", "0");
     system.set("ORDERMESH_ORDERS_PAYMENT_WAIT_MS", "8000");
+    system.set("ORDERMESH_PAYMENTS_REFUND_WAIT_MS", "50");
     for service in SERVICES {
         system.start(service);
     }
@@ -386,7 +387,7 @@ impl<'a> Whole<'a> {
         }
     }
 
-    /// Down to the partner's own span, unless the call failed on its way.
+    /// Down to the partner's own span, unless the call failed on its way, or was given up before it went out.
     fn perform_reached_its_partner(&self, span: &Span, target: &str) -> bool {
         let mut below: Vec<_> = self.trace.children(&span.id).collect();
         while let Some(child) = below.pop() {
@@ -395,7 +396,7 @@ impl<'a> Whole<'a> {
             }
             below.extend(self.trace.children(&child.id));
         }
-        !span.is_ok()
+        !span.is_ok() || span.tag("ordermesh.outcome").as_deref() == Some("abandoned")
     }
 }
 
