@@ -27,7 +27,7 @@ pub struct Error {
 ///
 /// `/health/live` says that the process runs, `/health/ready` that it takes work (200, else 503 with the reason of
 /// each component), `/metrics` has the process's metrics in the Prometheus text format, or as OpenMetrics where the
-/// scraper prefers that. `/log` shows the log's filter; one that is put there takes its place.
+/// scraper names that. `/log` shows the log's filter; one that is put there takes its place.
 #[derive(Debug)]
 pub struct Admin {
     listener: TcpListener,
@@ -57,7 +57,7 @@ impl Admin {
     /// Serves until the process ends: a probe still gets its answer while the process drains.
     pub fn serve(self, process: &Process) {
         if let Err(error) = metrics::register(process) {
-            tracing::debug!(%error, "the metrics of the process are registered already");
+            tracing::error!(%error, "metrics of the process are missing");
         }
         let router = Router::new()
             .route("/health/live", get(async || "live\n"))
@@ -228,6 +228,8 @@ mod tests {
                 listed.sort_unstable();
                 assert_eq!(labels.collect::<Vec<_>>(), listed, "{}", metric.name);
             }
+            let kind = format!("{:?}", family.get_field_type()).to_lowercase();
+            assert_eq!(kind, metric.kind.name(), "{}", metric.name);
         }
         let value = |name: &str, label: &str| {
             let family = families.iter().find(|family| family.name() == name)?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 const STARTING: &str = "starting";
@@ -15,7 +15,7 @@ pub struct Readiness {
 }
 
 /// What is ready and what is not.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// All components are ready, and the process is not shutting down.
     pub ready: bool,

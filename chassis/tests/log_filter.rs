@@ -45,6 +45,11 @@ async fn the_filter_is_shown_and_changed_while_the_process_runs() {
     assert_eq!(put(filter).await, (200, format!("{filter}\n")));
     assert_eq!(show().await, (200, format!("{filter}\n")));
     assert!(tracing::enabled!(target: "orders", tracing::Level::DEBUG));
+    assert_eq!(
+        log::max_level(),
+        log::LevelFilter::Debug,
+        "the log crate asks this first"
+    );
     assert!(!tracing::enabled!(target: "payments", tracing::Level::INFO));
     let span = tracing::info_span!(target: names::TRACE_TARGET, "work");
     assert!(!span.is_disabled(), "traces do not depend on it");

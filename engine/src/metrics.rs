@@ -320,6 +320,13 @@ impl Metrics {
         self.restoring_seconds.with_label_values(&[service]);
     }
 
+    /// The same for a partner that is met for the first time.
+    pub(crate) fn begin_target(&self, service: &str, target: &str) {
+        for result in ["answered", "not_yet", "unknown", "timed_out"] {
+            self.effects.with_label_values(&[service, target, result]);
+        }
+    }
+
     /// Of one service.
     pub fn restore(&self, service: Service) -> Histogram {
         self.restore_seconds.with_label_values(&[service.name()])

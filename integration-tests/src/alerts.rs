@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use axum::extract::{Json, Path as Receiver, State};
@@ -15,10 +15,9 @@ use serde::Deserialize;
 use tokio::runtime::Runtime;
 
 use crate::eventually;
+use crate::parts::{PROJECT, Part};
 use crate::prometheus::{Programs, Prometheus};
 use crate::system::{System, free_port};
-
-const OBSERVABILITY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../observability");
 
 /// Fires always: it is no news.
 const WATCHDOG: &str = "Watchdog";
@@ -31,9 +30,8 @@ pub type Labels<'a> = &'a [(&'a str, &'a str)];
 /// Prometheus, Alertmanager and a receiver. All end when this is dropped.
 pub struct Alerts {
     prometheus: Prometheus,
-    alertmanager: Child,
+    _alertmanager: Part,
     address: SocketAddr,
-    folder: PathBuf,
     told: Arc<Mutex<Told>>,
     _runtime: Runtime,
 }
@@ -90,7 +88,7 @@ impl Alerts {
         let runtime = Runtime::new().expect("threads");
         let receiver = receive(&runtime, &told);
         fs::create_dir_all(folder.join("rules")).expect("a folder");
-        for file in fs::read_dir(Path::new(OBSERVABILITY).join("prometheus/rules"))
+        for file in fs::read_dir(Path::new(PROJECT).join("observability/prometheus/rules"))
             .expect("the project's rules")
         {
             let path = file.expect("a file").path();
@@ -98,32 +96,27 @@ impl Alerts {
             let name = path.file_name().expect("a name");
             fs::write(folder.join("rules").join(name), shortened(&rules, factor)).expect("a file");
         }
-        let routes = Path::new(OBSERVABILITY).join("alertmanager/alertmanager.yml");
+        let routes = Path::new(PROJECT).join("observability/alertmanager/alertmanager.yml");
         let routes = fs::read_to_string(routes).expect("the project's routes");
         let routes = to_webhooks(&shortened(&routes, factor), receiver);
         fs::write(folder.join("alertmanager.yml"), routes).expect("a file");
 
-        let alertmanager = programs
-            .alertmanager()
+        let mut alertmanager = programs.alertmanager();
+        alertmanager
             .arg(format!(
                 "--config.file={}",
                 path(&folder, "alertmanager.yml")
             ))
             .arg(format!("--storage.path={}", path(&folder, "silences")))
             .arg(format!("--web.listen-address={address}"))
-            .arg("--cluster.listen-address=")
-            .stdin(Stdio::null())
-            .stdout(fs::File::create(folder.join("alertmanager.log")).expect("a log file"))
-            .stderr(fs::File::create(folder.join("alertmanager.err")).expect("a log file"))
-            .spawn()
-            .expect("it can be run");
+            .arg("--cluster.listen-address=");
+        let alertmanager = Part::start("alertmanager", alertmanager, &folder);
         let prometheus = Prometheus::start(programs, &[], &[], folder.clone());
         prometheus.scrape("alertmanager", &[("alertmanager:9093".into(), address)]);
         let alerts = Self {
             prometheus,
-            alertmanager,
+            _alertmanager: alertmanager,
             address,
-            folder,
             told,
             _runtime: runtime,
         };
@@ -216,26 +209,15 @@ impl Alerts {
 
 impl Drop for Alerts {
     fn drop(&mut self) {
-        let _ = self.alertmanager.kill();
-        let _ = self.alertmanager.wait();
         if std::thread::panicking() {
             println!("--- told\n{:#?}", self.told.lock());
-            let log = self.folder.join("alertmanager.err");
-            println!(
-                "--- alertmanager\n{}",
-                fs::read_to_string(log).unwrap_or_default()
-            );
         }
     }
 }
 
 /// Divides every time of rules or routes: durations after the words that take one, and thresholds that say `# seconds`.
 /// A window keeps some samples, and nothing else gets shorter than a round of Prometheus.
-///
-/// # Panics
-///
-/// Never: the patterns are valid.
-pub fn shortened(text: &str, factor: u32) -> String {
+fn shortened(text: &str, factor: u32) -> String {
     let durations = Regex::new(
         r"(for: |keep_firing_for: |offset |\[|group_wait: |group_interval: |repeat_interval: )(\d+)([smhd])\b",
     )

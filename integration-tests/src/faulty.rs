@@ -1,6 +1,7 @@
 //! A log that fails on command.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -70,16 +71,65 @@ impl Plan {
     }
 }
 
-/// A log whose transactions fail by plan; everything else goes through.
+/// Steers what becomes of a consumer, and shows what is done about it.
+pub type Steering = Arc<Group>;
+
+/// What is steered and seen.
+#[derive(Debug, Default)]
+pub struct Group {
+    /// The consumer has lost its place, and does not find its group again until it is made anew.
+    pub lost: AtomicBool,
+    /// Nobody answers, although the place is kept.
+    pub silent: AtomicBool,
+    /// So many looks at the broker find nobody while the place is lost.
+    pub away: AtomicU32,
+    /// Looks that were answered since.
+    pub answers: AtomicU32,
+    /// How often the consumer was made anew.
+    pub rejoined: AtomicU32,
+}
+
+impl Group {
+    fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::SeqCst)
+    }
+
+    fn is_silent(&self) -> bool {
+        self.silent.load(Ordering::SeqCst)
+    }
+}
+
+/// Seconds that pass in one where a consumer is steered.
+const HASTE: u32 = 30;
+
+/// A log whose transactions fail by plan, or whose consumer is steered; everything else goes through.
 pub struct Faulty<L> {
     log: L,
     plan: Plan,
+    group: Steering,
+    told_of_loss: bool,
+    haste: u32,
 }
 
 impl<L: Log> Faulty<L> {
     /// Fails by `plan`, which may go on from one log to the next.
     pub fn new(log: L, plan: Plan) -> Self {
-        Self { log, plan }
+        Self {
+            log,
+            plan,
+            group: Steering::default(),
+            told_of_loss: false,
+            haste: 1,
+        }
+    }
+
+    /// Its consumer is steered, and time passes quickly.
+    pub fn steered(log: L, group: Steering) -> Self {
+        Self {
+            group,
+            haste: HASTE,
+            ..Self::new(log, Plan::default())
+        }
     }
 }
 
@@ -92,11 +142,26 @@ impl<L: Log> Log for Faulty<L> {
         wait: Duration,
         inputs: &mut Vec<Input>,
     ) -> Result<Vec<Signal>, Error> {
-        self.log.poll(max, wait, inputs)
+        if self.group.is_silent() {
+            return Ok(vec![Signal::Disconnected]);
+        }
+        if self.group.is_lost() {
+            let told = std::mem::replace(&mut self.told_of_loss, true);
+            return Ok(if told {
+                Vec::new()
+            } else {
+                vec![Signal::Revoked(vec![0, 1])]
+            });
+        }
+        self.log.poll(max, wait / self.haste, inputs)
     }
 
     fn generation(&mut self) -> Option<Self::Generation> {
-        self.log.generation()
+        if self.group.is_lost() {
+            None
+        } else {
+            self.log.generation()
+        }
     }
 
     fn committed(&mut self, partition: Partition) -> Result<Option<i64>, Error> {
@@ -104,6 +169,17 @@ impl<L: Log> Log for Faulty<L> {
     }
 
     fn ends(&mut self, topic: Topic, partition: Partition) -> Result<Ends, Error> {
+        if self.group.is_silent() {
+            return Err(Error::Unavailable("silent by plan".into()));
+        }
+        if self.group.is_lost() {
+            let looks = self.group.away.load(Ordering::SeqCst);
+            if looks > 0 {
+                self.group.away.store(looks - 1, Ordering::SeqCst);
+                return Err(Error::Unavailable("away by plan".into()));
+            }
+            self.group.answers.fetch_add(1, Ordering::SeqCst);
+        }
         self.log.ends(topic, partition)
     }
 
@@ -168,6 +244,9 @@ impl<L: Log> Log for Faulty<L> {
     }
 
     fn rejoin(&mut self) -> Result<(), Error> {
+        self.group.rejoined.fetch_add(1, Ordering::SeqCst);
+        self.group.lost.store(false, Ordering::SeqCst);
+        self.told_of_loss = false;
         self.log.rejoin()
     }
 
@@ -176,7 +255,7 @@ impl<L: Log> Log for Faulty<L> {
     }
 
     fn now(&self) -> Duration {
-        self.log.now()
+        self.log.now() * self.haste
     }
 }
 

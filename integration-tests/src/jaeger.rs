@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use serde::Deserialize;
 
 use crate::eventually;
+use crate::parts::{PROJECT, Part, installed};
 use crate::system::free_port;
-
-const PROJECT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
 /// What this machine has to trace with.
 #[derive(Clone, Debug)]
@@ -27,18 +26,9 @@ impl Programs {
     ///
     /// Names the program that is missing.
     pub fn find() -> Result<Self, String> {
-        let cache = Path::new(PROJECT).join(".stack/cache");
-        let find = |path: &str| {
-            let program = cache.join(path);
-            let missing = format!(
-                "{} is missing: compose/native/stack install --telemetry",
-                program.display()
-            );
-            program.exists().then_some(program).ok_or(missing)
-        };
         Ok(Self {
-            jaeger: find("jaeger/jaeger")?,
-            collector: find("collector/collector")?,
+            jaeger: installed("jaeger/jaeger")?,
+            collector: installed("collector/collector")?,
         })
     }
 }
@@ -47,7 +37,7 @@ impl Programs {
 pub struct Jaeger {
     query: SocketAddr,
     otlp: SocketAddr,
-    processes: Vec<Child>,
+    _parts: [Part; 2],
 }
 
 /// One trace as Jaeger's API gives it.
@@ -102,12 +92,16 @@ struct Answer {
 }
 
 impl Jaeger {
-    /// Starts both and waits until they take spans.
+    /// Starts both and waits until they take spans. `variables` say how the collector judges traces.
     ///
     /// # Panics
     ///
     /// When they cannot be started.
-    pub fn start(programs: &Programs, folder: impl Into<PathBuf>) -> Self {
+    pub fn start(
+        programs: &Programs,
+        folder: impl Into<PathBuf>,
+        variables: &[(&str, &str)],
+    ) -> Self {
         let folder = folder.into();
         fs::create_dir_all(&folder).expect("a folder");
         let [query, jaeger_otlp, otlp, figures] = std::array::from_fn(|_| free_port());
@@ -130,14 +124,13 @@ impl Jaeger {
             .env("COLLECTOR_METRICS_HOST", "127.0.0.1")
             .env("COLLECTOR_METRICS_PORT", figures.port().to_string())
             .env("JAEGER_OTLP", jaeger_otlp.to_string())
-            .env("ORDERMESH_TRACE_WAIT", "1s");
-        let processes = [("jaeger", jaeger), ("collector", collector)]
-            .map(|(name, command)| spawn(command, &folder.join(format!("{name}.log"))))
-            .into();
+            .envs(variables.iter().copied());
+        let parts = [("jaeger", jaeger), ("collector", collector)]
+            .map(|(name, command)| Part::start(name, command, &folder));
         let started = Self {
             query,
             otlp,
-            processes,
+            _parts: parts,
         };
         eventually("jaeger answers", || started.get("/api/services"));
         for address in [jaeger_otlp, otlp] {
@@ -190,15 +183,6 @@ impl Jaeger {
     }
 }
 
-impl Drop for Jaeger {
-    fn drop(&mut self) {
-        for process in &mut self.processes {
-            let _ = process.kill();
-            let _ = process.wait();
-        }
-    }
-}
-
 impl Trace {
     /// The span of that id.
     pub fn span(&self, id: &str) -> Option<&Span> {
@@ -248,14 +232,4 @@ impl Span {
     pub fn is_ok(&self) -> bool {
         self.tag("error").as_deref() != Some("true")
     }
-}
-
-fn spawn(mut command: Command, log: &Path) -> Child {
-    let log = fs::File::create(log).expect("a log file");
-    command
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().expect("a second handle"))
-        .stderr(log)
-        .spawn()
-        .expect("it can be run")
 }

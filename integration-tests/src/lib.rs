@@ -10,6 +10,7 @@ pub mod conformance;
 pub mod eventually;
 pub mod faulty;
 pub mod jaeger;
+mod parts;
 pub mod prometheus;
 pub mod records;
 pub mod runner;

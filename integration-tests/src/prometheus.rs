@@ -3,14 +3,14 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use serde_json::{Value, json};
 
 use crate::eventually;
+use crate::parts::{PROJECT, Part, installed};
 use crate::system::free_port;
 
-const PROJECT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 /// Of the project's own configuration, whose intervals are too long for a test.
 const INTERVALS: [&str; 2] = ["scrape_interval: 5s", "evaluation_interval: 5s"];
 
@@ -27,7 +27,7 @@ pub struct Programs {
 pub struct Prometheus {
     address: SocketAddr,
     folder: PathBuf,
-    processes: Vec<Child>,
+    _parts: [Part; 2],
 }
 
 /// One answer of a query.
@@ -46,19 +46,10 @@ impl Programs {
     ///
     /// Names the program that is missing.
     pub fn find() -> Result<Self, String> {
-        let cache = Path::new(PROJECT).join(".stack/cache");
-        let find = |path: &str| {
-            let program = cache.join(path);
-            let missing = format!(
-                "{} is missing: compose/native/stack install --telemetry",
-                program.display()
-            );
-            program.exists().then_some(program).ok_or(missing)
-        };
         Ok(Self {
-            prometheus: find("prometheus/usr/bin/prometheus")?,
-            node_exporter: find("node-exporter/usr/bin/prometheus-node-exporter")?,
-            alertmanager: find("alertmanager/usr/bin/prometheus-alertmanager")?,
+            prometheus: installed("prometheus/usr/bin/prometheus")?,
+            node_exporter: installed("node-exporter/usr/bin/prometheus-node-exporter")?,
+            alertmanager: installed("alertmanager/usr/bin/prometheus-alertmanager")?,
         })
     }
 
@@ -123,13 +114,12 @@ impl Prometheus {
             .arg("--rules.alert.resend-delay=5s");
         let mut node_exporter = Command::new(&programs.node_exporter);
         node_exporter.arg(option("web.listen-address", node));
-        let processes = [("prometheus", prometheus), ("node-exporter", node_exporter)]
-            .map(|(name, command)| spawn(command, &folder.join(format!("{name}.log"))))
-            .into();
+        let parts = [("prometheus", prometheus), ("node-exporter", node_exporter)]
+            .map(|(name, command)| Part::start(name, command, &folder));
         let started = Self {
             address,
             folder,
-            processes,
+            _parts: parts,
         };
         eventually("prometheus is ready", || {
             started.get("/-/ready", &[]).map(|_| ())
@@ -205,35 +195,8 @@ impl Prometheus {
     }
 }
 
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        for process in &mut self.processes {
-            let _ = process.kill();
-            let _ = process.wait();
-        }
-        if std::thread::panicking() {
-            let log = fs::read_to_string(self.folder.join("prometheus.log")).unwrap_or_default();
-            let lines: Vec<_> = log.lines().collect();
-            println!(
-                "--- prometheus\n{}",
-                lines[lines.len().saturating_sub(20)..].join("\n")
-            );
-        }
-    }
-}
-
 fn option(name: &str, value: impl std::fmt::Display) -> String {
     format!("--{name}={value}")
-}
-
-fn spawn(mut command: Command, log: &Path) -> Child {
-    let log = fs::File::create(log).expect("a log file");
-    command
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().expect("a second handle"))
-        .stderr(log)
-        .spawn()
-        .expect("it can be run")
 }
 
 fn targets(folder: &Path, job: &str, addresses: &[SocketAddr]) {

@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-pub use calls::{FAULTLESS, order_of};
+pub use calls::{FAULTLESS, OUTAGE, PROVIDER_OUTAGE, order_of};
 
 use crate::eventually::{DEADLINE, eventually};
 use crate::servers::{self, Shared, env};

@@ -3,8 +3,6 @@
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use tracing::Subscriber;
-use tracing::level_filters::LevelFilter;
-use tracing_log::AsLog as _;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::Directive;
 use tracing_subscriber::reload;
@@ -97,26 +95,31 @@ impl LogFilter {
         let filter = parse(text, self.traces)?;
         let mut current = self.text.lock().unwrap_or_else(PoisonError::into_inner);
         (self.reload)(filter).map_err(|_gone| BadFilter::Fixed)?;
-        // The log crate asks this before anybody else.
-        log::set_max_level(LevelFilter::current().as_log());
         text.clone_into(&mut current);
         Ok(())
     }
 }
 
 fn parse(text: &str, traces: bool) -> Result<EnvFilter, BadFilter> {
-    if text.split(',').all(|directive| directive.trim().is_empty()) {
+    // The parser of directives looks at them without the blanks around, and cuts them with.
+    let directives: Vec<_> = text
+        .split(',')
+        .map(str::trim)
+        .filter(|directive| !directive.is_empty())
+        .collect();
+    if directives.is_empty() {
         return Err(BadFilter::Empty);
     }
-    for directive in text.split(',').filter(|directive| !directive.is_empty()) {
+    for directive in &directives {
         if let Err(reason) = directive.parse::<Directive>() {
             return Err(bad(directive, &reason));
         }
     }
+    let text = directives.join(",");
     // Spans of traces are for the exporter: without one they are disabled, and cost nothing.
     let traces = if traces { "info" } else { "off" };
     let directives = format!("{TAMED},{text},{}={traces}", names::TRACE_TARGET);
-    EnvFilter::try_new(directives).map_err(|reason| bad(text, &reason))
+    EnvFilter::try_new(directives).map_err(|reason| bad(&text, &reason))
 }
 
 fn bad(directive: &str, reason: &impl ToString) -> BadFilter {
@@ -133,6 +136,13 @@ pub(crate) fn one_line(reason: &impl ToString) -> String {
     lines.join(" ")
 }
 
+/// The level of the `log` crate belongs to the whole process: tests that change filters do so one after the other.
+#[cfg(test)]
+pub(crate) fn alone() -> std::sync::MutexGuard<'static, ()> {
+    static LEVEL: Mutex<()> = Mutex::new(());
+    LEVEL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[cfg(test)]
 mod tests {
     use tracing_subscriber::layer::SubscriberExt as _;
@@ -141,6 +151,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named_and_changes_nothing() {
+        let _alone = alone();
         let (layer, filter) = LogFilter::new("info", true).expect("it is a filter");
         let subscriber = tracing_subscriber::registry().with(layer);
         tracing::subscriber::with_default(subscriber, || {
@@ -157,12 +168,32 @@ mod tests {
             filter.change(" debug\n").expect("it is a filter");
             assert_eq!(filter.text(), "debug");
             assert!(tracing::enabled!(tracing::Level::DEBUG));
-            assert_eq!(log::max_level(), log::LevelFilter::Debug);
+        });
+    }
+
+    #[test]
+    fn blanks_around_its_parts_say_nothing() {
+        let _alone = alone();
+        let (layer, filter) = LogFilter::new("error", true).expect("it is a filter");
+        let subscriber = tracing_subscriber::registry().with(layer);
+        tracing::subscriber::with_default(subscriber, || {
+            for text in ["error, asked=debug", "error,\u{3000}asked=debug ,"] {
+                filter.change("error").expect("it is a filter");
+                assert!(!tracing::enabled!(target: "asked", tracing::Level::DEBUG));
+                filter.change(text).expect("it is a filter");
+                assert!(
+                    tracing::enabled!(target: "asked", tracing::Level::DEBUG),
+                    "{text:?}"
+                );
+            }
+            filter.change("error, debug").expect("it is a filter");
+            assert!(tracing::enabled!(target: "anybody", tracing::Level::DEBUG));
         });
     }
 
     #[test]
     fn traces_do_not_depend_on_it() {
+        let _alone = alone();
         let (layer, filter) = LogFilter::new("info", true).expect("it is a filter");
         let subscriber = tracing_subscriber::registry().with(layer);
         tracing::subscriber::with_default(subscriber, || {
@@ -183,6 +214,7 @@ mod tests {
 
     #[test]
     fn without_a_subscriber_it_says_so() {
+        let _alone = alone();
         let (layer, filter) =
             LogFilter::new::<tracing_subscriber::Registry>("info", true).expect("it is a filter");
         drop(layer);

@@ -27,4 +27,4 @@ pub use metric::Metric;
 pub use scraped::Samples;
 pub use settings::{Format, Settings};
 pub use telemetry::{Error, Telemetry, init};
-pub use trace_parent::TraceParent;
+pub use trace_parent::{TraceParent, about_order, fail};

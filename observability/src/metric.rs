@@ -3,7 +3,7 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry,
 };
 
@@ -134,12 +134,18 @@ impl Metric {
         Opts::new(self.name, self.help)
     }
 
+    /// What is made of a definition is what it says, or the list of metrics would lie.
+    fn is(&self, kind: Kind) {
+        debug_assert_eq!(self.kind, kind, "{}", self.name);
+    }
+
     /// A counter without labels.
     ///
     /// # Errors
     ///
     /// When the name is taken on `registry`; so with all of these.
     pub fn int_counter(&self, registry: &Registry) -> Result<IntCounter, prometheus::Error> {
+        self.is(Kind::Counter);
         registered(registry, IntCounter::with_opts(self.opts())?)
     }
 
@@ -149,6 +155,7 @@ impl Metric {
     ///
     /// See [`Self::int_counter`].
     pub fn int_counters(&self, registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
+        self.is(Kind::Counter);
         registered(registry, IntCounterVec::new(self.opts(), self.labels)?)
     }
 
@@ -158,6 +165,7 @@ impl Metric {
     ///
     /// See [`Self::int_counter`].
     pub fn int_gauge(&self, registry: &Registry) -> Result<IntGauge, prometheus::Error> {
+        self.is(Kind::Gauge);
         registered(registry, IntGauge::with_opts(self.opts())?)
     }
 
@@ -167,16 +175,8 @@ impl Metric {
     ///
     /// See [`Self::int_counter`].
     pub fn int_gauges(&self, registry: &Registry) -> Result<IntGaugeVec, prometheus::Error> {
+        self.is(Kind::Gauge);
         registered(registry, IntGaugeVec::new(self.opts(), self.labels)?)
-    }
-
-    /// A gauge without labels.
-    ///
-    /// # Errors
-    ///
-    /// See [`Self::int_counter`].
-    pub fn gauge_of_fractions(&self, registry: &Registry) -> Result<Gauge, prometheus::Error> {
-        registered(registry, Gauge::with_opts(self.opts())?)
     }
 
     /// A gauge for each set of label values.
@@ -185,6 +185,7 @@ impl Metric {
     ///
     /// See [`Self::int_counter`].
     pub fn gauges_of_fractions(&self, registry: &Registry) -> Result<GaugeVec, prometheus::Error> {
+        self.is(Kind::Gauge);
         registered(registry, GaugeVec::new(self.opts(), self.labels)?)
     }
 
@@ -198,6 +199,7 @@ impl Metric {
         registry: &Registry,
         buckets: Vec<f64>,
     ) -> Result<Histogram, prometheus::Error> {
+        self.is(Kind::Histogram);
         let options = HistogramOpts::from(self.opts()).buckets(buckets);
         registered(registry, Histogram::with_opts(options)?)
     }
@@ -212,6 +214,7 @@ impl Metric {
         registry: &Registry,
         buckets: Vec<f64>,
     ) -> Result<HistogramVec, prometheus::Error> {
+        self.is(Kind::Histogram);
         let options = HistogramOpts::from(self.opts()).buckets(buckets);
         registered(registry, HistogramVec::new(options, self.labels)?)
     }
@@ -226,6 +229,7 @@ impl Metric {
         registry: &Registry,
         buckets: Vec<f64>,
     ) -> Result<TracedHistograms, prometheus::Error> {
+        self.is(Kind::Histogram);
         let options = HistogramOpts::from(self.opts()).buckets(buckets);
         TracedHistograms::register(options, self.labels, registry)
     }

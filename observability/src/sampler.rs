@@ -7,11 +7,11 @@ use opentelemetry_sdk::trace::{Sampler, SamplingDecision, SamplingResult, Should
 /// Follows the decision of a parent; without one, a span that is linked to something recorded is recorded too, and of
 /// the rest a share. So the span of a batch is there whenever something in the batch is.
 #[derive(Clone, Debug)]
-pub struct Head(Sampler);
+pub(crate) struct Head(Sampler);
 
 impl Head {
     /// `ratio` of the traces that begin here, 0 to 1.
-    pub fn new(ratio: f64) -> Self {
+    pub(crate) fn new(ratio: f64) -> Self {
         let roots = Sampler::TraceIdRatioBased(ratio);
         Self(Sampler::ParentBased(Box::new(roots)))
     }

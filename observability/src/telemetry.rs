@@ -24,6 +24,8 @@ use crate::names;
 use crate::sampler::Head;
 use crate::settings::{Format, Settings};
 
+/// A batch is linked to everything in it that is recorded; the SDK's own limit is 128.
+const MOST_LINKS: u32 = 2_000;
 /// Longest time that the last spans get to reach the collector.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -173,6 +175,7 @@ fn tracer_provider(
     Ok(SdkTracerProvider::builder()
         .with_span_processor(Bounded::new(exporter, limits, spans))
         .with_sampler(Head::new(settings.trace_ratio))
+        .with_max_links_per_span(MOST_LINKS)
         .with_resource(resource(settings))
         .build())
 }
@@ -227,9 +230,9 @@ mod tests {
 
     /// What was written, line by line.
     #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
+    struct Written(Arc<Mutex<Vec<u8>>>);
 
-    impl io::Write for Lines {
+    impl io::Write for Written {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().expect("no holder panics").extend(bytes);
             Ok(bytes.len())
@@ -240,7 +243,7 @@ mod tests {
         }
     }
 
-    impl Lines {
+    impl Written {
         fn take(&self) -> String {
             let written = std::mem::take(&mut *self.0.lock().expect("no holder panics"));
             String::from_utf8(written).expect("it is text")
@@ -249,7 +252,8 @@ mod tests {
 
     #[test]
     fn a_record_that_is_filtered_out_takes_no_other_with_it() {
-        let lines = Lines::default();
+        let _alone = crate::filter::alone();
+        let lines = Written::default();
         let writer = lines.clone();
         let (subscriber, filter) = subscriber(&settings("info"), None, move || writer.clone())
             .expect("the settings are good");
@@ -297,7 +301,7 @@ mod tests {
         let provider = SdkTracerProvider::builder()
             .with_sampler(Head::new(ratio))
             .build();
-        let lines = Lines::default();
+        let lines = Written::default();
         let writer = lines.clone();
         let (subscriber, _filter) = subscriber(&settings, Some(&provider), move || writer.clone())
             .expect("the settings are good");

@@ -11,7 +11,7 @@ use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::metrics;
-use crate::names::TRACEPARENT;
+use crate::names::{self, TRACEPARENT};
 
 /// The trace context of one span.
 ///
@@ -118,13 +118,6 @@ impl TraceParent {
         }
     }
 
-    /// Appends the current span's context to the headers of a Kafka record if it is sampled.
-    pub fn inject_record(headers: &mut Vec<(String, Vec<u8>)>) {
-        if let Some(parent) = Self::current().filter(|parent| parent.is_sampled()) {
-            headers.push(parent.record_header());
-        }
-    }
-
     fn context(self) -> SpanContext {
         let flags = if self.sampled {
             TraceFlags::SAMPLED
@@ -147,6 +140,17 @@ impl TraceParent {
             sampled: context.is_sampled(),
         })
     }
+}
+
+/// Notes which order the current span is about, if it has a place for that; lines that are logged within say so too.
+pub fn about_order(order_id: &str) {
+    Span::current().record(names::ORDER_ID, order_id);
+}
+
+/// Marks a span as failed, by the class of its error.
+pub fn fail(span: &Span, class: &'static str) {
+    span.record(names::SPAN_STATUS, "error");
+    span.record(names::ERROR_TYPE, class);
 }
 
 struct Single<'a>(&'a str);
@@ -185,6 +189,12 @@ mod tests {
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), run)
     }
 
+    /// What a record made in the current span carries.
+    fn record() -> Vec<(String, Vec<u8>)> {
+        let parent = TraceParent::current().and_then(TraceParent::sampled);
+        parent.map(TraceParent::record_header).into_iter().collect()
+    }
+
     #[test]
     fn a_header_survives_the_way_there_and_back() {
         for header in [SAMPLED, UNSAMPLED] {
@@ -209,9 +219,8 @@ mod tests {
     #[test]
     fn outside_a_trace_nothing_is_carried() {
         let mut headers = HeaderMap::new();
-        let mut record = Vec::new();
         TraceParent::inject_headers(&mut headers);
-        TraceParent::inject_record(&mut record);
+        let record = record();
         assert!(headers.is_empty() && record.is_empty());
     }
 
@@ -223,8 +232,7 @@ mod tests {
             parent.adopt(&span);
             let _entered = span.enter();
 
-            let mut record = Vec::new();
-            TraceParent::inject_record(&mut record);
+            let record = record();
             let headers = record
                 .iter()
                 .map(|(name, value)| (name.as_str(), value.as_slice()));
@@ -248,8 +256,7 @@ mod tests {
             let child = TraceParent::from_headers(&headers).expect("calls always carry it");
             assert!(!child.is_sampled());
 
-            let mut record = Vec::new();
-            TraceParent::inject_record(&mut record);
+            let record = record();
             assert!(record.is_empty());
         });
     }

@@ -3,7 +3,6 @@
 use std::error::Error as StdError;
 use std::time::{Duration, Instant};
 
-use futures::TryFutureExt as _;
 use reqwest::{Method, StatusCode, Url};
 use schema_registry_converter::async_impl::schema_registry::{
     SrSettings, get_schema_by_id, perform_sr_call,
@@ -168,7 +167,7 @@ impl Client {
 
     /// The text and the references behind an id.
     pub async fn schema(&self, id: u32) -> Result<(String, Vec<Reference>), Error> {
-        let call = get_schema_by_id(id, &self.converter).map_err(Error::from);
+        let call = get_schema_by_id(id, &self.converter);
         let schema = self.counted("get_schema", call).await?;
         let references = schema.references.into_iter().map(|reference| Reference {
             name: reference.name,
@@ -188,11 +187,11 @@ impl Client {
         let body = json!({ "schemaType": "PROTOBUF", "schema": text, "references": references });
         let body = body.to_string();
         let call = SrCall::PostNew(subject, &body);
-        let call = perform_sr_call(&self.converter, call).map_err(Error::from);
+        let call = perform_sr_call(&self.converter, call);
         let id = self.counted("register", call).await?.id;
         // Only a look-up says which version it is.
         let call = SrCall::PostForVersion(subject, &body);
-        let call = perform_sr_call(&self.converter, call).map_err(Error::from);
+        let call = perform_sr_call(&self.converter, call);
         let found = self.counted("look_up", call).await?;
         let (Some(id), Some(version)) = (id, found.version) else {
             return Err(Error::unreachable("the answer names no id or no version"));
@@ -239,13 +238,16 @@ impl Client {
     }
 
     /// Counts and times a call.
-    async fn counted<T>(
+    async fn counted<T, E>(
         &self,
         operation: &str,
-        call: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, Error> {
+        call: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Error>
+    where
+        Error: From<E>,
+    {
         let start = Instant::now();
-        let answer = call.await;
+        let answer = call.await.map_err(Error::from);
         let result = match &answer {
             Ok(_) => "ok",
             Err(Error::NotFound(_)) => "not_found",

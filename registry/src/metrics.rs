@@ -1,7 +1,7 @@
 //! What the registry client counts.
 
-use observability::{Metric, TraceParent, TracedHistograms};
-use prometheus::{IntCounterVec, IntGauge, Registry};
+use observability::Metric;
+use prometheus::{HistogramVec, IntCounterVec, IntGauge, Registry};
 
 /// Calls to the schema registry.
 pub const CALLS: Metric = Metric::counter(
@@ -29,7 +29,7 @@ pub const ALL: &[Metric] = &[CALLS, CALL_SECONDS, PENDING];
 #[derive(Clone, Debug)]
 pub struct Metrics {
     calls: IntCounterVec,
-    call_seconds: TracedHistograms,
+    call_seconds: HistogramVec,
     pub(crate) pending: IntGauge,
 }
 
@@ -43,7 +43,7 @@ impl Metrics {
         let seconds = prometheus::exponential_buckets(0.001, 2.0, 14)?;
         Ok(Self {
             calls: CALLS.int_counters(registry)?,
-            call_seconds: CALL_SECONDS.traced_histograms(registry, seconds)?,
+            call_seconds: CALL_SECONDS.histograms(registry, seconds)?,
             pending: PENDING.int_gauge(registry)?,
         })
     }
@@ -51,7 +51,8 @@ impl Metrics {
     /// Counts a call that has ended.
     pub(crate) fn called(&self, operation: &str, result: &str, seconds: f64) {
         self.calls.with_label_values(&[operation, result]).inc();
-        let parent = TraceParent::current();
-        self.call_seconds.observe(&[operation], seconds, parent);
+        self.call_seconds
+            .with_label_values(&[operation])
+            .observe(seconds);
     }
 }

@@ -4,6 +4,9 @@
 
 # own_stack NAME SHIFT: from now on "$STACK" means it.
 own_stack() {
+    # What the user's own stack has named is not for this one.
+    unset OTEL_EXPORTER_OTLP_ENDPOINT ORDERMESH_TRACE_RATIO ORDERMESH_RULES_DIR ORDERMESH_ALERTMANAGER_CONFIG \
+        ORDERMESH_JAEGER_OTLP_PORT ORDERMESH_COLLECTOR_METRICS_PORT
     export ORDERMESH_STACK_DIR=$ROOT/.stack/$1
     shift_port ORDERMESH_KAFKA_PORT 19092 "$2"
     shift_port ORDERMESH_KAFKA_CONTROLLER_PORT $((ORDERMESH_KAFKA_PORT - $2 - 1)) "$2"

@@ -31,6 +31,7 @@ impl<P> Shared<P> {
         Arc::clone(targets.entry(name).or_insert_with(|| {
             let target = Arc::new(Target::new(service, name, self.limits.concurrency));
             self.metrics.targets.watch(&target);
+            self.metrics.begin_target(service, name);
             target
         }))
     }
@@ -100,8 +101,10 @@ where
                     "not_yet"
                 };
                 count(result);
+                span.span().in_scope(|| {
+                    tracing::debug!(service, target_name = name, key = asked.key, reason = %unknown, number, "no definite answer");
+                });
                 span.end(result);
-                tracing::debug!(service, target_name = name, key = asked.key, reason = %unknown, number, "no definite answer");
             }
             Err(None) => {
                 count("timed_out");

@@ -1,6 +1,6 @@
 //! The span of one try of an effect.
 
-use observability::{TraceParent, names};
+use observability::{TraceParent, fail, names};
 use tracing::Span;
 use tracing::field::Empty;
 
@@ -55,8 +55,7 @@ impl Try {
     pub fn end(mut self, result: &'static str) -> Option<TraceParent> {
         self.outcome = result;
         if matches!(result, "unknown" | "timed_out") {
-            self.span.record(names::SPAN_STATUS, "error");
-            self.span.record(names::ERROR_TYPE, result);
+            fail(&self.span, result);
         }
         TraceParent::of(&self.span)
     }

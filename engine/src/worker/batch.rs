@@ -11,7 +11,7 @@ use super::decide::{self, Decided};
 use super::ownership::outstanding;
 use super::partition::Running;
 use super::trace::Spans;
-use super::{Error, RETRY, Reject, Tools, Worker, checkpoint, trace};
+use super::{Error, RETRY, Reject, Tools, Worker, checkpoint};
 use crate::codec::{Poison, Undecodable};
 use crate::effects::{Agenda, Occasion, Origin};
 use crate::log::{Failure, Input, Log, Output, Partition, Share};
@@ -303,7 +303,6 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
                     .batch_inputs
                     .with_label_values(&[service])
                     .observe(inputs as f64);
-                self.show_waits(service);
                 for end in appended {
                     if let Some(running) = self.running.get_mut(&end.partition) {
                         running.events_end = running.events_end.max(end.events_end);
@@ -314,6 +313,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
                         .retain(|(p, o)| *p != partition || *o >= offset);
                     self.committed(partition, offset);
                 }
+                self.show_waits(service);
                 self.spans.end();
                 drop(batch);
                 self.status.log_available();
@@ -323,7 +323,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
                 let result = result_of(&failure);
                 self.spans.fail(result);
                 if let Some(batch) = &batch {
-                    trace::fail(batch, result);
+                    observability::fail(batch, result);
                 }
                 self.failed(failure, took)
             }

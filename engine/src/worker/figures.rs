@@ -8,7 +8,7 @@ use contracts::Contract;
 use super::Worker;
 use crate::Decider;
 use crate::effects::{Agenda, unix_ms};
-use crate::log::{Log, Partition};
+use crate::log::{Input, Log, Partition};
 
 const EVERY: Duration = Duration::from_secs(1);
 
@@ -119,7 +119,12 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
             .command_wait_seconds
             .with_label_values(&[service]);
         let now_ms = unix_ms();
-        for input in &self.inputs {
+        // What waits behind a blocked record has not been decided yet.
+        let is_decided = |input: &&Input| {
+            let running = self.running.get(&input.partition);
+            running.is_some_and(|running| input.offset < running.committed)
+        };
+        for input in self.inputs.iter().filter(is_decided) {
             #[allow(clippy::cast_precision_loss)]
             waits.observe((now_ms - input.time_ms).max(0) as f64 / 1000.0);
         }

@@ -7,7 +7,6 @@
 mod aggregate;
 mod batch;
 mod checkpoint;
-mod connection;
 mod dead_letter;
 mod decide;
 mod figures;
@@ -27,7 +26,6 @@ use contracts::{Contract, Topic};
 
 pub use self::status::Status;
 
-use self::connection::Connection;
 use self::figures::Figures;
 use self::membership::Membership;
 use self::partition::Running;
@@ -144,7 +142,6 @@ pub struct Worker<D: Decider, L: Log, A: Agenda<D>> {
     spans: Spans,
     figures: Figures,
     membership: Membership,
-    connection: Connection,
     /// When the last transaction ended.
     round_ended: Duration,
     inputs: Vec<Input>,
@@ -189,7 +186,6 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
             spans: Spans::default(),
             figures: Figures::default(),
             membership: Membership::default(),
-            connection: Connection::default(),
             round_ended: Duration::ZERO,
             inputs: Vec::new(),
             reached: BTreeMap::new(),
@@ -224,7 +220,6 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
         }
         self.take_over()?;
         self.tend()?;
-        self.look_for_broker()?;
         self.keep_place()?;
         self.show();
         Ok(())
@@ -262,7 +257,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
             log::Error::Unavailable(reason) => {
                 tracing::warn!(service = %D::Contract::SERVICE, reason, "log unavailable, retrying");
                 self.status.log_unavailable(reason);
-                self.connection.lost(self.log.now());
+                self.membership.doubt(self.log.now());
                 Ok(())
             }
             log::Error::Fenced(reason) => Err(Error::Fenced(reason)),
@@ -329,7 +324,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
                 Signal::Reached { partition, offset } => {
                     self.reached.insert(partition, offset);
                 }
-                Signal::Disconnected => self.connection.lost(self.log.now()),
+                Signal::Disconnected => self.membership.doubt(self.log.now()),
             }
         }
         if rebalanced {

@@ -5,7 +5,7 @@
 //! span of its own, linked to those of its commands, for it belongs to many traces.
 
 use contracts::{Contract, Topic};
-use observability::{TraceParent, names};
+use observability::{TraceParent, fail, names};
 use tracing::Span;
 use tracing::field::Empty;
 
@@ -115,10 +115,4 @@ impl Spans {
             fail(&span, class);
         }
     }
-}
-
-/// Marks a span as failed.
-pub fn fail(span: &Span, class: &'static str) {
-    span.record(names::SPAN_STATUS, "error");
-    span.record(names::ERROR_TYPE, class);
 }

@@ -15,7 +15,9 @@ use contracts::orders::v1::{
 use contracts::query::v1::query_service_client::QueryServiceClient;
 use contracts::query::v1::{GetOrderRequest, GetStockRequest, GetStockResponse, OrderView};
 use contracts::sandbox::v1::sandbox_service_client::SandboxServiceClient;
-use contracts::sandbox::v1::{Behaviour, LedgerPayment, ListPaymentsRequest, SetBehaviourRequest};
+use contracts::sandbox::v1::{
+    Behaviour, Faults, LedgerPayment, ListPaymentsRequest, SetBehaviourRequest,
+};
 use futures::StreamExt as _;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
@@ -33,6 +35,22 @@ pub const FAULTLESS: Behaviour = Behaviour {
     refund_refuse_percent: 0,
     provider: None,
     carrier: None,
+};
+
+/// A partner that is away.
+pub const OUTAGE: Faults = Faults {
+    outage: true,
+    hang_percent: 0,
+    error_percent: 0,
+    slow_percent: 0,
+    slow_ms: 0,
+    reply_lost_percent: 0,
+};
+
+/// A payment provider that is away.
+pub const PROVIDER_OUTAGE: Behaviour = Behaviour {
+    provider: Some(OUTAGE),
+    ..FAULTLESS
 };
 
 impl System {

@@ -1,16 +1,25 @@
 //! One order is one trace, whole: everything that the log has of an order is a span in its place.
 
 use std::collections::BTreeMap;
-use std::io::{Write as _, stderr};
 
 use contracts::orders::v1::order_service_client::OrderServiceClient;
 use contracts::orders::v1::{CancelOrderRequest, OrderStatus};
 use contracts::sandbox::v1::{Behaviour, Faults};
 use harness::eventually;
 use harness::jaeger::{Jaeger, Programs, Span, Trace};
-use harness::system::{FAULTLESS, SERVICES, System, order_of};
+use harness::system::{FAULTLESS, PROVIDER_OUTAGE, SERVICES, System, order_of};
 use serde::Deserialize;
 use tonic::Request;
+
+use super::found;
+
+/// What the collector keeps of what it is sent.
+const KEEP_ALL: [(&str, &str); 1] = [("ORDERMESH_TRACE_WAIT", "1s")];
+const KEEP_TROUBLE: [(&str, &str); 3] = [
+    ("ORDERMESH_TRACE_WAIT", "6s"),
+    ("ORDERMESH_TRACE_SLOW_MS", "2000"),
+    ("ORDERMESH_TRACE_KEEP_PERCENT", "0"),
+];
 
 /// Every topic that tells of an order.
 const TOPICS: [&str; 8] = [
@@ -24,30 +33,13 @@ const TOPICS: [&str; 8] = [
     "shipping.events",
 ];
 
-const PROVIDER_OUTAGE: Behaviour = Behaviour {
-    provider: Some(Faults {
-        outage: true,
-        hang_percent: 0,
-        error_percent: 0,
-        slow_percent: 0,
-        slow_ms: 0,
-        reply_lost_percent: 0,
-    }),
-    ..FAULTLESS
-};
-
 #[test]
 fn an_order_is_one_whole_trace_whatever_becomes_of_it() {
-    let programs = match Programs::find() {
-        Ok(programs) => programs,
-        Err(missing) => {
-            // Not captured: whoever runs the tests is to see it.
-            let _ = writeln!(stderr(), "traces are not tested: {missing}");
-            return;
-        }
+    let Some(programs) = found("traces", Programs::find()) else {
+        return;
     };
     let mut system = System::new();
-    let jaeger = Jaeger::start(&programs, system.path("jaeger"));
+    let jaeger = Jaeger::start(&programs, system.path("jaeger"), &KEEP_ALL);
     system.set("OTEL_EXPORTER_OTLP_ENDPOINT", jaeger.endpoint());
     // Traces are begun by the client here, and followed; nothing else is recorded.
     system.set("ORDERMESH_TRACE_RATIO", "0");
@@ -74,6 +66,44 @@ fn an_order_is_one_whole_trace_whatever_becomes_of_it() {
         });
     }
     batches_are_linked(&jaeger, &orders);
+}
+
+#[test]
+fn of_many_traces_those_that_failed_or_were_slow_are_kept() {
+    let Some(programs) = found("tail sampling", Programs::find()) else {
+        return;
+    };
+    let mut system = System::new();
+    let jaeger = Jaeger::start(&programs, system.path("jaeger"), &KEEP_TROUBLE);
+    system.set("OTEL_EXPORTER_OTLP_ENDPOINT", jaeger.endpoint());
+    system.set("ORDERMESH_TRACE_RATIO", "0");
+    system.up("all");
+    system.stock("mug", 10);
+
+    let plain = Order::place(&system, "plain", "mug", 1);
+    system.reaches(&plain.id, OrderStatus::Delivered);
+    system.behave(PROVIDER_OUTAGE);
+    let failed = Order::place(&system, "failed", "mug", 1);
+    system.reaches(&failed.id, OrderStatus::AwaitingPayment);
+    system.behave(FAULTLESS);
+    system.reaches(&failed.id, OrderStatus::Delivered);
+    system.behave(Behaviour {
+        delivery_ms: 3_000,
+        ..FAULTLESS
+    });
+    let slow = Order::place(&system, "slow", "mug", 1);
+    system.reaches(&slow.id, OrderStatus::Delivered);
+
+    for order in [&failed, &slow] {
+        eventually(&format!("the {} one is kept", order.ending), || {
+            jaeger.trace(&order.trace)
+        });
+    }
+    // It was judged before them.
+    assert!(
+        jaeger.trace(&plain.trace).is_none(),
+        "nothing was wrong with it"
+    );
 }
 
 /// What is wrong with a trace; it is shown when the test gives up.
@@ -377,7 +407,7 @@ impl<'a> Whole<'a> {
             }
             "project" => has("span.kind", "consumer") && has("db.system.name", "postgresql"),
             "perform" => self.perform_reached_its_partner(span, rest),
-            _ => has("rpc.system", "grpc"),
+            _ => has("rpc.system", "grpc") && self.is_about_its_order(span),
         };
         if !right {
             self.wrong(format!(
@@ -385,6 +415,13 @@ impl<'a> Whole<'a> {
                 span.operation_name
             ));
         }
+    }
+
+    /// A call of the orders API notes the order.
+    fn is_about_its_order(&self, span: &Span) -> bool {
+        let is_served = self.trace.service(span) == "orders"
+            && span.tag("span.kind").as_deref() == Some("server");
+        !is_served || span.tag("order_id").as_deref() == Some(self.order.id.as_str())
     }
 
     /// Down to the partner's own span, unless the call failed on its way, or was given up before it went out.

@@ -4,23 +4,9 @@ use contracts::orders::v1::{EndReason, OrderStatus, PlaceOrderResponse};
 use contracts::query::v1::OrderView;
 use contracts::sandbox::v1::{Behaviour, Faults};
 use harness::eventually;
-use harness::system::{FAULTLESS, SERVICES, System, order_of};
+use harness::system::{FAULTLESS, OUTAGE, PROVIDER_OUTAGE, SERVICES, System, order_of};
 use tonic::Code;
 use uuid::Uuid;
-
-const OUTAGE: Faults = Faults {
-    outage: true,
-    hang_percent: 0,
-    error_percent: 0,
-    slow_percent: 0,
-    slow_ms: 0,
-    reply_lost_percent: 0,
-};
-
-const PROVIDER_OUTAGE: Behaviour = Behaviour {
-    provider: Some(OUTAGE),
-    ..FAULTLESS
-};
 
 const CARRIER_OUTAGE: Behaviour = Behaviour {
     carrier: Some(OUTAGE),

@@ -13,7 +13,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::config;
 use chassis::grpc::Peer;
 use contracts::sandbox::v1::sandbox_service_client::SandboxServiceClient;
 use contracts::{Service, Topic};
@@ -26,7 +25,7 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::load::journal;
-use crate::platform::{self, Sandbox};
+use crate::platform::{self, Sandbox, Stack};
 use crate::terminal::{Align, Table, say};
 
 pub use orders_log::OrdersLog;
@@ -58,11 +57,7 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    kafka: config::Kafka,
-    #[command(flatten)]
-    registry: config::Registry,
-    #[command(flatten)]
-    database: config::Database,
+    stack: Stack,
     #[command(flatten)]
     sandbox: Sandbox,
 }
@@ -74,7 +69,7 @@ pub struct Args {
 /// Something that is to be checked does not answer.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let history = args.journal.as_deref().map(journal::history).transpose()?;
-    let ground = Ground::open(&args.kafka, &args.registry, &args.database, &args.sandbox).await?;
+    let ground = Ground::open(&args.stack, &args.sandbox).await?;
     wait_for_rest(&ground.pool, Duration::from_secs(args.wait)).await?;
     let promised = Promised {
         orders: history.map(|history| history.acknowledged().map(Acknowledged::from).collect()),
@@ -82,16 +77,12 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     let (checks, _) = all(&ground, &promised, args.sample).await?;
     let passed = checks.iter().all(|check| check.passed);
-    if args.json {
-        say(json!({ "passed": passed, "checks": checks }).to_string())?;
+    say(if args.json {
+        json!({ "passed": passed, "checks": checks }).to_string()
     } else {
-        say(table(&checks).to_string())?;
-    }
-    Ok(if passed {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+        table(&checks).to_string()
+    })?;
+    Ok(platform::verdict(passed))
 }
 
 /// What came out of one comparison.
@@ -123,17 +114,12 @@ impl Ground {
     /// # Errors
     ///
     /// Registry or database do not answer.
-    pub async fn open(
-        kafka: &config::Kafka,
-        registry: &config::Registry,
-        database: &config::Database,
-        sandbox: &Sandbox,
-    ) -> anyhow::Result<Self> {
+    pub async fn open(stack: &Stack, sandbox: &Sandbox) -> anyhow::Result<Self> {
         let events = Service::ALL.map(|service| (service, Topic::Events));
         Ok(Self {
-            cluster: Arc::new(platform::cluster(kafka)),
-            schemas: platform::schemas(registry, &kafka.prefix, &[], &events).await?,
-            pool: platform::read_model(database).await?,
+            cluster: Arc::new(platform::cluster(&stack.kafka)),
+            schemas: platform::schemas(&stack.registry, &stack.kafka.prefix, &[], &events).await?,
+            pool: platform::read_model(&stack.database).await?,
             sandbox: sandbox.connect(),
         })
     }

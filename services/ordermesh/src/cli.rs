@@ -116,6 +116,9 @@ mod tests {
             &["load", "--file", "x", "--api", "nowhere"],
             &["events", "tail", "--topic", "orders.nothing"],
             &["topics", "apply", "--replication", "0"],
+            &["status", "--alertmanager", "ftp://x"],
+            &["status", "--admin", "nowhere"],
+            &["serve", "lag", "--lag-every-ms", "1"],
         ] {
             let (code, message) = refused(arguments);
             assert_eq!(code, EXIT_BAD_VALUE, "{arguments:?}: {message}");

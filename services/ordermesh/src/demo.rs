@@ -25,7 +25,7 @@ use crate::load::baskets::BasketFile;
 use crate::load::journal::Journal;
 use crate::load::loader::{self, Pace, Placed};
 use crate::load::{CONCURRENCY, Counts};
-use crate::platform::{self, Api, Clients, Sandbox};
+use crate::platform::{self, Api, Clients, Sandbox, Stack};
 use crate::progress::Progress;
 use crate::terminal::{count, duration, say};
 use crate::{log, topics};
@@ -65,11 +65,7 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    kafka: config::Kafka,
-    #[command(flatten)]
-    registry: config::Registry,
-    #[command(flatten)]
-    database: config::Database,
+    stack: Stack,
     #[command(flatten)]
     admin: config::Admin,
     #[command(flatten)]
@@ -132,8 +128,8 @@ async fn act<T>(
 
 /// Topics and contracts, on a log without orders.
 async fn prepare(args: &Args) -> anyhow::Result<()> {
-    let applied = topics::made(&args.kafka, &args.registry, 1).await?;
-    let cluster = platform::cluster(&args.kafka);
+    let applied = topics::made(&args.stack.kafka, &args.stack.registry, 1).await?;
+    let cluster = platform::cluster(&args.stack.kafka);
     let ends = tokio::task::spawn_blocking(move || {
         let topics = [Service::Orders, Service::Inventory, Service::Payments];
         topics
@@ -142,7 +138,7 @@ async fn prepare(args: &Args) -> anyhow::Result<()> {
             .collect::<Result<Vec<_>, _>>()
     });
     if ends.await??.iter().flatten().any(|ends| ends.high > 0) {
-        let broker = &args.kafka.bootstrap;
+        let broker = &args.stack.kafka.bootstrap;
         bail!(
             "the log at {broker} has events already, and the demo needs a fresh stack; run `make demo`"
         );
@@ -173,14 +169,14 @@ async fn carry(args: &Args, file: &BasketFile, stop: &CancellationToken) -> anyh
     let clients = api(args)?.connect();
     let pieces = put_into_stock(file, &clients).await?;
     let loaded = load(args, file, &clients, stop, pieces).await?;
-    let pool = platform::read_model(&args.database).await?;
+    let pool = platform::read_model(&args.stack.database).await?;
     settle(&pool, loaded.counts.orders).await?;
     Ok(loaded)
 }
 
 /// Single orders are steered into every ending.
 async fn play(args: &Args) -> anyhow::Result<Played> {
-    let cluster = Arc::new(platform::cluster(&args.kafka));
+    let cluster = Arc::new(platform::cluster(&args.stack.kafka));
     let stage = Stage::new(api(args)?.connect(), sandbox(args)?, cluster);
     let began = Instant::now();
     let played = stage.play().await?;
@@ -194,7 +190,7 @@ async fn play(args: &Args) -> anyhow::Result<Played> {
 
 /// Everything is at rest: it is checked and shown.
 async fn conclude(args: &Args, loaded: Loaded, played: Played) -> anyhow::Result<ExitCode> {
-    let ground = Ground::open(&args.kafka, &args.registry, &args.database, &sandbox(args)?).await?;
+    let ground = Ground::open(&args.stack, &sandbox(args)?).await?;
     let Loaded {
         placed,
         counts,
@@ -229,11 +225,7 @@ async fn conclude(args: &Args, loaded: Loaded, played: Played) -> anyhow::Result
         say(format!("\nChecks\n{}", check::table(&checks)))?;
         say(format!("\n{HOW_TO_GO_ON}"))?;
     }
-    Ok(if passed {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(platform::verdict(passed))
 }
 
 fn api(args: &Args) -> anyhow::Result<Api> {

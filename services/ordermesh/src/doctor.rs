@@ -14,7 +14,7 @@ use chassis::config;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::platform::{self, Api};
+use crate::platform::{self, Api, Stack};
 use crate::terminal::{Align, Table, say};
 
 /// For each part: what has not answered by then is told as such.
@@ -38,11 +38,7 @@ pub struct Args {
     #[arg(long)]
     process: bool,
     #[command(flatten)]
-    kafka: config::Kafka,
-    #[command(flatten)]
-    registry: config::Registry,
-    #[command(flatten)]
-    database: config::Database,
+    stack: Stack,
     #[command(flatten)]
     admin: config::Admin,
     #[command(flatten)]
@@ -104,16 +100,12 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let healthy = findings
         .iter()
         .all(|finding| finding.health != Health::Failed);
-    if args.json {
-        say(json!({ "healthy": healthy, "findings": findings }).to_string())?;
+    say(if args.json {
+        json!({ "healthy": healthy, "findings": findings }).to_string()
     } else {
-        say(table(&findings).to_string())?;
-    }
-    Ok(if healthy {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+        table(&findings).to_string()
+    })?;
+    Ok(platform::verdict(healthy))
 }
 
 async fn examine(args: &Args) -> Vec<Finding> {
@@ -121,18 +113,21 @@ async fn examine(args: &Args) -> Vec<Finding> {
     if args.process {
         return vec![admin.await];
     }
-    let cluster = platform::cluster(&args.kafka);
+    let cluster = platform::cluster(&args.stack.kafka);
     let (broker, topics, registry, database, gateway, admin, clock, ahead) = tokio::join!(
         soon(broker::PART, broker::examine(&cluster)),
         soon(topics::PART, topics::examine(&cluster)),
         soon(
             registry::PART,
-            registry::examine(&args.registry, &args.kafka.prefix)
+            registry::examine(&args.stack.registry, &args.stack.kafka.prefix)
         ),
-        soon(database::PART, database::examine(&args.database)),
+        soon(database::PART, database::examine(&args.stack.database)),
         soon(services::GATEWAY, services::gateway(&args.api)),
         admin,
-        soon(clock::DATABASE, clock::against_database(&args.database)),
+        soon(
+            clock::DATABASE,
+            clock::against_database(&args.stack.database)
+        ),
         soon(clock::BROKER, clock::against_broker(&cluster)),
     );
     vec![

@@ -32,6 +32,7 @@ mod env {
 
 /// How often the broker is looked at.
 #[derive(Args, Clone, Copy, Debug)]
+#[group(skip)]
 pub struct Config {
     /// How often the lag exporter looks at the broker, in milliseconds
     #[arg(
@@ -104,7 +105,7 @@ impl Exporter {
                 self.metrics.show(&look);
             }
             Err(error) => {
-                self.metrics.broker_up(look::is_answer(&error));
+                self.metrics.broker_up(!look::is_silence(&error));
                 self.metrics.forget();
             }
         }

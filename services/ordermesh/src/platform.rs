@@ -1,6 +1,8 @@
 //! How commands reach the platform: its public API, its log, its contracts, its database.
 
+use std::error::Error;
 use std::net::SocketAddr;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -29,6 +31,18 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const REGISTRY_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a command waits for a connection to the database.
 const DATABASE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Where the log, its contracts and the read model are.
+#[derive(Args, Clone, Debug)]
+#[group(skip)]
+pub struct Stack {
+    #[command(flatten)]
+    pub kafka: config::Kafka,
+    #[command(flatten)]
+    pub registry: config::Registry,
+    #[command(flatten)]
+    pub database: config::Database,
+}
 
 /// Where the public API is reached.
 #[derive(Args, Clone, Debug)]
@@ -114,6 +128,36 @@ pub fn request<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(CALL_TIMEOUT);
     request
+}
+
+/// Asks processes on this machine or near it.
+///
+/// # Errors
+///
+/// The system has no entropy for TLS, which nobody uses here.
+pub fn http(timeout: Duration) -> reqwest::Result<reqwest::Client> {
+    reqwest::Client::builder()
+        .timeout(timeout)
+        .no_proxy()
+        .build()
+}
+
+/// What a failure goes back to, such as a refused connection; what stands above it only repeats the address.
+pub fn root(error: &reqwest::Error) -> String {
+    let mut error: &dyn Error = error;
+    while let Some(cause) = error.source() {
+        error = cause;
+    }
+    error.to_string()
+}
+
+/// How a command ends that has looked whether something holds.
+pub fn verdict(holds: bool) -> ExitCode {
+    if holds {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 /// A flag's `host:port`.

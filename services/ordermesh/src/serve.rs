@@ -29,7 +29,8 @@ use shipping::{Carrier, Deadlines, ShipmentRules};
 use tokio::runtime::Handle;
 
 use self::calls::Calls;
-use crate::{lag, platform};
+use crate::lag;
+use crate::platform::{self, Stack};
 
 /// How long a process may take to finish what it has begun.
 const DRAIN: Duration = Duration::from_secs(15);
@@ -102,11 +103,7 @@ pub struct Args {
     #[arg(required = true, value_name = "SERVICE")]
     roles: Vec<Role>,
     #[command(flatten)]
-    kafka: config::Kafka,
-    #[command(flatten)]
-    registry: config::Registry,
-    #[command(flatten)]
-    database: config::Database,
+    stack: Stack,
     #[command(flatten)]
     instance: config::Instance,
     #[command(flatten)]
@@ -173,7 +170,7 @@ async fn start(args: &Args, process: &Process) -> anyhow::Result<()> {
     ports.admin.serve(process);
 
     if roles.contains(&Role::Lag) {
-        lag::serve(process, platform::cluster(&args.kafka), args.lag)?;
+        lag::serve(process, platform::cluster(&args.stack.kafka), args.lag)?;
     }
     let services: Vec<Service> = roles.iter().filter_map(|role| role.service()).collect();
     let mut platform = None;
@@ -296,11 +293,7 @@ impl Platform {
         services: &[Service],
         roles: &BTreeSet<Role>,
     ) -> anyhow::Result<Self> {
-        let cluster = Arc::new(Cluster {
-            bootstrap: args.kafka.bootstrap.clone(),
-            prefix: args.kafka.prefix.clone(),
-            partitions: args.kafka.partitions,
-        });
+        let cluster = Arc::new(platform::cluster(&args.stack.kafka));
         topics(&cluster).await?;
         let schemas = schemas(args, process, services, roles).await?;
         let attended = schemas.clone();
@@ -438,7 +431,7 @@ impl Platform {
     fn serve_query(&self, args: &Args, server: Server) -> anyhow::Result<()> {
         const QUERY_SERVICE: &str = "ordermesh.query.v1.QueryService";
         let config = query::Config {
-            database: args.database.url.clone(),
+            database: args.stack.database.url.clone(),
             kafka: self.cluster.bootstrap.clone(),
             prefix: self.cluster.prefix.clone(),
             partitions: self.cluster.partitions,
@@ -453,6 +446,8 @@ impl Platform {
         server
             .add_routes(QUERY_SERVICE, routes)
             .serve(&self.process)?;
+        let overview = query.overlook(self.process.shutdown());
+        self.process.spawn("overview", overview);
         self.process
             .spawn_thread("projector", move |shutdown| query.project(&shutdown))?;
         Ok(())
@@ -535,7 +530,10 @@ async fn schemas(
     if roles.contains(&Role::Query) {
         reads.extend(Service::ALL.map(|service| (service, Topic::Events)));
     }
-    let settings = registry::Settings::new(args.registry.url.clone(), args.kafka.prefix.clone());
+    let settings = registry::Settings::new(
+        args.stack.registry.url.clone(),
+        args.stack.kafka.prefix.clone(),
+    );
     let metrics = registry::Metrics::new(process.registry())?;
     let writes: Vec<_> = writes.into_iter().collect();
     let reads: Vec<_> = reads.into_iter().collect();

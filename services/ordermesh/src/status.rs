@@ -67,8 +67,8 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     if args.watch {
         watch(&mut status, args.json).await?;
     } else {
-        // The first reading of a process is what its rates are counted from.
-        status.read().await;
+        // What the rates are counted from, and whether a partition stands still.
+        status.picture().await;
         tokio::time::sleep(RATE_OVER).await;
         let picture = status.picture().await;
         say(if args.json {
@@ -82,7 +82,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 async fn watch(status: &mut Status, json: bool) -> anyhow::Result<()> {
     let interruption = platform::interruption()?;
-    status.read().await;
+    status.picture().await;
     let first = tokio::time::Instant::now() + RATE_OVER;
     let mut every = tokio::time::interval_at(first, WATCH_EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -118,7 +118,7 @@ fn redraw(text: &str) -> anyhow::Result<()> {
 /// Looks again and again.
 struct Status {
     cluster: Cluster,
-    /// Away while it looks; a look that hangs costs the broker's part of the pictures to come.
+    /// Away while it looks, and for good when it panics.
     observer: Option<ManuallyDrop<Observer>>,
     admins: Vec<Authority>,
     alerts: Alerts,
@@ -130,10 +130,7 @@ struct Status {
 impl Status {
     fn new(args: &Args) -> anyhow::Result<Self> {
         let cluster = platform::cluster(&args.kafka);
-        let http = reqwest::Client::builder()
-            .timeout(DEADLINE)
-            .no_proxy()
-            .build()?;
+        let http = platform::http(DEADLINE)?;
         Ok(Self {
             observer: Some(ManuallyDrop::new(Observer::new(&cluster)?)),
             cluster,
@@ -142,11 +139,6 @@ impl Status {
             http,
             former: args.admins.iter().map(|_| None).collect(),
         })
-    }
-
-    /// Reads every process without drawing.
-    async fn read(&mut self) {
-        self.former = self.readings().await.into_iter().map(Result::ok).collect();
     }
 
     async fn readings(&self) -> Vec<Result<(Instant, Reading), String>> {
@@ -189,7 +181,7 @@ async fn look(
     observer: Option<ManuallyDrop<Observer>>,
 ) -> (Option<ManuallyDrop<Observer>>, Result<Look, String>) {
     let Some(mut observer) = observer else {
-        return (None, Err("the look before has not ended".to_owned()));
+        return (None, Err("looking at the broker failed before".to_owned()));
     };
     let looked = tokio::task::spawn_blocking(move || {
         let look = observer.look().map_err(|error| error.to_string());

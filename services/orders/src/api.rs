@@ -17,6 +17,7 @@ use contracts::orders::v1::{
 use contracts::query::v1::query_service_client::QueryServiceClient;
 use contracts::query::v1::{EventsPosition, GetOrderRequest, OrderView};
 use engine::{Answer, Call, CallError, Caller};
+use observability::about_order;
 use tonic::{Code, Request, Response, Status};
 use uuid::Uuid;
 
@@ -140,6 +141,7 @@ impl OrderService for Api {
         } else {
             request.order_id
         };
+        about_order(&order_id);
         let order = PlaceOrder {
             customer_id: request.customer_id,
             contact: request.contact,
@@ -190,6 +192,7 @@ impl OrderService for Api {
         let deadline = patience(&request);
         error::validate(request.get_ref())?;
         let request = request.into_inner();
+        about_order(&request.order_id);
         let call = Call {
             aggregate_id: request.order_id.clone(),
             actor: request.customer_id.clone(),

@@ -133,6 +133,12 @@ impl Query {
         Routes::new(QueryServiceServer::new(self.api.clone()))
     }
 
+    /// Looks at the tables now and then until `shutdown`, for the figures that only they know.
+    pub fn overlook(&self, shutdown: CancellationToken) -> impl Future<Output = ()> + use<> {
+        let pool = self.api.reader.pool.clone();
+        overview::run(pool, self.projector.metrics.clone(), shutdown)
+    }
+
     /// Keeps the read model up to date until `shutdown`. Blocks: give it a thread of its own.
     ///
     /// # Errors
@@ -144,13 +150,7 @@ impl Query {
             .enable_all()
             .build()
             .map_err(Error::Runtime)?;
-        let projector = &self.projector;
-        projector.services.spawn(overview::run(
-            self.api.reader.pool.clone(),
-            projector.metrics.clone(),
-            shutdown.clone(),
-        ));
-        projector
+        self.projector
             .run(&runtime, shutdown)
             .map_err(|error| Error::Projector(error.into()))
     }

@@ -4,9 +4,8 @@ use std::future::Future;
 use std::time::Duration;
 
 use contracts::Service;
+use iso_currency::Currency;
 use observability::{Metric, TracedHistograms};
-use prometheus::core::{Collector, Desc};
-use prometheus::proto::MetricFamily;
 use prometheus::{
     GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
     exponential_buckets,
@@ -102,7 +101,7 @@ pub mod names {
     pub const ORDER_VALUE: Metric = Metric::counter(
         "ordermesh_query_order_value_minor_total",
         &["currency", "status"],
-        "Totals of the orders that reached a status, in minor units of their currency.",
+        "Totals of the orders that reached a status, in minor units of their currency (ISO 4217, or other).",
     );
     /// Orders that are not final.
     pub const OPEN_ORDERS: Metric = Metric::gauge(
@@ -236,7 +235,13 @@ impl Metrics {
     ///
     /// One of them is registered already.
     pub fn new(registry: &Registry, pool: &PgPool) -> Result<Self, prometheus::Error> {
-        registry.register(Box::new(PoolFigures::new(pool)?))?;
+        let pool = pool.clone();
+        names::POOL_CONNECTIONS.on_scrape(registry, move |samples| {
+            let idle = pool.num_idle() as f64;
+            samples.add(&["idle"], idle);
+            // The two are not read at one moment.
+            samples.add(&["used"], (f64::from(pool.size()) - idle).max(0.0));
+        })?;
         let metrics = Self {
             events: names::EVENTS.int_counters(registry)?,
             batch_events: names::BATCH_EVENTS
@@ -307,8 +312,10 @@ impl Metrics {
     pub fn steps(&self, steps: &[Step], commit: OffsetDateTime) {
         for step in steps {
             self.orders.with_label_values(&[step.status]).inc();
+            // Callers may write any three letters.
+            let currency = Currency::from_code(&step.currency);
             self.order_value
-                .with_label_values(&[&step.currency, step.status])
+                .with_label_values(&[currency.map_or("other", |known| known.code()), step.status])
                 .inc_by(u64::try_from(step.total).unwrap_or_default());
             if let Some(took) = step.since_created
                 && age(step.time, commit) <= STALE
@@ -334,11 +341,16 @@ impl Metrics {
         self.lag_seconds.with_label_values(&labels).set(seconds);
     }
 
+    /// Forgets how far partitions lie behind: old figures would be taken for new ones.
+    pub fn forget_lag(&self) {
+        self.lag_records.reset();
+        self.lag_seconds.reset();
+    }
+
     /// Forgets the partitions: others may own them from now on.
     pub fn disown(&self) {
         self.position.reset();
-        self.lag_records.reset();
-        self.lag_seconds.reset();
+        self.forget_lag();
         self.waiting_partitions.set(0);
     }
 }
@@ -359,38 +371,5 @@ impl Statements {
         let result = statement.await;
         timer.observe_duration();
         result
-    }
-}
-
-/// The connections of a pool, counted when somebody looks.
-#[derive(Debug)]
-struct PoolFigures {
-    pool: PgPool,
-    connections: IntGaugeVec,
-}
-
-impl PoolFigures {
-    fn new(pool: &PgPool) -> Result<Self, prometheus::Error> {
-        Ok(Self {
-            pool: pool.clone(),
-            connections: IntGaugeVec::new(
-                names::POOL_CONNECTIONS.opts(),
-                names::POOL_CONNECTIONS.labels,
-            )?,
-        })
-    }
-}
-
-impl Collector for PoolFigures {
-    fn desc(&self) -> Vec<&Desc> {
-        self.connections.desc()
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
-        let idle = i64::try_from(self.pool.num_idle()).unwrap_or(i64::MAX);
-        let used = (i64::from(self.pool.size()) - idle).max(0);
-        self.connections.with_label_values(&["idle"]).set(idle);
-        self.connections.with_label_values(&["used"]).set(used);
-        self.connections.collect()
     }
 }

@@ -75,3 +75,21 @@ async fn look(pool: &PgPool, metrics: &Metrics) -> sqlx::Result<()> {
         .set(parked);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::is_final;
+
+    #[test]
+    fn an_order_is_open_until_it_is_final() {
+        let statuses = (1..).map_while(|status| OrderStatus::try_from(status).ok());
+        let mut seen = 0;
+        for status in statuses {
+            let is_open = OPEN.iter().any(|(open, _)| *open == status);
+            assert_ne!(is_open, is_final(status as i16), "{status:?}");
+            seen += 1;
+        }
+        assert!(seen > OPEN.len());
+    }
+}

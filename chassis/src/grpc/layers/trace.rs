@@ -70,6 +70,8 @@ fn rpc_span(server: &'static str, method: &Method) -> Span {
         { names::RPC_METHOD } = method.name,
         { names::RPC_CODE } = Empty,
         { names::SERVER } = server,
+        // For the handler to say.
+        { names::ORDER_ID } = Empty,
     )
 }
 
@@ -108,7 +110,6 @@ impl Call {
             if status >= StatusCode::INTERNAL_SERVER_ERROR {
                 self.span.record(names::SPAN_STATUS, "error");
             }
-            self.code = Some(Code::Ok);
         }
     }
 }

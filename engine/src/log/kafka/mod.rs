@@ -49,6 +49,11 @@ impl Cluster {
         topic.of(service, &self.prefix)
     }
 
+    /// Full name of the group of a service's workers.
+    pub fn group(&self, service: Service) -> String {
+        format!("{}{service}", self.prefix)
+    }
+
     /// The partition that `key` belongs to.
     pub fn partition_of(&self, key: &[u8]) -> Partition {
         super::partitioner::partition_of(key, self.partitions)
@@ -77,9 +82,9 @@ impl KafkaLog {
     ///
     /// When a setting is refused or the broker does not answer.
     pub fn new(cluster: Arc<Cluster>, service: Service, instance: &str) -> Result<Self, Error> {
-        let name = format!("{}{service}", cluster.prefix);
-        let member = format!("{name}.{instance}");
-        let intake = Intake::join(&cluster, service, &name, &member)?;
+        let group = cluster.group(service);
+        let member = format!("{group}.{instance}");
+        let intake = Intake::join(&cluster, service, &group, &member)?;
         let transactions = Transactions::new(Arc::clone(&cluster), service, member.clone())?;
         let reader = KafkaReader::new(&cluster)?;
         let watermarks = settings::reader(&cluster, "read_uncommitted")
@@ -88,7 +93,7 @@ impl KafkaLog {
         Ok(Self {
             cluster,
             service,
-            group: name,
+            group,
             member,
             intake,
             transactions,

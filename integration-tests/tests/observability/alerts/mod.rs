@@ -19,10 +19,7 @@ use harness::system::{SERVICES, System, order_of};
 use rdkafka::config::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
-use super::programs;
-
-/// Asks for the tests that take minutes.
-const LONG: &str = "ORDERMESH_LONG";
+use super::{LONG, programs};
 
 /// The role that watches the offsets of all groups.
 const LAG: &str = "lag";

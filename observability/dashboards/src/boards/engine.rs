@@ -29,7 +29,7 @@ fn lag_at_the_broker() -> Vec<Panel> {
             "How many records has each group still to process?",
             Unit::Count,
         )
-        .query("sum by (group) (ordermesh_lag_records)", "{{group}}")
+        .query("sum by (group) (max by (group, topic, partition) (ordermesh_lag_records))", "{{group}}")
         .warn_at(1_000.0)
         .alarm_at(10_000.0),
         Panel::lines(
@@ -74,7 +74,7 @@ fn lag_at_the_broker() -> Vec<Panel> {
             Unit::PerSecond,
         )
         .query(
-            "sum by (topic) (rate(ordermesh_lag_end_offset[$__rate_interval]))",
+            "sum by (topic) (max by (topic, partition) (rate(ordermesh_lag_end_offset[$__rate_interval])))",
             "{{topic}}",
         ),
         Panel::lines(

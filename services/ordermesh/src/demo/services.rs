@@ -79,11 +79,11 @@ impl Services {
         command.args(["serve", "all"]);
         // Not as flags: the database's URL may hold a password.
         command
-            .env(env::KAFKA, &args.kafka.bootstrap)
-            .env(env::PREFIX, &args.kafka.prefix)
-            .env(env::PARTITIONS, args.kafka.partitions.to_string())
-            .env(env::REGISTRY, &args.registry.url)
-            .env(env::DATABASE, &args.database.url)
+            .env(env::KAFKA, &args.stack.kafka.bootstrap)
+            .env(env::PREFIX, &args.stack.kafka.prefix)
+            .env(env::PARTITIONS, args.stack.kafka.partitions.to_string())
+            .env(env::REGISTRY, &args.stack.registry.url)
+            .env(env::DATABASE, &args.stack.database.url)
             .env(env::ADMIN, args.admin.address.to_string())
             .env(env::PUBLIC, args.public.address.to_string())
             .env(env::ORDERS_LISTEN, args.listen.orders.to_string())
@@ -165,10 +165,7 @@ pub fn log_path(folder: &Path) -> PathBuf {
 ///
 /// They are not for too long; says what keeps them.
 pub async fn ready(admin: SocketAddr) -> anyhow::Result<Duration> {
-    let client = reqwest::Client::builder()
-        .timeout(Duration::from_secs(2))
-        .no_proxy()
-        .build()?;
+    let client = platform::http(Duration::from_secs(2))?;
     let url = format!("http://{}/health/ready", platform::reachable(admin)?);
     let began = Instant::now();
     loop {

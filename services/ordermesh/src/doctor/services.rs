@@ -1,6 +1,5 @@
 //! Whether the services are up: the public port, and what a process says of itself on its admin port.
 
-use std::error::Error;
 use std::net::SocketAddr;
 
 use serde_json::Value;
@@ -56,27 +55,19 @@ pub async fn admin(address: SocketAddr) -> Finding {
         Ok(report) => judge(place.as_str(), &report),
         Err(error) => Finding::failed(
             ADMIN,
-            format!("{place} does not answer: {}", root(&error)),
+            format!("{place} does not answer: {}", platform::root(&error)),
             format!("{START}, or name another with --admin"),
         ),
     }
 }
 
 async fn report(url: &str) -> reqwest::Result<Value> {
-    let client = reqwest::Client::builder()
-        .timeout(DEADLINE)
-        .no_proxy()
-        .build()?;
-    client.get(url).send().await?.json().await
-}
-
-/// What a failure goes back to, such as a refused connection; what stands above it only repeats the address.
-fn root(error: &reqwest::Error) -> String {
-    let mut error: &dyn Error = error;
-    while let Some(cause) = error.source() {
-        error = cause;
-    }
-    error.to_string()
+    platform::http(DEADLINE)?
+        .get(url)
+        .send()
+        .await?
+        .json()
+        .await
 }
 
 fn judge(place: &str, report: &Value) -> Finding {

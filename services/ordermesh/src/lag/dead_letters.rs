@@ -23,8 +23,6 @@ const WAIT: Duration = Duration::from_millis(20);
 pub struct DeadLetters {
     cluster: Cluster,
     reader: BaseConsumer<Silent>,
-    /// Apart from the reader: on its connection every question waits for the fetch that is under way.
-    ends: BaseConsumer<Silent>,
     /// Empty until it is known where each partition begins.
     partitions: BTreeMap<(Service, Partition), Letters>,
 }
@@ -55,18 +53,18 @@ impl DeadLetters {
         Ok(Self {
             cluster: cluster.clone(),
             reader: client(config)?,
-            ends: client(settings::reader(cluster, "read_committed"))?,
             partitions: BTreeMap::new(),
         })
     }
 
     /// The number of dead letters by topic, without the prefix; of those topics that have been read to their end.
+    /// `ends` is asked where they are: on the reader's own connection every question waits for the fetch under way.
     ///
     /// # Errors
     ///
     /// The broker does not answer.
-    pub fn count(&mut self) -> KafkaResult<Vec<(String, usize)>> {
-        let read = self.look_at_ends().and_then(|()| self.read());
+    pub fn count(&mut self, ends: &BaseConsumer<Silent>) -> KafkaResult<Vec<(String, usize)>> {
+        let read = self.look_at_ends(ends).and_then(|()| self.read());
         match read {
             // What was not read yet has been deleted: all over again.
             Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset)) => {
@@ -89,14 +87,14 @@ impl DeadLetters {
     }
 
     /// Where each partition begins and ends now; what has been deleted at its beginning is forgotten.
-    fn look_at_ends(&mut self) -> KafkaResult<()> {
+    fn look_at_ends(&mut self, ends: &BaseConsumer<Silent>) -> KafkaResult<()> {
         let mut starts = TopicPartitionList::new();
         let is_new = self.partitions.is_empty();
         let mut partitions = std::mem::take(&mut self.partitions);
         for service in Service::ALL {
             let topic = self.cluster.topic(service, Topic::Dlq);
             for partition in 0..Partition::from(self.cluster.partitions) {
-                let (low, end) = self.ends.fetch_watermarks(&topic, partition, TIMEOUT)?;
+                let (low, end) = ends.fetch_watermarks(&topic, partition, TIMEOUT)?;
                 starts.add_partition_offset(&topic, partition, Offset::Offset(low))?;
                 let letters = partitions.entry((service, partition)).or_default();
                 letters.end = end;
@@ -130,7 +128,11 @@ impl DeadLetters {
                     }
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => {}
-                Some(Err(error)) => return Err(error),
+                Some(Err(
+                    error @ KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset),
+                )) => return Err(error),
+                // Old news, or a broker that is away, which the rest of the look tells.
+                Some(Err(error)) => tracing::debug!(%error, "dead letters cannot be read"),
                 None => {
                     self.note_ends()?;
                     if self.partitions.values().all(|letters| letters.is_read) {

@@ -1,7 +1,7 @@
 //! One look at the broker: where each group stands, how far its topic reaches, who is in it. No group is joined.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use contracts::{Service, Topic};
 use engine::Cluster;
@@ -31,7 +31,7 @@ pub struct Look {
     pub groups: Vec<Group>,
     /// Of commands and events.
     pub ends: Vec<End>,
-    /// Dead letters by topic, without the prefix; of those topics whose beginning has been read.
+    /// Dead letters by topic, without the prefix; of those topics that have been read to their end.
     pub dead_letters: Vec<(String, usize)>,
 }
 
@@ -44,8 +44,8 @@ pub struct Lag {
     pub partition: Partition,
     /// Offsets between the committed one and the high watermark.
     pub records: i64,
-    /// Age of the oldest record that has not been processed; 0 when there is none.
-    pub seconds: f64,
+    /// Age of the oldest record that has not been processed; 0 when there is none, `None` when it could not be read.
+    pub seconds: Option<f64>,
 }
 
 impl Lag {
@@ -110,7 +110,7 @@ impl Observer {
         // Committed offsets are told as they stand, also while a transaction is about to move them.
         let group = |service: Service| {
             let mut config = settings::reader(cluster, "read_uncommitted");
-            config.set("group.id", group(cluster, service));
+            config.set("group.id", cluster.group(service));
             Ok((service, client(config)?))
         };
         Ok(Self {
@@ -132,11 +132,20 @@ impl Observer {
     ///
     /// The broker does not answer, or a topic is missing: nothing was seen then.
     pub fn look(&mut self) -> KafkaResult<Look> {
+        let looked = self.see();
+        if looked.is_err() {
+            // Nobody knows what has moved meanwhile.
+            self.stability = Stability::default();
+        }
+        looked
+    }
+
+    fn see(&mut self) -> KafkaResult<Look> {
         self.listen();
         let mut look = Look::default();
         let mut waiting = Vec::new();
         for (service, client) in &self.groups {
-            let name = group(&self.cluster, *service);
+            let name = self.cluster.group(*service);
             look.groups.push(Group {
                 service: *service,
                 members: members(client, &name)?,
@@ -160,24 +169,26 @@ impl Observer {
                     if topic == Topic::Commands {
                         // Whoever has committed nothing begins at the beginning.
                         let position = committed.get(&partition).copied().unwrap_or(low).max(low);
-                        look.lags.push(Lag {
-                            service: *service,
-                            partition,
-                            records: (high - position).max(0),
-                            seconds: unstable.as_secs_f64(),
-                        });
                         waiting.push(Waiting {
                             service: *service,
                             partition,
                             position,
                             stable,
+                            high,
+                            unstable,
                         });
                     }
                 }
             }
         }
-        self.age(&mut look, &waiting)?;
-        look.dead_letters = self.dead_letters.count()?;
+        let appended = self.oldest.appended(&waiting)?;
+        let now_ms = jiff::Timestamp::now().as_millisecond();
+        let lag = |waiting: &Waiting| {
+            let oldest = appended.get(&(waiting.service, waiting.partition));
+            waiting.lag(oldest.copied(), now_ms)
+        };
+        look.lags = waiting.iter().map(lag).collect();
+        look.dead_letters = self.dead_letters.count(&self.stable)?;
         Ok(look)
     }
 
@@ -187,22 +198,6 @@ impl Observer {
         for client in groups.chain([&self.stable]) {
             while client.poll(Duration::ZERO).is_some() {}
         }
-    }
-
-    /// Behind the last stable offset a record waits for as long as that stands still; below it, since its append.
-    fn age(&mut self, look: &mut Look, waiting: &[Waiting]) -> KafkaResult<()> {
-        let appended = self.oldest.appended(waiting)?;
-        let now_ms = unix_ms();
-        for (lag, waiting) in look.lags.iter_mut().zip(waiting) {
-            if lag.records == 0 {
-                lag.seconds = 0.0;
-            }
-            if let Some(appended_ms) = appended.get(&(waiting.service, waiting.partition)) {
-                let age = (now_ms - appended_ms).max(0) as f64 / 1000.0;
-                lag.seconds = lag.seconds.max(age);
-            }
-        }
-        Ok(())
     }
 }
 
@@ -215,11 +210,30 @@ pub struct Waiting {
     pub position: i64,
     /// The first that cannot be read yet.
     pub stable: i64,
+    /// The end.
+    pub high: i64,
+    /// For how long `stable` has stood still before it.
+    pub unstable: Duration,
 }
 
-/// The group of a service's workers.
-fn group(cluster: &Cluster, service: Service) -> String {
-    format!("{}{service}", cluster.prefix)
+impl Waiting {
+    /// `oldest` is the append time of the oldest record that can be read, `Some(None)` when there is none, `None` when
+    /// it is not known. Behind the last stable offset a record waits for as long as that stands still.
+    fn lag(&self, oldest: Option<Option<i64>>, now_ms: i64) -> Lag {
+        let records = (self.high - self.position).max(0);
+        let age = |appended_ms: i64| (now_ms - appended_ms).max(0) as f64 / 1000.0;
+        let unstable = self.unstable.as_secs_f64();
+        Lag {
+            service: self.service,
+            partition: self.partition,
+            records,
+            seconds: if records == 0 {
+                Some(0.0)
+            } else {
+                oldest.map(|oldest| oldest.map_or(unstable, |ms| age(ms).max(unstable)))
+            },
+        }
+    }
 }
 
 fn members(client: &BaseConsumer<Silent>, group: &str) -> KafkaResult<Vec<Member>> {
@@ -270,21 +284,49 @@ impl ClientContext for Silent {
 
 impl ConsumerContext for Silent {}
 
-/// Whether the broker has answered all the same: a topic may be missing while it is well.
-pub fn is_answer(error: &KafkaError) -> bool {
+/// Whether nobody has answered: any other failure is an answer, if not the one that was hoped for.
+pub fn is_silence(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),
         Some(
-            RDKafkaErrorCode::UnknownTopic
-                | RDKafkaErrorCode::UnknownPartition
-                | RDKafkaErrorCode::UnknownTopicOrPartition
+            RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::AllBrokersDown
+                | RDKafkaErrorCode::Resolve
+                | RDKafkaErrorCode::OperationTimedOut
         )
     )
 }
 
-fn unix_ms() -> i64 {
-    let now = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_record_waits_since_its_append_or_since_nobody_may_read_it() {
+        let waiting = |position, stable, high, unstable| Waiting {
+            service: Service::Orders,
+            partition: 0,
+            position,
+            stable,
+            high,
+            unstable: Duration::from_secs(unstable),
+        };
+        let lag = |waiting: Waiting, oldest| {
+            let lag = waiting.lag(oldest, 60_000);
+            (lag.records, lag.seconds)
+        };
+        assert_eq!(lag(waiting(7, 7, 7, 0), None), (0, Some(0.0)));
+        assert_eq!(
+            lag(waiting(4, 7, 7, 0), Some(Some(50_000))),
+            (3, Some(10.0))
+        );
+        // Markers only, and a transaction that does not end.
+        assert_eq!(lag(waiting(6, 7, 7, 0), Some(None)), (1, Some(0.0)));
+        assert_eq!(lag(waiting(7, 7, 9, 5), Some(None)), (2, Some(5.0)));
+        assert_eq!(lag(waiting(4, 7, 9, 5), Some(Some(58_000))), (5, Some(5.0)));
+        // Not read in time: no age is better than a wrong one.
+        assert_eq!(lag(waiting(4, 7, 7, 0), None), (3, None));
+        // The broker's clock is ahead.
+        assert_eq!(lag(waiting(4, 7, 7, 0), Some(Some(61_000))), (3, Some(0.0)));
+    }
 }

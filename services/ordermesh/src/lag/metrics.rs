@@ -20,7 +20,7 @@ pub mod names {
         "ordermesh_lag_seconds",
         &["group", "topic", "partition"],
         "Time since the append of the oldest record that a group has not processed, 0 when there is none; absent when \
-         the broker does not answer.",
+         it could not be read.",
     );
     /// Who processes.
     pub const MEMBERS: Metric = Metric::gauge(
@@ -120,7 +120,11 @@ impl Metrics {
             let (topic, partition) = (lag.topic(), lag.partition.to_string());
             let labels = [lag.service.name(), &topic, &partition];
             self.records.with_label_values(&labels).set(lag.records);
-            self.seconds.with_label_values(&labels).set(lag.seconds);
+            match lag.seconds {
+                Some(seconds) => self.seconds.with_label_values(&labels).set(seconds),
+                // Shown the last time, or never.
+                None => drop(self.seconds.remove_label_values(&labels)),
+            }
         }
         for group in &look.groups {
             self.members

@@ -21,12 +21,28 @@ const FETCH_BYTES: &str = "16384";
 
 type Place = (Service, Partition);
 
-/// Reads the first record at or behind the position of each group. A group that stands still is read once.
+/// Reads the first record at or behind the position of each group; once for each position.
 pub struct Oldest {
     cluster: Cluster,
     reader: BaseConsumer<Silent>,
-    /// Position, and the append time of the first record from there on, in Unix milliseconds.
-    known: HashMap<Place, (i64, i64)>,
+    known: HashMap<Place, Known>,
+}
+
+/// What was read of a partition.
+struct Known {
+    position: i64,
+    stable: i64,
+    /// Append time of the first record from the position on, in Unix milliseconds; `None` when there is none below the
+    /// last stable offset.
+    appended_ms: Option<i64>,
+}
+
+impl Known {
+    /// A record stays the first one; that there is none holds until more can be read.
+    fn holds(&self, waiting: &Waiting) -> bool {
+        self.position == waiting.position
+            && (self.appended_ms.is_some() || self.stable == waiting.stable)
+    }
 }
 
 impl Oldest {
@@ -48,34 +64,48 @@ impl Oldest {
     }
 
     /// The append times of the oldest records, in Unix milliseconds. Markers and aborted records are no records, so a
-    /// partition may have none although its group is not at the end.
+    /// partition may have none (`None`) although its group is not at the end. What was not read in time is absent.
     ///
     /// # Errors
     ///
     /// The broker does not answer.
-    pub fn appended(&mut self, waiting: &[Waiting]) -> KafkaResult<HashMap<Place, i64>> {
-        let known = &mut self.known;
+    pub fn appended(&mut self, waiting: &[Waiting]) -> KafkaResult<HashMap<Place, Option<i64>>> {
+        // What was reported while nothing was assigned is old news.
+        while self.reader.poll(Duration::ZERO).is_some() {}
         let mut unknown = HashMap::new();
         for waiting in waiting {
             let place = (waiting.service, waiting.partition);
-            let is_known = known
+            if self
+                .known
                 .get(&place)
-                .is_some_and(|(position, _)| *position == waiting.position);
+                .is_some_and(|known| known.holds(waiting))
+            {
+                continue;
+            }
             if waiting.position >= waiting.stable {
-                known.remove(&place);
-            } else if !is_known {
-                known.remove(&place);
+                self.know(waiting, None);
+            } else {
+                self.known.remove(&place);
                 unknown.insert(place, *waiting);
             }
         }
         if !unknown.is_empty() {
             self.read(unknown)?;
         }
-        Ok(self
-            .known
-            .iter()
-            .map(|(place, (_, appended_ms))| (*place, *appended_ms))
+        let known = self.known.iter();
+        Ok(known
+            .map(|(place, known)| (*place, known.appended_ms))
             .collect())
+    }
+
+    fn know(&mut self, waiting: &Waiting, appended_ms: Option<i64>) {
+        let known = Known {
+            position: waiting.position,
+            stable: waiting.stable,
+            appended_ms,
+        };
+        self.known
+            .insert((waiting.service, waiting.partition), known);
     }
 
     /// Reads until every partition has told its first record, or that there is none.
@@ -99,25 +129,30 @@ impl Oldest {
                 Some(Ok(message)) => {
                     let place = self.place(message.topic(), message.partition());
                     let waiting = place.and_then(|place| unknown.remove(&place));
-                    if let (Some(waiting), Some(appended_ms)) =
-                        (waiting, message.timestamp().to_millis())
-                    {
-                        let place = (waiting.service, waiting.partition);
-                        self.known.insert(place, (waiting.position, appended_ms));
+                    let appended_ms = message.timestamp().to_millis();
+                    if let (Some(waiting), Some(_)) = (waiting, appended_ms) {
+                        self.know(&waiting, appended_ms);
                     }
                 }
                 // The client does not say of which topic: those in which nothing but markers was passed.
                 Some(Err(KafkaError::PartitionEOF(_))) => {
                     let reached = self.reader.position()?;
-                    unknown.retain(|_, waiting| {
+                    let is_passed = |waiting: &Waiting| {
                         let topic = self.cluster.topic(waiting.service, Topic::Commands);
                         let reached = reached.find_partition(&topic, waiting.partition);
-                        !reached.is_some_and(|reached| {
+                        reached.is_some_and(|reached| {
                             matches!(reached.offset(), Offset::Offset(offset) if offset >= waiting.stable)
                         })
-                    });
+                    };
+                    let passed: Vec<_> = unknown
+                        .extract_if(|_, waiting| is_passed(waiting))
+                        .collect();
+                    for (_, waiting) in passed {
+                        self.know(&waiting, None);
+                    }
                 }
-                Some(Err(error)) => return Err(error),
+                // A broker that is away does not answer the rest of the look either.
+                Some(Err(error)) => tracing::debug!(%error, "the oldest records cannot be read"),
                 None => break,
             }
         }

@@ -12,6 +12,7 @@ mod env {
 
 /// Where alerts are told.
 #[derive(clap::Args, Clone, Debug)]
+#[group(skip)]
 pub struct Config {
     /// Where Alertmanager is reached, a URL or host:port
     #[arg(long, value_name = "URL", env = env::ALERTMANAGER, default_value = "http://127.0.0.1:19093", value_parser = url)]
@@ -61,11 +62,7 @@ impl Alerts {
             Err(failure) => format!("{manager}: {failure}"),
         };
         match get::<Rules>(http, format!("{prometheus}/api/v1/alerts")).await {
-            Ok(answer) => {
-                let mut alerts = answer.data.alerts;
-                alerts.retain(|alert| alert.state.as_deref() == Some("firing"));
-                told(prometheus, alerts)
-            }
+            Ok(answer) => told(prometheus, answer.data.alerts),
             Err(other) => Told {
                 failure: Some(format!("{failure}; {prometheus}: {other}")),
                 ..Told::default()
@@ -82,7 +79,6 @@ struct Raw {
     #[serde(default)]
     annotations: Annotations,
     /// Only Prometheus: `pending` or `firing`.
-    #[serde(default, deserialize_with = "word")]
     state: Option<String>,
 }
 
@@ -111,11 +107,6 @@ struct RulesData {
     alerts: Vec<Raw>,
 }
 
-fn word<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<String>, D::Error> {
-    let value = serde_json::Value::deserialize(value)?;
-    Ok(value.as_str().map(str::to_owned))
-}
-
 async fn get<T: serde::de::DeserializeOwned>(
     http: &reqwest::Client,
     url: String,
@@ -125,8 +116,12 @@ async fn get<T: serde::de::DeserializeOwned>(
 }
 
 fn told(by: &str, alerts: Vec<Raw>) -> Told {
+    // Alertmanager has no others. What has no severity, such as the watchdog, is no news.
+    let is_news =
+        |alert: &Raw| alert.state.as_deref() != Some("pending") && alert.labels.severity != "none";
     let mut firing: Vec<_> = alerts
         .into_iter()
+        .filter(is_news)
         .map(|alert| Alert {
             severity: alert.labels.severity,
             name: alert.labels.alertname,
@@ -170,6 +165,7 @@ mod tests {
         let labels = |severity: &str| json!({"alertname": "HighLag", "severity": severity});
         let managed: Vec<Raw> = serde_json::from_value(json!([
             {"labels": labels("warning"), "annotations": {"summary": "late"}, "status": {"state": "active"}},
+            {"labels": labels("none")},
             {"labels": labels("critical")},
         ]))
         .unwrap();
@@ -180,8 +176,12 @@ mod tests {
 
         let ruled: Rules = serde_json::from_value(json!({"status": "success", "data": {"alerts": [
             {"labels": labels("page"), "annotations": {}, "state": "pending"},
+            {"labels": labels("ticket"), "annotations": {}, "state": "firing"},
         ]}}))
         .unwrap();
         assert_eq!(ruled.data.alerts[0].state.as_deref(), Some("pending"));
+        let told = super::told("b", ruled.data.alerts);
+        assert_eq!(told.firing.len(), 1);
+        assert_eq!(told.firing[0].severity, "ticket");
     }
 }

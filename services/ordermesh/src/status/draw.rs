@@ -1,4 +1,4 @@
-//! How the status is drawn: pure.
+//! How the status is drawn.
 
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
@@ -73,7 +73,7 @@ impl Picture {
                 share.owner.clone().unwrap_or_else(|| "NOBODY".to_owned()),
                 partitions.join(" "),
                 count(share.lag_records),
-                age(share.lag_seconds),
+                share.lag_seconds.map_or_else(|| UNKNOWN.to_owned(), age),
             ]);
         }
         table
@@ -158,11 +158,13 @@ impl Picture {
     }
 
     fn dead_letters(&self) -> String {
-        if self.log.failure.is_some() {
-            return format!("  {UNKNOWN}");
-        }
         if self.log.dead_letters.is_empty() {
-            return "  none".to_owned();
+            let nothing = if self.log.all_counted {
+                "none"
+            } else {
+                UNKNOWN
+            };
+            return format!("  {nothing}");
         }
         let letters = self.log.dead_letters.iter();
         let letters: Vec<_> = letters
@@ -242,12 +244,13 @@ mod tests {
     use std::collections::BTreeMap;
     use std::time::Instant;
 
+    use chassis::Report;
     use http::uri::Authority;
 
     use super::super::alerts::{Alert, Told};
     use super::super::groups::Groups;
     use super::super::picture::process;
-    use super::super::process::{Health, Reading};
+    use super::super::process::Reading;
     use super::super::samples::Samples;
     use super::*;
 
@@ -258,7 +261,7 @@ mod tests {
              ordermesh_build_info{{version=\"1.2.3\"}} 1\n{samples}"
         );
         Reading {
-            health: Health {
+            health: Report {
                 ready: true,
                 shutting_down: false,
                 components: BTreeMap::from([("orders".to_owned(), None)]),

@@ -20,6 +20,8 @@ pub struct Groups {
     pub held_up: Vec<HeldUp>,
     /// Of the topics that have some.
     pub dead_letters: Vec<DeadLetters>,
+    /// Whether the dead letters of every topic have been counted.
+    pub all_counted: bool,
 }
 
 /// Some partitions of a service's commands.
@@ -33,8 +35,8 @@ pub struct Share {
     pub partitions: Vec<i32>,
     /// Offsets that are not processed.
     pub lag_records: i64,
-    /// Age of the oldest of them; 0 when there is none.
-    pub lag_seconds: f64,
+    /// Age of the oldest of them; 0 when there is none, `None` when it is not known.
+    pub lag_seconds: Option<f64>,
 }
 
 /// A partition that nobody can read on.
@@ -92,6 +94,7 @@ impl Groups {
                     records: *records,
                 })
                 .collect(),
+            all_counted: look.dead_letters.len() == Service::ALL.len(),
         }
     }
 }
@@ -107,7 +110,9 @@ fn shares(look: &Look, service: Service, partitions: u16) -> Vec<Share> {
             service: service.name(),
             owner: owner.map(str::to_owned),
             lag_records: own().map(|lag| lag.records).sum(),
-            lag_seconds: own().map(|lag| lag.seconds).fold(0.0, f64::max),
+            lag_seconds: own()
+                .map(|lag| lag.seconds)
+                .try_fold(0.0, |oldest, seconds| Some(f64::max(oldest, seconds?))),
             partitions,
         }
     };
@@ -137,7 +142,7 @@ mod tests {
             service: Service::Orders,
             partition,
             records,
-            seconds: records as f64 / 10.0,
+            seconds: Some(records as f64 / 10.0),
         };
         let member = Member {
             name: "host-1".into(),
@@ -155,12 +160,16 @@ mod tests {
         let groups = Groups::new("here:1", &Ok(look), 3);
         let orders = &groups.groups[..2];
         assert_eq!(orders[0].owner.as_deref(), Some("host-1"));
-        assert_eq!((orders[0].lag_records, orders[0].lag_seconds), (35, 3.0));
+        assert_eq!(
+            (orders[0].lag_records, orders[0].lag_seconds),
+            (35, Some(3.0))
+        );
         assert_eq!((&orders[1].owner, &orders[1].partitions), (&None, &vec![1]));
         assert_eq!(orders[1].lag_records, 70);
         assert_eq!(groups.groups[2].service, "inventory");
         assert_eq!(groups.groups[2].partitions, [0, 1, 2]);
         assert_eq!(groups.dead_letters.len(), 1);
+        assert!(!groups.all_counted, "two topics are still read");
     }
 
     #[test]

@@ -12,11 +12,11 @@ use super::process::Reading;
 
 /// Metrics of other crates, by their names: processes of another version may tell some of them only.
 mod metric {
-    pub const VERSION: &str = "ordermesh_build_info";
-    pub const COMMANDS: &str = "ordermesh_engine_commands_total";
-    pub const EVENTS: &str = "ordermesh_engine_events_total";
-    pub const BREAKER: &str = "ordermesh_engine_breaker_state";
-    pub const OLDEST_EFFECT: &str = "ordermesh_engine_effects_oldest_seconds";
+    pub const VERSION: &str = chassis::metrics::BUILD_INFO.name;
+    pub const COMMANDS: &str = engine::metrics::names::COMMANDS.name;
+    pub const EVENTS: &str = engine::metrics::names::EVENTS.name;
+    pub const BREAKER: &str = engine::metrics::names::BREAKER_STATE.name;
+    pub const OLDEST_EFFECT: &str = engine::metrics::names::EFFECTS_OLDEST_SECONDS.name;
     pub const ORDERS: &str = query::metrics::names::ORDERS.name;
     pub const READ_LAG: &str = query::metrics::names::LAG_RECORDS.name;
     pub const READ_LAG_SECONDS: &str = query::metrics::names::LAG_SECONDS.name;

@@ -1,31 +1,18 @@
 //! What a process says of itself on its admin port.
 
-use std::collections::BTreeMap;
-use std::error::Error;
-
+use chassis::Report;
 use http::uri::Authority;
-use serde::Deserialize;
 
 use super::samples::Samples;
+use crate::platform;
 
 /// The health and the metrics of a process at one moment.
 #[derive(Clone, Debug)]
 pub struct Reading {
     /// What is ready, and what is not.
-    pub health: Health,
+    pub health: Report,
     /// Its figures.
     pub samples: Samples,
-}
-
-/// The answer to `/health/ready`.
-#[derive(Clone, Debug, Default, Deserialize)]
-pub struct Health {
-    /// All components are ready.
-    pub ready: bool,
-    /// It takes no more work.
-    pub shutting_down: bool,
-    /// By component: why it is not ready.
-    pub components: BTreeMap<String, Option<String>>,
 }
 
 impl Reading {
@@ -59,9 +46,5 @@ pub fn why(error: &reqwest::Error) -> String {
     if error.is_decode() {
         return "what answers is something else".to_owned();
     }
-    let mut cause: &dyn Error = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    cause.to_string()
+    platform::root(error)
 }

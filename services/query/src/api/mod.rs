@@ -33,6 +33,8 @@ use watch::Watch;
 
 pub use read::Reader;
 pub use watch::Watchers;
+#[cfg(test)]
+pub(crate) use watch::is_final;
 
 const DEFAULT_PAGE: u32 = 50;
 /// No event has a time before it.

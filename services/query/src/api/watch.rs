@@ -175,7 +175,7 @@ struct Incomplete {
 }
 
 /// Nothing happens to an order any more.
-fn is_final(status: i16) -> bool {
+pub(crate) fn is_final(status: i16) -> bool {
     const FINAL: [OrderStatus; 3] = [
         OrderStatus::Delivered,
         OrderStatus::Cancelled,

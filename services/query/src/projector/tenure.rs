@@ -318,6 +318,7 @@ impl<'a> Tenure<'a> {
             }
             Err(error) => {
                 tracing::warn!(%error, "the log does not answer");
+                self.projector.metrics.forget_lag();
                 self.projector
                     .readiness
                     .not_ready("the log does not answer");

@@ -5,7 +5,7 @@
 //! sampled there is no span, and nothing is paid but the look for a header.
 
 use contracts::{Service, Topic};
-use observability::{TraceParent, names};
+use observability::{TraceParent, fail, names};
 use tracing::Span;
 use tracing::field::Empty;
 
@@ -90,8 +90,7 @@ impl Transaction {
     /// It was not committed.
     pub fn fail(self, class: &'static str) {
         for span in &self.0 {
-            span.record(names::SPAN_STATUS, "error");
-            span.record(names::ERROR_TYPE, class);
+            fail(span, class);
         }
     }
 }

@@ -92,7 +92,6 @@ impl Writer {
             let append = tables::append_history(&mut transaction, &orders.applied);
             timed.time("append_history", append).await?;
         }
-        written.steps = fold::steps(&orders);
         written.note(Service::Orders, &orders);
         let stock = self
             .stock
@@ -110,6 +109,7 @@ impl Writer {
             .await?;
         written.note(Service::Shipping, &shipments);
         timed.time("commit", transaction.commit()).await?;
+        written.steps = fold::steps(&orders);
         Ok(Some(written))
     }
 }
