@@ -143,8 +143,8 @@ impl Query {
     ///
     /// # Errors
     ///
-    /// [`Error::Projector`] when the log does not hold what comes next, or the schema registry was replaced. Trouble
-    /// with the database is waited for and shown in the readiness.
+    /// [`Error::Projector`] when the log does not hold what comes next or is not the read model's, or the schema
+    /// registry was replaced. Trouble with the database is waited for and shown in the readiness.
     pub fn project(&self, shutdown: &CancellationToken) -> Result<(), Error> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

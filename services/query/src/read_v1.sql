@@ -3,6 +3,14 @@
 CREATE SCHEMA IF NOT EXISTS read_v1;
 SET LOCAL search_path TO read_v1;
 
+-- The log that all of this is the fold of: one row. What another one holds must not be mixed with it.
+CREATE TABLE IF NOT EXISTS origin (
+    is_only    boolean PRIMARY KEY DEFAULT true CHECK (is_only),
+    cluster_id text NOT NULL,
+    prefix     text NOT NULL,
+    partitions integer NOT NULL
+);
+
 -- Room on each page lets most updates stay there: an order changes about ten times in its life.
 CREATE TABLE IF NOT EXISTS orders (
     order_id        uuid PRIMARY KEY,

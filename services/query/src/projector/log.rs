@@ -23,6 +23,7 @@ const BUSY_BATCH: usize = 100;
 /// How long a quiet projector waits for a record before it looks after other things.
 const QUIET_WAIT: Duration = Duration::from_millis(100);
 const WATERMARK_TIMEOUT: Duration = Duration::from_secs(5);
+const CLUSTER_ID_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why the log cannot be read on.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +48,19 @@ pub enum Error {
     /// The client cannot go on.
     #[error("the log cannot be read")]
     Client(#[source] KafkaError),
+}
+
+/// What the cluster calls itself; `None` when no broker answers in a moment.
+///
+/// # Errors
+///
+/// [`Error::Client`]: the client's settings are refused.
+pub fn cluster_id(bootstrap: &str) -> Result<Option<String>, Error> {
+    let client: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .create()
+        .map_err(Error::Client)?;
+    Ok(client.client().fetch_cluster_id(CLUSTER_ID_TIMEOUT))
 }
 
 /// A partition of a service's events.

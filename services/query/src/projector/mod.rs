@@ -25,7 +25,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 use crate::progress::Progress;
-use crate::{locks, schema};
+use crate::tables::Origin;
+use crate::{locks, schema, tables};
 use ownership::Ownership;
 use tenure::{End, Tenure};
 use topics::Topics;
@@ -34,6 +35,8 @@ use topics::Topics;
 const MIN_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+/// What the readiness says while no broker answers.
+const LOG_SILENT: &str = "the log does not answer";
 /// How often a projector that owns nothing looks whether there is something to own.
 const OWN_NOTHING_PAUSE: Duration = Duration::from_secs(1);
 
@@ -62,6 +65,17 @@ pub enum Error {
     RegistryReplaced {
         /// The id.
         schema_id: u32,
+    },
+    /// The read model was made from another log.
+    #[error(
+        "the read model is the fold of another log ({kept}), not of this one ({ours}): point the service at its own \
+         database, or rebuild the read model"
+    )]
+    Foreign {
+        /// The log in the database.
+        kept: Origin,
+        /// The log that is configured.
+        ours: Origin,
     },
     /// The database refused or broke off.
     #[error("the database failed")]
@@ -99,13 +113,16 @@ impl Projector {
     ///
     /// # Errors
     ///
-    /// [`Error::Log`] and [`Error::RegistryReplaced`]. Trouble with the database is waited for.
+    /// [`Error::Log`], [`Error::RegistryReplaced`] and [`Error::Foreign`]. Trouble with the database is waited for.
     pub fn run(&self, runtime: &Runtime, shutdown: &CancellationToken) -> Result<(), Error> {
         let mut pause = MIN_PAUSE;
         while !shutdown.is_cancelled() {
             let failure = match self.session(runtime, shutdown, &mut pause) {
                 Ok(()) => continue,
-                Err(error @ (Error::Log(_) | Error::RegistryReplaced { .. })) => {
+                Err(
+                    error
+                    @ (Error::Log(_) | Error::RegistryReplaced { .. } | Error::Foreign { .. }),
+                ) => {
                     self.readiness.not_ready(error.to_string());
                     return Err(error);
                 }
@@ -129,7 +146,12 @@ impl Projector {
         pause: &mut Duration,
     ) -> Result<(), Error> {
         let topics = Topics::new(&self.prefix);
+        let Some(cluster_id) = log::cluster_id(&self.kafka)? else {
+            self.readiness.not_ready(LOG_SILENT);
+            return Ok(());
+        };
         let mut connection = runtime.block_on(self.connect())?;
+        runtime.block_on(self.claim(&mut connection, cluster_id))?;
         let mut ownership = Ownership::new(self.partitions);
         *pause = MIN_PAUSE;
         self.readiness.ready();
@@ -158,6 +180,21 @@ impl Projector {
             }
         }
         Ok(())
+    }
+
+    /// Nothing is read or written beside what another log has left.
+    async fn claim(&self, connection: &mut PgConnection, cluster_id: String) -> Result<(), Error> {
+        let ours = Origin {
+            cluster_id,
+            prefix: self.prefix.clone(),
+            partitions: i32::from(self.partitions),
+        };
+        let kept = tables::claim(connection, &ours).await?;
+        if kept == ours {
+            Ok(())
+        } else {
+            Err(Error::Foreign { kept, ours })
+        }
     }
 
     async fn connect(&self) -> Result<PgConnection, Error> {

@@ -15,7 +15,7 @@ use super::log::{Fetched, Log, Source};
 use super::ownership::Ownership;
 use super::topics::Topics;
 use super::write::{Writer, Written};
-use super::{Error, Projector};
+use super::{Error, LOG_SILENT, Projector};
 use crate::metrics::Fate;
 use crate::progress::Mark;
 use crate::tables::{self, Advance};
@@ -319,9 +319,7 @@ impl<'a> Tenure<'a> {
             Err(error) => {
                 tracing::warn!(%error, "the log does not answer");
                 self.projector.metrics.forget_lag();
-                self.projector
-                    .readiness
-                    .not_ready("the log does not answer");
+                self.projector.readiness.not_ready(LOG_SILENT);
                 now + LAG_PAUSE
             }
         };

@@ -2,6 +2,7 @@
 
 mod history;
 mod order;
+mod origin;
 mod parked;
 mod payment;
 mod positions;
@@ -16,6 +17,7 @@ use uuid::Uuid;
 use crate::fold::Row;
 
 pub use history::append as append_history;
+pub use origin::{Origin, claim};
 pub use parked::{keys as parked_keys, park};
 pub use positions::{Advance, advance, load as load_positions};
 

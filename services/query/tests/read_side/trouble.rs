@@ -159,3 +159,34 @@ async fn a_replaced_registry_stops_the_projector() {
     running.stop();
     stand.close().await;
 }
+
+/// A read model is the fold of one log: another cluster, another prefix or another number of partitions is refused
+/// before anything of it is mixed in.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_model_of_another_log_stops_the_projector() {
+    let mut stand = Stand::new(1).await;
+    let running = stand.start();
+    stand.commit(&life::<Orders>(&new_id(), 1, events::order("anne", 1)));
+    stand.applied().await;
+    running.stop();
+
+    let refused = async |stand: &Stand, what: &str| {
+        let error = stand.start().failed().await;
+        assert!(error.contains("the fold of another log"), "{error}");
+        assert!(error.contains(what), "{what}: {error}");
+        assert_eq!(stand.number("SELECT count(*) FROM positions").await, 4);
+        assert_eq!(stand.number("SELECT count(*) FROM orders").await, 1);
+    };
+    let prefix = std::mem::replace(&mut stand.prefix, "another-".into());
+    refused(&stand, r#"prefix "another-""#).await;
+    stand.prefix = prefix;
+    stand.partitions = 2;
+    refused(&stand, "2 partitions").await;
+    stand.partitions = 1;
+    sqlx::query("UPDATE origin SET cluster_id = 'elsewhere'")
+        .execute(&stand.pool)
+        .await
+        .unwrap();
+    refused(&stand, "cluster elsewhere").await;
+    stand.close().await;
+}
