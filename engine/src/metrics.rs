@@ -1,6 +1,6 @@
 //! The engine's figures. Labels are services, kinds, classes and partitions, never ids.
 
-use contracts::{Body as _, Contract, Service};
+use contracts::{Body as _, Contract, Service, Topic};
 use observability::Metric;
 use prometheus::{GaugeVec, Histogram, HistogramVec, IntCounterVec, IntGaugeVec, Registry};
 
@@ -81,6 +81,12 @@ pub mod names {
         "ordermesh_engine_restore_seconds",
         &["service"],
         "Time to take one partition over.",
+    );
+    /// What take-overs read.
+    pub const RESTORED_RECORDS: Metric = Metric::counter(
+        "ordermesh_engine_restored_records_total",
+        &["service", "topic"],
+        "Records read by take-overs: states, and the events behind them or, in a full replay, all events.",
     );
     /// Take-overs that are not done.
     pub const RESTORING_SECONDS: Metric = Metric::gauge(
@@ -176,6 +182,7 @@ pub const ALL: &[Metric] = &[
     names::LAG_RECORDS,
     names::LAG_SECONDS,
     names::RESTORE_SECONDS,
+    names::RESTORED_RECORDS,
     names::RESTORING_SECONDS,
     names::FULL_REPLAYS,
     names::PARTITIONS,
@@ -218,6 +225,8 @@ pub struct Metrics {
     pub lag_seconds: GaugeVec,
     /// [`names::RESTORE_SECONDS`]
     pub restore_seconds: HistogramVec,
+    /// [`names::RESTORED_RECORDS`]
+    pub restored_records: IntCounterVec,
     /// [`names::RESTORING_SECONDS`]
     pub restoring_seconds: GaugeVec,
     /// [`names::FULL_REPLAYS`]
@@ -268,6 +277,7 @@ impl Metrics {
             lag_records: names::LAG_RECORDS.int_gauges(registry)?,
             lag_seconds: names::LAG_SECONDS.gauges_of_fractions(registry)?,
             restore_seconds: names::RESTORE_SECONDS.histograms(registry, seconds()?)?,
+            restored_records: names::RESTORED_RECORDS.int_counters(registry)?,
             restoring_seconds: names::RESTORING_SECONDS.gauges_of_fractions(registry)?,
             full_replays: names::FULL_REPLAYS.int_counters(registry)?,
             partitions: names::PARTITIONS.int_gauges(registry)?,
@@ -299,6 +309,10 @@ impl Metrics {
         for result in ["aborted", "unclear", "fenced"] {
             self.failed_transactions
                 .with_label_values(&[service, result]);
+        }
+        for topic in [Topic::State, Topic::Events] {
+            self.restored_records
+                .with_label_values(&[service, topic.name()]);
         }
         for counters in [
             &self.producers_recreated,

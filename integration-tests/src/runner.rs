@@ -11,6 +11,7 @@ use engine::log::Log;
 use engine::log::kafka::KafkaLog;
 use engine::worker::{Error, Settings, Status, Worker};
 use engine::{Codec, Command, Decider, Metrics};
+use prometheus::proto::Metric;
 
 use crate::{Stand, eventually};
 
@@ -194,12 +195,32 @@ impl Running {
 
     /// The sum of a counter or gauge over its labels.
     pub fn figure(&self, name: &str) -> f64 {
+        self.sum(name, |metric| {
+            metric.get_counter().get_value() + metric.get_gauge().get_value()
+        })
+    }
+
+    /// The same of what has this value as one of its labels.
+    pub fn figure_of(&self, name: &str, label: &str) -> f64 {
+        self.sum(name, |metric| {
+            let is_meant = metric.get_label().iter().any(|pair| pair.value() == label);
+            f64::from(u8::from(is_meant))
+                * (metric.get_counter().get_value() + metric.get_gauge().get_value())
+        })
+    }
+
+    /// What a histogram has observed, together.
+    pub fn seconds(&self, name: &str) -> f64 {
+        self.sum(name, |metric| metric.get_histogram().get_sample_sum())
+    }
+
+    fn sum(&self, name: &str, value: impl Fn(&Metric) -> f64) -> f64 {
         let families = self.figures.gather();
         families
             .iter()
             .filter(|family| family.name() == name)
             .flat_map(|family| family.get_metric())
-            .map(|metric| metric.get_counter().get_value() + metric.get_gauge().get_value())
+            .map(value)
             .sum()
     }
 }

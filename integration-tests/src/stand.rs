@@ -217,6 +217,23 @@ impl Stand {
         high - 1
     }
 
+    /// Takes what the latest states say back, as if none had ever been written.
+    ///
+    /// # Panics
+    ///
+    /// When Kafka does not take it.
+    pub fn erase_states(&self, service: Service) {
+        let topic = self.cluster.topic(service, Topic::State);
+        for record in self.read(service, Topic::State) {
+            let erased = Input {
+                payload: None,
+                ..record
+            };
+            put(&self.writer, &topic, &erased);
+        }
+        self.writer.flush(DEADLINE).expect("Kafka takes it");
+    }
+
     /// Past-the-end offset of a partition, once the markers of all transactions are there: a commit returns before.
     ///
     /// # Panics

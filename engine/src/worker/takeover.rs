@@ -123,6 +123,7 @@ impl<D: Decider> TakeOver<D> {
         let mut buffer = std::mem::take(&mut self.buffer);
         if buffer.is_empty() {
             let read = log.read(wait, &mut buffer);
+            self.count(tools, buffer.len());
             if let Err(error) = read {
                 // What came before the trouble is not read again.
                 self.buffer = buffer;
@@ -164,6 +165,18 @@ impl<D: Decider> TakeOver<D> {
             }
         }
         Ok(None)
+    }
+
+    fn count(&self, tools: &Tools<D>, records: usize) {
+        let topic = match self.phase {
+            Phase::State => Topic::State,
+            Phase::Events { .. } => Topic::Events,
+        };
+        tools
+            .metrics
+            .restored_records
+            .with_label_values(&[D::Contract::SERVICE.name(), topic.name()])
+            .inc_by(records as u64);
     }
 
     fn next_phase<L: Log>(

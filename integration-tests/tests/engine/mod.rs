@@ -9,6 +9,7 @@ mod faults;
 mod given;
 mod membership;
 mod offsets;
+mod recovery;
 mod schemas;
 mod sharing;
 mod takeover;

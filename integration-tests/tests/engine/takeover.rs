@@ -79,16 +79,7 @@ fn from_every_event_when_a_state_is_damaged() {
 fn from_every_event_when_there_is_no_checkpoint() {
     let (stand, mut random) = (Stand::new(2), random());
     let mut sent = history(&stand, &mut random);
-    for record in stand.read(Service::Inventory, Topic::State) {
-        stand.write(
-            Service::Inventory,
-            Topic::State,
-            &Input {
-                payload: None,
-                ..record
-            },
-        );
-    }
+    stand.erase_states(Service::Inventory);
     assert!(stand.states::<Inventory>().is_empty());
     assert_eq!(take_over(&stand, &mut random, &mut sent), 0.0);
 }

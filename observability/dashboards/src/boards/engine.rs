@@ -296,6 +296,17 @@ fn take_overs() -> Vec<Panel> {
             "full replay {{service}}",
         ),
         Panel::lines(
+            "Records read by take-overs",
+            "Did take-overs read states and the events behind them, or the whole history?",
+            Unit::Count,
+        )
+        .query(
+            format!(
+                "sum by (service, topic) (ordermesh_engine_restored_records_total{CHOSEN})"
+            ),
+            "{{service}} {{topic}}",
+        ),
+        Panel::lines(
             "Aggregates in memory",
             "How many aggregates does each service hold?",
             Unit::Count,
