@@ -11,5 +11,6 @@ mod membership;
 mod offsets;
 mod schemas;
 mod sharing;
+mod simulated;
 mod takeover;
 mod topics;
