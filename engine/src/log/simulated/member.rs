@@ -1,5 +1,6 @@
 //! A worker's log on the simulated broker: what librdkafka does on its side.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -50,9 +51,7 @@ pub struct SimulatedLog {
     weakness: Option<Weakness>,
     /// The process has ended; nothing that its worker still asks for is done.
     crashed: bool,
-    /// Waits take time on the worker's own clock; others may not have come so far.
-    ahead: Duration,
-    member: u64,
+    pulse: Pulse,
     generation: Option<Generation>,
     /// The place in the group is lost until the next assignment.
     lost: bool,
@@ -66,6 +65,15 @@ pub struct SimulatedLog {
     committed_seen: BTreeMap<Partition, i64>,
     seen: Duration,
     thawed: Duration,
+}
+
+/// What a scheduler sees of a worker's log from outside.
+#[derive(Clone, Debug, Default)]
+pub struct Pulse {
+    /// Its member id, for heartbeats.
+    pub member: Rc<Cell<u64>>,
+    /// Waits take time on the worker's own clock; others may not have come so far. It has nothing to do before.
+    pub ahead: Rc<Cell<Duration>>,
 }
 
 /// How the commands of a partition are delivered.
@@ -124,8 +132,10 @@ impl SimulatedLog {
             service,
             weakness,
             crashed: false,
-            ahead: now,
-            member,
+            pulse: Pulse {
+                member: Rc::new(Cell::new(member)),
+                ahead: Rc::new(Cell::new(now)),
+            },
             generation: None,
             lost: false,
             fenced: false,
@@ -141,14 +151,9 @@ impl SimulatedLog {
         Ok(log)
     }
 
-    /// Its member id, for heartbeats.
-    pub fn member(&self) -> u64 {
-        self.member
-    }
-
-    /// When its worker goes on by itself: until then it waits.
-    pub fn waits_until(&self) -> Duration {
-        self.ahead
+    /// How it does.
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     /// A call has come to a point; others may have run since.
@@ -176,7 +181,7 @@ impl SimulatedLog {
     }
 
     fn wait(&mut self, wait: Duration) {
-        self.ahead = self.now() + wait;
+        self.pulse.ahead.set(self.now() + wait);
     }
 
     fn is(&self, weakness: Weakness) -> bool {
@@ -188,7 +193,10 @@ impl SimulatedLog {
         if self.fenced {
             return Err(Error::Fenced("another member has the instance id".into()));
         }
-        match self.broker.word(self.service, &self.instance, self.member) {
+        match self
+            .broker
+            .word(self.service, &self.instance, self.pulse.member.get())
+        {
             Word::Nothing => {}
             Word::Fenced => {
                 self.fenced = true;
@@ -199,7 +207,8 @@ impl SimulatedLog {
                 self.lost = true;
                 let gone = std::mem::take(&mut self.owned).into_keys().collect();
                 signals.push(Signal::Revoked(gone));
-                self.member = self.broker.join(self.service, &self.instance);
+                let member = self.broker.join(self.service, &self.instance);
+                self.pulse.member.set(member);
             }
             Word::Revoke(gone, generation) => {
                 self.generation = Some(generation);
@@ -618,7 +627,8 @@ impl Log for SimulatedLog {
         self.owned.clear();
         self.generation = None;
         self.lost = false;
-        self.member = self.broker.join(self.service, &self.instance);
+        let member = self.broker.join(self.service, &self.instance);
+        self.pulse.member.set(member);
         Ok(())
     }
 
@@ -628,7 +638,9 @@ impl Log for SimulatedLog {
         }
         let heard = self.now().saturating_sub(self.thawed) >= HEARTBEATS || self.fate.toss();
         if heard && !self.broker.is_away() {
-            let place = self.broker.holds(self.service, &self.instance, self.member);
+            let place = self
+                .broker
+                .holds(self.service, &self.instance, self.pulse.member.get());
             match place {
                 Err(true) => self.fenced = true,
                 Err(false) => return Ok(false),
@@ -642,6 +654,6 @@ impl Log for SimulatedLog {
     }
 
     fn now(&self) -> Duration {
-        self.ahead.max(self.broker.clock().elapsed())
+        self.pulse.ahead.get().max(self.broker.clock().elapsed())
     }
 }
