@@ -103,6 +103,7 @@ pub fn at_rest(world: &World) -> Vec<String> {
             ));
         }
     }
+    violations.append(&mut world.projectors.check(world));
     violations
 }
 

@@ -10,6 +10,7 @@ mod fate;
 mod partners;
 mod plan;
 mod process;
+mod projectors;
 mod protection;
 mod surroundings;
 mod world;

@@ -37,6 +37,8 @@ pub struct Plan {
     pub unknown: u32,
     /// In a million actions: something happens to a process, or to the broker.
     pub mishap: u32,
+    /// In a million steps of a projector: it crashes, or loses its session.
+    pub projector: u32,
     /// Of the payment provider and the carrier.
     pub behaviour: Behaviour,
 }
@@ -84,6 +86,7 @@ impl Plan {
             ending: some(120_000),
             unknown: some(100_000),
             mishap: some(10_000),
+            projector: some(60_000),
             behaviour: Behaviour {
                 decline_percent: if dice.toss() { 20 } else { 0 },
                 refuse_percent: if dice.below(3) == 0 { 20 } else { 0 },

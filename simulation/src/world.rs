@@ -24,6 +24,7 @@ use crate::fate::Drawn;
 use crate::partners::Partners;
 use crate::plan::Plan;
 use crate::process::{self, NoEffects, Parts, Process};
+use crate::projectors::Projectors;
 use crate::protection::Protection;
 
 /// Names of a service's processes.
@@ -44,6 +45,7 @@ pub struct World {
     pub parts: Parts,
     pub partners: Partners,
     pub customers: Customers,
+    pub projectors: Projectors,
     slots: RefCell<Vec<Slot>>,
     is_troubled: Cell<bool>,
     depth: Cell<usize>,
@@ -113,6 +115,7 @@ impl World {
             parts,
             partners,
             customers: Customers::default(),
+            projectors: Projectors::new(schemas(), without),
             slots: RefCell::new(slots),
             is_troubled: Cell::new(true),
             depth: Cell::new(0),
@@ -247,7 +250,8 @@ impl World {
             45..=61 => self.drive_somebody(),
             62..=68 => self.partners.work(),
             69..=82 => self.chore(),
-            83..=94 => self.pass_time(),
+            83..=91 => self.pass_time(),
+            92..=95 => self.projectors.step(self),
             _ => self.customers.ask(self),
         }
     }
@@ -569,12 +573,14 @@ impl World {
             self.partners.work();
             self.chore();
             self.revive();
+            self.projectors.step(self);
             if !self.violations.borrow().is_empty() {
                 return;
             }
             if self.clock.unix_ms() >= look_ms {
                 look_ms = self.clock.unix_ms() + 1_000;
-                if self.is_processed() && checks::unfinished(self).is_empty() {
+                let is_over = self.is_processed() && self.projectors.is_done(self);
+                if is_over && checks::unfinished(self).is_empty() {
                     self.journal.note(format_args!("all is at rest"));
                     return;
                 }
@@ -604,17 +610,25 @@ impl World {
         }
     }
 
-    /// Whether every command has been processed, and no marker is on its way.
+    /// Whether every command has been processed, and no transaction is open or has markers on their way.
     fn is_processed(&self) -> bool {
-        let mut partitions = Service::ALL.into_iter().flat_map(|service| {
-            (0..Partition::from(self.plan.partitions)).map(move |partition| (service, partition))
-        });
+        let is_over = |service, partition| {
+            let commands = self
+                .broker
+                .stable_end((service, Topic::Commands, partition));
+            let is_read =
+                commands == 0 || self.broker.committed(service, partition) == Some(commands);
+            is_read
+                && Topic::ALL.into_iter().all(|topic| {
+                    let place = (service, topic, partition);
+                    self.broker.stable_end(place) == self.broker.ends(place).high
+                })
+        };
+        let partitions = 0..Partition::from(self.plan.partitions);
         self.broker.chores().is_empty()
-            && partitions.all(|(service, partition)| {
-                let end = self
-                    .broker
-                    .stable_end((service, Topic::Commands, partition));
-                end == 0 || self.broker.committed(service, partition) == Some(end)
+            && Service::ALL.into_iter().all(|service| {
+                let mut partitions = partitions.clone();
+                partitions.all(|partition| is_over(service, partition))
             })
     }
 }

@@ -590,7 +590,8 @@ impl Log for SimulatedLog {
                 "the producer has to be made anew first".into(),
             ));
         }
-        let begun = self.now();
+        // By the broker's clock: the worker's own may be ahead by what it has waited.
+        let begun = self.broker.clock().elapsed();
         match self.transact(generation, shares) {
             Ok((_, took)) if took > SUSPICIOUS && !self.is(Weakness::UnclearKept) => {
                 self.epoch = None;

@@ -8,6 +8,8 @@ mod batch;
 mod lag;
 mod log;
 mod ownership;
+mod projection;
+mod steps;
 mod tenure;
 mod topics;
 mod trace;
@@ -23,9 +25,12 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use tokio::runtime::{Handle, Runtime};
 use tokio_util::sync::CancellationToken;
 
+pub use self::log::{Fetched, Source};
 use crate::metrics::Metrics;
 use crate::progress::Progress;
 use crate::{locks, schema};
+pub use projection::Projection;
+
 use ownership::Ownership;
 use tenure::{End, Tenure};
 use topics::Topics;
