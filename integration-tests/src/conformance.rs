@@ -8,6 +8,35 @@ use engine::log::{Failure, Input, Log, Output, Partition, Progress, Share, Signa
 use crate::eventually;
 use crate::faulty::too_large;
 
+/// Makes a test of every case, each on a world of its own: `$world` is an expression.
+#[macro_export]
+macro_rules! conformance {
+    ($world:expr) => {
+        $crate::conformance! { $world =>
+            an_assigned_partition_is_silent_until_it_is_started,
+            a_partition_can_be_paused_and_started_again,
+            a_commit_makes_everything_visible,
+            an_abort_leaves_nothing_behind,
+            a_stale_generation_is_refused,
+            a_generation_that_is_over_does_not_vouch_for_what_is_kept,
+            a_member_that_comes_back_moves_nothing,
+            a_zombie_is_fenced,
+            a_read_passes_what_was_aborted,
+            a_read_waits_for_an_open_transaction,
+            an_open_transaction_holds_back_what_stands_behind_it,
+            the_position_passes_markers,
+        }
+    };
+    ($world:expr => $($case:ident,)*) => {
+        $(
+            #[test]
+            fn $case() {
+                $crate::conformance::$case(&$world);
+            }
+        )*
+    };
+}
+
 /// The service that the cases run as.
 pub const SERVICE: Service = Service::Inventory;
 /// Whom its messages go to.
@@ -358,6 +387,108 @@ pub fn the_position_passes_markers(world: &impl World) {
         reached(&mut log, after_late).is_empty(),
         "nothing is delivered behind the late one"
     );
+}
+
+/// A generation that is over vouches for nothing, not even for what its member keeps.
+pub fn a_generation_that_is_over_does_not_vouch_for_what_is_kept(world: &impl World) {
+    let mut one = world.join("one");
+    join(&mut one);
+    let stale = one.generation().expect("it has joined");
+    commit_one(&mut one, 0, 1, "before");
+    commit_one(&mut one, 1, 1, "before");
+    let mut two = world.join("two");
+    let kept = 1 - share(&mut one, &mut two);
+
+    let stolen = Share {
+        partition: kept,
+        offset: 9,
+        outputs: vec![event(kept, "stale")],
+    };
+    let failure = one
+        .commit(&stale, vec![stolen])
+        .expect_err("the generation is over");
+    assert!(matches!(failure, Failure::Aborted(_)), "{failure}");
+    assert_eq!(one.committed(kept).expect("the log works"), Some(1));
+}
+
+/// Who comes back under its name has the same partitions again, and the others do not notice.
+pub fn a_member_that_comes_back_moves_nothing(world: &impl World) {
+    let mut one = world.join("one");
+    join(&mut one);
+    let mut two = world.join("two");
+    let moved = share(&mut one, &mut two);
+    // All have heard of the last generation.
+    eventually("both vouch", || {
+        poll(&mut one);
+        poll(&mut two);
+        let first = one.generation()?;
+        let second = two.generation()?;
+        let empty = |partition| Share {
+            partition,
+            offset: 1,
+            outputs: Vec::new(),
+        };
+        (one.commit(&first, vec![empty(1 - moved)]).is_ok()
+            && two.commit(&second, vec![empty(moved)]).is_ok())
+        .then_some(())
+    });
+
+    let generation = two.generation().expect("it has joined");
+    let mut again = world.join("one");
+    let mut came = Vec::new();
+    eventually("its place is given back", || {
+        for signal in poll(&mut again) {
+            if let Signal::Assigned(partitions) = signal {
+                came.extend(partitions);
+            }
+        }
+        (!came.is_empty()).then_some(())
+    });
+    assert_eq!(came, [1 - moved]);
+    let share = Share {
+        partition: moved,
+        offset: 2,
+        outputs: Vec::new(),
+    };
+    two.commit(&generation, vec![share])
+        .expect("its generation goes on");
+}
+
+/// Commands behind an open transaction are delivered when it has ended, and the position waits with them.
+pub fn an_open_transaction_holds_back_what_stands_behind_it(world: &impl World) {
+    world.append(Topic::Commands, 0, "before");
+    let open = world.begin();
+    open.append(Topic::Commands, 0, "open");
+    world.append(Topic::Commands, 0, "behind");
+    let mut log = world.join("one");
+    join(&mut log);
+    log.start(0, 0).expect("the log works");
+    assert_eq!(take(&mut log, 1), ["before"]);
+    let mut inputs = Vec::new();
+    for _ in 0..5 {
+        let signals = log.poll(100, A_MOMENT, &mut inputs).expect("the log works");
+        let beyond =
+            |signal: &Signal| matches!(signal, Signal::Reached { offset, .. } if *offset > 1);
+        assert!(!signals.iter().any(beyond), "{signals:?}");
+    }
+    assert!(inputs.is_empty(), "the transaction is open: {inputs:?}");
+    open.commit();
+    assert_eq!(take(&mut log, 2), ["open", "behind"]);
+}
+
+/// Polls two members, one of which has everything, until the other has its part; which partition that is.
+fn share(one: &mut impl Log, two: &mut impl Log) -> Partition {
+    let mut came = Vec::new();
+    eventually("the partitions are shared", || {
+        poll(one);
+        for signal in poll(two) {
+            if let Signal::Assigned(partitions) = signal {
+                came.extend(partitions);
+            }
+        }
+        (!came.is_empty()).then_some(())
+    });
+    came[0]
 }
 
 /// Polls until every partition is assigned.

@@ -20,6 +20,7 @@ use tonic::body::Body;
 use tonic::{Code, Status, TimeoutExpired};
 use tower::Service;
 use tower::retry::budget::{Budget as _, TpsBudget};
+use tower::util::BoxCloneSyncService;
 use tracing::{Instrument as _, Span};
 
 use super::answer::Answer;
@@ -238,6 +239,15 @@ impl Inner {
             };
             self.replicas.iter().enumerate().map(watch).collect()
         });
+    }
+}
+
+/// Whatever carries a generated client's calls: a [`Peer`], or a service in the same process.
+pub type Transport = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
+
+impl From<Peer> for Transport {
+    fn from(peer: Peer) -> Self {
+        Self::new(peer)
     }
 }
 

@@ -17,7 +17,7 @@ use tonic::Code;
 
 use crate::names::GRPC_STATUS;
 
-pub use client::Peer;
+pub use client::{Peer, Transport};
 pub use deadline::Deadline;
 pub(crate) use outgoing::CallMetrics;
 pub use server::{Limits, Server};

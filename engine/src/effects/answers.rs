@@ -1,26 +1,28 @@
 //! What comes of effects and timers goes to the service's own commands.
 
+use std::sync::Arc;
+
 use contracts::Message;
 use contracts::core::v1::Metadata;
 use observability::TraceParent;
-use uuid::Uuid;
 
-use super::backoff;
-use super::clock::unix_ms;
+use super::{Surroundings, backoff};
 use crate::codec::Codec;
-use crate::log::kafka::Sender;
 use crate::sending::Sending;
 
 /// Sends commands to the service's own topic.
 pub struct Answers {
-    sender: Sender,
+    surroundings: Arc<dyn Surroundings>,
     codec: Codec,
 }
 
 impl Answers {
-    /// Over `sender`, as `codec` writes them.
-    pub fn new(sender: Sender, codec: Codec) -> Self {
-        Self { sender, codec }
+    /// Into the log of these surroundings, as `codec` writes them.
+    pub fn new(surroundings: Arc<dyn Surroundings>, codec: Codec) -> Self {
+        Self {
+            surroundings,
+            codec,
+        }
     }
 
     /// Until it is durable: an answer that is lost would leave its effect unanswered in the log. It goes on with
@@ -35,9 +37,9 @@ impl Answers {
         let message = Message::new(id, command);
         let service = message.service();
         let metadata = Metadata {
-            id: Uuid::now_v7().to_string(),
+            id: self.surroundings.fresh_id().to_string(),
             aggregate_id: id.to_owned(),
-            time_ms: unix_ms(),
+            time_ms: self.surroundings.unix_ms(),
             actor: actor.to_owned(),
             ..Metadata::default()
         };
@@ -45,13 +47,10 @@ impl Answers {
         let payload = self.codec.encode_message(message, metadata);
         let sending = Sending::begin(service, kind, id, trace);
         let headers: Vec<_> = sending.header().into_iter().collect();
-        let mut random = fastrand::Rng::new();
+        let mut random = self.surroundings.random();
         for number in 1.. {
-            let sent = match self.sender.send(service, id, &payload, &headers) {
-                Ok(durable) => durable.await,
-                Err(error) => Err(error),
-            };
-            match sent {
+            let sent = self.surroundings.send(service, id, &payload, &headers);
+            match sent.await {
                 Ok(_) => return,
                 Err(error) => {
                     tracing::warn!(%service, kind, %error, "answer not written, retrying");

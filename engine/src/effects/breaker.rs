@@ -1,6 +1,8 @@
 //! A circuit breaker per target.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// Failures in a row that open it.
 const OPENS_AFTER: u32 = 10;

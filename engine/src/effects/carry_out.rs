@@ -12,7 +12,7 @@ use super::answers::Answers;
 use super::clock::until;
 use super::target::Target;
 use super::trace::Try;
-use super::{Attempt, Limits, Occasion, Origin, Perform, Unknown, backoff};
+use super::{Attempt, Limits, Occasion, Origin, Perform, Surroundings, Unknown, backoff};
 use crate::metrics::Metrics;
 use crate::{Command, Decider};
 
@@ -20,6 +20,7 @@ use crate::{Command, Decider};
 pub struct Shared<P> {
     pub perform: P,
     pub answers: Answers,
+    pub surroundings: Arc<dyn Surroundings>,
     pub metrics: Metrics,
     pub limits: Limits,
     pub targets: Mutex<HashMap<&'static str, Arc<Target>>>,
@@ -52,7 +53,7 @@ pub async fn carry_out<D: Decider, P: Perform<D>>(shared: Arc<Shared<P>>, asked:
 where
     Command<D>: Into<contracts::Command>,
 {
-    let wait = until(asked.not_before_ms);
+    let wait = until(asked.not_before_ms, shared.surroundings.unix_ms());
     if !wait.is_zero() {
         tokio::time::sleep(wait).await;
     }
@@ -74,7 +75,7 @@ where
             .inc();
     };
     let mut may_have_run = asked.occasion.origin == Origin::TakenOver;
-    let mut random = fastrand::Rng::new();
+    let mut random = shared.surroundings.random();
     for number in 1.. {
         let attempt = Attempt {
             number,

@@ -11,8 +11,8 @@ pub fn unix_ms() -> i64 {
         })
 }
 
-/// How long until then (Unix milliseconds); zero when it has passed.
-pub fn until(unix_time_ms: i64) -> Duration {
-    let wait_ms = unix_time_ms.saturating_sub(unix_ms());
+/// How long from `now_ms` until then (both Unix milliseconds); zero when it has passed.
+pub fn until(unix_time_ms: i64, now_ms: i64) -> Duration {
+    let wait_ms = unix_time_ms.saturating_sub(now_ms);
     Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0))
 }

@@ -1,6 +1,6 @@
 //! Runs effects and timers on tokio and sends what comes of them to the service's own commands.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,10 +16,9 @@ use tokio_util::time::delay_queue;
 use super::answers::Answers;
 use super::carry_out::{Asked, Shared, carry_out};
 use super::clock::until;
-use super::{Agenda, Occasion, Perform};
+use super::{Agenda, Occasion, Perform, Surroundings};
 use crate::codec::Codec;
 use crate::log::Partition;
-use crate::log::kafka::Sender;
 use crate::metrics::Metrics;
 use crate::{Command, Decider, Outstanding};
 
@@ -98,15 +97,17 @@ where
     pub fn start<P: Perform<D>>(
         runtime: &Handle,
         perform: P,
-        sender: Sender,
+        surroundings: impl Surroundings,
         codec: Codec,
         metrics: Metrics,
         limits: Limits,
     ) -> Self {
         let (orders, inbox) = mpsc::unbounded_channel();
+        let surroundings: Arc<dyn Surroundings> = Arc::new(surroundings);
         let shared = Arc::new(Shared {
             perform,
-            answers: Answers::new(sender, codec),
+            answers: Answers::new(Arc::clone(&surroundings), codec),
+            surroundings,
             metrics,
             limits,
             targets: Mutex::default(),
@@ -114,7 +115,7 @@ where
         runtime.spawn(
             Agent {
                 shared,
-                running: HashMap::new(),
+                running: BTreeMap::new(),
                 timers: DelayQueue::new(),
             }
             .run(inbox),
@@ -126,7 +127,7 @@ where
 /// The task that owns everything that runs.
 struct Agent<D: Decider, P: Perform<D>> {
     shared: Arc<Shared<P>>,
-    running: HashMap<Partition, HashMap<String, Vec<Running<D>>>>,
+    running: BTreeMap<Partition, BTreeMap<String, Vec<Running<D>>>>,
     timers: DelayQueue<Due<D>>,
 }
 
@@ -158,6 +159,9 @@ where
         let timers_waiting = metrics.timers_waiting.with_label_values(&[service]);
         loop {
             tokio::select! {
+                // Not by chance, so that the same happens again; due timers are few, so that nobody starves.
+                biased;
+                Some(due) = self.timers.next() => self.fire(due),
                 order = inbox.recv() => match order {
                     Some(Order::Replace { partition, id, outstanding, occasion }) => {
                         self.replace(partition, id, outstanding, occasion);
@@ -165,7 +169,6 @@ where
                     Some(Order::Forget { partition }) => self.forget(partition),
                     None => break,
                 },
-                Some(due) = self.timers.next() => self.fire(due),
             }
             timers_waiting.set(i64::try_from(self.timers.len()).unwrap_or(i64::MAX));
         }
@@ -237,7 +240,9 @@ where
                     command: command.clone(),
                     trace: occasion.trace,
                 };
-                let key = self.timers.insert(due, until(*due_ms).min(LONGEST_TIMER));
+                let now_ms = self.shared.surroundings.unix_ms();
+                let wait = until(*due_ms, now_ms).min(LONGEST_TIMER);
+                let key = self.timers.insert(due, wait);
                 Stop::Timer(Some(key))
             }
         }

@@ -8,6 +8,7 @@ mod clock;
 mod executor;
 mod figures;
 mod perform;
+mod surroundings;
 mod target;
 mod trace;
 
@@ -20,6 +21,7 @@ pub(crate) use clock::unix_ms;
 pub use executor::{Executor, Limits};
 pub use figures::TargetFigures;
 pub use perform::{Attempt, Perform, Unknown};
+pub use surroundings::Surroundings;
 
 /// Where a state's outstanding effects come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@
 
 pub mod kafka;
 pub mod partitioner;
+pub mod simulated;
 
 use std::time::Duration;
 

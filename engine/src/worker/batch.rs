@@ -11,7 +11,7 @@ use super::decide::{self, Decided};
 use super::ownership::outstanding;
 use super::partition::Running;
 use super::trace::Spans;
-use super::{Error, RETRY, Reject, Tools, Worker, checkpoint};
+use super::{Error, Protection, RETRY, Reject, Tools, Worker, checkpoint};
 use crate::codec::{Poison, Undecodable};
 use crate::effects::{Agenda, Occasion, Origin};
 use crate::log::{Failure, Input, Log, Output, Partition, Share};
@@ -339,7 +339,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
         running.committed = offset;
         self.status.unblocked(partition);
         let started = running.agenda_started;
-        for id in running.changed.drain() {
+        for id in running.changed.drain(..) {
             if !started {
                 continue;
             }
@@ -364,6 +364,11 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
             .with_label_values(&[service, result_of(&failure)])
             .inc();
         match failure {
+            Failure::Aborted(_)
+                if self.tools.settings.without == Some(Protection::ForgettingStates) =>
+            {
+                return self.drop_window().or_else(|error| self.trouble(error));
+            }
             Failure::Aborted(_) => {}
             // After a long silence a replacement may have taken over: some heartbeats tell.
             Failure::Unclear(_) if took < FROZEN => self.recreate_at = Some(self.log.now()),

@@ -55,6 +55,17 @@ pub struct Settings {
     pub slack: Duration,
     /// Between checkpoints.
     pub checkpoint_every: Duration,
+    /// What the worker leaves out, so that the simulator can show what it is for; `None` everywhere else.
+    pub without: Option<Protection>,
+}
+
+/// Something that keeps a worker right, and that only the simulator switches off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protection {
+    /// After an abort every state is forgotten and taken over again.
+    ForgettingStates,
+    /// States that were replayed at take-over are written by the next checkpoint.
+    CheckpointingReplayed,
 }
 
 impl Default for Settings {
@@ -63,6 +74,7 @@ impl Default for Settings {
             horizon: Duration::from_secs(15 * 60),
             slack: Duration::from_secs(10 * 60),
             checkpoint_every: Duration::from_secs(5),
+            without: None,
         }
     }
 }

@@ -131,17 +131,22 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
         let Some(running) = self.running.get_mut(&partition) else {
             return;
         };
-        for (id, aggregate) in &running.aggregates {
-            let outstanding = outstanding::<D>(&aggregate.state, id);
-            if !outstanding.is_empty() {
-                let occasion = Occasion {
-                    origin: Origin::TakenOver,
-                    since_ms: aggregate.time_ms,
-                    trace: aggregate.trace,
-                };
-                self.agenda
-                    .replace(partition, id.clone(), outstanding, occasion);
-            }
+        // In order, so that the same happens again.
+        let mut waiting: Vec<_> = running
+            .aggregates
+            .iter()
+            .map(|(id, aggregate)| (id, aggregate, outstanding::<D>(&aggregate.state, id)))
+            .filter(|(_, _, outstanding)| !outstanding.is_empty())
+            .collect();
+        waiting.sort_unstable_by_key(|(id, ..)| *id);
+        for (id, aggregate, outstanding) in waiting {
+            let occasion = Occasion {
+                origin: Origin::TakenOver,
+                since_ms: aggregate.time_ms,
+                trace: aggregate.trace,
+            };
+            self.agenda
+                .replace(partition, id.clone(), outstanding, occasion);
         }
         running.agenda_started = true;
     }

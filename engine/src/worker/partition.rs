@@ -1,7 +1,9 @@
 //! A partition that has been taken over: its aggregates, its position, and what its next checkpoint has to write.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
+
+use indexmap::IndexSet;
 
 use crate::{Decider, State};
 
@@ -26,10 +28,10 @@ pub struct Running<D: Decider> {
     pub answers_until: i64,
     /// Effects and timers run.
     pub agenda_started: bool,
-    /// Changed since the last checkpoint.
-    pub dirty: HashSet<String>,
+    /// Changed since the last checkpoint; in order, because it goes to the log.
+    pub dirty: IndexSet<String>,
     /// Changed in the open window.
-    pub changed: HashSet<String>,
+    pub changed: IndexSet<String>,
     /// Finished aggregates by the time at which they finished, oldest first.
     pub finished: VecDeque<(i64, String)>,
     /// The checkpoint under way.
@@ -52,8 +54,8 @@ impl<D: Decider> Running<D> {
             evicted_through_ms: 0,
             answers_until: 0,
             agenda_started: false,
-            dirty: HashSet::new(),
-            changed: HashSet::new(),
+            dirty: IndexSet::new(),
+            changed: IndexSet::new(),
             finished: VecDeque::new(),
             round: None,
             checkpoint_at: Duration::ZERO,

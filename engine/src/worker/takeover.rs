@@ -9,11 +9,11 @@ use observability::TraceParent;
 use prost::Message as _;
 use registry::Resolution;
 
-use super::Tools;
 use super::aggregate::{Aggregate, Stored};
 use super::checkpoint::StateKey;
 use super::partition::Running;
 use super::trace;
+use super::{Protection, Tools};
 use crate::codec::Undecodable;
 use crate::log::{self, Ends, Input, Log, Partition, Progress};
 use crate::{Decider, State, headers};
@@ -398,7 +398,9 @@ impl<D: Decider> TakeOver<D> {
         let mut running = Running::at(position);
         running.aggregates = std::mem::take(&mut self.aggregates);
         // A state that is not in the topic, or older than there, is written by the next checkpoint.
-        running.dirty.extend(self.replayed.drain(..));
+        if tools.settings.without != Some(Protection::CheckpointingReplayed) {
+            running.dirty.extend(self.replayed.drain(..));
+        }
         running.events_end = self.events.high;
         running.time_ms = self.time_ms;
         if let Some(checkpoint) = &self.checkpoint {

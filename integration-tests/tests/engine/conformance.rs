@@ -84,47 +84,4 @@ impl conformance::Open for Open {
     }
 }
 
-#[test]
-fn an_assigned_partition_is_silent_until_it_is_started() {
-    conformance::an_assigned_partition_is_silent_until_it_is_started(&kafka());
-}
-
-#[test]
-fn a_partition_can_be_paused_and_started_again() {
-    conformance::a_partition_can_be_paused_and_started_again(&kafka());
-}
-
-#[test]
-fn a_commit_makes_everything_visible() {
-    conformance::a_commit_makes_everything_visible(&kafka());
-}
-
-#[test]
-fn an_abort_leaves_nothing_behind() {
-    conformance::an_abort_leaves_nothing_behind(&kafka());
-}
-
-#[test]
-fn a_stale_generation_is_refused() {
-    conformance::a_stale_generation_is_refused(&kafka());
-}
-
-#[test]
-fn a_zombie_is_fenced() {
-    conformance::a_zombie_is_fenced(&kafka());
-}
-
-#[test]
-fn a_read_passes_what_was_aborted() {
-    conformance::a_read_passes_what_was_aborted(&kafka());
-}
-
-#[test]
-fn a_read_waits_for_an_open_transaction() {
-    conformance::a_read_waits_for_an_open_transaction(&kafka());
-}
-
-#[test]
-fn the_position_passes_markers() {
-    conformance::the_position_passes_markers(&kafka());
-}
+harness::conformance!(kafka());

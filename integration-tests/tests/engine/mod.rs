@@ -12,5 +12,6 @@ mod offsets;
 mod recovery;
 mod schemas;
 mod sharing;
+mod simulated;
 mod takeover;
 mod topics;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chassis::grpc::Peer;
+use chassis::grpc::Transport;
 use contracts::core::v1::Money;
 use contracts::payments::v1::payment_command::Command;
 use contracts::payments::v1::{
@@ -27,15 +27,15 @@ const REASON_MAX_LEN: usize = 256;
 /// A payment provider behind gRPC.
 #[derive(Clone, Debug)]
 pub struct Provider {
-    client: PaymentProviderClient<Peer>,
+    client: PaymentProviderClient<Transport>,
     deadline: Duration,
 }
 
 impl Provider {
-    /// A provider behind `peer`; a call without an answer within `deadline` is unknown.
-    pub fn new(peer: Peer, deadline: Duration) -> Self {
+    /// A provider behind `peer`, which is the transport of its calls; a call without an answer within `deadline` is unknown.
+    pub fn new(peer: impl Into<Transport>, deadline: Duration) -> Self {
         Self {
-            client: PaymentProviderClient::new(peer),
+            client: PaymentProviderClient::new(peer.into()),
             deadline,
         }
     }

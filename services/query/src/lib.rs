@@ -34,7 +34,9 @@ use metrics::Metrics;
 use progress::Progress;
 use projector::Projector;
 
+pub use projector::{Fetched, Projection, Source};
 pub use schema::NAME as SCHEMA;
+pub use tables::Memory;
 
 /// Name of the projector in the readiness of its process.
 const COMPONENT: &str = "projector";

@@ -365,6 +365,12 @@ fn age(time: OffsetDateTime, now: OffsetDateTime) -> Duration {
 pub(crate) struct Statements(HistogramVec);
 
 impl Statements {
+    /// Times that nobody looks at.
+    pub fn unseen() -> Self {
+        let opts = prometheus::HistogramOpts::new("unseen", "Nobody looks at it.");
+        Self(HistogramVec::new(opts, &["statement"]).expect("the name is good"))
+    }
+
     /// Times a statement; one that is given up counts with the time until then.
     pub async fn time<T>(&self, name: &'static str, statement: impl Future<Output = T>) -> T {
         let timer = self.0.with_label_values(&[name]).start_timer();

@@ -1,7 +1,7 @@
 //! The carrier's gRPC service.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use contracts::carrier::v1::carrier_server::Carrier as CarrierService;
 use contracts::carrier::v1::{
@@ -10,28 +10,34 @@ use contracts::carrier::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use crate::Manners;
 use crate::bookings::{Bookings, Verdict};
 use crate::faults::Faulty;
 use crate::ledger::Ledger;
+use crate::{Clock, Manners};
 
 pub(crate) struct Carrier {
     ledger: Arc<Ledger<Bookings>>,
     manners: Manners,
+    clock: Clock,
 }
 
 impl Carrier {
-    pub(crate) fn new(ledger: Arc<Ledger<Bookings>>, manners: Manners) -> Self {
-        Self { ledger, manners }
+    pub(crate) fn new(ledger: Arc<Ledger<Bookings>>, manners: Manners, clock: Clock) -> Self {
+        Self {
+            ledger,
+            manners,
+            clock,
+        }
     }
 
     async fn book(self: Arc<Self>, request: BookRequest) -> Result<BookResponse, Status> {
         let key = request.idempotency_key;
         let behaviour = self.manners.get();
-        let decide = |bookings: &Bookings, key: &str| Ok(bookings.book(key, behaviour, now_ms()));
+        let now_ms = (self.clock)();
+        let decide = |bookings: &Bookings, key: &str| Ok(bookings.book(key, behaviour, now_ms));
         let verdict = self.ledger.decide(key.clone(), decide).await?;
         Ok(BookResponse {
-            status: status(verdict).into(),
+            status: self.status(verdict).into(),
             tracking_number: verdict.tracking_number(&key),
             reason: verdict.reason().into(),
         })
@@ -45,12 +51,12 @@ impl Carrier {
                 ..Default::default()
             });
         };
-        let wait = Duration::from_millis(request.wait_ms.into()).min(on_the_way(verdict));
+        let wait = Duration::from_millis(request.wait_ms.into()).min(self.on_the_way(verdict));
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }
         Ok(LookupResponse {
-            status: status(verdict).into(),
+            status: self.status(verdict).into(),
             tracking_number: verdict.tracking_number(&key),
             reason: verdict.reason().into(),
         })
@@ -61,10 +67,33 @@ impl Carrier {
         let decide = |bookings: &Bookings, key: &str| Ok(bookings.void(key));
         let verdict = self.ledger.decide(key.clone(), decide).await?;
         Ok(VoidResponse {
-            status: status(verdict).into(),
+            status: self.status(verdict).into(),
             tracking_number: verdict.tracking_number(&key),
             reason: verdict.reason().into(),
         })
+    }
+
+    /// The verdict in the words of the contract, which has a parcel's arrival as well.
+    fn status(&self, verdict: Verdict) -> BookingStatus {
+        match verdict {
+            Verdict::Booked { .. } if self.on_the_way(verdict).is_zero() => {
+                BookingStatus::Delivered
+            }
+            Verdict::Booked { .. } => BookingStatus::Booked,
+            Verdict::Refused => BookingStatus::Refused,
+            Verdict::Voided => BookingStatus::Voided,
+        }
+    }
+
+    /// How long the parcel will still be on its way; zero when there is none.
+    fn on_the_way(&self, verdict: Verdict) -> Duration {
+        match verdict {
+            Verdict::Booked { arrives_ms } => {
+                let wait_ms = arrives_ms - (self.clock)();
+                Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0))
+            }
+            Verdict::Refused | Verdict::Voided => Duration::ZERO,
+        }
     }
 }
 
@@ -84,32 +113,4 @@ impl CarrierService for Faulty<Carrier> {
     async fn void(&self, request: Request<VoidRequest>) -> Result<Response<VoidResponse>, Status> {
         self.call(request, Carrier::void).await
     }
-}
-
-/// The verdict in the words of the contract, which has a parcel's arrival as well.
-fn status(verdict: Verdict) -> BookingStatus {
-    match verdict {
-        Verdict::Booked { .. } if on_the_way(verdict).is_zero() => BookingStatus::Delivered,
-        Verdict::Booked { .. } => BookingStatus::Booked,
-        Verdict::Refused => BookingStatus::Refused,
-        Verdict::Voided => BookingStatus::Voided,
-    }
-}
-
-/// How long the parcel will still be on its way; zero when there is none.
-fn on_the_way(verdict: Verdict) -> Duration {
-    match verdict {
-        Verdict::Booked { arrives_ms } => {
-            Duration::from_millis(u64::try_from(arrives_ms - now_ms()).unwrap_or(0))
-        }
-        Verdict::Refused | Verdict::Voided => Duration::ZERO,
-    }
-}
-
-/// Unix milliseconds.
-fn now_ms() -> i64 {
-    let since_epoch = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
 }

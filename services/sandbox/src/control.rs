@@ -84,7 +84,7 @@ impl SandboxService for Control {
     }
 }
 
-fn payment(entry: Entry<charges::Verdict>) -> LedgerPayment {
+pub(crate) fn payment(entry: Entry<charges::Verdict>) -> LedgerPayment {
     let charge_key = match &entry.verdict {
         charges::Verdict::Refunded(refund) | charges::Verdict::RefundRefused { refund, .. } => {
             refund.charge_key.clone()
@@ -100,7 +100,7 @@ fn payment(entry: Entry<charges::Verdict>) -> LedgerPayment {
     }
 }
 
-fn booking(entry: Entry<bookings::Verdict>) -> LedgerBooking {
+pub(crate) fn booking(entry: Entry<bookings::Verdict>) -> LedgerBooking {
     LedgerBooking {
         kind: entry.verdict.kind().into(),
         tracking_number: entry.verdict.tracking_number(&entry.key),

@@ -49,9 +49,16 @@ pub(crate) trait Index: Default + Send + 'static {
 ///
 /// Decisions are one after the other. An answer is given once every entry that it may rest on is durable: its own, and
 /// those that other calls have added but still wait for.
-pub(crate) struct Ledger<I> {
+pub(crate) struct Ledger<I: Index> {
     index: Mutex<I>,
-    file: File,
+    entries: Entries<I::Verdict>,
+}
+
+/// Where the entries are kept.
+enum Entries<V> {
+    File(File),
+    /// For as long as the ledger lives.
+    Memory(Mutex<Vec<Entry<V>>>),
 }
 
 impl<I: Index> Ledger<I> {
@@ -61,8 +68,27 @@ impl<I: Index> Ledger<I> {
         let file = File::open(path, |entry| index.apply(entry))?;
         Ok(Self {
             index: Mutex::new(index),
-            file,
+            entries: Entries::File(file),
         })
+    }
+
+    /// A new ledger without a file.
+    pub(crate) fn in_memory() -> Self {
+        Self {
+            index: Mutex::new(I::default()),
+            entries: Entries::Memory(Mutex::default()),
+        }
+    }
+
+    /// The entries of a ledger without a file; none of another.
+    pub(crate) fn remembered(&self) -> Vec<Entry<I::Verdict>> {
+        match &self.entries {
+            Entries::File(_) => Vec::new(),
+            Entries::Memory(entries) => entries
+                .lock()
+                .expect("nobody panics while holding it")
+                .clone(),
+        }
     }
 
     /// Decides on a key with the index in hand, and writes the verdict when it is new.
@@ -84,14 +110,14 @@ impl<I: Index> Ledger<I> {
                         key,
                         verdict: verdict.clone(),
                     };
-                    self.file.append(&entry).map_err(unavailable)?;
+                    self.append(&entry).map_err(unavailable)?;
                     index.apply(entry);
                     verdict
                 }
             };
-            (verdict, self.file.appended())
+            (verdict, self.appended())
         };
-        self.file.durable(appended).await.map_err(unavailable)?;
+        self.durable(appended).await.map_err(unavailable)?;
         Ok(verdict)
     }
 
@@ -103,9 +129,9 @@ impl<I: Index> Ledger<I> {
     pub(crate) async fn look_up(&self, key: &str) -> Result<Option<I::Verdict>, Status> {
         let (verdict, appended) = {
             let index = self.index();
-            (index.verdict(key).cloned(), self.file.appended())
+            (index.verdict(key).cloned(), self.appended())
         };
-        self.file.durable(appended).await.map_err(unavailable)?;
+        self.durable(appended).await.map_err(unavailable)?;
         Ok(verdict)
     }
 
@@ -114,8 +140,22 @@ impl<I: Index> Ledger<I> {
         &self,
     ) -> impl Stream<Item = Result<Entry<I::Verdict>, Status>> + Send + use<I> {
         let (sender, receiver) = mpsc::channel(READ_AHEAD);
-        let reader = self.file.reader();
+        let file = match &self.entries {
+            Entries::File(file) => Ok(file.reader()),
+            Entries::Memory(_) => Err(self.remembered()),
+        };
         tokio::task::spawn_blocking(move || {
+            let reader = match file {
+                Ok(reader) => reader,
+                Err(remembered) => {
+                    for entry in remembered {
+                        if sender.blocking_send(Ok(entry)).is_err() {
+                            return;
+                        }
+                    }
+                    return;
+                }
+            };
             let entries = match reader.entries() {
                 Ok(entries) => entries,
                 Err(error) => return drop(sender.blocking_send(Err(unavailable(error)))),
@@ -132,7 +172,34 @@ impl<I: Index> Ledger<I> {
 
     /// Writes what is still to be written; nothing can be added afterwards.
     pub(crate) async fn close(&self) {
-        self.file.close().await;
+        if let Entries::File(file) = &self.entries {
+            file.close().await;
+        }
+    }
+
+    fn append(&self, entry: &Entry<I::Verdict>) -> Result<(), Error> {
+        match &self.entries {
+            Entries::File(file) => file.append(entry),
+            Entries::Memory(entries) => {
+                let mut entries = entries.lock().expect("nobody panics while holding it");
+                entries.push(entry.clone());
+                Ok(())
+            }
+        }
+    }
+
+    fn appended(&self) -> u64 {
+        match &self.entries {
+            Entries::File(file) => file.appended(),
+            Entries::Memory(_) => 0,
+        }
+    }
+
+    async fn durable(&self, length: u64) -> Result<(), Error> {
+        match &self.entries {
+            Entries::File(file) => file.durable(length).await,
+            Entries::Memory(_) => Ok(()),
+        }
     }
 
     fn index(&self) -> MutexGuard<'_, I> {

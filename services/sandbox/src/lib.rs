@@ -13,12 +13,13 @@ mod provider;
 
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
 use std::{fs, io};
 
 use contracts::carrier::v1::carrier_server::{self, CarrierServer};
 use contracts::provider::v1::payment_provider_server::{PaymentProvider, PaymentProviderServer};
-use contracts::sandbox::v1::Behaviour;
 use contracts::sandbox::v1::sandbox_service_server::{SandboxService, SandboxServiceServer};
+use contracts::sandbox::v1::{Behaviour, LedgerBooking, LedgerPayment};
 use tonic::service::Routes;
 
 pub use config::{Config, env};
@@ -83,18 +84,56 @@ impl Sandbox {
         }
         let payments: Arc<Ledger<Charges>> = ledger(folder.join(PAYMENTS_FILE))?;
         let bookings: Arc<Ledger<Bookings>> = ledger(folder.join(BOOKINGS_FILE))?;
-        let manners = Manners::new(config.behaviour);
+        Ok(Self::of(
+            payments,
+            bookings,
+            config.behaviour,
+            Arc::new(now_ms),
+        ))
+    }
+
+    /// A new sandbox whose ledgers are kept in memory, and whose parcels arrive by that clock (Unix milliseconds).
+    pub fn in_memory(behaviour: Behaviour, clock: Clock) -> Self {
+        let payments = Arc::new(Ledger::in_memory());
+        let bookings = Arc::new(Ledger::in_memory());
+        Self::of(payments, bookings, behaviour, clock)
+    }
+
+    fn of(
+        payments: Arc<Ledger<Charges>>,
+        bookings: Arc<Ledger<Bookings>>,
+        behaviour: Behaviour,
+        clock: Clock,
+    ) -> Self {
+        let manners = Manners::new(behaviour);
         let provider = Provider::new(Arc::clone(&payments), manners.clone());
-        let carrier = Carrier::new(Arc::clone(&bookings), manners.clone());
+        let carrier = Carrier::new(Arc::clone(&bookings), manners.clone(), clock);
         let provider = Faulty::new(provider, manners.clone(), |behaviour| behaviour.provider);
         let carrier = Faulty::new(carrier, manners.clone(), |behaviour| behaviour.carrier);
-        Ok(Self {
+        Self {
             payments,
             bookings,
             provider: Arc::new(provider),
             carrier: Arc::new(carrier),
             manners,
-        })
+        }
+    }
+
+    /// Changes how the partners behave from now on.
+    pub fn behave(&self, behaviour: Behaviour) {
+        self.manners.set(behaviour);
+    }
+
+    /// What a provider without a file has decided, in order.
+    pub fn payments(&self) -> Vec<LedgerPayment> {
+        let entries = self.payments.remembered().into_iter();
+        entries.map(control::payment).collect()
+    }
+
+    /// What a carrier without a file has decided, in order.
+    pub fn bookings(&self) -> Vec<LedgerBooking> {
+        let entries = self.bookings.remembered().into_iter();
+        entries.map(control::booking).collect()
     }
 
     /// The payment provider.
@@ -136,6 +175,17 @@ fn ledger<I: Index>(path: PathBuf) -> Result<Arc<Ledger<I>>, Error> {
         Ok(ledger) => Ok(Arc::new(ledger)),
         Err(source) => Err(Error::Ledger { path, source }),
     }
+}
+
+/// Tells Unix milliseconds.
+pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
+
+/// Unix milliseconds by the clock of this machine.
+fn now_ms() -> i64 {
+    let since_epoch = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// The behaviour in force, shared by the services.

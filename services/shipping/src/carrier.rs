@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chassis::grpc::Peer;
+use chassis::grpc::Transport;
 use contracts::carrier::v1::carrier_client::CarrierClient;
 use contracts::carrier::v1::{
     BookRequest, BookingStatus, LookupRequest, LookupResponse, VoidRequest,
@@ -45,16 +45,16 @@ pub struct Deadlines {
 /// A carrier behind gRPC.
 #[derive(Clone, Debug)]
 pub struct Carrier {
-    client: CarrierClient<Peer>,
+    client: CarrierClient<Transport>,
     deadlines: Deadlines,
 }
 
 impl Carrier {
-    /// A carrier behind `peer`.
-    pub fn new(peer: Peer, deadlines: Deadlines) -> Self {
+    /// A carrier behind `peer`, which is the transport of its calls.
+    pub fn new(peer: impl Into<Transport>, deadlines: Deadlines) -> Self {
         let tracking_wait = deadlines.tracking_wait.min(LOOKUP_WAIT_MAX);
         Self {
-            client: CarrierClient::new(peer),
+            client: CarrierClient::new(peer.into()),
             deadlines: Deadlines {
                 tracking_wait,
                 ..deadlines

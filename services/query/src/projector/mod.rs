@@ -8,6 +8,8 @@ mod batch;
 mod lag;
 mod log;
 mod ownership;
+mod projection;
+mod steps;
 mod tenure;
 mod topics;
 mod trace;
@@ -23,10 +25,13 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use tokio::runtime::{Handle, Runtime};
 use tokio_util::sync::CancellationToken;
 
+pub use self::log::{Fetched, Source};
 use crate::metrics::Metrics;
 use crate::progress::Progress;
 use crate::tables::Origin;
 use crate::{locks, schema, tables};
+pub use projection::Projection;
+
 use ownership::Ownership;
 use tenure::{End, Tenure};
 use topics::Topics;

@@ -13,12 +13,13 @@ use super::batch::{Batch, Obstacle};
 use super::lag::Lag;
 use super::log::{Fetched, Log, Source};
 use super::ownership::Ownership;
+use super::steps::steps;
 use super::topics::Topics;
 use super::write::{Writer, Written};
 use super::{Error, LOG_SILENT, Projector};
 use crate::metrics::Fate;
 use crate::progress::Mark;
-use crate::tables::{self, Advance};
+use crate::tables::{Advance, Store as _};
 
 /// How often ownership is looked after.
 const OWNERSHIP_INTERVAL: Duration = Duration::from_secs(1);
@@ -76,7 +77,7 @@ impl<'a> Tenure<'a> {
     ) -> Result<Self, Error> {
         let statements = projector.metrics.statements.clone();
         let (positions, writer) = runtime.block_on(in_time(async {
-            let positions = tables::load_positions(connection, &topics.names(), partitions).await?;
+            let positions = connection.positions(&topics.names(), partitions).await?;
             Ok((
                 positions,
                 Writer::open(connection, topics, partitions, statements).await?,
@@ -264,22 +265,11 @@ impl<'a> Tenure<'a> {
     /// How far the positions move with what was gathered.
     fn steps(&self) -> Result<Vec<Advance>, Error> {
         let reached = self.log.positions()?;
-        let step = |(&source, &from): (&Source, &i64)| {
-            let first_held = self
-                .held
-                .get(&source)
-                .and_then(VecDeque::front)
-                .map(|record| record.offset);
-            let to = first_held.or_else(|| reached.get(&source).copied())?;
-            let (service, partition) = source;
-            (to > from).then(|| Advance {
-                topic: self.topics.of(service).to_owned(),
-                partition,
-                from,
-                to,
-            })
+        let first_held = |source| {
+            let held = self.held.get(&source).and_then(VecDeque::front);
+            held.map(|record| record.offset)
         };
-        Ok(self.positions.iter().filter_map(step).collect())
+        Ok(steps(self.topics, &self.positions, &reached, first_held))
     }
 
     fn count(&self, written: &Written) {

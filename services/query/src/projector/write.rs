@@ -1,18 +1,17 @@
 //! One batch, one SQL transaction: rows, history, parked keys and positions together.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use contracts::Service;
 use hashlink::LruCache;
 use sqlx::types::time::OffsetDateTime;
-use sqlx::{Connection as _, PgConnection};
 
 use super::batch::Batch;
 use super::topics::Topics;
 use crate::fold::{self, Entry, Folded, OrderRow, PaymentRow, ShipmentRow, Step, StockRow};
 use crate::metrics::Statements;
 use crate::progress::Mark;
-use crate::tables::{self, Advance, Table};
+use crate::tables::{Advance, Store, Table, Transaction};
 
 /// Rows of each kind that are kept in memory: the aggregates in motion, and a shop's products.
 const CACHED_ROWS: usize = 32_768;
@@ -54,16 +53,16 @@ pub struct Counts {
 impl Writer {
     /// A writer for these partitions.
     pub async fn open(
-        connection: &mut PgConnection,
+        model: &mut impl Store,
         topics: &Topics,
         partitions: &[i32],
         statements: Statements,
     ) -> sqlx::Result<Self> {
         Ok(Self {
-            orders: Lane::open(connection, topics.of(Service::Orders), partitions).await?,
-            stock: Lane::open(connection, topics.of(Service::Inventory), partitions).await?,
-            payments: Lane::open(connection, topics.of(Service::Payments), partitions).await?,
-            shipments: Lane::open(connection, topics.of(Service::Shipping), partitions).await?,
+            orders: Lane::open(model, topics.of(Service::Orders), partitions).await?,
+            stock: Lane::open(model, topics.of(Service::Inventory), partitions).await?,
+            payments: Lane::open(model, topics.of(Service::Payments), partitions).await?,
+            shipments: Lane::open(model, topics.of(Service::Shipping), partitions).await?,
             statements,
         })
     }
@@ -71,14 +70,14 @@ impl Writer {
     /// Applies a batch and moves the positions. `None`: a position was not where it was expected, nothing is written.
     pub async fn write(
         &mut self,
-        connection: &mut PgConnection,
+        model: &mut impl Store,
         batch: Batch,
         steps: &[Advance],
     ) -> sqlx::Result<Option<Written>> {
         let timed = &self.statements;
-        let mut transaction = connection.begin().await?;
+        let mut transaction = model.begin().await?;
         // First, so that whoever else thinks to own a partition waits here or fails.
-        let advance = tables::advance(&mut transaction, steps, batch.schema_id);
+        let advance = transaction.advance(steps, batch.schema_id);
         if !timed.time("advance_positions", advance).await? {
             transaction.rollback().await?;
             return Ok(None);
@@ -89,7 +88,7 @@ impl Writer {
             .project(&mut transaction, batch.orders, timed)
             .await?;
         if !orders.applied.is_empty() {
-            let append = tables::append_history(&mut transaction, &orders.applied);
+            let append = transaction.append_history(&orders.applied);
             timed.time("append_history", append).await?;
         }
         written.note(Service::Orders, &orders);
@@ -148,15 +147,12 @@ struct Lane<R> {
 }
 
 impl<R: Table> Lane<R> {
-    async fn open(
-        connection: &mut PgConnection,
-        topic: &str,
-        partitions: &[i32],
-    ) -> sqlx::Result<Self> {
+    async fn open(model: &mut impl Store, topic: &str, partitions: &[i32]) -> sqlx::Result<Self> {
         Ok(Self {
             topic: topic.to_owned(),
             rows: LruCache::new(CACHED_ROWS),
-            parked: tables::parked_keys(connection, topic, partitions)
+            parked: model
+                .parked_keys(topic, partitions)
                 .await?
                 .into_iter()
                 .collect(),
@@ -165,14 +161,14 @@ impl<R: Table> Lane<R> {
 
     async fn project(
         &mut self,
-        connection: &mut PgConnection,
+        transaction: &mut impl Transaction,
         entries: Vec<Entry<R::Event>>,
         timed: &Statements,
     ) -> sqlx::Result<Folded<R>> {
-        let mut rows = self.current(connection, &entries, timed).await?;
+        let mut rows = self.current(transaction, &entries, timed).await?;
         let folded = fold::fold(&mut rows, &mut self.parked, entries);
         if !folded.changed.is_empty() {
-            let store = R::store(connection, &folded.changed);
+            let store = transaction.store(&folded.changed);
             timed.time("store_rows", store).await?;
         }
         if !folded.parked.is_empty() {
@@ -186,7 +182,7 @@ impl<R: Table> Lane<R> {
                     "event set aside"
                 );
             }
-            let park = tables::park(connection, &self.topic, &folded.parked);
+            let park = transaction.park(&self.topic, &folded.parked);
             timed.time("park_keys", park).await?;
         }
         for (key, row) in rows {
@@ -198,12 +194,12 @@ impl<R: Table> Lane<R> {
     /// The rows of all aggregates in the batch, from memory or from the table.
     async fn current(
         &mut self,
-        connection: &mut PgConnection,
+        transaction: &mut impl Transaction,
         entries: &[Entry<R::Event>],
         timed: &Statements,
     ) -> sqlx::Result<HashMap<String, R>> {
         let mut rows = HashMap::new();
-        let mut missing = HashSet::new();
+        let mut missing = BTreeSet::new();
         for change in entries
             .iter()
             .filter_map(|entry| entry.content.as_ref().ok())
@@ -223,7 +219,7 @@ impl<R: Table> Lane<R> {
         }
         if !missing.is_empty() {
             let missing: Vec<_> = missing.into_iter().collect();
-            let loaded = timed.time("load_rows", R::load(connection, &missing));
+            let loaded = timed.time("load_rows", transaction.load::<R>(&missing));
             rows.extend(loaded.await?.into_iter().map(|row| (row.key(), row)));
         }
         Ok(rows)

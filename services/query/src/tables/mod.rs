@@ -1,6 +1,7 @@
 //! The read model's tables: how rows are read and written, a set at a time.
 
 mod history;
+mod memory;
 mod order;
 mod origin;
 mod parked;
@@ -8,7 +9,9 @@ mod payment;
 mod positions;
 mod shipment;
 mod stock;
+mod store;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 
 use sqlx::PgConnection;
@@ -16,10 +19,10 @@ use uuid::Uuid;
 
 use crate::fold::Row;
 
-pub use history::append as append_history;
+pub use memory::Memory;
 pub use origin::{Origin, claim};
-pub use parked::{keys as parked_keys, park};
-pub use positions::{Advance, advance, load as load_positions};
+pub use positions::Advance;
+pub use store::{Store, Transaction};
 
 /// A row that has a table.
 pub trait Table: Row {
@@ -34,6 +37,9 @@ pub trait Table: Row {
         connection: &mut PgConnection,
         rows: &[Self],
     ) -> impl Future<Output = sqlx::Result<()>> + Send;
+
+    /// The rows by key in a read model in memory.
+    fn shelf(memory: &mut Memory) -> &mut BTreeMap<String, Self>;
 }
 
 /// The keys that name an order; others have no row.

@@ -1,8 +1,10 @@
 //! `orders`.
 
+use std::collections::BTreeMap;
+
 use sqlx::PgConnection;
 
-use super::{Table, column, order_ids};
+use super::{Memory, Table, column, order_ids};
 use crate::fold::OrderRow;
 
 impl Table for OrderRow {
@@ -42,5 +44,9 @@ impl Table for OrderRow {
         .execute(connection)
         .await?;
         Ok(())
+    }
+
+    fn shelf(memory: &mut Memory) -> &mut BTreeMap<String, Self> {
+        &mut memory.orders
     }
 }

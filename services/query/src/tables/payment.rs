@@ -1,8 +1,10 @@
 //! `payments`.
 
+use std::collections::BTreeMap;
+
 use sqlx::PgConnection;
 
-use super::{Table, column, order_ids};
+use super::{Memory, Table, column, order_ids};
 use crate::fold::PaymentRow;
 
 impl Table for PaymentRow {
@@ -32,5 +34,9 @@ impl Table for PaymentRow {
         .execute(connection)
         .await?;
         Ok(())
+    }
+
+    fn shelf(memory: &mut Memory) -> &mut BTreeMap<String, Self> {
+        &mut memory.payments
     }
 }

@@ -1,8 +1,10 @@
 //! `shipments`.
 
+use std::collections::BTreeMap;
+
 use sqlx::PgConnection;
 
-use super::{Table, column, order_ids};
+use super::{Memory, Table, column, order_ids};
 use crate::fold::ShipmentRow;
 
 impl Table for ShipmentRow {
@@ -27,5 +29,9 @@ impl Table for ShipmentRow {
         .execute(connection)
         .await?;
         Ok(())
+    }
+
+    fn shelf(memory: &mut Memory) -> &mut BTreeMap<String, Self> {
+        &mut memory.shipments
     }
 }

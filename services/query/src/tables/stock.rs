@@ -1,8 +1,10 @@
 //! `stock`.
 
+use std::collections::BTreeMap;
+
 use sqlx::PgConnection;
 
-use super::{Table, column};
+use super::{Memory, Table, column};
 use crate::fold::StockRow;
 
 impl Table for StockRow {
@@ -32,5 +34,9 @@ impl Table for StockRow {
         .execute(connection)
         .await?;
         Ok(())
+    }
+
+    fn shelf(memory: &mut Memory) -> &mut BTreeMap<String, Self> {
+        &mut memory.stock
     }
 }

@@ -1,0 +1,660 @@
+//! A worker's log on the simulated broker: what librdkafka does on its side.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use contracts::{Service, Topic};
+
+use super::Place;
+use super::broker::{Broker, Refused};
+use super::fate::{Ending, Fate, Point, Verdict};
+use super::group::{Generation, Word};
+use super::transactions::Refusal;
+use crate::log::kafka::settings::{SOCKET_TIMEOUT, SUSPICIOUS, TRANSACTION_TIMEOUT};
+use crate::log::{Appended, Ends, Error, Failure, Input, Log, Partition, Progress, Share, Signal};
+
+/// How often a busy coordinator is asked before its caller gives up.
+const TRIES: usize = 20;
+/// Between two of these.
+const PAUSE: Duration = Duration::from_millis(5);
+/// A request that was held up arrives within this time, milliseconds.
+const LATE_MS: i64 = 4_000;
+/// A process that has been frozen hears of its group again after this.
+const HEARTBEATS: Duration = Duration::from_secs(2);
+
+/// A protection that the log does without, so that a test can show what it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weakness {
+    /// Offsets are committed beside the transaction, not in it.
+    OffsetsOutside,
+    /// Nobody vouches for the offsets: the group does not see that it has gone on without their sender.
+    NobodyVouches,
+    /// Take-over looks at states and events first, and at the committed offset afterwards.
+    StateBeforeOffset,
+    /// Take-over reads to the last stable offset, not to the high watermark.
+    OnlyToStable,
+    /// The commands at take-over seem to end where the partition starts.
+    AnswersUnread,
+    /// A producer is used on after a transaction that ended slowly or without an answer.
+    UnclearKept,
+}
+
+/// One worker's log.
+pub struct SimulatedLog {
+    broker: Broker,
+    fate: Rc<dyn Fate>,
+    service: Service,
+    instance: String,
+    transactional_id: String,
+    weakness: Option<Weakness>,
+    /// The process has ended; nothing that its worker still asks for is done.
+    crashed: bool,
+    pulse: Pulse,
+    generation: Option<Generation>,
+    /// The place in the group is lost until the next assignment.
+    lost: bool,
+    fenced: bool,
+    owned: BTreeMap<Partition, Delivery>,
+    /// The epoch of the producer; `None` after an unclear end.
+    epoch: Option<u32>,
+    read: Option<Read>,
+    /// Ends that were seen too early.
+    early: BTreeMap<(Topic, Partition), Ends>,
+    committed_seen: BTreeMap<Partition, i64>,
+    seen: Duration,
+    thawed: Duration,
+}
+
+/// What a scheduler sees of a worker's log from outside.
+#[derive(Clone, Debug, Default)]
+pub struct Pulse {
+    /// Its member id, for heartbeats.
+    pub member: Rc<Cell<u64>>,
+    /// Waits take time on the worker's own clock; others may not have come so far. It has nothing to do before.
+    pub ahead: Rc<Cell<Duration>>,
+}
+
+/// How the commands of a partition are delivered.
+#[derive(Default)]
+struct Delivery {
+    /// Where it goes on; `None` before the first start.
+    next: Option<i64>,
+    paused: bool,
+    /// Something has been delivered or passed since the start.
+    known: bool,
+    told: Option<i64>,
+}
+
+struct Read {
+    place: Place,
+    next: i64,
+    until: i64,
+}
+
+/// How a call to the transaction coordinator fails.
+enum Trouble {
+    Crashed,
+    Timeout(&'static str),
+    Refused(Refused),
+}
+
+impl From<Refused> for Trouble {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+impl SimulatedLog {
+    /// Joins the service's group as `instance` and makes the producer under the same name.
+    ///
+    /// # Errors
+    ///
+    /// The broker does not answer, or is still busy with what a former producer left open.
+    pub fn new(
+        broker: Broker,
+        fate: Rc<dyn Fate>,
+        service: Service,
+        instance: &str,
+        weakness: Option<Weakness>,
+    ) -> Result<Self, Error> {
+        if broker.is_away() {
+            return Err(Error::Unavailable("the broker is away".into()));
+        }
+        let member = broker.join(service, instance);
+        let now = broker.clock().elapsed();
+        let mut log = Self {
+            transactional_id: format!("{service}.{instance}"),
+            instance: instance.to_owned(),
+            broker,
+            fate,
+            service,
+            weakness,
+            crashed: false,
+            pulse: Pulse {
+                member: Rc::new(Cell::new(member)),
+                ahead: Rc::new(Cell::new(now)),
+            },
+            generation: None,
+            lost: false,
+            fenced: false,
+            owned: BTreeMap::new(),
+            epoch: None,
+            read: None,
+            early: BTreeMap::new(),
+            committed_seen: BTreeMap::new(),
+            seen: now,
+            thawed: Duration::ZERO,
+        };
+        log.recreate()?;
+        Ok(log)
+    }
+
+    /// How it does.
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
+    }
+
+    /// A call has come to a point; others may have run since.
+    fn reach(&mut self, point: Point) -> Result<(), Error> {
+        if self.crashed {
+            return Err(crash());
+        }
+        let verdict = self.fate.reach(&self.instance, point);
+        let now = self.broker.clock().elapsed();
+        if now.saturating_sub(self.seen) > Duration::from_secs(1) {
+            self.thawed = now;
+        }
+        self.seen = now;
+        match verdict {
+            Verdict::Crash => {
+                self.crashed = true;
+                Err(crash())
+            }
+            Verdict::Unavailable => Err(Error::Unavailable("the broker does not answer".into())),
+            Verdict::Go if self.broker.is_away() => {
+                Err(Error::Unavailable("the broker is away".into()))
+            }
+            Verdict::Go => Ok(()),
+        }
+    }
+
+    fn wait(&mut self, wait: Duration) {
+        self.pulse.ahead.set(self.now() + wait);
+    }
+
+    fn is(&self, weakness: Weakness) -> bool {
+        self.weakness == Some(weakness)
+    }
+
+    /// Hears what the group has to say.
+    fn listen(&mut self, signals: &mut Vec<Signal>) -> Result<(), Error> {
+        if self.fenced {
+            return Err(Error::Fenced("another member has the instance id".into()));
+        }
+        match self
+            .broker
+            .word(self.service, &self.instance, self.pulse.member.get())
+        {
+            Word::Nothing => {}
+            Word::Fenced => {
+                self.fenced = true;
+                return Err(Error::Fenced("another member has the instance id".into()));
+            }
+            Word::Unknown => {
+                self.generation = None;
+                self.lost = true;
+                let gone = std::mem::take(&mut self.owned).into_keys().collect();
+                signals.push(Signal::Revoked(gone));
+                let member = self.broker.join(self.service, &self.instance);
+                self.pulse.member.set(member);
+            }
+            Word::Revoke(gone, generation) => {
+                self.generation = Some(generation);
+                self.owned.retain(|partition, _| !gone.contains(partition));
+                signals.push(Signal::Revoked(gone));
+            }
+            Word::Assign(came, generation) => {
+                self.generation = Some(generation);
+                self.lost = false;
+                for partition in &came {
+                    self.owned.insert(*partition, Delivery::default());
+                }
+                signals.push(Signal::Assigned(came));
+            }
+        }
+        Ok(())
+    }
+
+    fn deliver(&mut self, max: usize, inputs: &mut Vec<Input>) -> Result<(), Error> {
+        let mut room = max;
+        for (partition, delivery) in &mut self.owned {
+            let Some(next) = delivery.next.filter(|_| !delivery.paused && room > 0) else {
+                continue;
+            };
+            let place = (self.service, Topic::Commands, *partition);
+            let ends = self.broker.ends(place);
+            if next < ends.low || next > ends.high {
+                return Err(Error::Damaged(format!(
+                    "position {next} of partition {partition} lies outside of the log"
+                )));
+            }
+            let mut fetched = self.broker.fetch(place, next, room);
+            if !fetched.inputs.is_empty() {
+                let portion = self.fate.portion(fetched.inputs.len());
+                if portion < fetched.inputs.len() {
+                    fetched.inputs.truncate(portion);
+                    fetched.position = fetched.inputs[portion - 1].offset + 1;
+                }
+            }
+            let behind = fetched.inputs.last().map_or(next, |last| last.offset + 1);
+            // What stands behind the last record may be passed now or with the next fetch.
+            let full = fetched.inputs.len() == room;
+            let position = if fetched.position > behind && (full || !self.fate.toss()) {
+                behind
+            } else {
+                fetched.position
+            };
+            delivery.known |= position > next;
+            delivery.next = Some(position);
+            room -= fetched.inputs.len();
+            inputs.append(&mut fetched.inputs);
+        }
+        Ok(())
+    }
+
+    fn transact(
+        &mut self,
+        generation: &Generation,
+        shares: Vec<Share>,
+    ) -> Result<(Vec<Appended>, Duration), Trouble> {
+        let epoch = self.epoch.unwrap_or(0);
+        self.reached(Point::Begin)?;
+        let offsets: Vec<_> = shares
+            .iter()
+            .map(|share| (share.partition, share.offset))
+            .collect();
+        let mut ends: BTreeMap<Partition, i64> = BTreeMap::new();
+        let mut added = Vec::new();
+        for output in shares.into_iter().flat_map(|share| share.outputs) {
+            let place = (output.service, output.topic, output.partition);
+            if !added.contains(&place) {
+                self.patiently(|log| log.broker.add(&log.transactional_id, epoch, place))?;
+                added.push(place);
+            }
+            let offset = self.broker.produce(&self.transactional_id, epoch, output)?;
+            if (place.0, place.1) == (self.service, Topic::Events) {
+                ends.insert(place.2, offset + 1);
+            }
+            self.reached(Point::Produced)?;
+        }
+        let begun = self.now();
+        self.reached(Point::SendOffsets)?;
+        self.send_offsets(epoch, generation, &offsets)?;
+        self.reached(Point::End)?;
+        // Without its offsets it may hold nothing at all.
+        if !(self.is(Weakness::OffsetsOutside) && added.is_empty()) {
+            self.end(epoch, true)?;
+        }
+        self.reached(Point::Ended)?;
+        let appended = ends.into_iter().map(|(partition, events_end)| Appended {
+            partition,
+            events_end,
+        });
+        Ok((appended.collect(), self.now().saturating_sub(begun)))
+    }
+
+    fn send_offsets(
+        &mut self,
+        epoch: u32,
+        generation: &Generation,
+        offsets: &[(Partition, i64)],
+    ) -> Result<(), Trouble> {
+        if self.is(Weakness::OffsetsOutside) {
+            let who = (self.service, self.instance.as_str());
+            return Ok(self.broker.store_offsets(who, generation, offsets)?);
+        }
+        let vouching = (!self.is(Weakness::NobodyVouches)).then_some(generation);
+        self.patiently(|log| {
+            let who = (log.service, log.instance.as_str());
+            log.broker
+                .send_offsets(&log.transactional_id, epoch, who, vouching, offsets)
+        })
+    }
+
+    /// Asks the coordinator to end the transaction, as well as the request fares.
+    fn end(&mut self, epoch: u32, commit: bool) -> Result<(), Trouble> {
+        let ending = self.fate.ending(&self.instance);
+        let id = self.transactional_id.clone();
+        if ending != Ending::Prompt {
+            let journal = self.broker.journal();
+            journal.note(format_args!("{id}: the request to end is {ending:?}"));
+        }
+        let arrives_ms = self.broker.clock().unix_ms() + LATE_MS;
+        match ending {
+            Ending::Prompt => return self.patiently(|log| log.broker.end(&id, epoch, commit)),
+            Ending::Lost => {}
+            Ending::ReplyLost => {
+                let _ = self.broker.end(&id, epoch, commit);
+            }
+            Ending::Late | Ending::Repeated => self.broker.hold_up(&id, epoch, commit, arrives_ms),
+        }
+        if ending == Ending::Repeated || self.is(Weakness::UnclearKept) {
+            // The client asks again under its own steam.
+            self.wait(SUSPICIOUS + PAUSE);
+            return self.patiently(|log| log.broker.end(&id, epoch, commit));
+        }
+        self.wait(SOCKET_TIMEOUT);
+        Err(Trouble::Timeout("no answer"))
+    }
+
+    /// Repeats a call while the coordinator is busy.
+    fn patiently<T>(&mut self, call: impl Fn(&Self) -> Result<T, Refused>) -> Result<T, Trouble> {
+        for _ in 0..TRIES {
+            match call(self) {
+                Err(Refused::Coordinator(Refusal::Busy)) => {
+                    self.wait(PAUSE);
+                    self.reached(Point::Again)?;
+                }
+                result => return Ok(result?),
+            }
+        }
+        self.wait(SOCKET_TIMEOUT);
+        Err(Trouble::Timeout("the coordinator is busy"))
+    }
+
+    fn reached(&mut self, point: Point) -> Result<(), Trouble> {
+        match self.reach(point) {
+            Ok(()) => Ok(()),
+            Err(_) if self.crashed => Err(Trouble::Crashed),
+            Err(_) => {
+                self.wait(SOCKET_TIMEOUT);
+                Err(Trouble::Timeout("the broker does not answer"))
+            }
+        }
+    }
+
+    fn give_up(&mut self, trouble: Trouble, age: Duration) -> Failure {
+        let fenced = |reason: &str| Failure::Fenced {
+            expired: age >= TRANSACTION_TIMEOUT,
+            reason: reason.into(),
+        };
+        let epoch = self.epoch.take().unwrap_or(0);
+        match trouble {
+            Trouble::Crashed => Failure::Fenced {
+                expired: false,
+                reason: "the process has crashed".into(),
+            },
+            Trouble::Timeout(reason) => Failure::Unclear(reason.into()),
+            Trouble::Refused(Refused::Coordinator(Refusal::Fenced)) => {
+                fenced("another producer has the transactional id")
+            }
+            Trouble::Refused(Refused::Instance) => fenced("another member has the instance id"),
+            Trouble::Refused(refused) => {
+                let reason = format!("{refused:?}");
+                if age > SUSPICIOUS {
+                    return Failure::Unclear(reason);
+                }
+                let begun = self.now();
+                match self.end(epoch, false) {
+                    Ok(()) if self.now().saturating_sub(begun) <= SUSPICIOUS => {
+                        self.epoch = Some(epoch);
+                        Failure::Aborted(reason)
+                    }
+                    Ok(()) => Failure::Unclear(format!("{reason}; the abort was slow")),
+                    Err(Trouble::Refused(Refused::Coordinator(Refusal::Fenced))) => fenced(&reason),
+                    Err(Trouble::Crashed) => fenced("the process has crashed"),
+                    Err(_) => Failure::Unclear(format!("{reason}; the abort failed")),
+                }
+            }
+        }
+    }
+}
+
+fn crash() -> Error {
+    Error::Fenced("the process has crashed".into())
+}
+
+impl Log for SimulatedLog {
+    type Generation = Generation;
+
+    fn poll(
+        &mut self,
+        max: usize,
+        wait: Duration,
+        inputs: &mut Vec<Input>,
+    ) -> Result<Vec<Signal>, Error> {
+        let mut signals = Vec::new();
+        match self.reach(Point::Poll) {
+            Ok(()) => {}
+            Err(Error::Unavailable(_)) => {
+                self.wait(wait);
+                return Ok(vec![Signal::Disconnected]);
+            }
+            Err(error) => return Err(error),
+        }
+        let before = inputs.len();
+        // What was fetched before a rebalance may be delivered together with it.
+        let fetched = self.fate.toss();
+        if !fetched {
+            self.listen(&mut signals)?;
+        }
+        if signals.is_empty() {
+            self.deliver(max, inputs)?;
+        }
+        if fetched {
+            self.listen(&mut signals)?;
+        }
+        if signals.is_empty() {
+            for (partition, delivery) in &mut self.owned {
+                if let Some(offset) = delivery.next.filter(|_| delivery.known)
+                    && delivery.told.replace(offset) != Some(offset)
+                {
+                    signals.push(Signal::Reached {
+                        partition: *partition,
+                        offset,
+                    });
+                }
+            }
+        }
+        if inputs.len() == before && signals.is_empty() {
+            self.wait(wait);
+        }
+        Ok(signals)
+    }
+
+    fn generation(&mut self) -> Option<Generation> {
+        self.generation.clone()
+    }
+
+    fn committed(&mut self, partition: Partition) -> Result<Option<i64>, Error> {
+        if self.is(Weakness::StateBeforeOffset) {
+            for topic in [Topic::State, Topic::Events] {
+                let ends = self.broker.ends((self.service, topic, partition));
+                self.early.insert((topic, partition), ends);
+            }
+        }
+        for _ in 0..TRIES {
+            self.reach(Point::Committed)?;
+            match self.broker.group_committed(self.service, partition) {
+                Ok(committed) => {
+                    if let Some(offset) = committed {
+                        self.committed_seen.insert(partition, offset);
+                    }
+                    return Ok(committed);
+                }
+                Err(()) => self.wait(PAUSE),
+            }
+        }
+        Err(Error::Unavailable("an offset commit is pending".into()))
+    }
+
+    fn ends(&mut self, topic: Topic, partition: Partition) -> Result<Ends, Error> {
+        self.reach(Point::Ends)?;
+        let place = (self.service, topic, partition);
+        let mut ends = self.broker.ends(place);
+        if let Some(early) = self.early.remove(&(topic, partition)) {
+            ends = early;
+        }
+        if self.is(Weakness::OnlyToStable) && topic != Topic::Commands {
+            ends.high = self.broker.stable_end(place);
+        }
+        if self.is(Weakness::AnswersUnread) && topic == Topic::Commands {
+            ends.high = self.committed_seen.get(&partition).map_or(0, |seen| *seen);
+        }
+        Ok(ends)
+    }
+
+    fn stable_end(&self, partition: Partition) -> Option<i64> {
+        let place = (self.service, Topic::Commands, partition);
+        (!self.broker.is_away()).then(|| self.broker.stable_end(place))
+    }
+
+    fn start(&mut self, partition: Partition, offset: i64) -> Result<(), Error> {
+        if self.crashed {
+            return Err(crash());
+        }
+        let Some(delivery) = self.owned.get_mut(&partition) else {
+            return Err(Error::Unavailable(
+                "the partition has been taken away".into(),
+            ));
+        };
+        *delivery = Delivery {
+            next: Some(offset),
+            ..Delivery::default()
+        };
+        Ok(())
+    }
+
+    fn pause(&mut self, partition: Partition) -> Result<(), Error> {
+        if let Some(delivery) = self.owned.get_mut(&partition) {
+            delivery.paused = true;
+            delivery.told = None;
+        }
+        Ok(())
+    }
+
+    fn open(
+        &mut self,
+        topic: Topic,
+        partition: Partition,
+        from: i64,
+        until: i64,
+    ) -> Result<(), Error> {
+        self.read = Some(Read {
+            place: (self.service, topic, partition),
+            next: from,
+            until,
+        });
+        Ok(())
+    }
+
+    fn read(&mut self, wait: Duration, inputs: &mut Vec<Input>) -> Result<Progress, Error> {
+        self.reach(Point::Read)?;
+        let Some(read) = &mut self.read else {
+            return Ok(Progress::Done);
+        };
+        if read.next >= read.until {
+            self.read = None;
+            return Ok(Progress::Done);
+        }
+        if self.broker.stable_end(read.place) < read.until {
+            self.wait(wait);
+            return Ok(Progress::More);
+        }
+        // Like the one on Kafka it ends at the end of the partition, which may lie behind the bound.
+        let mut fetched = self.broker.fetch(read.place, read.next, usize::MAX);
+        let portion = match fetched.inputs.len() {
+            0 => 0,
+            there => self.fate.portion(there),
+        };
+        if portion < fetched.inputs.len() {
+            fetched.inputs.truncate(portion);
+            read.next = fetched.inputs[portion - 1].offset + 1;
+            inputs.append(&mut fetched.inputs);
+            return Ok(Progress::More);
+        }
+        inputs.append(&mut fetched.inputs);
+        self.read = None;
+        Ok(Progress::Done)
+    }
+
+    fn commit(
+        &mut self,
+        generation: &Generation,
+        shares: Vec<Share>,
+    ) -> Result<Vec<Appended>, Failure> {
+        if self.epoch.is_none() {
+            return Err(Failure::Unclear(
+                "the producer has to be made anew first".into(),
+            ));
+        }
+        // By the broker's clock: the worker's own may be ahead by what it has waited.
+        let begun = self.broker.clock().elapsed();
+        match self.transact(generation, shares) {
+            Ok((_, took)) if took > SUSPICIOUS && !self.is(Weakness::UnclearKept) => {
+                self.epoch = None;
+                Err(Failure::Unclear(format!(
+                    "the commit took {} ms",
+                    took.as_millis()
+                )))
+            }
+            Ok((appended, _)) => Ok(appended),
+            Err(trouble) => {
+                let age = self.now().saturating_sub(begun);
+                Err(self.give_up(trouble, age))
+            }
+        }
+    }
+
+    fn recreate(&mut self) -> Result<(), Error> {
+        self.epoch = None;
+        for _ in 0..TRIES {
+            self.reach(Point::Recreate)?;
+            match self.broker.init(&self.transactional_id) {
+                Ok(epoch) => {
+                    self.epoch = Some(epoch);
+                    return Ok(());
+                }
+                Err(_) => self.wait(PAUSE),
+            }
+        }
+        Err(Error::Unavailable("the coordinator is busy".into()))
+    }
+
+    fn rejoin(&mut self) -> Result<(), Error> {
+        self.reach(Point::Recreate)?;
+        self.owned.clear();
+        self.generation = None;
+        self.lost = false;
+        let member = self.broker.join(self.service, &self.instance);
+        self.pulse.member.set(member);
+        Ok(())
+    }
+
+    fn is_member(&mut self) -> Result<bool, Error> {
+        if self.crashed {
+            return Err(crash());
+        }
+        let heard = self.now().saturating_sub(self.thawed) >= HEARTBEATS || self.fate.toss();
+        if heard && !self.broker.is_away() {
+            let place = self
+                .broker
+                .holds(self.service, &self.instance, self.pulse.member.get());
+            match place {
+                Err(true) => self.fenced = true,
+                Err(false) => return Ok(false),
+                Ok(()) => {}
+            }
+        }
+        if self.fenced {
+            return Err(Error::Fenced("another member has the instance id".into()));
+        }
+        Ok(!self.lost)
+    }
+
+    fn now(&self) -> Duration {
+        self.pulse.ahead.get().max(self.broker.clock().elapsed())
+    }
+}

@@ -1,0 +1,78 @@
+//! The simulated log does what every implementation must: the cases are those that run on Kafka.
+
+use std::rc::Rc;
+
+use contracts::{Service, Topic};
+use engine::log::Partition;
+use engine::log::simulated::{Broker, Calm, Clock, Foreign, Journal, SimulatedLog};
+use harness::conformance::{self, PARTITIONS, SERVICE};
+
+struct Open(Foreign);
+
+struct Simulated {
+    broker: Broker,
+}
+
+fn simulated() -> Simulated {
+    let clock = Clock::default();
+    let journal = Journal::new(clock.clone(), 0);
+    Simulated {
+        broker: Broker::new(clock, journal, PARTITIONS),
+    }
+}
+
+impl conformance::World for Simulated {
+    type Log = SimulatedLog;
+    type Open = Open;
+
+    fn join(&self, instance: &str) -> SimulatedLog {
+        let fate = Rc::new(Calm(self.broker.clone()));
+        SimulatedLog::new(self.broker.clone(), fate, SERVICE, instance, None).unwrap()
+    }
+
+    fn append(&self, topic: Topic, partition: Partition, payload: &str) {
+        let payload = Some(payload.as_bytes().to_vec());
+        self.broker
+            .append((SERVICE, topic, partition), None, payload, Vec::new());
+    }
+
+    fn begin(&self) -> Open {
+        Open(self.broker.begin("somebody else"))
+    }
+
+    fn visible(&self, service: Service, topic: Topic, partition: Partition) -> Vec<String> {
+        self.broker.settle();
+        let fetched = self
+            .broker
+            .fetch((service, topic, partition), 0, usize::MAX);
+        let payloads = fetched
+            .inputs
+            .into_iter()
+            .map(|input| input.payload.unwrap());
+        payloads
+            .map(|payload| String::from_utf8(payload).unwrap())
+            .collect()
+    }
+
+    fn end(&self, topic: Topic, partition: Partition) -> i64 {
+        self.broker.settle();
+        self.broker.ends((SERVICE, topic, partition)).high
+    }
+}
+
+impl conformance::Open for Open {
+    fn append(&self, topic: Topic, partition: Partition, payload: &str) {
+        self.0
+            .append((SERVICE, topic, partition), payload.as_bytes());
+    }
+
+    fn commit(self) {
+        self.0.end(true);
+    }
+
+    fn abort(self) {
+        self.0.end(false);
+    }
+}
+
+harness::conformance!(simulated());

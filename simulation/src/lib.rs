@@ -1,0 +1,55 @@
+//! The whole platform on a simulated log: the four rule books, the real worker and the real effects, their partners
+//! with their faults, and callers. One seed draws everything that happens, so that the same seed is the same history.
+//!
+//! Single-threaded, without real time. [`run`] lives through one seed; what is wrong with it stands in [`Run`].
+
+mod checks;
+mod customers;
+mod dice;
+mod fate;
+mod partners;
+mod plan;
+mod process;
+mod projectors;
+mod protection;
+mod surroundings;
+mod world;
+
+pub use plan::Plan;
+pub use protection::Protection;
+
+use crate::dice::Dice;
+use crate::world::World;
+
+/// What became of a seed.
+#[derive(Debug)]
+pub struct Run {
+    /// The seed.
+    pub seed: u64,
+    /// What is wrong; empty when all is well.
+    pub violations: Vec<String>,
+    /// Equal for equal histories.
+    pub digest: u64,
+    /// How many lines the history has.
+    pub lines: u64,
+    /// Its last lines.
+    pub last: Vec<String>,
+}
+
+/// Lives through a seed, without a protection if one is given; keeps the last lines of its history.
+pub fn run(seed: u64, without: Option<Protection>, keep: usize) -> Run {
+    let dice = Dice::new(seed);
+    let plan = Plan::draw(&dice);
+    let world = World::new(plan, dice, without, keep);
+    world
+        .journal
+        .note(format_args!("seed {seed}: {:?}", world.plan));
+    let violations = world.live();
+    Run {
+        seed,
+        violations,
+        digest: world.journal.digest(),
+        lines: world.journal.len(),
+        last: world.journal.lines(),
+    }
+}

@@ -1,0 +1,73 @@
+//! Runs seeds: many, to find one that fails, or one, to see what happens in it.
+#![allow(clippy::print_stdout, reason = "it is what the command is for")]
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser;
+use simulation::{Protection, run};
+
+/// Lines of a failed seed's history that are shown.
+const LAST: usize = 40;
+
+#[derive(Parser)]
+#[command(about = "Runs the whole platform on a simulated log, seed by seed")]
+struct Args {
+    /// How many seeds
+    #[arg(long, default_value_t = 1_000)]
+    seeds: u64,
+    /// The first seed
+    #[arg(long, default_value_t = 1)]
+    from: u64,
+    /// Runs this one only, and prints its history
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Does without this protection
+    #[arg(long)]
+    without: Option<Protection>,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    if let Some(seed) = args.seed {
+        let run = run(seed, args.without, usize::MAX);
+        for line in &run.last {
+            println!("{line}");
+        }
+        println!(
+            "seed {seed}: {} lines, digest {:016x}",
+            run.lines, run.digest
+        );
+        return ended(&run.violations);
+    }
+    let begun = Instant::now();
+    for seed in args.from..args.from + args.seeds {
+        let run = run(seed, args.without, LAST);
+        if !run.violations.is_empty() {
+            for line in &run.last {
+                println!("{line}");
+            }
+            println!("seed {seed} has failed; the whole history: sim --seed {seed}");
+            return ended(&run.violations);
+        }
+    }
+    let took = begun.elapsed().as_secs_f64();
+    #[allow(clippy::cast_precision_loss)]
+    let rate = args.seeds as f64 / took;
+    println!(
+        "{} seeds ran clean in {took:.1} s, {rate:.1} a second",
+        args.seeds
+    );
+    ExitCode::SUCCESS
+}
+
+fn ended(violations: &[String]) -> ExitCode {
+    for violation in violations.iter().take(20) {
+        println!("violated: {violation}");
+    }
+    if violations.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
