@@ -1,0 +1,81 @@
+//! One test for each fault.
+
+use harness::chaos::faults::{self, mix_of};
+use harness::chaos::{Form, Ground, Plan};
+
+/// Orders begun each second: the machine is to have room for what is repaired.
+const RATE: u32 = 40;
+
+fn survives(name: &str) {
+    let fault = faults::ALL.iter().find(|fault| fault.name == name).unwrap();
+    let mut ground = Ground::new(Plan {
+        seed: fastrand::u64(..),
+        form: Form::Short,
+        mix: mix_of(name),
+        rate: RATE,
+        declined_percent: 5,
+    });
+    println!("{name}: {}", fault.what);
+    (fault.strike)(&mut ground);
+    ground.rest();
+}
+
+#[test]
+fn kills() {
+    survives("kills");
+}
+
+#[test]
+fn zombies() {
+    survives("zombies");
+}
+
+#[test]
+fn twins() {
+    survives("twins");
+}
+
+#[test]
+fn unclear_ends() {
+    survives("unclear");
+}
+
+#[test]
+fn a_broker_that_is_killed() {
+    survives("broker");
+}
+
+#[test]
+fn a_database_that_is_killed_frozen_and_full() {
+    survives("database");
+}
+
+#[test]
+fn a_provider_that_fails() {
+    survives("provider");
+}
+
+#[test]
+fn workers_that_come_and_go() {
+    survives("churn");
+}
+
+#[test]
+fn transactions_that_are_aborted() {
+    survives("aborts");
+}
+
+#[test]
+fn a_registry_that_is_away() {
+    survives("registry");
+}
+
+#[test]
+fn everything_restarted_in_order() {
+    survives("restarts");
+}
+
+#[test]
+fn parts_that_are_cut_off() {
+    survives("partitions");
+}
