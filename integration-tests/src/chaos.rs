@@ -103,6 +103,8 @@ pub struct Plan {
     pub mix: Mix,
     /// Orders begun each second.
     pub rate: u32,
+    /// Orders in all; as many as there is time for when `None`.
+    pub orders: Option<u64>,
     /// Of a hundred charges, declined.
     pub declined_percent: u8,
 }
@@ -144,7 +146,7 @@ impl Ground {
             system.ready(name);
         }
         let journal = system.path("journal");
-        let load = Load::begin(&system, &gateways, &journal, plan.mix, plan.rate, plan.seed);
+        let load = Load::begin(&system, &gateways, &journal, &plan);
         let ground = Self {
             form: plan.form,
             random: fastrand::Rng::with_seed(plan.seed),

@@ -1,6 +1,7 @@
 //! The faults, each a function on a system under load that it leaves whole. Each says of itself that it has acted.
 
 mod brokers;
+pub mod flash_sale;
 mod partners;
 mod paths;
 mod processes;

@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use tonic::{Code, Request, Status};
 use uuid::Uuid;
 
+use super::Plan;
 use crate::eventually::eventually;
 use crate::system::{System, order_of};
 
@@ -82,6 +83,7 @@ struct Shared {
     /// Answers that no client may get.
     wrong: Mutex<Vec<String>>,
     answers: Mutex<Vec<Duration>>,
+    most_failures: Mutex<Vec<Status>>,
 }
 
 #[derive(Default)]
@@ -92,24 +94,17 @@ struct Counts {
     cancelled: AtomicU64,
     repeated: AtomicU64,
     given_up: AtomicU64,
-    most_tries: AtomicU64,
 }
 
 impl Load {
-    /// Fills the shelves, and begins to place orders through these gateways, `rate` each second. What was acknowledged
-    /// stands in `journal`, in the format of `ordermesh load`.
+    /// Fills the shelves, and begins to place orders through these gateways. What was acknowledged stands in
+    /// `journal`, in the format of `ordermesh load`.
     ///
     /// # Panics
     ///
     /// When the journal cannot be written.
-    pub fn begin(
-        system: &System,
-        gateways: &[SocketAddr],
-        journal: &str,
-        mix: Mix,
-        rate: u32,
-        seed: u64,
-    ) -> Self {
+    pub fn begin(system: &System, gateways: &[SocketAddr], journal: &str, plan: &Plan) -> Self {
+        let Plan { mix, seed, .. } = *plan;
         let stock = (0..mix.products).map(|product| (sku(product), mix.pieces));
         system.stock_all(stock.collect::<BTreeMap<_, _>>());
         let mut file = BufWriter::new(File::create(journal).expect("a journal"));
@@ -121,8 +116,8 @@ impl Load {
                 .iter()
                 .map(|address| system.peer(*address))
                 .collect(),
-            rate: AtomicU64::new(u64::from(rate) * 1_000),
-            left: AtomicU64::new(u64::MAX),
+            rate: AtomicU64::new(u64::from(plan.rate) * 1_000),
+            left: AtomicU64::new(plan.orders.unwrap_or(u64::MAX)),
             turn: AtomicUsize::default(),
             random: Mutex::new(fastrand::Rng::with_seed(seed)),
             popularity: popularity(mix.products),
@@ -130,6 +125,7 @@ impl Load {
             counts: Counts::default(),
             wrong: Mutex::default(),
             answers: Mutex::default(),
+            most_failures: Mutex::default(),
         });
         let begin = Arc::clone(&shared);
         let clock = system.block_on(async { tokio::spawn(clock(begin)) });
@@ -145,9 +141,12 @@ impl Load {
         self.shared.rate.store(rate, Ordering::Relaxed);
     }
 
-    /// Begins so many more orders, and no others.
-    pub fn only(&self, orders: u64) {
-        self.shared.left.store(orders, Ordering::Relaxed);
+    /// Whether every order that was to be begun has its answer.
+    pub fn is_over(&self) -> bool {
+        let counts = &self.shared.counts;
+        let left = self.shared.left.load(Ordering::Relaxed);
+        let begins = self.shared.rate.load(Ordering::Relaxed) > 0 && left > 0;
+        !begins && counts.under_way.load(Ordering::Relaxed) == 0
     }
 
     /// Orders acknowledged so far.
@@ -155,9 +154,9 @@ impl Load {
         self.shared.counts.acknowledged.load(Ordering::Relaxed)
     }
 
-    /// Most tries that a call has needed since this was asked last.
-    pub fn most_tries(&self) -> u64 {
-        self.shared.counts.most_tries.swap(0, Ordering::Relaxed)
+    /// How the call failed that failed most often before its answer, since this was asked last.
+    pub fn most_failures(&self) -> Vec<Status> {
+        std::mem::take(&mut *lock(&self.shared.most_failures))
     }
 
     /// Times from call to acknowledgement since this was asked last.
@@ -182,12 +181,7 @@ impl Load {
         if self.shared.left.load(Ordering::Relaxed) == u64::MAX {
             self.rate(0);
         }
-        eventually("every call has its answer", || {
-            let counts = &self.shared.counts;
-            let left = self.shared.left.load(Ordering::Relaxed);
-            let over = self.shared.rate.load(Ordering::Relaxed) == 0 || left == 0;
-            (over && counts.under_way.load(Ordering::Relaxed) == 0).then_some(())
-        });
+        eventually("every call has its answer", || self.is_over().then_some(()));
         lock(&self.shared.journal)
             .flush()
             .expect("the journal can be written");
@@ -383,20 +377,24 @@ impl Shared {
     {
         let end = Instant::now() + PATIENCE;
         let mut pause = FIRST_PAUSE;
-        let mut tries = 0;
+        let mut turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let mut failures = Vec::new();
         loop {
-            let turn = self.turn.fetch_add(1, Ordering::Relaxed);
             let peer = self.gateways[turn % self.gateways.len()].clone();
-            tries += 1;
+            turn += 1;
             let answer = call(peer).await;
             match answer {
                 Err(status) if may_pass(&status) && Instant::now() < end => {
+                    failures.push(status);
                     let share = lock(&self.random).f64();
                     tokio::time::sleep(pause.mul_f64(share)).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
                 answer => {
-                    self.counts.most_tries.fetch_max(tries, Ordering::Relaxed);
+                    let mut most = lock(&self.most_failures);
+                    if failures.len() > most.len() {
+                        *most = failures;
+                    }
                     return answer.map(tonic::Response::into_inner);
                 }
             }

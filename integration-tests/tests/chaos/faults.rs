@@ -1,19 +1,30 @@
 //! One test for each fault.
 
+use harness::chaos::faults::flash_sale::{Sale, sell};
 use harness::chaos::faults::{self, mix_of};
+use harness::chaos::load::USUAL;
 use harness::chaos::{Form, Ground, Plan};
 
 /// Orders begun each second: the machine is to have room for what is repaired.
 const RATE: u32 = 40;
 
+/// Drawn anew each time.
+fn plan() -> Plan {
+    Plan {
+        seed: fastrand::u64(..),
+        form: Form::Short,
+        mix: USUAL,
+        rate: RATE,
+        orders: None,
+        declined_percent: 5,
+    }
+}
+
 fn survives(name: &str) {
     let fault = faults::ALL.iter().find(|fault| fault.name == name).unwrap();
     let mut ground = Ground::new(Plan {
-        seed: fastrand::u64(..),
-        form: Form::Short,
         mix: mix_of(name),
-        rate: RATE,
-        declined_percent: 5,
+        ..plan()
     });
     println!("{name}: {}", fault.what);
     (fault.strike)(&mut ground);
@@ -78,4 +89,39 @@ fn everything_restarted_in_order() {
 #[test]
 fn parts_that_are_cut_off() {
     survives("partitions");
+}
+
+/// As many who want a piece for each that there is, twice over.
+const SALE: Sale = Sale {
+    orders: 2_000,
+    products: 10,
+    pieces: 100,
+    returns: false,
+};
+
+#[test]
+fn a_flash_sale_without_returns() {
+    sell(
+        SALE,
+        Plan {
+            rate: 150,
+            ..plan()
+        },
+    );
+}
+
+#[test]
+fn a_flash_sale_with_returns() {
+    let sale = Sale {
+        orders: 1_000,
+        returns: true,
+        ..SALE
+    };
+    sell(
+        sale,
+        Plan {
+            rate: 150,
+            ..plan()
+        },
+    );
 }

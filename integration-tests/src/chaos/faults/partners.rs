@@ -1,6 +1,5 @@
 //! The payment provider.
 
-use contracts::orders::v1::OrderStatus;
 use contracts::sandbox::v1::{Behaviour, Faults};
 
 use crate::chaos::Ground;
@@ -90,19 +89,12 @@ pub fn provider(ground: &mut Ground) {
 impl Ground {
     /// Median time from created to confirmed of the last orders that needed no payment, milliseconds.
     fn free_orders_ms(&self) -> f64 {
-        let sql = format!(
-            "SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY took) FROM (
-                 SELECT extract(epoch FROM confirmed.time - created.time) * 1000 AS took
+        let sql = "SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY took) FROM (
+                 SELECT extract(epoch FROM confirmed_at - placed_at) * 1000 AS took
                    FROM read_v1.orders
-                   JOIN read_v1.order_events created
-                     ON created.order_id = orders.order_id AND created.version = 1
-                   JOIN read_v1.order_events confirmed
-                     ON confirmed.order_id = orders.order_id AND confirmed.kind = 'OrderConfirmed'
-                  WHERE orders.total = 0 AND orders.status <> {}
-                  ORDER BY created.time DESC LIMIT 60) AS latest",
-            OrderStatus::Rejected as i32
-        );
-        let rows = self.query(&sql);
+                  WHERE total = 0 AND confirmed_at IS NOT NULL
+                  ORDER BY placed_at DESC LIMIT 60) AS latest";
+        let rows = self.query(sql);
         rows.first()
             .and_then(|row| row.parse().ok())
             .unwrap_or_else(|| panic!("no order without a payment is confirmed: {rows:?}"))
