@@ -6,6 +6,7 @@
 )]
 
 pub mod alerts;
+pub mod chaos;
 pub mod conformance;
 pub mod eventually;
 pub mod faulty;

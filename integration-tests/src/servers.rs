@@ -15,6 +15,32 @@ pub mod env {
     pub const STACK: &str = "ORDERMESH_STACK";
 }
 
+/// Where servers are.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    /// Kafka's bootstrap servers.
+    pub kafka: String,
+    /// URL of the schema registry.
+    pub registry: String,
+    /// URL of a PostgreSQL database.
+    pub database: String,
+}
+
+impl Addresses {
+    /// Those that the environment names.
+    ///
+    /// # Panics
+    ///
+    /// See [`variable`].
+    pub fn of_environment() -> Self {
+        Self {
+            kafka: variable(env::KAFKA),
+            registry: variable(env::REGISTRY),
+            database: variable(env::DATABASE),
+        }
+    }
+}
+
 /// Held for reading by every test that uses the servers, for writing by one that kills a part of them.
 static IN_USE: RwLock<()> = RwLock::new(());
 

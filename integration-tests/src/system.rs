@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 pub use calls::{FAULTLESS, OUTAGE, PROVIDER_OUTAGE, order_of};
 
 use crate::eventually::{DEADLINE, eventually};
-use crate::servers::{self, Shared, env};
+use crate::servers::{self, Addresses, Shared};
 
 /// What every service of a system is called, in the order in which they are started.
 pub const SERVICES: [&str; 7] = [
@@ -53,25 +53,30 @@ impl System {
     /// A system beside those of other tests.
     pub fn new() -> Self {
         let shared = servers::shared();
-        Self::make(Some(shared))
+        Self::make(Some(shared), &Addresses::of_environment(), None)
     }
 
     /// A system of a test that has the servers for itself.
     pub fn alone(_servers: &servers::Alone) -> Self {
-        Self::make(None)
+        Self::make(None, &Addresses::of_environment(), None)
     }
 
-    fn make(shared: Option<Shared>) -> Self {
+    /// A system on servers that nobody else uses; its database in a tablespace, when one is named.
+    pub fn on(servers: &Addresses, tablespace: Option<&str>) -> Self {
+        Self::make(None, servers, tablespace)
+    }
+
+    fn make(shared: Option<Shared>, servers: &Addresses, tablespace: Option<&str>) -> Self {
         let name = format!("t{}", fastrand::u32(..));
         println!("system {name}");
         let folder = std::env::temp_dir().join(format!("ordermesh-{name}"));
         std::fs::create_dir_all(&folder).expect("a folder for the test");
-        let database = make_database(&name);
+        let database = make_database(&servers.database, &name, tablespace);
         let public = free_port();
         let sandbox = free_port();
         let environment = BTreeMap::from([
-            ("ORDERMESH_KAFKA", servers::variable(env::KAFKA)),
-            ("ORDERMESH_REGISTRY", servers::variable(env::REGISTRY)),
+            ("ORDERMESH_KAFKA", servers.kafka.clone()),
+            ("ORDERMESH_REGISTRY", servers.registry.clone()),
             ("ORDERMESH_DATABASE", database),
             ("ORDERMESH_PREFIX", format!("{name}.")),
             ("ORDERMESH_PUBLIC", public.to_string()),
@@ -284,6 +289,19 @@ impl System {
         lines[lines.len().saturating_sub(30)..].join("\n")
     }
 
+    /// The last line of a process that contains `words`; nothing when it has not said so.
+    pub fn said(&self, name: &str, words: &str) -> String {
+        let text = std::fs::read(self.folder.join(format!("{name}.log"))).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let line = text.lines().rev().find(|line| line.contains(words));
+        line.unwrap_or_default().to_owned()
+    }
+
+    /// Whether a process says that it is ready.
+    pub fn is_ready(&self, name: &str) -> bool {
+        get(self.admin(name), "/health/ready").0
+    }
+
     fn log(&self, name: &str) -> File {
         File::options()
             .create(true)
@@ -303,6 +321,11 @@ impl System {
             arguments.extend(["--journal", journal]);
         }
         println!("{}", self.run(&arguments));
+    }
+
+    /// Holds everything that was written against everything else, once it is at rest.
+    pub fn audit(&self, journal: &str) {
+        self.check(Some(journal));
     }
 
     /// The value of a sample, such as `name{label="value"}`, on a process's admin port.
@@ -383,27 +406,31 @@ pub fn free_port() -> SocketAddr {
 ///
 /// When it was not.
 pub fn binary() -> PathBuf {
-    let test = std::env::current_exe().expect("the test has a path");
-    let folder = test.ancestors().nth(2).expect("target/PROFILE/deps/TEST");
-    let binary = folder.join("ordermesh");
-    assert!(
-        binary.exists(),
-        "{} is missing: run `cargo build -p ordermesh`",
-        binary.display()
-    );
-    binary
+    let this = std::env::current_exe().expect("this program has a path");
+    // target/PROFILE/deps/TEST, or target/PROFILE/PROGRAM.
+    let mut folders = this.ancestors().skip(1).take(2);
+    let binary = folders.find_map(|folder| {
+        let binary = folder.join("ordermesh");
+        binary.exists().then_some(binary)
+    });
+    binary.unwrap_or_else(|| {
+        panic!(
+            "ordermesh is missing beside {}: run `cargo build -p ordermesh`",
+            this.display()
+        )
+    })
 }
 
-fn make_database(name: &str) -> String {
-    let server = servers::variable(env::DATABASE);
+fn make_database(server: &str, name: &str, tablespace: Option<&str>) -> String {
+    let place = tablespace.map_or_else(String::new, |place| format!(" TABLESPACE {place}"));
     let made = Command::new("psql")
         .args([
             "-q",
             "-v",
             "ON_ERROR_STOP=1",
             "-c",
-            &format!("CREATE DATABASE {name}"),
-            &server,
+            &format!("CREATE DATABASE {name}{place}"),
+            server,
         ])
         .status()
         .expect("psql can be run");

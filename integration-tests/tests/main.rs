@@ -12,6 +12,7 @@
 )]
 
 mod architecture;
+mod chaos;
 mod compose;
 mod engine;
 mod observability;

@@ -14,12 +14,26 @@ kafka_java() {
         "-D$log.log.org.apache.kafka.common.config.AbstractConfig=warn")
 }
 
+# add_links FILE: who comes in by a link is told to come back by it, so that
+# something can stand in between.
+add_links() {
+    local link number=0 listeners= advertised= protocols=
+    for link in $KAFKA_LINKS; do
+        number=$((number + 1))
+        listeners+=,LINK$number://127.0.0.1:${link%:*}
+        advertised+=,LINK$number://127.0.0.1:${link#*:}
+        protocols+=,LINK$number:PLAINTEXT
+    done
+    sed -i -e "s|@LISTENERS@|$listeners|" -e "s|@ADVERTISED@|$advertised|" -e "s|@PROTOCOLS@|$protocols|" "$1"
+}
+
 start_kafka() {
     local home=$STACK_DIR/kafka log
     log=$(log_file kafka)
     mkdir -p "$home"
     sed -e "s|@PORT@|$KAFKA_PORT|" -e "s|@CONTROLLER_PORT@|$CONTROLLER_PORT|" \
         -e "s|@DATA@|$home/data|" "$NATIVE/kafka/server.properties" >"$(kafka_mark)"
+    add_links "$(kafka_mark)"
     kafka_java
     if [[ ! -f $home/initialised ]]; then
         rm -rf "$home/data"

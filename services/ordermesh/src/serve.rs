@@ -34,8 +34,8 @@ use crate::platform::{self, Stack};
 
 /// How long a process may take to finish what it has begun.
 const DRAIN: Duration = Duration::from_secs(15);
-/// How long start-up waits for a broker that is not there yet.
-const BROKER_PATIENCE: Duration = Duration::from_secs(60);
+/// How long one try of start-up waits for the registry before readiness says so.
+const REGISTRY_TRY: Duration = Duration::from_secs(5);
 /// Between looks at the status of a worker.
 const STATUS_EVERY: Duration = Duration::from_millis(50);
 /// For one answer of the payment provider or the carrier.
@@ -149,8 +149,8 @@ fn value_name(role: Role) -> String {
 ///
 /// # Errors
 ///
-/// What kept the process from starting: a port in use, a broker or a registry that is not there, missing topics,
-/// contracts that do not fit.
+/// What kept the process from starting: a port in use, missing topics, contracts that do not fit. A broker or a registry
+/// that is not there is waited for.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let process = Process::new();
     start(&args, &process).await?;
@@ -175,7 +175,7 @@ async fn start(args: &Args, process: &Process) -> anyhow::Result<()> {
     let services: Vec<Service> = roles.iter().filter_map(|role| role.service()).collect();
     let mut platform = None;
     if !services.is_empty() || roles.contains(&Role::Query) {
-        platform = Some(Platform::connect(args, process, &services, &roles).await?);
+        platform = Some(Platform::connect(args, process, &parts, &services, &roles).await?);
     }
     if let Some(server) = ports.sandbox {
         serve_sandbox(args, process, server)?;
@@ -290,12 +290,13 @@ impl Platform {
     async fn connect(
         args: &Args,
         process: &Process,
+        parts: &Component,
         services: &[Service],
         roles: &BTreeSet<Role>,
     ) -> anyhow::Result<Self> {
         let cluster = Arc::new(platform::cluster(&args.stack.kafka));
-        topics(&cluster).await?;
-        let schemas = schemas(args, process, services, roles).await?;
+        topics(&cluster, parts).await?;
+        let schemas = schemas(args, process, parts, services, roles).await?;
         let attended = schemas.clone();
         process.spawn_beside("registry", async move { attended.attend().await });
         Ok(Self {
@@ -485,25 +486,25 @@ impl<D: Decider<Effect = std::convert::Infallible>> Perform<D> for NoEffects {
 }
 
 /// Waits for the broker, then for nothing: missing topics are for `ordermesh topics apply`.
-async fn topics(cluster: &Arc<Cluster>) -> anyhow::Result<()> {
-    let begun = std::time::Instant::now();
+async fn topics(cluster: &Arc<Cluster>, parts: &Component) -> anyhow::Result<()> {
     loop {
         let asked = Arc::clone(cluster);
         let checked = tokio::task::spawn_blocking(move || engine::topics::check(&asked)).await?;
         match checked {
-            Err(error @ engine::topics::Error::Broker { .. })
-                if begun.elapsed() < BROKER_PATIENCE =>
-            {
+            Err(error @ engine::topics::Error::Broker { .. }) => {
                 tracing::warn!(%error, "waiting for the broker");
+                parts.not_ready(format!("waiting for the broker: {error}"));
             }
             result => return Ok(result?),
         }
     }
 }
 
+/// Registers the contracts; waits for a registry that is not there.
 async fn schemas(
     args: &Args,
     process: &Process,
+    parts: &Component,
     services: &[Service],
     roles: &BTreeSet<Role>,
 ) -> anyhow::Result<Schemas> {
@@ -530,12 +531,21 @@ async fn schemas(
     if roles.contains(&Role::Query) {
         reads.extend(Service::ALL.map(|service| (service, Topic::Events)));
     }
-    let settings = registry::Settings::new(
+    let mut settings = registry::Settings::new(
         args.stack.registry.url.clone(),
         args.stack.kafka.prefix.clone(),
     );
+    settings.deadline = REGISTRY_TRY;
     let metrics = registry::Metrics::new(process.registry())?;
     let writes: Vec<_> = writes.into_iter().collect();
     let reads: Vec<_> = reads.into_iter().collect();
-    Ok(Schemas::register(&settings, metrics, &writes, &reads).await?)
+    loop {
+        match Schemas::register(&settings, metrics.clone(), &writes, &reads).await {
+            Err(error @ registry::Error::Unavailable { .. }) => {
+                tracing::warn!(%error, "waiting for the schema registry");
+                parts.not_ready(format!("waiting for the schema registry: {error}"));
+            }
+            result => return Ok(result?),
+        }
+    }
 }

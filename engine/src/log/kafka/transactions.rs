@@ -307,21 +307,27 @@ fn timed(call: impl FnOnce() -> Result<(), KafkaError>) -> Result<Duration, Kafk
 }
 
 /// Calls again while librdkafka says that the very same call may be repeated, for as long as a transaction is not
-/// suspicious.
+/// suspicious. A process that was frozen meets its own time-out before it has heard anything: it asks once more, and
+/// hears whether it was fenced.
 #[allow(
     clippy::disallowed_methods,
     reason = "a back-off on a thread that has nothing else to do"
 )]
 fn retrying(call: impl Fn() -> Result<(), KafkaError>) -> Result<(), KafkaError> {
     let begun = Instant::now();
+    let mut resumed = false;
     loop {
-        match call() {
-            Err(KafkaError::Transaction(error))
-                if error.is_retriable() && begun.elapsed() < SUSPICIOUS =>
-            {
-                std::thread::sleep(RETRY_PAUSE);
-            }
+        let failure = match call() {
+            Err(KafkaError::Transaction(failure)) if failure.is_retriable() => failure,
             result => return result,
+        };
+        if begun.elapsed() >= SUSPICIOUS {
+            let was_frozen = begun.elapsed() > SOCKET_TIMEOUT * 2;
+            if resumed || !was_frozen {
+                return Err(KafkaError::Transaction(failure));
+            }
+            resumed = true;
         }
+        std::thread::sleep(RETRY_PAUSE);
     }
 }

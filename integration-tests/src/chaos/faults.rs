@@ -1,0 +1,95 @@
+//! The faults, each a function on a system under load that it leaves whole. Each says of itself that it has acted.
+
+mod brokers;
+pub mod flash_sale;
+mod partners;
+mod paths;
+mod processes;
+mod stores;
+mod transactions;
+
+use super::Ground;
+use super::load::{Mix, USUAL};
+
+/// Something that breaks.
+#[derive(Clone, Copy)]
+pub struct Fault {
+    /// How it is called on the command line.
+    pub name: &'static str,
+    /// What breaks.
+    pub what: &'static str,
+    /// Breaks and repairs it.
+    pub strike: fn(&mut Ground),
+}
+
+/// Every fault that strikes under the usual load.
+pub const ALL: [Fault; 12] = [
+    Fault {
+        name: "kills",
+        what: "processes are killed, at random points and between two of their steps",
+        strike: processes::kills,
+    },
+    Fault {
+        name: "zombies",
+        what: "a processor is frozen in the middle of a transaction, for longer than its session",
+        strike: processes::zombies,
+    },
+    Fault {
+        name: "twins",
+        what: "two processes are given the same instance",
+        strike: processes::twins,
+    },
+    Fault {
+        name: "unclear",
+        what: "the end of a transaction is delayed: by a frozen broker, and on its way",
+        strike: transactions::unclear,
+    },
+    Fault {
+        name: "broker",
+        what: "the broker is killed",
+        strike: brokers::broker,
+    },
+    Fault {
+        name: "database",
+        what: "the database is killed, frozen, and full",
+        strike: stores::database,
+    },
+    Fault {
+        name: "provider",
+        what: "the payment provider is away, fails, loses replies, hangs",
+        strike: partners::provider,
+    },
+    Fault {
+        name: "churn",
+        what: "workers join and leave all the time",
+        strike: processes::churn,
+    },
+    Fault {
+        name: "aborts",
+        what: "transactions are aborted on purpose",
+        strike: transactions::aborts,
+    },
+    Fault {
+        name: "registry",
+        what: "the schema registry is away, for warm and for cold caches",
+        strike: stores::registry,
+    },
+    Fault {
+        name: "restarts",
+        what: "everything is restarted in order, one after the other",
+        strike: processes::restarts,
+    },
+    Fault {
+        name: "partitions",
+        what: "parts are cut off from each other, then everything is slow and connections break",
+        strike: paths::partitions,
+    },
+];
+
+/// What clients do while a fault strikes.
+pub fn mix_of(name: &str) -> Mix {
+    Mix {
+        free_percent: if name == "provider" { 30 } else { 5 },
+        ..USUAL
+    }
+}

@@ -1,0 +1,102 @@
+//! The payment provider.
+
+use contracts::sandbox::v1::{Behaviour, Faults};
+
+use crate::chaos::Ground;
+use crate::system::FAULTLESS;
+
+const UNANSWERED: [&str; 2] = [
+    "ordermesh_engine_effects_total{result=\"unknown\",service=\"payments\"",
+    "ordermesh_engine_effects_total{result=\"timed_out\",service=\"payments\"",
+];
+/// What orders without a payment may lose to those that wait for theirs.
+const SLOWER: f64 = 1.2;
+/// Below this, times are those of the machine.
+const NOISE_MS: f64 = 15.0;
+
+/// Charges wait, fail, are repeated, and are never done twice. Orders that need no payment do not notice.
+pub fn provider(ground: &mut Ground) {
+    let behave = |ground: &Ground, faults: Faults| {
+        ground.system.behave(Behaviour {
+            decline_percent: 5,
+            provider: Some(faults),
+            ..FAULTLESS
+        });
+    };
+    ground.lasts(ground.form.seconds(6, 30));
+    let usual = ground.free_orders_ms();
+    let phases = [
+        (
+            "is away",
+            Faults {
+                outage: true,
+                ..Faults::default()
+            },
+            ground.form.seconds(8, 60),
+        ),
+        (
+            "fails",
+            Faults {
+                error_percent: 10,
+                ..Faults::default()
+            },
+            ground.form.seconds(4, 30),
+        ),
+        (
+            "loses replies",
+            Faults {
+                reply_lost_percent: 10,
+                ..Faults::default()
+            },
+            ground.form.seconds(4, 30),
+        ),
+        (
+            "hangs",
+            Faults {
+                hang_percent: 100,
+                ..Faults::default()
+            },
+            ground.form.seconds(8, 30),
+        ),
+    ];
+    for (what, faults, lasting) in phases {
+        let unanswered = |ground: &Ground| -> f64 {
+            let names = ["payments-1", "payments-2"];
+            let figures = names
+                .iter()
+                .flat_map(|name| UNANSWERED.map(|sample| ground.figure(name, sample)));
+            figures.sum()
+        };
+        let before = unanswered(ground);
+        behave(ground, faults);
+        ground.lasts(lasting);
+        let during = ground.free_orders_ms();
+        behave(ground, Faults::default());
+        crate::eventually(&format!("the provider {what}, and it is felt"), || {
+            (unanswered(ground) > before).then_some(())
+        });
+        println!(
+            "the provider {what}: orders without a payment take {during:.0} ms, before {usual:.0} ms"
+        );
+        assert!(
+            during <= (usual * SLOWER).max(usual + NOISE_MS),
+            "the provider {what}: {during} ms instead of {usual} ms"
+        );
+        ground.progress(&format!("the provider {what}"), "payments");
+    }
+}
+
+impl Ground {
+    /// Median time from created to confirmed of the last orders that needed no payment, milliseconds.
+    fn free_orders_ms(&self) -> f64 {
+        let sql = "SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY took) FROM (
+                 SELECT extract(epoch FROM confirmed_at - placed_at) * 1000 AS took
+                   FROM read_v1.orders
+                  WHERE total = 0 AND confirmed_at IS NOT NULL
+                  ORDER BY placed_at DESC LIMIT 60) AS latest";
+        let rows = self.query(sql);
+        rows.first()
+            .and_then(|row| row.parse().ok())
+            .unwrap_or_else(|| panic!("no order without a payment is confirmed: {rows:?}"))
+    }
+}

@@ -1,0 +1,236 @@
+//! A stack that belongs to the fault tests, so that its parts can be killed, frozen and cut off.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use tokio::runtime::Runtime;
+
+use super::proxy::{Protocol, Proxy};
+use crate::parts::PROJECT;
+use crate::servers::{Addresses, env};
+use crate::system::free_port;
+
+/// Who comes to Kafka through a proxy of its own.
+pub const KAFKA_CLIENTS: [&str; 5] = ["orders", "inventory", "payments", "shipping", "query"];
+/// Where the folder of the caller's stack is named, if there is one.
+const STACK_DIR: &str = "ORDERMESH_STACK_DIR";
+/// Of the small file system: the read model of a short load, several times.
+const DISK: &str = "size=192m,mode=0777";
+
+/// A Kafka, a registry and a PostgreSQL of their own, with proxies in front of Kafka and PostgreSQL.
+pub struct Stack {
+    folder: PathBuf,
+    settings: Vec<(&'static str, String)>,
+    /// Reached without a proxy.
+    pub direct: Addresses,
+    /// In front of Kafka, by who comes through it.
+    pub kafka: BTreeMap<&'static str, Proxy>,
+    /// In front of PostgreSQL.
+    pub postgres: Proxy,
+    /// A small disk for a database, where one can be had.
+    pub disk: Option<PathBuf>,
+    /// What proxies and loads run on.
+    pub runtime: Runtime,
+}
+
+static CURRENT: Mutex<Weak<Stack>> = Mutex::new(Weak::new());
+
+impl Stack {
+    /// The stack of this process: started by the first who asks, stopped with the last who holds it.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be started.
+    pub fn shared(seed: u64) -> Arc<Self> {
+        let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
+        current.upgrade().unwrap_or_else(|| {
+            let stack = Arc::new(Self::start(seed));
+            *current = Arc::downgrade(&stack);
+            stack
+        })
+    }
+
+    fn start(seed: u64) -> Self {
+        let base = std::env::var(STACK_DIR).unwrap_or_else(|_| format!("{PROJECT}/.stack/test"));
+        let folder = PathBuf::from(format!("{base}-chaos"));
+        fs::create_dir_all(&folder).expect("a folder for the stack");
+        let links: Vec<_> = KAFKA_CLIENTS
+            .into_iter()
+            .map(|client| (client, free_port(), free_port()))
+            .collect();
+        let named: Vec<_> = links
+            .iter()
+            .map(|(_, listen, advertised)| format!("{}:{}", listen.port(), advertised.port()))
+            .collect();
+        let port = || free_port().port().to_string();
+        let postgres = free_port();
+        let settings = vec![
+            (STACK_DIR, folder.display().to_string()),
+            ("ORDERMESH_KAFKA_PORT", port()),
+            ("ORDERMESH_KAFKA_CONTROLLER_PORT", port()),
+            ("ORDERMESH_KAFKA_LINKS", named.join(" ")),
+            ("ORDERMESH_REGISTRY_PORT", port()),
+            ("ORDERMESH_POSTGRES_PORT", postgres.port().to_string()),
+        ];
+        // What an interrupted run may have left.
+        let disk = folder.join("disk");
+        unmount(&disk);
+        script(&settings, &["reset"]);
+        script(&settings, &["up"]);
+        let runtime = Runtime::new().expect("threads");
+        let proxy = |(number, listen, upstream, protocol): (u64, _, _, _)| {
+            Proxy::start(runtime.handle(), listen, upstream, protocol, seed ^ number)
+        };
+        let kafka = (0..)
+            .zip(&links)
+            .map(|(number, (client, listen, advertised))| {
+                (
+                    *client,
+                    proxy((number, *advertised, *listen, Protocol::Kafka)),
+                )
+            })
+            .collect();
+        let before_postgres = proxy((u64::MAX, free_port(), postgres, Protocol::Postgres));
+        Self {
+            direct: addresses(&settings),
+            kafka,
+            postgres: before_postgres,
+            disk: mount(&disk),
+            folder,
+            settings,
+            runtime,
+        }
+    }
+
+    /// Runs a command of the stack's script, such as `["kill9", "kafka"]`.
+    ///
+    /// # Panics
+    ///
+    /// When it fails.
+    pub fn control(&self, arguments: [&str; 2]) -> String {
+        script(&self.settings, &arguments)
+    }
+
+    /// Holds a part where it stands, with all its processes.
+    pub fn freeze(&self, part: &str) {
+        self.signal(part, "-STOP");
+    }
+
+    /// Lets a frozen part go on.
+    pub fn thaw(&self, part: &str) {
+        self.signal(part, "-CONT");
+    }
+
+    fn signal(&self, part: &str, signal: &str) {
+        let parent = self.control(["pid", part]).trim().to_owned();
+        // PostgreSQL has a process for each connection.
+        let children = Command::new("pgrep")
+            .args(["-P", &parent])
+            .output()
+            .expect("pgrep can be run");
+        let children = String::from_utf8_lossy(&children.stdout).into_owned();
+        let sent = Command::new("kill")
+            .arg(signal)
+            .arg(&parent)
+            .args(children.split_whitespace())
+            .output()
+            .expect("kill can be run");
+        // A child may have ended meanwhile.
+        assert!(
+            sent.status.success() || !children.is_empty(),
+            "{part} does not run"
+        );
+    }
+
+    /// All bytes pass all proxies at once.
+    pub fn heal(&self) {
+        for proxy in self.kafka.values().chain([&self.postgres]) {
+            proxy.heal();
+        }
+    }
+
+    /// The database's URL, through the proxy.
+    pub fn proxied_database(&self, url: &str) -> String {
+        let port = self.postgres.address.port().to_string();
+        let setting = self
+            .settings
+            .iter()
+            .find(|(name, _)| *name == "ORDERMESH_POSTGRES_PORT");
+        url.replace(&setting.expect("it is set").1, &port)
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        script(&self.settings, &["down"]);
+        if let Some(disk) = &self.disk {
+            unmount(disk);
+        }
+        if !std::thread::panicking() {
+            script(&self.settings, &["reset"]);
+            let _ = fs::remove_dir_all(&self.folder);
+        }
+    }
+}
+
+fn script(settings: &[(&'static str, String)], arguments: &[&str]) -> String {
+    let script = format!("{PROJECT}/compose/native/stack");
+    let output = Command::new(&script)
+        .args(arguments)
+        // A caller's own stack is not for this one.
+        .env_remove(env::KAFKA)
+        .env_remove(env::REGISTRY)
+        .env_remove(env::DATABASE)
+        .envs(settings.iter().map(|(name, value)| (name, value)))
+        .output()
+        .unwrap_or_else(|error| panic!("{script} cannot be run: {error}"));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "stack {} failed ({}):\n{text}{}",
+        arguments.join(" "),
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    text
+}
+
+fn addresses(settings: &[(&'static str, String)]) -> Addresses {
+    let text = script(settings, &["env"]);
+    let value = |name: &str| {
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("export {name}=")));
+        line.expect("the stack says where it is").to_owned()
+    };
+    Addresses {
+        kafka: value(env::KAFKA),
+        registry: value(env::REGISTRY),
+        database: value(env::DATABASE),
+    }
+}
+
+/// A file system that can be filled; nothing where this user may not mount one.
+fn mount(folder: &Path) -> Option<PathBuf> {
+    fs::create_dir_all(folder).expect("a folder");
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", DISK, "tmpfs"])
+        .arg(folder)
+        .output();
+    let mounted = mounted.is_ok_and(|output| output.status.success());
+    mounted.then(|| folder.to_owned())
+}
+
+fn unmount(folder: &Path) {
+    let _ = Command::new("umount").arg(folder).output();
+}
+
+/// A Kafka client's bootstrap address.
+pub fn bootstrap(proxy: &Proxy) -> String {
+    let address: SocketAddr = proxy.address;
+    address.to_string()
+}
