@@ -1,6 +1,7 @@
 //! The world of one seed, and its only scheduler.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use contracts::sandbox::v1::{Behaviour, Faults};
 use contracts::{Service, Topic};
 use engine::log::Partition;
-use engine::log::simulated::{Broker, Chore, Clock, Journal, Point, Pulse, Verdict};
+use engine::log::simulated::{Broker, Chore, Clock, Journal, Place, Point, Pulse, Verdict};
 use engine::worker::{Error, Settings};
 use engine::{Cluster, Codec, Metrics};
 use inventory::StockRules;
@@ -28,11 +29,13 @@ use crate::projectors::Projectors;
 use crate::protection::Protection;
 
 /// Names of a service's processes.
-const NAMES: [&str; 3] = ["a", "b", "c"];
+const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 /// How deep others may run within a pause of somebody who runs within a pause.
 const DEEPEST: usize = 2;
 /// When the world must have come to rest after its troubles, milliseconds.
 const REST_MS: i64 = 20 * 60_000;
+/// More than the longest silence of a service: what the horizon's slack is for.
+const SLACK: Duration = Duration::from_secs(150);
 const PARTNER_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Everything that a run happens to.
@@ -47,6 +50,8 @@ pub struct World {
     pub customers: Customers,
     pub projectors: Projectors,
     slots: RefCell<Vec<Slot>>,
+    /// Partitions whose leader is slow to write markers, and until when.
+    slow: RefCell<BTreeMap<Place, i64>>,
     is_troubled: Cell<bool>,
     depth: Cell<usize>,
     broker_back_ms: Cell<i64>,
@@ -91,7 +96,7 @@ impl World {
             }),
             settings: Settings {
                 horizon: plan.horizon,
-                slack: Duration::from_secs(2),
+                slack: SLACK,
                 checkpoint_every: plan.checkpoint_every,
                 without: None,
             },
@@ -117,6 +122,7 @@ impl World {
             customers: Customers::default(),
             projectors: Projectors::new(schemas(), without),
             slots: RefCell::new(slots),
+            slow: RefCell::default(),
             is_troubled: Cell::new(true),
             depth: Cell::new(0),
             broker_back_ms: Cell::new(0),
@@ -137,6 +143,9 @@ impl World {
         self.is_troubled.set(false);
         if self.violations.borrow().is_empty() {
             self.rest();
+        }
+        if self.plan.horizon < SLACK && self.violations.borrow().is_empty() {
+            self.long_after();
         }
         let mut violations = std::mem::take(&mut *self.violations.borrow_mut());
         violations.append(&mut self.parts.violations.lock().expect("no holder panics"));
@@ -294,7 +303,16 @@ impl World {
     }
 
     fn chore(&self) {
-        if let Some(chore) = self.dice.pick(&self.broker.chores()) {
+        let mut chores = self.broker.chores();
+        let slow = self.slow.borrow();
+        if !slow.is_empty() {
+            let now_ms = self.clock.unix_ms();
+            chores.retain(|chore| {
+                let until_ms = chore.place().and_then(|place| slow.get(&place));
+                until_ms.is_none_or(|until_ms| *until_ms <= now_ms)
+            });
+        }
+        if let Some(chore) = self.dice.pick(&chores) {
             self.broker.perform(chore);
         }
     }
@@ -464,7 +482,13 @@ impl World {
             let slot = &self.slots.borrow()[index];
             (slot.service, slot.instance)
         };
-        match self.dice.below(9) {
+        let restless = [4, 4, 4, 5, 5, 8, 8, 8, 8, 0];
+        let kind = if self.plan.is_restless {
+            restless[self.dice.below(restless.len())]
+        } else {
+            self.dice.below(12)
+        };
+        match kind {
             0 | 1 => {
                 self.journal
                     .note(format_args!("{service}.{instance} is killed"));
@@ -518,18 +542,36 @@ impl World {
                 self.partners_back_ms
                     .set(now_ms + self.dice.between(500, 20_000));
             }
+            8..=10 => {
+                let topics = [Topic::Events, Topic::State, Topic::Commands];
+                let topic = topics[self.dice.below(topics.len())];
+                let place = (service, topic, self.some_partition());
+                let until_ms = now_ms + self.dice.between(50, 8_000);
+                self.journal.note(format_args!(
+                    "the leader of {service}.{}/{} is slow",
+                    topic.name(),
+                    place.2
+                ));
+                self.slow.borrow_mut().insert(place, until_ms);
+            }
             _ => {
-                let partition = self.dice.below(usize::from(self.plan.partitions));
-                let partition = Partition::try_from(partition).unwrap_or(0);
+                let partition = self.some_partition();
                 self.broker.perform(&Chore::Compact(service, partition));
             }
         }
     }
 
+    fn some_partition(&self) -> Partition {
+        let partition = self.dice.below(usize::from(self.plan.partitions));
+        Partition::try_from(partition).unwrap_or(0)
+    }
+
     fn join(&self, service: Service) {
         let used: Vec<_> = {
             let slots = self.slots.borrow();
-            let ours = slots.iter().filter(|slot| slot.service == service);
+            let ours = slots.iter().filter(|slot| {
+                slot.service == service && (slot.process.is_some() || slot.restart_ms.is_some())
+            });
             ours.map(|slot| slot.instance).collect()
         };
         if let Some(instance) = NAMES.iter().find(|name| !used.contains(name)) {
@@ -544,6 +586,7 @@ impl World {
         self.journal.note(format_args!("all troubles are over"));
         let now_ms = self.clock.unix_ms();
         self.broker.set_away(false);
+        self.slow.borrow_mut().clear();
         self.partners_back_ms.set(0);
         self.partners.sandbox.behave(Behaviour {
             provider: None,
@@ -594,6 +637,16 @@ impl World {
             self.is_processed()
         );
         self.violations.borrow_mut().push(violation);
+    }
+
+    /// Everything has left memory when customers ask again.
+    fn long_after(self: &Rc<Self>) {
+        self.journal.note(format_args!("long after"));
+        for _ in 0..2 {
+            self.advance(i64::try_from(SLACK.as_millis()).unwrap_or(0));
+            self.customers.repeat_all(self);
+            self.rest();
+        }
     }
 
     /// Whoever watches over the processes sees to it that there is one.

@@ -56,6 +56,16 @@ pub enum Chore {
     Compact(Service, Partition),
 }
 
+impl Chore {
+    /// Where a marker goes, unless it goes to a group's offsets.
+    pub fn place(&self) -> Option<Place> {
+        match self {
+            Self::Marker(_, Target::Data(place)) => Some(*place),
+            _ => None,
+        }
+    }
+}
+
 /// Records that a reader outside of any group fetched.
 #[derive(Debug, Default)]
 pub struct Fetched {
