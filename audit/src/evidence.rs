@@ -89,6 +89,14 @@ pub enum Trouble {
     /// A part does not answer, or says what it must not.
     #[error(transparent)]
     Source(#[from] Box<dyn Error + Send + Sync>),
+    /// The first events are gone, although events are kept for ever.
+    #[error("{place} begins at offset {low}: its first events are gone, the topic was truncated")]
+    Truncated {
+        /// Which partition.
+        place: Place,
+        /// Its first offset.
+        low: i64,
+    },
     /// A record was written under a contract that this program does not contain.
     #[error(
         "{place} offset {offset} was written under schema {schema_id}, which is newer than this program: audit with a newer one"
@@ -166,6 +174,6 @@ pub trait Evidence {
     /// It cannot be read.
     fn journal(&self) -> Result<Option<Items<'_, Note>>, Trouble>;
 
-    /// Told now and then how many records have been read.
-    fn progress(&self, _records: u64) {}
+    /// Told now and then how many commands, and events without one, have been looked at.
+    fn progress(&self, _steps: u64) {}
 }
