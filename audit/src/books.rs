@@ -20,6 +20,9 @@ pub struct RuleBooks<O, I, P, S> {
     pub codec: Codec,
     /// Names of topics and number of partitions; nobody connects to it.
     pub cluster: Arc<Cluster>,
+    /// Every command was decided with the waiting times of these rule books. They are configuration and stand nowhere in
+    /// the log: where others may have been in force, events that differ in their deadlines alone are left unchecked.
+    pub has_constant_times: bool,
     /// How long a finished aggregate stays in the memory of its service: horizon and slack.
     pub remembered: Duration,
 }

@@ -36,6 +36,8 @@ pub(crate) struct Court {
     pub(crate) event_ids: Recent,
     /// How long a service remembers a finished aggregate.
     pub(crate) remembered_ms: i64,
+    /// Deadlines must be those of the rule books.
+    pub(crate) has_constant_times: bool,
     begun_ms: i64,
     loose: Vec<LooseEnd>,
     pub(crate) events: u64,
@@ -50,6 +52,7 @@ impl Court {
     pub(crate) fn open(
         evidence: &impl Evidence,
         remembered_ms: i64,
+        has_constant_times: bool,
         model: ReadModel,
     ) -> Result<Self, Trouble> {
         Ok(Self {
@@ -63,6 +66,7 @@ impl Court {
             adjustments: Recent::new(remembered_ms.max(60 * 60_000)),
             event_ids: Recent::new(remembered_ms),
             remembered_ms,
+            has_constant_times,
             begun_ms: evidence.cut().begun_ms,
             loose: Vec::new(),
             events: 0,

@@ -131,7 +131,7 @@ where
     let cut = evidence.cut();
     let remembered_ms = i64::try_from(books.remembered.as_millis()).unwrap_or(i64::MAX / 4);
     let model = ReadModel::new(cut, evidence.rows()?.is_some(), suspects);
-    let mut court = Court::open(evidence, remembered_ms, model)?;
+    let mut court = Court::open(evidence, remembered_ms, books.has_constant_times, model)?;
     let mut desks: Vec<Box<dyn Work + '_>> = Vec::new();
     for partition in 0..cut.partitions {
         macro_rules! desk {

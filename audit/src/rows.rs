@@ -1,8 +1,12 @@
 //! Rows of the read model as the auditor compares them. Times are Unix microseconds, as fine as the database keeps them.
 
+use std::fmt;
+
 use contracts::Service;
 use engine::log::Partition;
 use uuid::Uuid;
+
+use crate::recent::hash;
 
 /// A row of one of the tables.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -72,7 +76,7 @@ pub struct OrderLineRow {
 }
 
 /// A row of `order_events`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(missing_docs)]
 pub struct OrderEventRow {
     pub order_id: Uuid,
@@ -81,7 +85,23 @@ pub struct OrderEventRow {
     pub offset: i64,
     pub time: i64,
     pub kind: String,
+    /// The record's message, without its frame.
     pub record: Vec<u8>,
+}
+
+impl fmt::Debug for OrderEventRow {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("OrderEventRow")
+            .field("version", &self.version)
+            .field("partition", &self.partition)
+            .field("offset", &self.offset)
+            .field("time", &self.time)
+            .field("kind", &self.kind)
+            .field("record_bytes", &self.record.len())
+            .field("record_hash", &hash(&self.record))
+            .finish_non_exhaustive()
+    }
 }
 
 /// A row of `stock`.

@@ -31,8 +31,8 @@ pub(crate) struct Occurrence<'a> {
     pub(crate) id: &'a str,
     pub(crate) version: u64,
     pub(crate) time_ms: i64,
-    /// The record's payload.
-    pub(crate) payload: &'a [u8],
+    /// The record's message, without its frame.
+    pub(crate) record: &'a [u8],
     /// The read model's position lies beyond it.
     pub(crate) is_applied: bool,
 }
@@ -71,7 +71,10 @@ pub(crate) trait Business: Contract + Sized {
     /// Looks at the answer to a command.
     fn answered(court: &mut Court, answered: &Answered<'_, Self>);
 
-    /// Whether the events of an aggregate that is not known may begin with this version.
+    /// Takes out of an event what comes from configured waiting times.
+    fn without_times(event: &mut Self::Event);
+
+    /// Whether an aggregate has a case.
     fn is_known(court: &Court, id: &str) -> bool;
 }
 

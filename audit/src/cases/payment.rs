@@ -126,6 +126,12 @@ impl Business for Payments {
 
     fn answered(_: &mut Court, _: &Answered<'_, Self>) {}
 
+    fn without_times(event: &mut Event) {
+        if let Event::PaymentRefundRefused(event) = event {
+            event.retry_at_ms = 0;
+        }
+    }
+
     fn is_known(court: &Court, id: &str) -> bool {
         let life = court.cases.lives.get(id);
         life.is_some_and(|life| life.payment.is_some())

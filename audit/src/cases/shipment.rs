@@ -106,6 +106,8 @@ impl Business for Shipping {
 
     fn answered(_: &mut Court, _: &Answered<'_, Self>) {}
 
+    fn without_times(_: &mut Event) {}
+
     fn is_known(court: &Court, id: &str) -> bool {
         let life = court.cases.lives.get(id);
         life.is_some_and(|life| life.shipment.is_some())

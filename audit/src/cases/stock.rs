@@ -145,6 +145,8 @@ impl Business for Inventory {
 
     fn answered(_: &mut Court, _: &Answered<'_, Self>) {}
 
+    fn without_times(_: &mut Event) {}
+
     fn is_known(court: &Court, id: &str) -> bool {
         court.cases.stock.contains_key(id)
     }

@@ -284,7 +284,7 @@ where
             id,
             version: metadata.aggregate_version,
             time_ms: metadata.time_ms,
-            payload: input.payload.as_deref().unwrap_or_default(),
+            record: content(input.payload.as_deref()),
             is_applied: court
                 .model
                 .has_applied(self.service, self.partition, input.offset),
