@@ -3,6 +3,7 @@
 //!
 //! Single-threaded, without real time. [`run`] lives through one seed; what is wrong with it stands in [`Run`].
 
+mod audited;
 mod checks;
 mod customers;
 mod dice;

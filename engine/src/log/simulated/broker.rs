@@ -173,6 +173,11 @@ impl Broker {
         Fetched { inputs, position }
     }
 
+    /// Every record of a partition, those of aborted and open transactions too, and whether it is committed.
+    pub fn all(&self, place: Place) -> Vec<(Input, bool)> {
+        self.state().records(place).all(place.2)
+    }
+
     /// The ends of a partition, without regard to transactions.
     pub fn ends(&self, place: Place) -> Ends {
         let mut state = self.state();
