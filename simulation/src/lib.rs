@@ -8,6 +8,7 @@ mod checks;
 mod customers;
 mod dice;
 mod fate;
+mod mishaps;
 mod partners;
 mod plan;
 mod process;

@@ -6,10 +6,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use contracts::sandbox::v1::{Behaviour, Faults};
+use contracts::sandbox::v1::Behaviour;
 use contracts::{Service, Topic};
 use engine::log::Partition;
-use engine::log::simulated::{Broker, Chore, Clock, Journal, Place, Point, Pulse, Verdict};
+use engine::log::simulated::{Broker, Clock, Journal, Place, Point, Pulse, Verdict};
 use engine::worker::{Error, Settings};
 use engine::{Cluster, Codec, Metrics};
 use inventory::StockRules;
@@ -30,7 +30,7 @@ use crate::projectors::Projectors;
 use crate::protection::Protection;
 
 /// Names of a service's processes.
-const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
+pub const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 /// How deep others may run within a pause of somebody who runs within a pause.
 const DEEPEST: usize = 2;
 /// When the world must have come to rest after its troubles, milliseconds.
@@ -50,32 +50,32 @@ pub struct World {
     pub partners: Partners,
     pub customers: Customers,
     pub projectors: Projectors,
-    slots: RefCell<Vec<Slot>>,
+    pub slots: RefCell<Vec<Slot>>,
     /// Partitions whose leader is slow to write markers, and until when.
-    slow: RefCell<BTreeMap<Place, i64>>,
+    pub slow: RefCell<BTreeMap<Place, i64>>,
     is_troubled: Cell<bool>,
     depth: Cell<usize>,
-    broker_back_ms: Cell<i64>,
-    partners_back_ms: Cell<i64>,
+    pub broker_back_ms: Cell<i64>,
+    pub partners_back_ms: Cell<i64>,
     violations: RefCell<Vec<String>>,
 }
 
 /// A place for a process.
-struct Slot {
-    service: Service,
-    instance: &'static str,
-    process: Option<Box<dyn Process>>,
+pub struct Slot {
+    pub service: Service,
+    pub instance: &'static str,
+    pub process: Option<Box<dyn Process>>,
     pulse: Option<Pulse>,
     /// It runs now, further down on the stack.
-    is_busy: bool,
+    pub is_busy: bool,
     /// It has met its end in the middle of a step.
     has_crashed: bool,
     /// Nothing of it runs until then, not even its heartbeats.
-    frozen_until_ms: i64,
+    pub frozen_until_ms: i64,
     /// When it comes back; `None` for one that has gone for good.
-    restart_ms: Option<i64>,
+    pub restart_ms: Option<i64>,
     /// Somebody else was started under its name while it ran.
-    is_doubled: bool,
+    pub is_doubled: bool,
 }
 
 impl World {
@@ -146,14 +146,13 @@ impl World {
             self.rest();
         }
         let mut violations = self.violations();
-        if violations.is_empty() {
-            // Once a service may have forgotten something, only the log itself tells whether it had.
-            let remembered = self.plan.horizon + SLACK;
-            if self.clock.elapsed() < remembered {
-                violations = audited(self);
-            }
-            violations.append(&mut checks::at_rest(self));
+        // Once a service may have forgotten something, only the log itself tells whether it had.
+        let remembered = self.plan.horizon + SLACK;
+        if violations.is_empty() && self.clock.elapsed() < remembered {
+            violations = audited(self);
         }
+        // What stands in the log may also tell why it did not come to rest.
+        violations.append(&mut checks::at_rest(self));
         if violations.is_empty() && self.plan.horizon < SLACK {
             self.long_after();
             violations = self.violations();
@@ -356,7 +355,7 @@ impl World {
         }
     }
 
-    fn indices(&self, fits: impl Fn(&Slot) -> bool) -> Vec<usize> {
+    pub fn indices(&self, fits: impl Fn(&Slot) -> bool) -> Vec<usize> {
         let slots = self.slots.borrow();
         (0..slots.len())
             .filter(|index| fits(&slots[*index]))
@@ -412,7 +411,7 @@ impl World {
         }
     }
 
-    fn downtime_ms(&self) -> i64 {
+    pub fn downtime_ms(&self) -> i64 {
         match self.dice.below(4) {
             0 => self.dice.between(5_000, 25_000),
             _ => self.dice.between(0, 1_000),
@@ -482,116 +481,6 @@ impl World {
             slot.restart_ms = Some(now_ms + 500);
         }
         slot.has_crashed = false;
-    }
-
-    /// Something happens from outside.
-    fn mishap(self: &Rc<Self>) {
-        let now_ms = self.clock.unix_ms();
-        let alive = self.indices(|slot| slot.process.is_some() && !slot.is_busy);
-        let Some(index) = self.dice.pick(&alive).copied() else {
-            return;
-        };
-        let (service, instance) = {
-            let slot = &self.slots.borrow()[index];
-            (slot.service, slot.instance)
-        };
-        let restless = [4, 4, 4, 5, 5, 8, 8, 8, 8, 0];
-        let kind = if self.plan.is_restless {
-            restless[self.dice.below(restless.len())]
-        } else {
-            self.dice.below(12)
-        };
-        match kind {
-            0 | 1 => {
-                self.journal
-                    .note(format_args!("{service}.{instance} is killed"));
-                let downtime_ms = self.downtime_ms();
-                self.slots.borrow_mut()[index].end(Some(now_ms + downtime_ms));
-            }
-            2 => {
-                let until_ms = now_ms + self.dice.between(1_000, 25_000);
-                self.journal
-                    .note(format_args!("{service}.{instance} is frozen"));
-                self.slots.borrow_mut()[index].frozen_until_ms = until_ms;
-            }
-            3 => {
-                self.journal.note(format_args!("the broker is away"));
-                self.broker_back_ms
-                    .set(now_ms + self.dice.between(200, 14_000));
-                self.broker.set_away(true);
-            }
-            4 => self.join(service),
-            5 => {
-                let others = self.indices(|slot| {
-                    slot.service == service && slot.restart_ms.is_some() && !slot.is_doubled
-                });
-                if others.len() > 1 {
-                    self.journal
-                        .note(format_args!("{service}.{instance} leaves for good"));
-                    self.slots.borrow_mut()[index].end(None);
-                }
-            }
-            6 => {
-                self.journal.note(format_args!(
-                    "{service}.{instance} is started a second time"
-                ));
-                let mut slots = self.slots.borrow_mut();
-                slots[index].is_doubled = true;
-                let mut twin = Slot::new(service, instance);
-                twin.is_doubled = true;
-                slots.push(twin);
-            }
-            7 => {
-                self.journal.note(format_args!("the partners are out"));
-                let outage = Some(Faults {
-                    outage: true,
-                    ..Faults::default()
-                });
-                self.partners.sandbox.behave(Behaviour {
-                    provider: outage,
-                    carrier: outage,
-                    ..self.plan.behaviour
-                });
-                self.partners_back_ms
-                    .set(now_ms + self.dice.between(500, 20_000));
-            }
-            8..=10 => {
-                let topics = [Topic::Events, Topic::State, Topic::Commands];
-                let topic = topics[self.dice.below(topics.len())];
-                let place = (service, topic, self.some_partition());
-                let until_ms = now_ms + self.dice.between(50, 8_000);
-                self.journal.note(format_args!(
-                    "the leader of {service}.{}/{} is slow",
-                    topic.name(),
-                    place.2
-                ));
-                self.slow.borrow_mut().insert(place, until_ms);
-            }
-            _ => {
-                let partition = self.some_partition();
-                self.broker.perform(&Chore::Compact(service, partition));
-            }
-        }
-    }
-
-    fn some_partition(&self) -> Partition {
-        let partition = self.dice.below(usize::from(self.plan.partitions));
-        Partition::try_from(partition).unwrap_or(0)
-    }
-
-    fn join(&self, service: Service) {
-        let used: Vec<_> = {
-            let slots = self.slots.borrow();
-            let ours = slots.iter().filter(|slot| {
-                slot.service == service && (slot.process.is_some() || slot.restart_ms.is_some())
-            });
-            ours.map(|slot| slot.instance).collect()
-        };
-        if let Some(instance) = NAMES.iter().find(|name| !used.contains(name)) {
-            self.journal
-                .note(format_args!("{service}.{instance} joins"));
-            self.slots.borrow_mut().push(Slot::new(service, instance));
-        }
     }
 
     /// All troubles are over; everything that was begun comes to its end.
@@ -700,7 +589,7 @@ impl World {
 }
 
 impl Slot {
-    fn new(service: Service, instance: &'static str) -> Self {
+    pub fn new(service: Service, instance: &'static str) -> Self {
         Self {
             service,
             instance,
@@ -714,7 +603,7 @@ impl Slot {
         }
     }
 
-    fn end(&mut self, restart_ms: Option<i64>) {
+    pub fn end(&mut self, restart_ms: Option<i64>) {
         self.process = None;
         self.pulse = None;
         self.frozen_until_ms = 0;
