@@ -1,12 +1,16 @@
 # The work is done by the scripts in compose/native; `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-observability up down logs clean
+.PHONY: help demo test test-observability up down logs clean sim sim-ablate
 
 help:
 	@echo 'make demo   install, build, carry real orders through a fresh stack, check, stop'
 	@echo 'make test   format, clippy, dependency rules and every test, on a stack of its own'
 	@echo 'make test-observability'
 	@echo '            every alert, panel and trace, on a running system'
+	@echo 'make sim SEEDS=10000'
+	@echo '            the whole platform on a simulated log, seed by seed; SEED=N replays one'
+	@echo 'make sim-ablate'
+	@echo '            for each protection a seed that fails without it'
 	@echo 'make up     start the stack and all services, and leave them running'
 	@echo 'make down   stop what make up started; data is kept'
 	@echo 'make logs   follow the logs of what make up started'
@@ -14,3 +18,12 @@ help:
 
 demo test test-observability up down logs clean:
 	@compose/native/$@
+
+SEEDS ?= 1000
+SIM = cargo run --quiet --locked --package simulation --bin sim --
+
+sim:
+	@$(SIM) $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) $(if $(WITHOUT),--without $(WITHOUT))
+
+sim-ablate:
+	@$(SIM) --ablate --seeds $(SEEDS)

@@ -16,6 +16,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["ordermesh-contracts", "registry", "observability"],
     ),
     ("chassis", &["ordermesh-contracts", "observability"]),
+    // Knows rule books by their trait only.
+    ("audit", &["ordermesh-contracts", "registry", "engine"]),
     // Knows metrics by their names only.
     ("dashboards", &[]),
 ];
@@ -38,6 +40,8 @@ const SERVICES: &[&str] = &[
 /// Puts everything together.
 const BINARY: &str = "ordermesh";
 const TESTS: &str = "integration-tests";
+/// Runs the services on a simulated log.
+const SIMULATION: &str = "simulation";
 
 /// What `cargo metadata` says, as far as it matters here.
 #[derive(Deserialize)]
@@ -75,6 +79,10 @@ fn dependencies_point_one_way() {
     }
     let everything: BTreeSet<_> = FOUNDATION.iter().chain(SERVICES).copied().collect();
     allowed.insert(BINARY, everything.clone());
+    allowed.insert(
+        SIMULATION,
+        everything.iter().copied().chain(["audit"]).collect(),
+    );
     allowed.insert(
         TESTS,
         everything.into_iter().chain(["dashboards"]).collect(),

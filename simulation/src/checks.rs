@@ -110,7 +110,7 @@ pub fn at_rest(world: &World) -> Vec<String> {
 /// Who still waits for something.
 pub fn unfinished(world: &World) -> Vec<String> {
     let mut waiting = Vec::new();
-    wait_for::<OrderRules>(world, &mut waiting, |state| OrderRules::finished(state));
+    wait_for::<OrderRules>(world, &mut waiting, OrderRules::finished);
     wait_for::<PaymentRules>(world, &mut waiting, |payment| {
         !matches!(
             payment.status(),

@@ -75,6 +75,21 @@ impl Customers {
         }
     }
 
+    /// Everything that was ever asked for is asked for again.
+    pub fn repeat_all(&self, world: &World) {
+        for (id, place) in self.placed.borrow().iter() {
+            let customer_id = place.customer_id.clone();
+            let place = order_command::Command::PlaceOrder(place.clone());
+            send(world, Message::new(id.as_str(), place));
+            let cancel = order_command::Command::CancelOrder(CancelOrder { customer_id });
+            send(world, Message::new(id.as_str(), cancel));
+        }
+        for (sku, adjust) in self.adjusted.borrow().iter() {
+            let command = stock_command::Command::AdjustStock(adjust.clone());
+            send(world, Message::new(sku.as_str(), command));
+        }
+    }
+
     fn place(&self, world: &World) {
         let dice = &world.dice;
         let mut lines = Vec::new();

@@ -3,10 +3,12 @@
 //!
 //! Single-threaded, without real time. [`run`] lives through one seed; what is wrong with it stands in [`Run`].
 
+mod audited;
 mod checks;
 mod customers;
 mod dice;
 mod fate;
+mod mishaps;
 mod partners;
 mod plan;
 mod process;

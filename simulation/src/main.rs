@@ -9,6 +9,8 @@ use simulation::{Protection, run};
 
 /// Lines of a failed seed's history that are shown.
 const LAST: usize = 40;
+/// Violations that are shown.
+const MOST: usize = 20;
 
 #[derive(Parser)]
 #[command(about = "Runs the whole platform on a simulated log, seed by seed")]
@@ -23,12 +25,18 @@ struct Args {
     #[arg(long)]
     seed: Option<u64>,
     /// Does without this protection
-    #[arg(long)]
+    #[arg(long, value_name = "PROTECTION")]
     without: Option<Protection>,
+    /// Searches for each protection the first seed that fails without it, and prints them as they are recorded
+    #[arg(long, conflicts_with_all = ["seed", "without"])]
+    ablate: bool,
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if args.ablate {
+        return ablate(&args);
+    }
     if let Some(seed) = args.seed {
         let run = run(seed, args.without, usize::MAX);
         for line in &run.last {
@@ -47,7 +55,7 @@ fn main() -> ExitCode {
             for line in &run.last {
                 println!("{line}");
             }
-            println!("seed {seed} has failed; the whole history: sim --seed {seed}");
+            println!("seed {seed} has failed; the whole history: make sim SEED={seed}");
             return ended(&run.violations);
         }
     }
@@ -61,8 +69,26 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
+fn ablate(args: &Args) -> ExitCode {
+    let mut code = ExitCode::SUCCESS;
+    for protection in Protection::ALL {
+        let mut seeds = args.from..args.from + args.seeds;
+        let fails = |seed: &u64| {
+            let without = run(*seed, Some(protection), 0);
+            !without.violations.is_empty() && run(*seed, None, 0).violations.is_empty()
+        };
+        if let Some(seed) = seeds.find(fails) {
+            println!("{protection} {seed}");
+        } else {
+            println!("# {protection}: no seed fails without it");
+            code = ExitCode::FAILURE;
+        }
+    }
+    code
+}
+
 fn ended(violations: &[String]) -> ExitCode {
-    for violation in violations.iter().take(20) {
+    for violation in violations.iter().take(MOST) {
         println!("violated: {violation}");
     }
     if violations.is_empty() {

@@ -37,6 +37,8 @@ pub struct Plan {
     pub unknown: u32,
     /// In a million actions: something happens to a process, or to the broker.
     pub mishap: u32,
+    /// Processes come and go all the time, and markers are slow.
+    pub is_restless: bool,
     /// In a million steps of a projector: it crashes, or loses its session.
     pub projector: u32,
     /// Of the payment provider and the carrier.
@@ -71,6 +73,7 @@ impl Plan {
                 reply_lost_percent: percent(30),
             }
         };
+        let is_restless = dice.below(5) == 0;
         Self {
             partitions: u16::try_from(dice.between(1, 3)).unwrap_or(1),
             instances: dice.below(2) + 1,
@@ -85,7 +88,8 @@ impl Plan {
             unanswered: some(3_000),
             ending: some(120_000),
             unknown: some(100_000),
-            mishap: some(10_000),
+            mishap: if is_restless { 40_000 } else { some(10_000) },
+            is_restless,
             projector: some(60_000),
             behaviour: Behaviour {
                 decline_percent: if dice.toss() { 20 } else { 0 },

@@ -122,6 +122,12 @@ impl Projectors {
         }
     }
 
+    /// How far the read model has applied a partition of a service's events.
+    pub fn position(&self, service: Service, partition: Partition) -> i64 {
+        let topic = Topic::Events.of(service, "");
+        self.model.borrow().position(&topic, partition)
+    }
+
     /// Whether all events have been applied.
     pub fn is_done(&self, world: &World) -> bool {
         let model = self.model.borrow();

@@ -1,14 +1,15 @@
 //! The world of one seed, and its only scheduler.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use contracts::sandbox::v1::{Behaviour, Faults};
+use contracts::sandbox::v1::Behaviour;
 use contracts::{Service, Topic};
 use engine::log::Partition;
-use engine::log::simulated::{Broker, Chore, Clock, Journal, Point, Pulse, Verdict};
+use engine::log::simulated::{Broker, Clock, Journal, Place, Point, Pulse, Verdict};
 use engine::worker::{Error, Settings};
 use engine::{Cluster, Codec, Metrics};
 use inventory::StockRules;
@@ -17,6 +18,7 @@ use payments::{PaymentRules, Provider};
 use registry::Schemas;
 use shipping::{Carrier, Deadlines, ShipmentRules};
 
+use crate::audited::audited;
 use crate::checks;
 use crate::customers::Customers;
 use crate::dice::Dice;
@@ -28,11 +30,13 @@ use crate::projectors::Projectors;
 use crate::protection::Protection;
 
 /// Names of a service's processes.
-const NAMES: [&str; 3] = ["a", "b", "c"];
+pub const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 /// How deep others may run within a pause of somebody who runs within a pause.
 const DEEPEST: usize = 2;
 /// When the world must have come to rest after its troubles, milliseconds.
 const REST_MS: i64 = 20 * 60_000;
+/// More than the longest silence of a service: what the horizon's slack is for.
+const SLACK: Duration = Duration::from_secs(150);
 const PARTNER_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Everything that a run happens to.
@@ -46,30 +50,32 @@ pub struct World {
     pub partners: Partners,
     pub customers: Customers,
     pub projectors: Projectors,
-    slots: RefCell<Vec<Slot>>,
+    pub slots: RefCell<Vec<Slot>>,
+    /// Partitions whose leader is slow to write markers, and until when.
+    pub slow: RefCell<BTreeMap<Place, i64>>,
     is_troubled: Cell<bool>,
     depth: Cell<usize>,
-    broker_back_ms: Cell<i64>,
-    partners_back_ms: Cell<i64>,
+    pub broker_back_ms: Cell<i64>,
+    pub partners_back_ms: Cell<i64>,
     violations: RefCell<Vec<String>>,
 }
 
 /// A place for a process.
-struct Slot {
-    service: Service,
-    instance: &'static str,
-    process: Option<Box<dyn Process>>,
+pub struct Slot {
+    pub service: Service,
+    pub instance: &'static str,
+    pub process: Option<Box<dyn Process>>,
     pulse: Option<Pulse>,
     /// It runs now, further down on the stack.
-    is_busy: bool,
+    pub is_busy: bool,
     /// It has met its end in the middle of a step.
     has_crashed: bool,
     /// Nothing of it runs until then, not even its heartbeats.
-    frozen_until_ms: i64,
+    pub frozen_until_ms: i64,
     /// When it comes back; `None` for one that has gone for good.
-    restart_ms: Option<i64>,
+    pub restart_ms: Option<i64>,
     /// Somebody else was started under its name while it ran.
-    is_doubled: bool,
+    pub is_doubled: bool,
 }
 
 impl World {
@@ -91,7 +97,7 @@ impl World {
             }),
             settings: Settings {
                 horizon: plan.horizon,
-                slack: Duration::from_secs(2),
+                slack: SLACK,
                 checkpoint_every: plan.checkpoint_every,
                 without: None,
             },
@@ -117,6 +123,7 @@ impl World {
             customers: Customers::default(),
             projectors: Projectors::new(schemas(), without),
             slots: RefCell::new(slots),
+            slow: RefCell::default(),
             is_troubled: Cell::new(true),
             depth: Cell::new(0),
             broker_back_ms: Cell::new(0),
@@ -138,11 +145,25 @@ impl World {
         if self.violations.borrow().is_empty() {
             self.rest();
         }
+        let mut violations = self.violations();
+        // Once a service may have forgotten something, only the log itself tells whether it had.
+        let remembered = self.plan.horizon + SLACK;
+        if violations.is_empty() && self.clock.elapsed() < remembered {
+            violations = audited(self);
+        }
+        // What stands in the log may also tell why it did not come to rest.
+        violations.append(&mut checks::at_rest(self));
+        if violations.is_empty() && self.plan.horizon < SLACK {
+            self.long_after();
+            violations = self.violations();
+            violations.append(&mut checks::at_rest(self));
+        }
+        violations
+    }
+
+    fn violations(&self) -> Vec<String> {
         let mut violations = std::mem::take(&mut *self.violations.borrow_mut());
         violations.append(&mut self.parts.violations.lock().expect("no holder panics"));
-        if violations.is_empty() {
-            violations = checks::at_rest(self);
-        }
         violations
     }
 
@@ -294,7 +315,16 @@ impl World {
     }
 
     fn chore(&self) {
-        if let Some(chore) = self.dice.pick(&self.broker.chores()) {
+        let mut chores = self.broker.chores();
+        let slow = self.slow.borrow();
+        if !slow.is_empty() {
+            let now_ms = self.clock.unix_ms();
+            chores.retain(|chore| {
+                let until_ms = chore.place().and_then(|place| slow.get(&place));
+                until_ms.is_none_or(|until_ms| *until_ms <= now_ms)
+            });
+        }
+        if let Some(chore) = self.dice.pick(&chores) {
             self.broker.perform(chore);
         }
     }
@@ -325,7 +355,7 @@ impl World {
         }
     }
 
-    fn indices(&self, fits: impl Fn(&Slot) -> bool) -> Vec<usize> {
+    pub fn indices(&self, fits: impl Fn(&Slot) -> bool) -> Vec<usize> {
         let slots = self.slots.borrow();
         (0..slots.len())
             .filter(|index| fits(&slots[*index]))
@@ -381,7 +411,7 @@ impl World {
         }
     }
 
-    fn downtime_ms(&self) -> i64 {
+    pub fn downtime_ms(&self) -> i64 {
         match self.dice.below(4) {
             0 => self.dice.between(5_000, 25_000),
             _ => self.dice.between(0, 1_000),
@@ -453,97 +483,12 @@ impl World {
         slot.has_crashed = false;
     }
 
-    /// Something happens from outside.
-    fn mishap(self: &Rc<Self>) {
-        let now_ms = self.clock.unix_ms();
-        let alive = self.indices(|slot| slot.process.is_some() && !slot.is_busy);
-        let Some(index) = self.dice.pick(&alive).copied() else {
-            return;
-        };
-        let (service, instance) = {
-            let slot = &self.slots.borrow()[index];
-            (slot.service, slot.instance)
-        };
-        match self.dice.below(9) {
-            0 | 1 => {
-                self.journal
-                    .note(format_args!("{service}.{instance} is killed"));
-                let downtime_ms = self.downtime_ms();
-                self.slots.borrow_mut()[index].end(Some(now_ms + downtime_ms));
-            }
-            2 => {
-                let until_ms = now_ms + self.dice.between(1_000, 25_000);
-                self.journal
-                    .note(format_args!("{service}.{instance} is frozen"));
-                self.slots.borrow_mut()[index].frozen_until_ms = until_ms;
-            }
-            3 => {
-                self.journal.note(format_args!("the broker is away"));
-                self.broker_back_ms
-                    .set(now_ms + self.dice.between(200, 14_000));
-                self.broker.set_away(true);
-            }
-            4 => self.join(service),
-            5 => {
-                let others = self.indices(|slot| {
-                    slot.service == service && slot.restart_ms.is_some() && !slot.is_doubled
-                });
-                if others.len() > 1 {
-                    self.journal
-                        .note(format_args!("{service}.{instance} leaves for good"));
-                    self.slots.borrow_mut()[index].end(None);
-                }
-            }
-            6 => {
-                self.journal.note(format_args!(
-                    "{service}.{instance} is started a second time"
-                ));
-                let mut slots = self.slots.borrow_mut();
-                slots[index].is_doubled = true;
-                let mut twin = Slot::new(service, instance);
-                twin.is_doubled = true;
-                slots.push(twin);
-            }
-            7 => {
-                self.journal.note(format_args!("the partners are out"));
-                let outage = Some(Faults {
-                    outage: true,
-                    ..Faults::default()
-                });
-                self.partners.sandbox.behave(Behaviour {
-                    provider: outage,
-                    carrier: outage,
-                    ..self.plan.behaviour
-                });
-                self.partners_back_ms
-                    .set(now_ms + self.dice.between(500, 20_000));
-            }
-            _ => {
-                let partition = self.dice.below(usize::from(self.plan.partitions));
-                let partition = Partition::try_from(partition).unwrap_or(0);
-                self.broker.perform(&Chore::Compact(service, partition));
-            }
-        }
-    }
-
-    fn join(&self, service: Service) {
-        let used: Vec<_> = {
-            let slots = self.slots.borrow();
-            let ours = slots.iter().filter(|slot| slot.service == service);
-            ours.map(|slot| slot.instance).collect()
-        };
-        if let Some(instance) = NAMES.iter().find(|name| !used.contains(name)) {
-            self.journal
-                .note(format_args!("{service}.{instance} joins"));
-            self.slots.borrow_mut().push(Slot::new(service, instance));
-        }
-    }
-
     /// All troubles are over; everything that was begun comes to its end.
     fn rest(self: &Rc<Self>) {
         self.journal.note(format_args!("all troubles are over"));
         let now_ms = self.clock.unix_ms();
         self.broker.set_away(false);
+        self.slow.borrow_mut().clear();
         self.partners_back_ms.set(0);
         self.partners.sandbox.behave(Behaviour {
             provider: None,
@@ -596,6 +541,16 @@ impl World {
         self.violations.borrow_mut().push(violation);
     }
 
+    /// Everything has left memory when customers ask again.
+    fn long_after(self: &Rc<Self>) {
+        self.journal.note(format_args!("long after"));
+        for _ in 0..2 {
+            self.advance(i64::try_from(SLACK.as_millis()).unwrap_or(0));
+            self.customers.repeat_all(self);
+            self.rest();
+        }
+    }
+
     /// Whoever watches over the processes sees to it that there is one.
     fn revive(&self) {
         let now_ms = self.clock.unix_ms();
@@ -634,7 +589,7 @@ impl World {
 }
 
 impl Slot {
-    fn new(service: Service, instance: &'static str) -> Self {
+    pub fn new(service: Service, instance: &'static str) -> Self {
         Self {
             service,
             instance,
@@ -648,7 +603,7 @@ impl Slot {
         }
     }
 
-    fn end(&mut self, restart_ms: Option<i64>) {
+    pub fn end(&mut self, restart_ms: Option<i64>) {
         self.process = None;
         self.pulse = None;
         self.frozen_until_ms = 0;

@@ -56,6 +56,16 @@ pub enum Chore {
     Compact(Service, Partition),
 }
 
+impl Chore {
+    /// Where a marker goes, unless it goes to a group's offsets.
+    pub fn place(&self) -> Option<Place> {
+        match self {
+            Self::Marker(_, Target::Data(place)) => Some(*place),
+            _ => None,
+        }
+    }
+}
+
 /// Records that a reader outside of any group fetched.
 #[derive(Debug, Default)]
 pub struct Fetched {
@@ -161,6 +171,11 @@ impl Broker {
     pub fn fetch(&self, place: Place, from: i64, most: usize) -> Fetched {
         let (inputs, position) = self.state().records(place).committed(place.2, from, most);
         Fetched { inputs, position }
+    }
+
+    /// Every record of a partition, those of aborted and open transactions too, and whether it is committed.
+    pub fn all(&self, place: Place) -> Vec<(Input, bool)> {
+        self.state().records(place).all(place.2)
     }
 
     /// The ends of a partition, without regard to transactions.

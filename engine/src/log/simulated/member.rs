@@ -471,7 +471,10 @@ impl Log for SimulatedLog {
     fn committed(&mut self, partition: Partition) -> Result<Option<i64>, Error> {
         if self.is(Weakness::StateBeforeOffset) {
             for topic in [Topic::State, Topic::Events] {
-                let ends = self.broker.ends((self.service, topic, partition));
+                // Who reads now reads what has been committed by now.
+                let place = (self.service, topic, partition);
+                let mut ends = self.broker.ends(place);
+                ends.high = self.broker.stable_end(place);
                 self.early.insert((topic, partition), ends);
             }
         }
@@ -494,11 +497,20 @@ impl Log for SimulatedLog {
         self.reach(Point::Ends)?;
         let place = (self.service, topic, partition);
         let mut ends = self.broker.ends(place);
+        let stable = self.broker.stable_end(place);
+        if stable < ends.high {
+            let (id, topic) = (&self.transactional_id, topic.name());
+            let journal = self.broker.journal();
+            journal.note(format_args!(
+                "{id} sees {topic}/{partition} end at {}, stable to {stable}",
+                ends.high
+            ));
+        }
         if let Some(early) = self.early.remove(&(topic, partition)) {
             ends = early;
         }
         if self.is(Weakness::OnlyToStable) && topic != Topic::Commands {
-            ends.high = self.broker.stable_end(place);
+            ends.high = stable;
         }
         if self.is(Weakness::AnswersUnread) && topic == Topic::Commands {
             ends.high = self.committed_seen.get(&partition).map_or(0, |seen| *seen);

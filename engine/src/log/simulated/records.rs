@@ -163,6 +163,33 @@ impl Records {
         (inputs, stable.max(from))
     }
 
+    /// Every record, and whether it is committed.
+    pub fn all(&self, partition: Partition) -> Vec<(Input, bool)> {
+        let mut all = Vec::new();
+        for entry in &self.entries {
+            let Content::Record {
+                key,
+                payload,
+                headers,
+                visibility,
+            } = &entry.content
+            else {
+                continue;
+            };
+            let input = Input {
+                partition,
+                offset: entry.offset,
+                time_ms: entry.time_ms,
+                key: key.clone(),
+                payload: payload.clone(),
+                headers: headers.clone(),
+                headers_unreadable: false,
+            };
+            all.push((input, *visibility == Visibility::Committed));
+        }
+        all
+    }
+
     /// Drops every committed record that a later committed one of the same key replaces, below the last stable offset.
     pub fn compact(&mut self) {
         let stable = self.stable();

@@ -1,0 +1,74 @@
+//! Some seeds of every kind, each with its troubles; and that they would show what is missing.
+
+use std::process::Command;
+
+use simulation::{Protection, run};
+
+/// Seeds that must run clean.
+const SEEDS: u64 = 500;
+
+/// For each protection a seed that fails without it.
+const RECORDED: &str = include_str!("../seeds.txt");
+
+#[test]
+fn seeds_run_clean() {
+    for seed in 1..=SEEDS {
+        let run = run(seed, None, 40);
+        assert!(
+            run.violations.is_empty(),
+            "seed {seed} has failed (make sim SEED={seed}):\n{}\n{}",
+            run.last.join("\n"),
+            run.violations.join("\n")
+        );
+    }
+}
+
+#[test]
+fn the_same_seed_is_the_same_history_in_every_process() {
+    for seed in [3, 23, 50, 76] {
+        let (first, second) = (run(seed, None, 0), run(seed, None, 0));
+        assert_eq!(first.digest, second.digest, "seed {seed}");
+        let other = Command::new(env!("CARGO_BIN_EXE_sim"))
+            .args(["--seed", &seed.to_string()])
+            .output()
+            .expect("it is built");
+        let said = String::from_utf8(other.stdout).expect("it is text");
+        let digest = format!("digest {:016x}", first.digest);
+        assert!(said.contains(&digest), "seed {seed} in another process");
+    }
+    assert_ne!(run(1, None, 0).digest, run(2, None, 0).digest);
+}
+
+#[test]
+fn without_any_protection_a_seed_fails() {
+    let recorded: Vec<(Protection, u64)> = RECORDED
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| {
+            let (name, seed) = line.split_once(' ').expect("a name and a seed");
+            (
+                name.parse().expect("the name of a protection"),
+                seed.parse().expect("a seed"),
+            )
+        })
+        .collect();
+    for protection in Protection::ALL {
+        let of_it = recorded.iter().filter(|(one, _)| *one == protection);
+        let mut seeds = 0;
+        for (_, seed) in of_it {
+            seeds += 1;
+            let without = run(*seed, Some(protection), 0);
+            assert!(
+                !without.violations.is_empty(),
+                "seed {seed} does not miss {protection}: make sim-ablate"
+            );
+            let with = run(*seed, None, 0);
+            assert!(
+                with.violations.is_empty(),
+                "seed {seed}: {:?}",
+                with.violations
+            );
+        }
+        assert!(seeds > 0, "no seed is recorded for {protection}");
+    }
+}
