@@ -3,6 +3,8 @@
 mod database;
 mod ledgers;
 mod log;
+#[cfg(test)]
+mod planting;
 mod system;
 
 use std::path::PathBuf;
