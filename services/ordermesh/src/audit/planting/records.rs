@@ -122,14 +122,17 @@ impl<'a> Spoiled<'a> {
         self.write::<C, C::CommandRecord>(spot, metadata, command);
     }
 
+    /// Changes the first outcome that `change` takes.
     pub fn rewrite_outcome<C: Contract>(
         &mut self,
-        change: impl FnOnce(&mut Metadata, &mut C::Outcome),
+        mut change: impl FnMut(&mut Metadata, &mut C::Outcome) -> bool,
     ) {
-        let (spot, mut metadata, mut outcome) =
-            self.find::<C, C::OutcomeRecord>(Topic::Outcomes, |_, _| true);
-        change(&mut metadata, &mut outcome);
-        self.write::<C, C::OutcomeRecord>(spot, metadata, outcome);
+        for (spot, mut metadata, mut outcome) in self.all::<C, C::OutcomeRecord>(Topic::Outcomes) {
+            if change(&mut metadata, &mut outcome) {
+                return self.write::<C, C::OutcomeRecord>(spot, metadata, outcome);
+            }
+        }
+        panic!("the healthy world has none");
     }
 
     pub fn rewrite_state<C: Contract>(
