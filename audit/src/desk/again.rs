@@ -188,6 +188,14 @@ where
             (Replayed::Blocked { .. }, _) => return Ok(()),
         };
         self.compare_events(found, outputs)?;
+        self.compare_outcome(found, outputs)
+    }
+
+    fn compare_outcome(
+        &self,
+        found: &Found<'_, D>,
+        outputs: &[Output],
+    ) -> Result<(), (Place, i64, String)> {
         let expected = outputs
             .iter()
             .find(|output| output.topic == Topic::Outcomes);
@@ -250,6 +258,10 @@ where
         let Replayed::Records(outputs) = replayed else {
             return false;
         };
+        let do_events_differ = self.compare_events(found, outputs).is_err();
+        if !do_events_differ || self.compare_outcome(found, outputs).is_err() {
+            return false;
+        }
         let mut expected = outputs
             .iter()
             .filter(|output| output.topic == Topic::Events);

@@ -16,8 +16,7 @@ use contracts::core::v1::Metadata;
 use contracts::{Body as _, Contract, Service, Topic};
 use engine::log::{Input, Partition};
 use engine::worker::Replay;
-use engine::{Cluster, Codec, Command, Decider, Event, State, Undecodable, describe, headers};
-use uuid::Uuid;
+use engine::{Cluster, Codec, Decider, Event, State, Undecodable, describe, headers};
 
 use crate::cases::{Answered, Business, Occurrence};
 use crate::court::Court;
@@ -25,7 +24,7 @@ use crate::evidence::{Evidence, Place, Trouble};
 use crate::report::{Example, Invariant};
 use again::Found;
 use letters::{Letters, number};
-use outcomes::{Answer, Outcomes};
+use outcomes::Outcomes;
 use states::States;
 use stream::Stream;
 
