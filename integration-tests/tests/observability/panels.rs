@@ -19,6 +19,8 @@ use crate::system::faults::{acknowledged, finish, load};
 
 /// The role that watches the offsets of all groups.
 const LAG: &str = "lag";
+/// The role that audits.
+const AUDITOR: &str = "auditor";
 
 /// What is not provoked here, and why; these show 0.
 const QUIET: &[(&str, &str)] = &[(
@@ -33,7 +35,7 @@ fn every_panel_shows_data_of_a_loaded_system() {
     };
     let mut system = System::new();
     configure(&mut system);
-    let names: Vec<_> = SERVICES.into_iter().chain([LAG]).collect();
+    let names: Vec<_> = SERVICES.into_iter().chain([LAG, AUDITOR]).collect();
     for name in &names {
         system.start(name);
     }

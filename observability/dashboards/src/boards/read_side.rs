@@ -18,6 +18,7 @@ pub(crate) fn dashboard() -> Dashboard {
     .row("Writing", writing())
     .row("The database", database())
     .row("What is held up", held_up())
+    .row("The audit", audit())
 }
 
 fn progress() -> Vec<Panel> {
@@ -233,5 +234,20 @@ fn held_up() -> Vec<Panel> {
         )
         .query(total_rate("ordermesh_query_fenced_total"), "fenced")
         .warn_at(0.1),
+    ]
+}
+
+fn audit() -> Vec<Panel> {
+    vec![
+        Panel::lines(
+            "Violations",
+            "Does the auditor find something in log, read model or ledgers that must not be?",
+            Unit::Count,
+        )
+        .query(
+            "max by (invariant) (ordermesh_audit_violations)",
+            "{{invariant}}",
+        )
+        .alarm_at(1.0),
     ]
 }
