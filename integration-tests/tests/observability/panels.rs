@@ -74,6 +74,7 @@ fn configure(system: &mut System) {
         ("ORDERMESH_SANDBOX_CARRIER_ERROR_PERCENT", "10"),
         ("ORDERMESH_PAYMENTS_REFUND_WAIT_MS", "50"),
         ("ORDERMESH_ORDERS_PAYMENT_WAIT_MS", "5000"),
+        ("ORDERMESH_AUDIT_EVERY_MS", "1000"),
         // Every order is traced, and its spans are lost.
         ("ORDERMESH_TRACE_RATIO", "1"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", &nobody),

@@ -249,5 +249,34 @@ fn audit() -> Vec<Panel> {
             "{{invariant}}",
         )
         .alarm_at(1.0),
+        Panel::lines(
+            "Audits by result",
+            "Are audits completed, and how do they end, per second?",
+            Unit::PerSecond,
+        )
+        .query(rate("ordermesh_audit_runs_total", "result"), "{{result}}"),
+        Panel::lines(
+            "Since the last audit",
+            "How long ago was an audit completed, and how long ago was one clean?",
+            Unit::Seconds,
+        )
+        .query(
+            "time() - max(ordermesh_audit_completed_timestamp_seconds)",
+            "completed",
+        )
+        .query(
+            "time() - max(ordermesh_audit_clean_timestamp_seconds)",
+            "clean",
+        )
+        .alarm_at(3_600.0),
+        Panel::lines(
+            "Duration of an audit",
+            "How long does reading everything again take?",
+            Unit::Seconds,
+        )
+        .query(
+            mean("ordermesh_audit_seconds", "", "instance"),
+            "{{instance}}",
+        ),
     ]
 }

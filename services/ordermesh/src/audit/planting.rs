@@ -511,6 +511,10 @@ fn a_healthy_world_is_clean_and_every_invariant_looks_at_something() {
 }
 
 #[test]
+#[allow(
+    clippy::print_stdout,
+    reason = "the test runner shows it when the test fails"
+)]
 fn what_is_planted_is_found_and_named() {
     let (memory, books) = world();
     let mut missed = Vec::new();
