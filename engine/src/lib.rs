@@ -17,7 +17,7 @@ pub mod topics;
 pub mod worker;
 
 pub use caller::{Answer, Call, Caller, Error as CallError};
-pub use codec::Codec;
+pub use codec::{Codec, Poison, Undecodable, describe};
 pub use decider::{Command, Context, Decider, Event, Outcome, Outstanding, State};
 pub use log::kafka::{Cluster, Receipt, Sender};
 pub use metrics::Metrics;

@@ -16,6 +16,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["ordermesh-contracts", "registry", "observability"],
     ),
     ("chassis", &["ordermesh-contracts", "observability"]),
+    // Knows rule books by their trait only.
+    ("audit", &["ordermesh-contracts", "registry", "engine"]),
     // Knows metrics by their names only.
     ("dashboards", &[]),
 ];

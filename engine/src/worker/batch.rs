@@ -15,7 +15,7 @@ use super::{Error, RETRY, Reject, Tools, Worker, checkpoint};
 use crate::codec::{Poison, Undecodable};
 use crate::effects::{Agenda, Occasion, Origin};
 use crate::log::{Failure, Input, Log, Output, Partition, Share};
-use crate::{Command, Decider};
+use crate::Decider;
 
 /// A window with at least this many dead letters, and more than half of it dead, is a bad deploy and no bad record.
 const POISON_LIMIT: usize = 64;
@@ -133,7 +133,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
                 schema_id: None,
             }
         } else {
-            match Self::open(tools, input) {
+            match decide::open(tools, input) {
                 Ok((metadata, command)) => {
                     let before = outputs.len();
                     trace = spans.process::<D>(input, command.kind());
@@ -192,36 +192,6 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
         spans.dead::<D>(trace, input, poison.class);
         outputs.push(dead_letter(tools, input, &poison));
         Taken::Dead
-    }
-
-    /// Decodes a command and checks that its key can be trusted.
-    fn open(
-        tools: &Tools<D>,
-        input: &Input,
-    ) -> Result<(contracts::core::v1::Metadata, Command<D>), Undecodable> {
-        let (metadata, command) = tools.codec.command::<D::Contract>(input)?;
-        let wrong = |message: String| {
-            Undecodable::Poison(Poison {
-                class: "wrong-key",
-                message,
-                schema_id: None,
-            })
-        };
-        let key = input.key.as_deref().unwrap_or_default();
-        if key != metadata.aggregate_id.as_bytes() {
-            return Err(wrong("the key is not the aggregate's id".into()));
-        }
-        if input.headers_unreadable {
-            return Err(wrong("its headers cannot be read".into()));
-        }
-        if !catch_unwind(|| D::is_id(&metadata.aggregate_id)).unwrap_or(false) {
-            return Err(wrong("the key is no id of such an aggregate".into()));
-        }
-        let expected = tools.partition_of(key);
-        if expected != input.partition {
-            return Err(wrong(format!("the key belongs to partition {expected}")));
-        }
-        Ok((metadata, command))
     }
 
     fn pause_blocked(&mut self) {

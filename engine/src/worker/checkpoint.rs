@@ -30,12 +30,16 @@ pub struct Round {
 
 /// Keys of the state topic: a kind, and the id where there is one.
 pub enum StateKey<'a> {
+    /// An aggregate that stands in one record.
     Aggregate(&'a str),
+    /// A piece of a large one, and its number.
     Chunk(&'a str, u32),
+    /// The end of a checkpoint.
     Checkpoint,
 }
 
 impl<'a> StateKey<'a> {
+    /// As it is written.
     pub fn encode(&self) -> Vec<u8> {
         match self {
             Self::Aggregate(id) => format!("state:{id}").into_bytes(),
@@ -44,6 +48,7 @@ impl<'a> StateKey<'a> {
         }
     }
 
+    /// What a key says; `None` when it is none.
     pub fn decode(key: &'a [u8]) -> Option<Self> {
         let key = std::str::from_utf8(key).ok()?;
         if key == "checkpoint" {

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::aggregate::Aggregate;
 use super::partition::Running;
 use super::{Reject, Tools};
-use crate::codec::{Poison, describe, too_large};
+use crate::codec::{Poison, Undecodable, describe, too_large};
 use crate::log::{Header, Input, Output};
 use crate::{Command, Context, Decider, Event, State, headers};
 
@@ -20,6 +20,36 @@ pub enum Decided {
     Events(usize),
     /// The rules refused a caller.
     Rejected,
+}
+
+/// Decodes a command and checks that its key can be trusted.
+pub fn open<D: Decider>(
+    tools: &Tools<D>,
+    input: &Input,
+) -> Result<(Metadata, Command<D>), Undecodable> {
+    let (metadata, command) = tools.codec.command::<D::Contract>(input)?;
+    let wrong = |message: String| {
+        Undecodable::Poison(Poison {
+            class: "wrong-key",
+            message,
+            schema_id: None,
+        })
+    };
+    let key = input.key.as_deref().unwrap_or_default();
+    if key != metadata.aggregate_id.as_bytes() {
+        return Err(wrong("the key is not the aggregate's id".into()));
+    }
+    if input.headers_unreadable {
+        return Err(wrong("its headers cannot be read".into()));
+    }
+    if !catch_unwind(|| D::is_id(&metadata.aggregate_id)).unwrap_or(false) {
+        return Err(wrong("the key is no id of such an aggregate".into()));
+    }
+    let expected = tools.partition_of(key);
+    if expected != input.partition {
+        return Err(wrong(format!("the key belongs to partition {expected}")));
+    }
+    Ok((metadata, command))
 }
 
 /// Decides one command against its aggregate, which is changed in place, and appends what has to be written.

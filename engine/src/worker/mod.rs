@@ -13,6 +13,7 @@ mod figures;
 mod membership;
 mod ownership;
 mod partition;
+mod replay;
 mod status;
 mod takeover;
 mod trace;
@@ -24,6 +25,8 @@ use std::time::Duration;
 
 use contracts::{Contract, Topic};
 
+pub use self::checkpoint::StateKey;
+pub use self::replay::{Replay, Replayed};
 pub use self::status::Status;
 
 use self::figures::Figures;

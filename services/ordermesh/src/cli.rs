@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::{
-    check, completions, demo, doctor, events, load, metrics, order, sandbox, serve, status, stock,
-    topics,
+    audit, check, completions, demo, doctor, events, load, metrics, order, sandbox, serve, status,
+    stock, topics,
 };
 
 /// An event-sourced order platform: every service, the loader, the demo, and the tools to look inside.
@@ -26,7 +26,8 @@ Examples:
   ordermesh order list --status delivered --limit 3
   ordermesh events tail
   ordermesh load --file baskets.csv.gz
-  ordermesh check --journal baskets.csv.gz.journal";
+  ordermesh check --journal baskets.csv.gz.journal
+  ordermesh audit";
 
 /// What to do.
 #[derive(Subcommand)]
@@ -52,6 +53,8 @@ pub enum Command {
     Load(load::Args),
     /// Hold read model, log and ledger against each other, at rest
     Check(check::Args),
+    /// Read everything again and hold it against every invariant
+    Audit(Box<audit::Args>),
     /// Look whether every part of the platform is there and as it should be
     Doctor(doctor::Args),
     /// Show processes, partitions, lag, rates, breakers and alerts on one screen

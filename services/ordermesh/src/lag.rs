@@ -2,7 +2,7 @@
 //! are all dead is seen as well.
 
 mod dead_letters;
-mod look;
+pub mod look;
 mod members;
 pub mod metrics;
 mod oldest;

@@ -1,5 +1,6 @@
 //! ordermesh: every service, the loader, the demo, and the tools to look inside, in one binary.
 
+mod audit;
 mod check;
 mod cli;
 mod completions;
@@ -86,6 +87,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Metrics(_) => metrics::run()?,
         Command::Load(args) => return load::run(args).await,
         Command::Check(args) => return check::run(args).await,
+        Command::Audit(args) => return audit::run(*args).await,
         Command::Doctor(args) => return doctor::run(args).await,
         Command::Status(args) => return status::run(args).await,
         Command::Demo(args) => return demo::run(args).await,

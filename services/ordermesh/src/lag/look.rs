@@ -242,7 +242,12 @@ fn members(client: &BaseConsumer<Silent>, group: &str) -> KafkaResult<Vec<Member
     Ok(found.map_or_else(Vec::new, |found| members::of(found, &format!("{group}."))))
 }
 
-fn committed(
+/// What a group has committed of each partition of its commands; absent where it has committed nothing.
+///
+/// # Errors
+///
+/// The broker does not answer.
+pub fn committed(
     client: &BaseConsumer<Silent>,
     cluster: &Cluster,
     service: Service,

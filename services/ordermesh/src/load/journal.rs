@@ -81,6 +81,12 @@ pub enum Fact {
     },
     /// The basket is none and will be none.
     Refused { basket: String, reason: String },
+    /// A reader saw an order in this version.
+    Read {
+        reader: String,
+        order_id: Uuid,
+        version: u64,
+    },
 }
 
 /// What is known of a basket.
@@ -137,7 +143,7 @@ impl History {
 
     fn apply(&mut self, fact: Fact) {
         match fact {
-            Fact::File { .. } => {}
+            Fact::File { .. } | Fact::Read { .. } => {}
             Fact::Chosen { basket, order_id } => {
                 self.baskets.entry(basket).or_default().order_id = Some(order_id);
             }
@@ -280,6 +286,21 @@ pub fn history(path: &Path) -> Result<History, Error> {
     Ok(read(path, &bytes, None)?.0)
 }
 
+/// Every fact of a journal, in the order in which it became known.
+///
+/// # Errors
+///
+/// See [`Error`].
+pub fn facts(path: &Path) -> Result<Vec<Fact>, Error> {
+    let bytes = std::fs::read(path).map_err(|source| Error::Io {
+        path: path.to_owned(),
+        source,
+    })?;
+    let mut facts = Vec::new();
+    read_each(path, &bytes, None, |fact| facts.push(fact))?;
+    Ok(facts)
+}
+
 fn line(fact: &Fact) -> Vec<u8> {
     let mut line = serde_json::to_vec(fact).expect("facts are plain data");
     line.push(b'\n');
@@ -288,11 +309,22 @@ fn line(fact: &Fact) -> Vec<u8> {
 
 /// The facts, and the length of the lines that are whole.
 fn read(path: &Path, bytes: &[u8], baskets: Option<&BasketFile>) -> Result<(History, u64), Error> {
+    let mut history = History::default();
+    let whole = read_each(path, bytes, baskets, |fact| history.apply(fact))?;
+    Ok((history, whole))
+}
+
+/// Hands over each fact; the length of the lines that are whole.
+fn read_each(
+    path: &Path,
+    bytes: &[u8],
+    baskets: Option<&BasketFile>,
+    mut each: impl FnMut(Fact),
+) -> Result<u64, Error> {
     let whole = bytes
         .iter()
         .rposition(|byte| *byte == b'\n')
         .map_or(0, |end| end + 1);
-    let mut history = History::default();
     for (index, text) in bytes[..whole]
         .split_inclusive(|byte| *byte == b'\n')
         .enumerate()
@@ -313,7 +345,7 @@ fn read(path: &Path, bytes: &[u8], baskets: Option<&BasketFile>) -> Result<(Hist
             (Fact::File { .. }, ..) | (_, 0, _) => return Err(garbage()),
             _ => {}
         }
-        history.apply(fact);
+        each(fact);
     }
     // Something else than a journal, and not one that broke off in its very first line.
     if whole == 0 && !bytes.is_empty() && !bytes.starts_with(b"{") {
@@ -322,7 +354,7 @@ fn read(path: &Path, bytes: &[u8], baskets: Option<&BasketFile>) -> Result<(Hist
             line: 1,
         });
     }
-    Ok((history, whole as u64))
+    Ok(whole as u64)
 }
 
 /// Everything that waits is written and made durable at once: one disk flush serves many baskets.

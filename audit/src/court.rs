@@ -1,0 +1,187 @@
+//! What every part of an audit works on.
+
+use crate::cases::{Cases, Life, Occurrence, Shipped};
+use crate::clients::Clients;
+use crate::evidence::{Evidence, Trouble};
+use crate::messages::Messages;
+use crate::money::Books;
+use crate::read_model::ReadModel;
+use crate::recent::Recent;
+use crate::report::{Example, Findings, Invariant};
+
+/// What may still be on its way at the cut: a transaction's longest time, and clocks that differ.
+const UNSETTLED_MS: i64 = 60_000;
+
+/// Something that nothing in the cut accounts for. While the system goes on, what is fresh may belong to what lies
+/// beyond the cut.
+#[derive(Debug)]
+struct LooseEnd {
+    time_ms: i64,
+    invariant: Invariant,
+    example: Example,
+}
+
+/// Findings, and what they are made with.
+pub(crate) struct Court {
+    pub(crate) findings: Findings,
+    pub(crate) cases: Cases,
+    pub(crate) books: Books,
+    pub(crate) clients: Clients,
+    pub(crate) messages: Messages,
+    pub(crate) model: ReadModel,
+    pub(crate) shipped: Shipped,
+    /// Adjustments of stock, by product and id.
+    pub(crate) adjustments: Recent,
+    /// Ids of events.
+    pub(crate) event_ids: Recent,
+    /// How long a service remembers a finished aggregate.
+    pub(crate) remembered_ms: i64,
+    /// Deadlines must be those of the rule books.
+    pub(crate) has_constant_times: bool,
+    begun_ms: i64,
+    loose: Vec<LooseEnd>,
+    pub(crate) events: u64,
+    pub(crate) commands: u64,
+    /// Commands that are not processed yet.
+    pub(crate) waiting: u64,
+    /// Events beyond the cut.
+    pub(crate) beyond: u64,
+}
+
+impl Court {
+    pub(crate) fn open(
+        evidence: &impl Evidence,
+        remembered_ms: i64,
+        has_constant_times: bool,
+        model: ReadModel,
+    ) -> Result<Self, Trouble> {
+        Ok(Self {
+            findings: Findings::new(),
+            cases: Cases::default(),
+            books: Books::read(evidence)?,
+            clients: Clients::read(evidence)?,
+            messages: Messages::new(remembered_ms),
+            model,
+            shipped: Shipped::default(),
+            adjustments: Recent::new(remembered_ms.max(60 * 60_000)),
+            event_ids: Recent::new(remembered_ms),
+            remembered_ms,
+            has_constant_times,
+            begun_ms: evidence.cut().begun_ms,
+            loose: Vec::new(),
+            events: 0,
+            commands: 0,
+            waiting: 0,
+            beyond: 0,
+        })
+    }
+
+    /// Something that nothing accounts for, of the time `time_ms`.
+    pub(crate) fn loose(&mut self, time_ms: i64, invariant: Invariant, example: Example) {
+        self.loose.push(LooseEnd {
+            time_ms,
+            invariant,
+            example,
+        });
+    }
+
+    /// Judges an event's id: derived from its command's, and never seen before.
+    pub(crate) fn event_id(&mut self, at: &Occurrence<'_>, id: &str) {
+        if !self.event_ids.insert(at.time_ms, id) {
+            let wrong = format!("event id {id} is that of another event");
+            self.findings.violated(Invariant::I6, at.example(wrong));
+        }
+    }
+
+    /// Closes lives of a partition that nothing can happen to any more; their ids.
+    pub(crate) fn close(&mut self, partition: i32, time_ms: i64) -> Vec<String> {
+        let until_ms = time_ms.saturating_sub(self.remembered_ms);
+        let mut closed = Vec::new();
+        while let Some((id, life)) = self.cases.close(partition, until_ms) {
+            self.judge(&id, life);
+            closed.push(id);
+        }
+        closed
+    }
+
+    /// Judges a life as a whole, as far as it has come.
+    fn judge(&mut self, id: &str, life: Life) {
+        let wrongs = self.books.judge(&mut self.findings, id, &life);
+        for (invariant, wrong) in wrongs {
+            self.findings
+                .violated(invariant, Example::new(wrong).of(id));
+        }
+        if let Some(order) = &life.order
+            && let Some(wrong) = self.clients.judge(&mut self.findings, id, order.version)
+        {
+            let begun_ms = self.begun_ms;
+            self.loose(begun_ms, Invariant::I7, Example::new(wrong).of(id));
+        }
+        self.model.expect_life(life);
+    }
+
+    /// Judges what is left when everything has been read. Whether everything is at rest.
+    pub(crate) fn rest(&mut self) -> bool {
+        let is_over = self.cases.lives.values().all(Life::is_over);
+        let at_rest = is_over && self.waiting == 0 && self.beyond == 0 && self.model.is_complete();
+        let mut lives: Vec<_> = std::mem::take(&mut self.cases.lives).into_iter().collect();
+        lives.sort_by(|(left, _), (right, _)| left.cmp(right));
+        for (id, life) in lives {
+            self.judge(&id, life);
+        }
+        self.judge_stock(at_rest);
+        let strangers = self.books.strangers();
+        for (id, wrong) in strangers {
+            let time_ms = contracts::rules::uuid_v7_time_ms(&id).unwrap_or(0);
+            self.loose(time_ms, Invariant::I3, Example::new(wrong).of(id));
+        }
+        for (id, wrong, time_ms) in self.clients.unknown() {
+            self.loose(time_ms, Invariant::I2, Example::new(wrong).of(id));
+        }
+        for (time_ms, invariant, example) in self.messages.unaccounted() {
+            self.loose(time_ms, invariant, example);
+        }
+        self.books.sums(&mut self.findings, at_rest);
+        self.clients.notes(&mut self.findings);
+        at_rest
+    }
+
+    fn judge_stock(&mut self, at_rest: bool) {
+        let mut items: Vec<_> = std::mem::take(&mut self.cases.stock).into_iter().collect();
+        items.sort_by(|(left, _), (right, _)| left.cmp(right));
+        for (sku, item) in items {
+            let shipped = self.shipped.of(&sku);
+            if at_rest {
+                self.findings.checked(Invariant::I4);
+                let stranded = item.reservations.keys().min();
+                if let Some(order_id) = stranded {
+                    let wrong = format!(
+                        "{} still reserved at rest, such as for order {order_id}",
+                        item.reserved
+                    );
+                    self.findings
+                        .violated(Invariant::I4, Example::new(wrong).of(&sku));
+                } else if item.deducted != shipped {
+                    let wrong = format!("{} deducted, orders shipped {shipped}", item.deducted);
+                    self.findings
+                        .violated(Invariant::I4, Example::new(wrong).of(&sku));
+                }
+            }
+            if let Some(row) = item.row {
+                self.model.expect(crate::rows::Row::Stock(row));
+            }
+        }
+    }
+
+    /// Judges the loose ends: all of them at rest, else only what had time to settle.
+    pub(crate) fn tie(&mut self, at_rest: bool) {
+        let settled_ms = self.begun_ms.saturating_sub(UNSETTLED_MS);
+        let mut loose = std::mem::take(&mut self.loose);
+        loose.sort_by_key(|end| end.time_ms);
+        for end in loose {
+            if at_rest || end.time_ms < settled_ms {
+                self.findings.violated(end.invariant, end.example);
+            }
+        }
+    }
+}

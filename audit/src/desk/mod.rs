@@ -1,0 +1,632 @@
+//! One partition of one service, in the order in which its commands were processed: each command with all that it led
+//! to.
+
+mod again;
+mod letters;
+mod outcomes;
+mod states;
+mod stream;
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use contracts::core::v1::Metadata;
+use contracts::{Body as _, Contract, Service, Topic};
+use engine::log::{Input, Partition};
+use engine::worker::Replay;
+use engine::{Cluster, Codec, Command, Decider, Event, State, Undecodable, describe, headers};
+use uuid::Uuid;
+
+use crate::cases::{Answered, Business, Occurrence};
+use crate::court::Court;
+use crate::evidence::{Evidence, Place, Trouble};
+use crate::report::{Example, Invariant};
+use again::Found;
+use letters::{Letters, number};
+use outcomes::{Answer, Outcomes};
+use states::States;
+use stream::Stream;
+
+/// Classes of dead letters that a second look cannot tell: they were given up for reasons outside the record.
+const UNREPEATABLE: [&str; 4] = ["unprocessable", "panic", "unknown-schema", "foreign-schema"];
+
+/// A desk, whatever its service.
+pub(crate) trait Work {
+    /// Which partition.
+    fn partition(&self) -> Partition;
+    /// Time of what comes next; `None` at the end.
+    fn next_ms(&self) -> Option<i64>;
+    /// Takes it.
+    fn step(&mut self, court: &mut Court) -> Result<(), Trouble>;
+    /// Whether it holds aggregates that are named by orders of this partition.
+    fn holds(&self, partition: Partition) -> bool;
+    /// Nothing can happen to this aggregate any more.
+    fn close(&mut self, court: &mut Court, id: &str);
+    /// Judges what is left. The records read.
+    fn finish(&mut self, court: &mut Court) -> Result<u64, Trouble>;
+}
+
+/// Why a record cannot be read; trouble when only now and here.
+fn troubled(place: Place, offset: i64, undecodable: Undecodable) -> Result<String, Trouble> {
+    match undecodable {
+        Undecodable::Poison(poison) => Ok(poison.message),
+        Undecodable::Newer(schema_id) => Err(Trouble::Newer {
+            place,
+            offset,
+            schema_id,
+        }),
+        Undecodable::Pending(schema_id) => Err(Trouble::Registry {
+            place,
+            offset,
+            schema_id,
+        }),
+    }
+}
+
+/// The fold of an aggregate's events.
+struct Fold<S> {
+    state: S,
+    version: u64,
+    time_ms: i64,
+    /// Version before the events offset of the last checkpoint.
+    covered: u64,
+}
+
+/// An event of the log; its content, or why there is none.
+struct Happened<D: Decider> {
+    input: Input,
+    opened: Result<(Metadata, Event<D>), String>,
+}
+
+/// One partition of one service.
+pub(crate) struct Desk<'e, D: Decider> {
+    service: Service,
+    partition: Partition,
+    cluster: Arc<Cluster>,
+    codec: Codec,
+    replay: Replay<D>,
+    folds: HashMap<String, Fold<State<D>>>,
+    commands: Stream<'e>,
+    events: Stream<'e>,
+    outcomes: Outcomes<'e, D::Contract>,
+    letters: Letters<'e>,
+    states: States,
+    /// What the group has committed: commands below are processed.
+    committed: i64,
+    /// Versions of aggregates that have events beyond the cut.
+    beyond: HashMap<String, u64>,
+    /// Rules of the last record that said so.
+    rules_version: u32,
+}
+
+impl<'e, D> Desk<'e, D>
+where
+    D: Decider,
+    D::Contract: Business,
+{
+    pub(crate) fn open(
+        evidence: &'e impl Evidence,
+        partition: Partition,
+        rules: D,
+        codec: &Codec,
+        cluster: &Arc<Cluster>,
+        court: &mut Court,
+    ) -> Result<Self, Trouble> {
+        let service = D::Contract::SERVICE;
+        let place = |topic| Place::new(service, topic, partition);
+        let stream = |topic| Stream::open(evidence, place(topic));
+        let cut = evidence.cut();
+        let commands = stream(Topic::Commands)?;
+        if let Some(begins_ms) = commands.begins_ms {
+            court.messages.begins(service, partition, begins_ms);
+        }
+        let low = cut.ends(place(Topic::Commands)).low;
+        let committed = cut.committed.get(&(service, partition));
+        let outcomes = stream(Topic::Outcomes)?;
+        let commands_topic = cluster.topic(service, Topic::Commands);
+        Ok(Self {
+            service,
+            partition,
+            cluster: Arc::clone(cluster),
+            codec: codec.clone(),
+            replay: Replay::new(rules, Arc::clone(cluster), codec.clone()),
+            folds: HashMap::new(),
+            commands,
+            events: stream(Topic::Events)?,
+            outcomes: Outcomes::new(outcomes, codec.clone(), court.remembered_ms),
+            letters: Letters::new(stream(Topic::Dlq)?, commands_topic, low),
+            states: States::read::<D>(evidence, place(Topic::State), codec, court)?,
+            committed: committed.copied().unwrap_or(low),
+            beyond: HashMap::new(),
+            rules_version: D::RULES_VERSION,
+        })
+    }
+
+    fn place(&self, topic: Topic) -> Place {
+        Place::new(self.service, topic, self.partition)
+    }
+
+    fn cover(&self, court: &mut Court, id: &str, fold: &Fold<State<D>>) {
+        let is_finished = D::finished(&fold.state);
+        self.states
+            .cover::<D>(court, id, fold.covered, fold.time_ms, is_finished);
+    }
+
+    /// The next event comes from a command before `offset`: its command is gone, or was never there.
+    fn is_event_due(&self, offset: i64) -> bool {
+        let head = self.events.peek();
+        head.is_some_and(|head| {
+            number(head, headers::SOURCE_OFFSET).is_none_or(|source| source < offset)
+        })
+    }
+
+    fn next_event(&mut self, court: &mut Court) -> Result<Option<Happened<D>>, Trouble> {
+        let place = self.events.place;
+        let Some(input) = self.events.next()? else {
+            return Ok(None);
+        };
+        for offset in self.events.take_aborted() {
+            court.model.saw_aborted(place, offset);
+        }
+        court.model.saw(self.service, self.partition, input.offset);
+        let opened = self.codec.own::<<D::Contract as Contract>::EventRecord>(
+            self.service,
+            Topic::Events,
+            &input,
+        );
+        let opened = match opened {
+            Ok(opened) => Ok(opened),
+            Err(undecodable) => Err(troubled(place, input.offset, undecodable)?),
+        };
+        Ok(Some(Happened { input, opened }))
+    }
+
+    /// An event whose command is not there.
+    fn stray(&mut self, court: &mut Court) -> Result<(), Trouble> {
+        let place = self.place(Topic::Events);
+        let Some(event) = self.next_event(court)? else {
+            return Ok(());
+        };
+        let source = number(&event.input, headers::SOURCE_OFFSET);
+        if let (Ok((metadata, _)), Some(source)) = (&event.opened, source)
+            && source >= self.committed
+        {
+            // Decided after the cut.
+            court.beyond += 1;
+            let version = self
+                .beyond
+                .entry(metadata.aggregate_id.clone())
+                .or_default();
+            *version = (*version).max(metadata.aggregate_version);
+            court.messages.excuse(&metadata.id, metadata.time_ms);
+            return Ok(());
+        }
+        if source.is_none_or(|source| source >= self.letters.low()) {
+            let wrong = match source {
+                Some(source) => format!(
+                    "an event of command {source}, which is not there or was passed already"
+                ),
+                None => "an event that does not say which command led to it".to_owned(),
+            };
+            let example = Example::new(wrong).at(place, event.input.offset);
+            court.findings.violated(Invariant::I12, example);
+        }
+        let Ok((metadata, _)) = &event.opened else {
+            self.happened(court, event, None);
+            return Ok(());
+        };
+        court.messages.excuse(&metadata.id, metadata.time_ms);
+        court.findings.unchecked(Invariant::I17);
+        let id = metadata.aggregate_id.clone();
+        self.happened(court, event, None);
+        self.resume(&id);
+        Ok(())
+    }
+
+    /// Decides from what the log says, whatever deciding again has made of it.
+    fn resume(&mut self, id: &str) {
+        match self.folds.get(id) {
+            Some(fold) => self
+                .replay
+                .set(id, fold.state.clone(), fold.version, fold.time_ms),
+            None => self.replay.forget(id),
+        }
+    }
+
+    /// Takes an event into everything that is folded from events. `index` is its place among those of its command.
+    fn happened(&mut self, court: &mut Court, event: Happened<D>, index: Option<usize>) {
+        let place = self.place(Topic::Events);
+        court.events += 1;
+        court.findings.checked(Invariant::I16);
+        let Happened { input, opened } = event;
+        let at = |wrong: String| Example::new(wrong).at(place, input.offset);
+        let (metadata, event) = match opened {
+            Ok(opened) => opened,
+            Err(wrong) => {
+                let example = at(format!("it cannot be decoded: {wrong}"));
+                court.findings.violated(Invariant::I16, example);
+                return;
+            }
+        };
+        let id = metadata.aggregate_id.as_str();
+        let mut violations = contracts::rules::field_violations(&metadata);
+        violations.extend(event.violations());
+        if !violations.is_empty() {
+            let wrong = format!("it breaks its field rules: {}", describe(&violations));
+            court.findings.violated(Invariant::I16, at(wrong).of(id));
+        }
+        if !self.judge_version(court, &input, &metadata, index) {
+            return;
+        }
+        let fold = self.folds.entry(id.to_owned()).or_insert_with(|| Fold {
+            state: State::<D>::default(),
+            version: 0,
+            time_ms: 0,
+            covered: 0,
+        });
+        let folded = catch_unwind(AssertUnwindSafe(|| D::evolve(&mut fold.state, &event)));
+        if folded.is_err() {
+            let example = at("the fold panics".to_owned()).of(id);
+            court.findings.violated(Invariant::I16, example);
+        }
+        fold.version = metadata.aggregate_version;
+        fold.time_ms = metadata.time_ms;
+        let last = self.states.checkpoint.as_ref();
+        if last.is_some_and(|last| input.offset < last.content.events_offset) {
+            fold.covered = fold.version;
+        }
+        self.states
+            .compare::<D>(court, id, fold.version, fold.time_ms, &fold.state);
+        let occurrence = Occurrence {
+            place,
+            offset: input.offset,
+            id,
+            version: metadata.aggregate_version,
+            time_ms: metadata.time_ms,
+            record: content(input.payload.as_deref()),
+            is_applied: court
+                .model
+                .has_applied(self.service, self.partition, input.offset),
+        };
+        court.event_id(&occurrence, &metadata.id);
+        <D::Contract as Business>::happened(court, &occurrence, &event);
+    }
+
+    /// Whether an event is the next one of its aggregate, or comes after a gap: those are folded.
+    fn judge_version(
+        &self,
+        court: &mut Court,
+        input: &Input,
+        metadata: &Metadata,
+        index: Option<usize>,
+    ) -> bool {
+        court.findings.checked(Invariant::I6);
+        let id = metadata.aggregate_id.as_str();
+        let example = |wrong: String| {
+            Example::new(wrong)
+                .at(self.place(Topic::Events), input.offset)
+                .of(id)
+        };
+        let key = input.key.as_deref().unwrap_or_default();
+        if key != id.as_bytes() || self.cluster.partition_of(key) != self.partition {
+            let wrong = "its key is not its aggregate's id, or belongs to another partition";
+            court
+                .findings
+                .violated(Invariant::I6, example(wrong.to_owned()));
+        }
+        if let Some(index) = index
+            && metadata.id != derived(&metadata.causation_id, index)
+        {
+            let wrong = format!(
+                "its id is not that of event {index} of command {}",
+                metadata.causation_id
+            );
+            court.findings.violated(Invariant::I6, example(wrong));
+        }
+        let version = self.folds.get(id).map_or(0, |fold| fold.version);
+        let found = metadata.aggregate_version;
+        if found == version + 1 {
+            return self.judge_first(court, input, metadata);
+        }
+        if version == 0 && self.may_be_closed(court, id) {
+            // Its first versions are no longer in memory.
+            court.findings.unchecked(Invariant::I6);
+            return true;
+        }
+        let wrong = format!("version {found} follows version {version}");
+        court.findings.violated(Invariant::I6, example(wrong));
+        found > version
+    }
+
+    /// Whether the aggregate may be one that was closed.
+    fn may_be_closed(&self, court: &Court, id: &str) -> bool {
+        let through = court.cases.closed_through_ms.get(&self.partition);
+        let id_ms = contracts::rules::uuid_v7_time_ms(id);
+        self.service != Service::Inventory
+            && id_ms.is_some_and(|id_ms| through.is_some_and(|through| id_ms <= *through))
+    }
+
+    /// Whether the first event of an aggregate does not bring back one that was closed.
+    fn judge_first(&self, court: &mut Court, input: &Input, metadata: &Metadata) -> bool {
+        let id = metadata.aggregate_id.as_str();
+        if self.service != Service::Orders
+            || metadata.aggregate_version != 1
+            || <D::Contract as Business>::is_known(court, id)
+        {
+            return true;
+        }
+        if self.may_be_closed(court, id) {
+            let wrong =
+                "created although its id is as old as that of an order that has left memory";
+            let example = Example::new(wrong)
+                .at(self.place(Topic::Events), input.offset)
+                .of(id);
+            court.findings.violated(Invariant::I6, example);
+        }
+        true
+    }
+
+    /// A command below the cut, and all that it led to.
+    fn command(&mut self, court: &mut Court, input: &Input) -> Result<(), Trouble> {
+        court.commands += 1;
+        court.findings.checked(Invariant::I12);
+        let letters = self.letters.of(court, input.offset)?;
+        let opened = self.replay.open(input);
+        let mut events = Vec::new();
+        while self
+            .events
+            .peek()
+            .is_some_and(|head| number(head, headers::SOURCE_OFFSET) == Some(input.offset))
+        {
+            events.extend(self.next_event(court)?);
+        }
+        let answer = match &opened {
+            Some((metadata, _)) => self.outcomes.find(court, &metadata.id)?,
+            None => None,
+        };
+        if let Some((metadata, _)) = &opened {
+            self.arrived(court, input, metadata);
+        }
+        let found = Found {
+            input,
+            opened: opened.as_ref(),
+            events: &events,
+            letters: &letters,
+            answer: answer.as_ref(),
+        };
+        let decided = self.decide_again(court, &found)?;
+        self.judge_processing(court, input, opened.as_ref(), &events, &letters, &decided);
+
+        let count = events.len();
+        for (index, event) in events.into_iter().enumerate() {
+            self.happened(court, event, Some(index));
+        }
+        if let Some((metadata, command)) = &opened {
+            if !decided.is_same {
+                self.resume(&metadata.aggregate_id);
+            }
+            self.judge_answer(court, input, metadata, answer.as_ref(), letters.len());
+            let answered = Answered {
+                place: self.place(Topic::Commands),
+                offset: input.offset,
+                metadata,
+                command,
+                events: count,
+                outcome: answer.as_ref().map(|answer| &answer.outcome),
+            };
+            <D::Contract as Business>::answered(court, &answered);
+        }
+        Ok(())
+    }
+
+    /// A command that another service has sent.
+    fn arrived(&self, court: &mut Court, input: &Input, metadata: &Metadata) {
+        if metadata.causation_id.is_empty() {
+            return;
+        }
+        let Court {
+            messages, findings, ..
+        } = court;
+        messages.arrived(
+            findings,
+            metadata.id.clone(),
+            &metadata.causation_id,
+            (self.place(Topic::Commands), input.offset, input.time_ms),
+            content(input.payload.as_deref()),
+        );
+    }
+
+    /// I12: processed once, in one of the ways.
+    fn judge_processing(
+        &self,
+        court: &mut Court,
+        input: &Input,
+        opened: Option<&(Metadata, Command<D>)>,
+        events: &[Happened<D>],
+        letters: &[Input],
+        decided: &Decided,
+    ) {
+        let place = self.place(Topic::Commands);
+        let mut wrong = |wrong: String| {
+            let mut example = Example::new(wrong).at(place, input.offset);
+            if let Some((metadata, _)) = opened {
+                example = example.of(&metadata.aggregate_id);
+            }
+            court.findings.violated(Invariant::I12, example);
+        };
+        if letters.len() > 1 {
+            wrong(format!("it is {} dead letters", letters.len()));
+        }
+        if !letters.is_empty() && !events.is_empty() {
+            wrong("it is a dead letter, and has events".into());
+        }
+        let Some((metadata, _)) = opened else {
+            if letters.is_empty() {
+                wrong("it cannot be processed, and is no dead letter".into());
+            }
+            return;
+        };
+        for event in events {
+            if let Ok((of_event, _)) = &event.opened
+                && of_event.causation_id != metadata.id
+            {
+                wrong(format!(
+                    "the event at offset {} says that it comes from here, and from command {}",
+                    event.input.offset, of_event.causation_id
+                ));
+            }
+        }
+        if events.is_empty() && letters.is_empty() && decided.events > 0 {
+            wrong(format!("its {} events are not in the log", decided.events));
+        } else if letters.is_empty() && decided.is_checked && events.len() != decided.events {
+            wrong(format!(
+                "{} events of {} are in the log",
+                events.len(),
+                decided.events
+            ));
+        }
+    }
+
+    /// I1 and I10: who asked has an outcome, of what the log has.
+    fn judge_answer(
+        &self,
+        court: &mut Court,
+        input: &Input,
+        metadata: &Metadata,
+        answer: Option<&Answer<<D::Contract as Contract>::Outcome>>,
+        letters: usize,
+    ) {
+        let id = metadata.aggregate_id.as_str();
+        let at =
+            |topic, offset, wrong: String| Example::new(wrong).at(self.place(topic), offset).of(id);
+        let Some(answer) = answer else {
+            if !metadata.reply_to.is_empty() && letters == 0 {
+                court.findings.checked(Invariant::I1);
+                if !self.outcomes.stream.may_be_gone(input.time_ms) {
+                    let wrong = "it is processed, and has no outcome".to_owned();
+                    let example = at(Topic::Commands, input.offset, wrong);
+                    court.findings.violated(Invariant::I1, example);
+                }
+            }
+            return;
+        };
+        court.findings.checked(Invariant::I1);
+        court.findings.checked(Invariant::I10);
+        let offset = answer.input.offset;
+        if metadata.reply_to.is_empty() || letters > 0 {
+            let wrong = "an outcome that nobody asked for".to_owned();
+            let example = at(Topic::Outcomes, offset, wrong);
+            court.findings.violated(Invariant::I1, example);
+        }
+        let version = self.folds.get(id).map_or(0, |fold| fold.version);
+        if answer.metadata.aggregate_version > version {
+            let wrong = format!(
+                "an outcome speaks of version {}, the committed log has {version}",
+                answer.metadata.aggregate_version
+            );
+            let example = at(Topic::Outcomes, offset, wrong);
+            court.findings.violated(Invariant::I10, example);
+        }
+    }
+}
+
+impl<D> Work for Desk<'_, D>
+where
+    D: Decider,
+    D::Contract: Business,
+{
+    fn partition(&self) -> Partition {
+        self.partition
+    }
+
+    fn holds(&self, partition: Partition) -> bool {
+        self.partition == partition && self.service != Service::Inventory
+    }
+
+    fn next_ms(&self) -> Option<i64> {
+        let command = self.commands.peek();
+        if self.is_event_due(command.map_or(i64::MAX, |command| command.offset)) {
+            return self.events.peek().map(|event| event.time_ms);
+        }
+        command.map(|command| command.time_ms)
+    }
+
+    fn step(&mut self, court: &mut Court) -> Result<(), Trouble> {
+        let next = self.commands.peek().map_or(i64::MAX, |head| head.offset);
+        if self.is_event_due(next) {
+            return self.stray(court);
+        }
+        let Some(input) = self.commands.next()? else {
+            return Ok(());
+        };
+        if input.offset < self.committed {
+            return self.command(court, &input);
+        }
+        court.waiting += 1;
+        if let Some((metadata, _)) = self.replay.open(&input) {
+            self.arrived(court, &input, &metadata);
+            court.clients.waits(&metadata.aggregate_id);
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, court: &mut Court, id: &str) {
+        self.replay.forget(id);
+        if let Some(fold) = self.folds.remove(id) {
+            self.cover(court, id, &fold);
+        }
+    }
+
+    fn finish(&mut self, court: &mut Court) -> Result<u64, Trouble> {
+        let mut folds: Vec<_> = std::mem::take(&mut self.folds).into_iter().collect();
+        folds.sort_by(|(left, _), (right, _)| left.cmp(right));
+        for (id, fold) in &folds {
+            self.cover(court, id, fold);
+        }
+        let versions: HashMap<&str, u64> = folds
+            .iter()
+            .map(|(id, fold)| (id.as_str(), fold.version))
+            .collect();
+        let beyond = &self.beyond;
+        let version_of = |id: &str| {
+            let known = versions.get(id).copied().unwrap_or(0);
+            known.max(beyond.get(id).copied().unwrap_or(0))
+        };
+        for offset in self.events.take_aborted() {
+            court.model.saw_aborted(self.events.place, offset);
+        }
+        let begins_ms = self.commands.begins_ms;
+        self.outcomes.finish(court, begins_ms, version_of)?;
+        self.states.unaccounted(court, version_of);
+        self.letters.finish(court, self.committed)?;
+        Ok(self.commands.read
+            + self.events.read
+            + self.outcomes.stream.read
+            + self.letters.stream.read
+            + self.states.read)
+    }
+}
+
+/// What deciding again has shown.
+#[derive(Clone, Copy, Debug, Default)]
+struct Decided {
+    /// Events that the rules give.
+    events: usize,
+    /// They are the rules that decided it then.
+    is_checked: bool,
+    /// The records are those of the log.
+    is_same: bool,
+}
+
+/// UUIDv5(parent, index), as the engine derives ids.
+fn derived(parent: &str, index: usize) -> String {
+    let parent = Uuid::try_parse(parent).unwrap_or_default();
+    Uuid::new_v5(&parent, index.to_string().as_bytes()).to_string()
+}
+
+/// The message without its frame: the same contract may be registered anew.
+fn content(payload: Option<&[u8]>) -> &[u8] {
+    let payload = payload.unwrap_or_default();
+    registry::unframe(payload).map_or(payload, |framed| framed.payload)
+}

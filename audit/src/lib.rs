@@ -1,0 +1,183 @@
+//! The auditor: holds the log, and everything that is derived from it, against the invariants of the business.
+//!
+//! It is pure: what it reads comes in as [`Evidence`], the rule books as [`RuleBooks`], and what it finds goes out as a
+//! [`Report`]. Three ways of looking meet here:
+//!
+//! - `desk`: one partition of one service, command by command with all that each led to: processed once, answered
+//!   once, versions, states, and deciding again by the rule books.
+//! - `cases`: what the business says of the events, written without the rule books and without the projector: state
+//!   machines, money, stock, and the rows of the read model.
+//! - `court`: what all of them share; `money`, `messages`, `clients` and `read_model` hold it against ledgers,
+//!   neighbours, journals and the database.
+//!
+//! All partitions are read side by side in the order of their times, so that memory follows what is under way: an order
+//! with its payment and shipment is judged and dropped once it is over and its services may have forgotten it. Kept
+//! beyond that: the stock items; a hash of every state in the state topics, which are compacted; a small entry for each
+//! order in a partner's ledger until the order is judged; a client's journal; and 16,384 sums that stand for all rows.
+
+mod books;
+mod cases;
+mod clients;
+mod court;
+mod desk;
+mod evidence;
+mod journal;
+mod memory;
+mod messages;
+mod money;
+mod read_model;
+mod recent;
+mod report;
+pub mod rows;
+
+use std::collections::BTreeSet;
+
+use contracts::{Inventory, Orders, Payments, Shipping, Topic};
+use engine::Decider;
+
+pub use books::RuleBooks;
+pub use evidence::{Cut, Evidence, Items, Place, Seen, Trouble};
+pub use journal::Note;
+pub use memory::Memory;
+pub use report::{Example, Finding, Invariant, Report};
+
+use court::Court;
+use desk::{Desk, Work};
+use read_model::ReadModel;
+use report::Findings;
+
+/// Steps between two words about the progress.
+const TELL_EVERY: u64 = 5_000;
+
+/// Audits everything once.
+///
+/// # Errors
+///
+/// The evidence cannot be read; nothing is known then.
+pub fn audit<E, O, I, P, S>(evidence: &E, books: &RuleBooks<O, I, P, S>) -> Result<Report, Trouble>
+where
+    E: Evidence,
+    O: Decider<Contract = Orders> + Clone,
+    I: Decider<Contract = Inventory> + Clone,
+    P: Decider<Contract = Payments> + Clone,
+    S: Decider<Contract = Shipping> + Clone,
+{
+    whole(evidence.cut())?;
+    let mut walked = walk(evidence, books, BTreeSet::new())?;
+    let findings = &mut walked.court.findings;
+    let differing = walked.court.model.compare(evidence, findings)?;
+    if !differing.is_empty() {
+        let suspects = read_model::first(&differing);
+        let again = walk(evidence, books, suspects.clone())?;
+        let expected = again.court.model.into_collected();
+        if let Some(rows) = evidence.rows()? {
+            read_model::explain(expected, rows, &suspects, findings)?;
+        }
+    }
+    Ok(walked.report())
+}
+
+/// Events and dead letters are kept for ever: without the first of them nothing can be said.
+fn whole(cut: &Cut) -> Result<(), Trouble> {
+    for (place, ends) in &cut.ends {
+        if place.topic == Topic::Events && ends.low > 0 {
+            return Err(Trouble::Truncated {
+                place: *place,
+                low: ends.low,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Everything read once.
+struct Walked {
+    court: Court,
+    at_rest: bool,
+    records: u64,
+}
+
+impl Walked {
+    fn report(self) -> Report {
+        let Self {
+            court,
+            at_rest,
+            records,
+        } = self;
+        Report {
+            at_rest,
+            records,
+            events: court.events,
+            commands: court.commands,
+            aggregates: court.cases.seen,
+            most_live: court.cases.most as u64,
+            findings: Findings::into_inner(court.findings),
+        }
+    }
+}
+
+fn walk<E, O, I, P, S>(
+    evidence: &E,
+    books: &RuleBooks<O, I, P, S>,
+    suspects: BTreeSet<usize>,
+) -> Result<Walked, Trouble>
+where
+    E: Evidence,
+    O: Decider<Contract = Orders> + Clone,
+    I: Decider<Contract = Inventory> + Clone,
+    P: Decider<Contract = Payments> + Clone,
+    S: Decider<Contract = Shipping> + Clone,
+{
+    let cut = evidence.cut();
+    let remembered_ms = i64::try_from(books.remembered.as_millis()).unwrap_or(i64::MAX / 4);
+    let model = ReadModel::new(cut, evidence.rows()?.is_some(), suspects);
+    let mut court = Court::open(evidence, remembered_ms, books.has_constant_times, model)?;
+    let mut desks: Vec<Box<dyn Work + '_>> = Vec::new();
+    for partition in 0..cut.partitions {
+        macro_rules! desk {
+            ($rules:expr) => {
+                desks.push(Box::new(Desk::open(
+                    evidence,
+                    partition,
+                    $rules.clone(),
+                    &books.codec,
+                    &books.cluster,
+                    &mut court,
+                )?))
+            };
+        }
+        desk!(books.orders);
+        desk!(books.inventory);
+        desk!(books.payments);
+        desk!(books.shipping);
+    }
+    let mut steps = 0;
+    // The desk whose next step is the earliest.
+    while let Some((time_ms, index)) = (0..desks.len())
+        .filter_map(|index| Some((desks[index].next_ms()?, index)))
+        .min()
+    {
+        desks[index].step(&mut court)?;
+        let partition = desks[index].partition();
+        for id in court.close(partition, time_ms) {
+            for desk in desks.iter_mut().filter(|desk| desk.holds(partition)) {
+                desk.close(&mut court, &id);
+            }
+        }
+        steps += 1;
+        if steps % TELL_EVERY == 0 {
+            evidence.progress(steps);
+        }
+    }
+    let mut records = 0;
+    for desk in &mut desks {
+        records += desk.finish(&mut court)?;
+    }
+    let at_rest = court.rest();
+    court.tie(at_rest);
+    Ok(Walked {
+        court,
+        at_rest,
+        records,
+    })
+}

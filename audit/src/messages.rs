@@ -1,0 +1,164 @@
+//! Commands that services send each other: what was decided in one partition must arrive in another, once and as it was
+//! decided. Both sides are read at the same time, so only what is on its way is kept.
+
+use std::collections::HashMap;
+
+use contracts::Service;
+use engine::log::Partition;
+
+use crate::evidence::Place;
+use crate::recent::{Recent, hash};
+use crate::report::{Example, Findings, Invariant};
+
+/// One side of a message whose other side has not been seen.
+#[derive(Debug)]
+struct Half {
+    is_sent: bool,
+    place: Place,
+    /// Of the record on this side.
+    offset: i64,
+    time_ms: i64,
+    /// Event that it was sent by.
+    causation: u64,
+    content: u64,
+    to: (Service, Partition),
+}
+
+/// Messages on their way.
+#[derive(Debug)]
+pub(crate) struct Messages {
+    halves: HashMap<String, Half>,
+    /// Events whose messages nobody knows: their commands are gone, or other rules decided them.
+    excused: Recent,
+    /// By place: time of the first command that is kept, where earlier ones are gone.
+    begins_ms: HashMap<(Service, Partition), i64>,
+}
+
+impl Messages {
+    pub(crate) fn new(remembered_ms: i64) -> Self {
+        Self {
+            halves: HashMap::new(),
+            excused: Recent::new(remembered_ms),
+            begins_ms: HashMap::new(),
+        }
+    }
+
+    /// Earlier commands of the partition are no longer kept.
+    pub(crate) fn begins(&mut self, service: Service, partition: Partition, time_ms: i64) {
+        self.begins_ms.insert((service, partition), time_ms);
+    }
+
+    /// Nobody knows what this event has sent.
+    pub(crate) fn excuse(&mut self, event_id: &str, time_ms: i64) {
+        self.excused.insert(time_ms, event_id);
+    }
+
+    /// A command at `place` was decided and sends this.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn sent(
+        &mut self,
+        findings: &mut Findings,
+        id: String,
+        causation_id: &str,
+        (place, offset, time_ms): (Place, i64, i64),
+        to: (Service, Partition),
+        content: &[u8],
+    ) {
+        let half = Half {
+            is_sent: true,
+            place,
+            offset,
+            time_ms,
+            causation: hash(causation_id),
+            content: hash(content),
+            to,
+        };
+        self.meet(findings, id, half);
+    }
+
+    /// A message stands in the commands at `place`.
+    pub(crate) fn arrived(
+        &mut self,
+        findings: &mut Findings,
+        id: String,
+        causation_id: &str,
+        (place, offset, time_ms): (Place, i64, i64),
+        content: &[u8],
+    ) {
+        if self.excused.contains(causation_id) {
+            findings.unchecked(Invariant::I17);
+            return;
+        }
+        let half = Half {
+            is_sent: false,
+            place,
+            offset,
+            time_ms,
+            causation: hash(causation_id),
+            content: hash(content),
+            to: (place.service, place.partition),
+        };
+        self.meet(findings, id, half);
+    }
+
+    fn meet(&mut self, findings: &mut Findings, id: String, half: Half) {
+        match self.halves.remove(&id) {
+            None => {
+                self.halves.insert(id, half);
+            }
+            Some(other) if other.is_sent == half.is_sent => {
+                let wrong = if half.is_sent {
+                    format!("message {id} is sent twice")
+                } else {
+                    format!("message {id} stands twice in the log")
+                };
+                let example = Example::new(wrong).at(half.place, half.offset);
+                findings.violated(Invariant::I12, example);
+                self.halves.insert(id, other);
+            }
+            Some(other) => {
+                findings.checked(Invariant::I12);
+                let arrived = if half.is_sent { &other } else { &half };
+                if half.to != other.to {
+                    let wrong = format!("message {id} stands in another partition than its own");
+                    let example = Example::new(wrong).at(arrived.place, arrived.offset);
+                    findings.violated(Invariant::I12, example);
+                } else if half.content != other.content {
+                    let wrong = format!("message {id} differs from what its event sends");
+                    let example = Example::new(wrong).at(arrived.place, arrived.offset);
+                    findings.violated(Invariant::I17, example);
+                }
+            }
+        }
+    }
+
+    /// Messages with one side only.
+    pub(crate) fn unaccounted(&mut self) -> Vec<(i64, Invariant, Example)> {
+        let latest_begin = self.begins_ms.values().copied().max().unwrap_or(i64::MIN);
+        let mut unaccounted = Vec::new();
+        for (id, half) in std::mem::take(&mut self.halves) {
+            let is_gone = if half.is_sent {
+                self.begins_ms
+                    .get(&half.to)
+                    .is_some_and(|begin| half.time_ms <= *begin)
+            } else {
+                half.time_ms <= latest_begin || self.excused.knows(half.causation)
+            };
+            if is_gone {
+                continue;
+            }
+            let wrong = if half.is_sent {
+                let (service, partition) = half.to;
+                format!("its message {id} to {service}/{partition} is not in the log")
+            } else {
+                format!("message {id} was sent by no event of the log, or arrived twice")
+            };
+            let example = Example::new(wrong).at(half.place, half.offset);
+            // What was decided below the cut has been sent with it.
+            let time_ms = if half.is_sent { i64::MIN } else { half.time_ms };
+            unaccounted.push((time_ms, Invariant::I12, example));
+        }
+        unaccounted.sort_by(|left, right| (left.0, &left.2.wrong).cmp(&(right.0, &right.2.wrong)));
+        unaccounted
+    }
+}

@@ -1,0 +1,252 @@
+//! What came out.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::evidence::Place;
+
+/// Examples kept of each invariant.
+const EXAMPLES: usize = 5;
+
+macro_rules! invariants {
+    ($($(#[$doc:meta])* $variant:ident $id:literal $name:literal,)*) => {
+        /// What must hold.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+        pub enum Invariant {
+            $($(#[$doc])* #[serde(rename = $id)] $variant,)*
+        }
+
+        impl Invariant {
+            /// Every invariant.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// Its short name, such as `I4`.
+            pub const fn id(self) -> &'static str {
+                match self { $(Self::$variant => $id,)* }
+            }
+
+            /// What it says, on one line.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+invariants! {
+    /// Outcomes.
+    I1 "I1" "a command has one final outcome at most",
+    /// Acknowledgements.
+    I2 "I2" "an acknowledged order exists",
+    /// Charges.
+    I3 "I3" "an order is charged once, and the partners' ledgers say what the log says",
+    /// Stock.
+    I4 "I4" "reserved and deducted never exceed received",
+    /// Refunds.
+    I5 "I5" "refunds are the charges of undone orders, once",
+    /// Versions.
+    I6 "I6" "versions are 1..n without gaps, each event id once",
+    /// Readers.
+    I7 "I7" "what a reader sees never goes back",
+    /// Read model.
+    I8 "I8" "the read model is the fold of the log",
+    /// Positions.
+    I9 "I9" "positions move forward and cover what is applied",
+    /// Aborted transactions.
+    I10 "I10" "nothing of an aborted transaction is visible",
+    /// Money.
+    I11 "I11" "charged less refunded is what paid orders are worth",
+    /// Processing.
+    I12 "I12" "every command is processed exactly once",
+    /// Idempotency.
+    I13 "I13" "the same id gives the same answer, with another body none",
+    /// State machines.
+    I14 "I14" "no transition outside the state machines",
+    /// States.
+    I15 "I15" "states are the fold of the events",
+    /// Decoding.
+    I16 "I16" "every event decodes and folds",
+    /// Deciding.
+    I17 "I17" "commands decided again give the same records",
+}
+
+impl fmt::Display for Invariant {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.id())
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Example {
+    /// Topic and partition, where it is a record.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
+    /// Its offset there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offset: Option<i64>,
+    /// The aggregate, where it is about one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aggregate_id: Option<String>,
+    /// What is wrong.
+    pub wrong: String,
+}
+
+impl Example {
+    /// Something that is wrong.
+    pub fn new(wrong: impl Into<String>) -> Self {
+        Self {
+            wrong: wrong.into(),
+            ..Self::default()
+        }
+    }
+
+    /// Where.
+    #[must_use]
+    pub fn at(mut self, place: Place, offset: i64) -> Self {
+        self.place = Some(place.to_string());
+        self.offset = Some(offset);
+        self
+    }
+
+    /// With what.
+    #[must_use]
+    pub fn of(mut self, aggregate_id: impl Into<String>) -> Self {
+        self.aggregate_id = Some(aggregate_id.into());
+        self
+    }
+}
+
+impl fmt::Display for Example {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let (Some(place), Some(offset)) = (&self.place, self.offset) {
+            write!(formatter, "{place}@{offset} ")?;
+        }
+        if let Some(id) = &self.aggregate_id {
+            write!(formatter, "{id} ")?;
+        }
+        formatter.write_str(&self.wrong)
+    }
+}
+
+/// What came out of one invariant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// Which.
+    pub id: Invariant,
+    /// What it says.
+    pub name: &'static str,
+    /// How many things were looked at.
+    pub checked: u64,
+    /// How many of them are wrong.
+    pub violated: u64,
+    /// How many could not be looked at, such as commands that were decided by other rules.
+    pub unchecked: u64,
+    /// Why something, or all of it, was not checked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// The first that are wrong.
+    pub examples: Vec<Example>,
+}
+
+/// What came out of an audit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Everything was at rest: no command waits, no aggregate is under way, the read model is up to date. What holds
+    /// only then was checked too.
+    pub at_rest: bool,
+    /// Records read.
+    pub records: u64,
+    /// Events among them, within the cut.
+    pub events: u64,
+    /// Commands among them, within the cut.
+    pub commands: u64,
+    /// Aggregates seen.
+    pub aggregates: u64,
+    /// Aggregates that were in memory at once, at most.
+    pub most_live: u64,
+    /// One for each invariant, in their order.
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    /// Whether nothing is violated.
+    pub fn is_clean(&self) -> bool {
+        self.findings.iter().all(|finding| finding.violated == 0)
+    }
+
+    /// The invariants that are violated.
+    pub fn violated(&self) -> Vec<Invariant> {
+        let violated = self.findings.iter().filter(|finding| finding.violated > 0);
+        violated.map(|finding| finding.id).collect()
+    }
+
+    /// What came out of one invariant.
+    ///
+    /// # Panics
+    ///
+    /// Never: there is one finding for each.
+    pub fn finding(&self, id: Invariant) -> &Finding {
+        let mut findings = self.findings.iter();
+        findings
+            .find(|finding| finding.id == id)
+            .expect("there is one for each")
+    }
+}
+
+/// Findings while they are made.
+#[derive(Debug)]
+pub(crate) struct Findings(Vec<Finding>);
+
+impl Findings {
+    pub(crate) fn new() -> Self {
+        let finding = |id: &Invariant| Finding {
+            id: *id,
+            name: id.name(),
+            checked: 0,
+            violated: 0,
+            unchecked: 0,
+            note: None,
+            examples: Vec::new(),
+        };
+        Self(Invariant::ALL.iter().map(finding).collect())
+    }
+
+    fn of(&mut self, id: Invariant) -> &mut Finding {
+        &mut self.0[id as usize]
+    }
+
+    /// Looked at.
+    pub(crate) fn checked(&mut self, id: Invariant) {
+        self.of(id).checked += 1;
+    }
+
+    /// Looked at so many.
+    pub(crate) fn checked_many(&mut self, id: Invariant, count: u64) {
+        self.of(id).checked += count;
+    }
+
+    /// Could not be looked at.
+    pub(crate) fn unchecked(&mut self, id: Invariant) {
+        self.of(id).unchecked += 1;
+    }
+
+    /// Says why something was not checked.
+    pub(crate) fn note(&mut self, id: Invariant, note: impl Into<String>) {
+        self.of(id).note = Some(note.into());
+    }
+
+    /// Wrong.
+    pub(crate) fn violated(&mut self, id: Invariant, example: Example) {
+        let finding = self.of(id);
+        finding.violated += 1;
+        if finding.examples.len() < EXAMPLES {
+            finding.examples.push(example);
+        }
+    }
+
+    pub(crate) fn into_inner(self) -> Vec<Finding> {
+        self.0
+    }
+}

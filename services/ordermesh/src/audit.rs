@@ -1,0 +1,137 @@
+//! `ordermesh audit`: reads everything again and holds it against every invariant, and the role that does so for ever.
+
+mod database;
+mod ledgers;
+mod log;
+mod system;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use audit::Report;
+use serde_json::json;
+use tokio::task::block_in_place;
+
+use crate::load::journal;
+use crate::platform::{Sandbox, Stack};
+use crate::terminal::{Align, Table, count, say};
+use system::System;
+
+/// Something could not be read: nothing is known.
+const EXIT_UNCHECKED: u8 = 2;
+
+/// What is audited.
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = "\
+Reads only, joins no group, and works while the system does: everything is taken at one consistent cut. What holds
+only at rest is checked when everything is.
+
+Exits with 0 when everything holds, 1 when something is violated, 2 when it could not be checked.
+
+Examples:
+  ordermesh audit
+  ordermesh audit --journal baskets.csv.gz.journal --json")]
+pub struct Args {
+    /// A client's journal: what it says was acknowledged must be there
+    #[arg(long, value_name = "FILE")]
+    journal: Option<PathBuf>,
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    stack: Stack,
+    #[command(flatten)]
+    sandbox: Sandbox,
+    #[command(flatten)]
+    order_times: orders::Config,
+    #[command(flatten)]
+    payment_times: payments::Config,
+}
+
+/// Audits once and prints what came out.
+///
+/// # Errors
+///
+/// The journal is none, or nobody reads the report.
+pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    if let Some(path) = &args.journal {
+        journal::facts(path)?;
+    }
+    let report = match report(&args).await {
+        Ok(report) => report,
+        Err(error) => {
+            eprintln!("error: not checked: {error:#}");
+            return Ok(ExitCode::from(EXIT_UNCHECKED));
+        }
+    };
+    say(if args.json {
+        json!(report).to_string()
+    } else {
+        text(&report)
+    })?;
+    Ok(crate::platform::verdict(report.is_clean()))
+}
+
+async fn report(args: &Args) -> anyhow::Result<Report> {
+    let mut system = System::open(&args.stack, &args.sandbox, args.journal.as_deref()).await?;
+    if !args.json {
+        system.show();
+    }
+    let books = system.books(args.order_times, args.payment_times);
+    Ok(block_in_place(|| ::audit::audit(&system, &books))?)
+}
+
+/// The report as people read it: a line for each invariant, then what is wrong.
+fn text(report: &Report) -> String {
+    let mut table = Table::new([
+        ("", Align::Left),
+        ("checked", Align::Right),
+        ("violated", Align::Right),
+        ("", Align::Left),
+    ]);
+    for finding in &report.findings {
+        let mark = match (finding.violated, finding.checked) {
+            (0, 0) => '-',
+            (0, _) => '✓',
+            _ => '✗',
+        };
+        let mut notes = Vec::from_iter(finding.note.clone());
+        if finding.unchecked > 0 {
+            notes.push(format!("{} not checked", count(finding.unchecked)));
+        }
+        table.row([
+            format!("{mark} {:<3} {}", finding.id.id(), finding.name),
+            count(finding.checked),
+            count(finding.violated),
+            notes.join("; "),
+        ]);
+    }
+    let state = if report.at_rest {
+        "at rest"
+    } else {
+        "under way: what holds only at rest was left out"
+    };
+    let mut text = format!(
+        "{table}\n{} records, {} commands, {} events of {} aggregates, {} of them in memory at once; {state}",
+        count(report.records),
+        count(report.commands),
+        count(report.events),
+        count(report.aggregates),
+        count(report.most_live),
+    );
+    for finding in report
+        .findings
+        .iter()
+        .filter(|finding| finding.violated > 0)
+    {
+        text.push_str(&format!("\n\n{} {}:", finding.id.id(), finding.name));
+        for example in &finding.examples {
+            text.push_str(&format!("\n  {example}"));
+        }
+        let more = finding.violated - finding.examples.len() as u64;
+        if more > 0 {
+            text.push_str(&format!("\n  and {} more", count(more)));
+        }
+    }
+    text
+}

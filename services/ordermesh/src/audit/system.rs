@@ -1,0 +1,275 @@
+//! The running system as evidence: one consistent cut of log, read model and ledgers.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use audit::rows::{Parked, Row};
+use audit::{Cut, Evidence, Items, Note, Place, RuleBooks, Seen, Trouble};
+use contracts::sandbox::v1::{LedgerBooking, LedgerPayment};
+use contracts::{Service, Topic};
+use engine::log::Partition;
+use engine::log::kafka::settings;
+use engine::worker::Settings;
+use engine::{Cluster, Codec};
+use inventory::StockRules;
+use orders::OrderRules;
+use payments::PaymentRules;
+use registry::Schemas;
+use shipping::ShipmentRules;
+use tokio::task::block_in_place;
+
+use super::database::{self, Snapshot};
+use super::ledgers::{self, Ledgers};
+use super::log::Log;
+use crate::lag::look;
+use crate::load::journal::{self, Fact};
+use crate::platform::{self, Sandbox, Stack};
+use crate::progress::Progress;
+
+/// Ends are looked up in this order: what speaks of something else comes before it.
+const TOPICS: [Topic; 5] = [
+    Topic::State,
+    Topic::Outcomes,
+    Topic::Dlq,
+    Topic::Events,
+    Topic::Commands,
+];
+/// Of the records that the auditor writes only to compare them; no registry gives it.
+const WRITER_ID: u32 = u32::MAX;
+
+/// The rule books of the platform.
+pub type Books = RuleBooks<OrderRules, StockRules, PaymentRules, ShipmentRules>;
+
+/// Everything at one cut.
+pub struct System {
+    cut: Cut,
+    log: Log,
+    snapshot: Snapshot,
+    ledgers: Ledgers,
+    journal: Option<PathBuf>,
+    known: Schemas,
+    cluster: Cluster,
+    progress: Option<Progress>,
+}
+
+impl System {
+    /// Takes the cut. On a runtime with several threads.
+    ///
+    /// # Errors
+    ///
+    /// A part does not answer, or they do not belong together.
+    pub async fn open(
+        stack: &Stack,
+        sandbox: &Sandbox,
+        journal: Option<&Path>,
+    ) -> anyhow::Result<Self> {
+        let cluster = platform::cluster(&stack.kafka);
+        block_in_place(|| engine::topics::check(&cluster))?;
+        let reads: Vec<_> = platform::all_topics()
+            .into_iter()
+            .filter(|(_, topic)| *topic != Topic::Dlq)
+            .collect();
+        let asked = platform::schemas(&stack.registry, &stack.kafka.prefix, &[], &reads).await?;
+        let sandbox = sandbox.connect();
+        ledgers::reach(&sandbox).await?;
+        let writers: Vec<_> = platform::all_topics()
+            .into_iter()
+            .map(|(service, topic)| (service, topic, WRITER_ID))
+            .collect();
+        let known = Schemas::fixed(&writers);
+        let log = Log::new(cluster.clone(), asked, known.clone())?;
+
+        let begun_ms = jiff::Timestamp::now().as_millisecond();
+        let snapshot = Snapshot::begin(&stack.database.url, &cluster).await?;
+        let cut = block_in_place(|| cut(&cluster, &log, &snapshot, begun_ms))?;
+        let system = Self {
+            cut,
+            log,
+            snapshot,
+            ledgers: Ledgers::new(sandbox),
+            journal: journal.map(Path::to_owned),
+            known,
+            cluster,
+            progress: None,
+        };
+        block_in_place(|| system.belongs_together())?;
+        Ok(system)
+    }
+
+    /// Shows how far an audit has come.
+    pub fn show(&mut self) {
+        let commands = self.cut.ends.iter().map(|(place, ends)| match place.topic {
+            Topic::Commands => ends.high - ends.low,
+            _ => 0,
+        });
+        let total = usize::try_from(commands.sum::<i64>()).unwrap_or(0);
+        self.progress = Some(Progress::new("commands", total));
+    }
+
+    /// The rule books, with what the audit needs besides.
+    pub fn books(&self, orders: orders::Config, payments: payments::Config) -> Books {
+        let settings = Settings::default();
+        RuleBooks {
+            orders: orders.rules(),
+            inventory: StockRules::default(),
+            payments: payments.rules(),
+            shipping: ShipmentRules,
+            codec: Codec::new(self.known.clone()),
+            cluster: self.cluster.clone().into(),
+            has_constant_times: false,
+            remembered: orders.horizon().max(settings.horizon) + settings.slack,
+        }
+    }
+
+    /// Log and read model are of one world, and nobody has cut or changed one of them.
+    fn belongs_together(&self) -> anyhow::Result<()> {
+        let ends = |service, topic, partition| self.cut.ends(Place::new(service, topic, partition));
+        for ((service, partition), committed) in &self.cut.committed {
+            let commands = ends(*service, Topic::Commands, *partition);
+            if *committed > commands.high {
+                bail!(
+                    "group {service} has processed its commands up to {committed} in partition {partition}, which ends at \
+                     {}: the topic was truncated or made anew",
+                    commands.high
+                );
+            }
+        }
+        for service in Service::ALL {
+            for partition in 0..self.cut.partitions {
+                let events = ends(service, Topic::Events, partition);
+                if events.high > 0 && !self.cut.committed.contains_key(&(service, partition)) {
+                    bail!(
+                        "group {service} has committed nothing in partition {partition}, which has events: somebody reset \
+                         the group"
+                    );
+                }
+            }
+        }
+        for ((service, partition), position) in &self.snapshot.positions {
+            let events = ends(*service, Topic::Events, *partition);
+            if *partition >= self.cut.partitions || *position > events.high {
+                bail!(
+                    "the read model has applied {service}.events up to {position} in partition {partition}, which ends at \
+                     {}: it is that of another log, or the topic was truncated or made anew",
+                    events.high
+                );
+            }
+        }
+        for (partition, offset, order_id) in &self.snapshot.newest {
+            let place = database::place(*partition);
+            if *offset >= self.cut.ends(place).high {
+                continue;
+            }
+            let record = self.log.record(place, *offset)?;
+            let key = record.and_then(|record| record.key);
+            if key.is_some_and(|key| key != order_id.to_string().as_bytes()) {
+                bail!(
+                    "the read model is that of another log: it has an event of order {order_id} at {place}@{offset}, where \
+                     the log has one of another order"
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+fn cut(cluster: &Cluster, log: &Log, snapshot: &Snapshot, begun_ms: i64) -> anyhow::Result<Cut> {
+    let mut committed = BTreeMap::new();
+    for service in Service::ALL {
+        let mut config = settings::reader(cluster, "read_uncommitted");
+        config.set("group.id", cluster.group(service));
+        let client = look::client(config)?;
+        let told = look::committed(&client, cluster, service)
+            .with_context(|| format!("group {service} at {}", cluster.bootstrap))?;
+        committed.extend(
+            told.into_iter()
+                .map(|(partition, offset)| ((service, partition), offset)),
+        );
+    }
+    let partitions = Partition::from(cluster.partitions);
+    let mut ends = BTreeMap::new();
+    for topic in TOPICS {
+        for service in Service::ALL {
+            for partition in 0..partitions {
+                let place = Place::new(service, topic, partition);
+                ends.insert(place, log.ends(place)?);
+            }
+        }
+    }
+    Ok(Cut {
+        begun_ms,
+        partitions,
+        committed,
+        ends,
+        positions: snapshot.positions.clone(),
+    })
+}
+
+impl Evidence for System {
+    fn cut(&self) -> &Cut {
+        &self.cut
+    }
+
+    fn records(&self, place: Place) -> Result<Items<'_, Seen>, Trouble> {
+        Ok(Box::new(self.log.records(place, self.cut.ends(place))))
+    }
+
+    fn rows(&self) -> Result<Option<Items<'_, Row>>, Trouble> {
+        Ok(Some(Box::new(self.snapshot.rows())))
+    }
+
+    fn parked(&self) -> Result<Vec<Parked>, Trouble> {
+        Ok(self.snapshot.parked.clone())
+    }
+
+    fn payments(&self) -> Result<Option<Items<'_, LedgerPayment>>, Trouble> {
+        self.ledgers.payments().map(Some)
+    }
+
+    fn bookings(&self) -> Result<Option<Items<'_, LedgerBooking>>, Trouble> {
+        self.ledgers.bookings().map(Some)
+    }
+
+    fn journal(&self) -> Result<Option<Items<'_, Note>>, Trouble> {
+        let Some(path) = &self.journal else {
+            return Ok(None);
+        };
+        let facts = journal::facts(path).map_err(|error| Trouble::Source(error.into()))?;
+        Ok(Some(Box::new(facts.into_iter().filter_map(note).map(Ok))))
+    }
+
+    fn progress(&self, steps: u64) {
+        if let Some(progress) = &self.progress {
+            progress.reach(usize::try_from(steps).unwrap_or(usize::MAX));
+        }
+    }
+}
+
+fn note(fact: Fact) -> Option<Note> {
+    match fact {
+        Fact::Acknowledged {
+            order_id,
+            version,
+            cents,
+            ..
+        } => Some(Note::Acknowledged {
+            order_id: order_id.to_string(),
+            minor_units: cents,
+            version,
+        }),
+        Fact::Read {
+            reader,
+            order_id,
+            version,
+        } => Some(Note::Read {
+            reader,
+            order_id: order_id.to_string(),
+            version,
+        }),
+        Fact::File { .. }
+        | Fact::Chosen { .. }
+        | Fact::LineRefused { .. }
+        | Fact::Refused { .. } => None,
+    }
+}
