@@ -1,16 +1,18 @@
 # The work is done by the scripts in compose/native; `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-observability up down logs clean
+.PHONY: help demo test test-observability chaos up down logs clean
 
 help:
 	@echo 'make demo   install, build, carry real orders through a fresh stack, check, stop'
 	@echo 'make test   format, clippy, dependency rules and every test, on a stack of its own'
 	@echo 'make test-observability'
 	@echo '            every alert, panel and trace, on a running system'
+	@echo 'make chaos  kill, freeze, fill up and cut off everything under load, and audit;'
+	@echo '            MINUTES=30 SEED=... are its settings'
 	@echo 'make up     start the stack and all services, and leave them running'
 	@echo 'make down   stop what make up started; data is kept'
 	@echo 'make logs   follow the logs of what make up started'
 	@echo 'make clean  stop everything and delete builds, downloads and data'
 
-demo test test-observability up down logs clean:
+demo test test-observability chaos up down logs clean:
 	@compose/native/$@
