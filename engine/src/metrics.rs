@@ -88,11 +88,17 @@ pub mod names {
         &["service"],
         "For how long some partition has been waiting to be taken over; 0 when none is.",
     );
-    /// Damaged states.
+    /// What take-overs read.
+    pub const RESTORED_RECORDS: Metric = Metric::counter(
+        "ordermesh_engine_restored_records_total",
+        &["service", "topic"],
+        "Records read to take partitions over, by topic (state, events).",
+    );
+    /// States that were not enough.
     pub const FULL_REPLAYS: Metric = Metric::counter(
         "ordermesh_engine_full_replays_total",
-        &["service"],
-        "Take-overs that replayed every event because the states were damaged.",
+        &["service", "cause"],
+        "Take-overs that replayed every event, by what was wrong with the states (damaged, missing, outdated).",
     );
     /// Partitions at work.
     pub const PARTITIONS: Metric = Metric::gauge(
@@ -177,6 +183,7 @@ pub const ALL: &[Metric] = &[
     names::LAG_SECONDS,
     names::RESTORE_SECONDS,
     names::RESTORING_SECONDS,
+    names::RESTORED_RECORDS,
     names::FULL_REPLAYS,
     names::PARTITIONS,
     names::BLOCKED_PARTITIONS,
@@ -220,6 +227,8 @@ pub struct Metrics {
     pub restore_seconds: HistogramVec,
     /// [`names::RESTORING_SECONDS`]
     pub restoring_seconds: GaugeVec,
+    /// [`names::RESTORED_RECORDS`]
+    pub restored_records: IntCounterVec,
     /// [`names::FULL_REPLAYS`]
     pub full_replays: IntCounterVec,
     /// [`names::PARTITIONS`]
@@ -269,6 +278,7 @@ impl Metrics {
             lag_seconds: names::LAG_SECONDS.gauges_of_fractions(registry)?,
             restore_seconds: names::RESTORE_SECONDS.histograms(registry, seconds()?)?,
             restoring_seconds: names::RESTORING_SECONDS.gauges_of_fractions(registry)?,
+            restored_records: names::RESTORED_RECORDS.int_counters(registry)?,
             full_replays: names::FULL_REPLAYS.int_counters(registry)?,
             partitions: names::PARTITIONS.int_gauges(registry)?,
             blocked_partitions: names::BLOCKED_PARTITIONS.int_gauges(registry)?,
@@ -300,10 +310,12 @@ impl Metrics {
             self.failed_transactions
                 .with_label_values(&[service, result]);
         }
+        for cause in ["damaged", "missing", "outdated"] {
+            self.full_replays.with_label_values(&[service, cause]);
+        }
         for counters in [
             &self.producers_recreated,
             &self.consumers_recreated,
-            &self.full_replays,
             &self.timers_fired,
         ] {
             counters.with_label_values(&[service]);

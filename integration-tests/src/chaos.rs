@@ -306,6 +306,17 @@ impl Ground {
         }
     }
 
+    /// Offsets that a group has not processed.
+    pub fn backlog(&self, service: Service) -> i64 {
+        self.offsets.backlog(service)
+    }
+
+    /// Offsets of a service's events.
+    #[allow(clippy::cast_precision_loss)]
+    pub fn events(&self, service: Service) -> f64 {
+        self.offsets.events(service) as f64
+    }
+
     /// How far each partition of the events is in the read model; nothing while the database is away.
     fn positions(&self) -> BTreeMap<String, i64> {
         let rows =

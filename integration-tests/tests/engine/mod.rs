@@ -9,6 +9,7 @@ mod faults;
 mod given;
 mod membership;
 mod offsets;
+mod restore;
 mod schemas;
 mod sharing;
 mod takeover;
