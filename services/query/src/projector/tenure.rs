@@ -18,7 +18,7 @@ use super::write::{Writer, Written};
 use super::{Error, Projector};
 use crate::metrics::Fate;
 use crate::progress::Mark;
-use crate::tables::{self, Advance};
+use crate::tables::{self, Advance, Last};
 
 /// How often ownership is looked after.
 const OWNERSHIP_INTERVAL: Duration = Duration::from_secs(1);
@@ -54,6 +54,8 @@ pub struct Tenure<'a> {
     log: Log,
     writer: Writer,
     positions: HashMap<Source, i64>,
+    /// The last record of each partition that is in the batch, or was in one.
+    last: HashMap<Source, Last>,
     /// A schema id that was in use.
     schema_id: Option<u32>,
     /// Until when the registry need not be asked again whether it is the one that gave this id.
@@ -85,6 +87,10 @@ impl<'a> Tenure<'a> {
         let schema_id = positions
             .iter()
             .find_map(|position| u32::try_from(position.schema_id?).ok());
+        let expected = positions
+            .iter()
+            .filter_map(|kept| Some((topics.source(&kept.topic, kept.partition)?, kept.last()?)))
+            .collect();
         let positions: HashMap<_, _> = positions
             .into_iter()
             .filter_map(|kept| {
@@ -103,7 +109,8 @@ impl<'a> Tenure<'a> {
             topics,
             runtime,
             connection,
-            log: Log::open(&projector.kafka, topics, &positions)?,
+            log: Log::open(&projector.kafka, topics, &positions, expected)?,
+            last: HashMap::new(),
             writer,
             schema_id,
             registry_trusted_until: now,
@@ -162,12 +169,16 @@ impl<'a> Tenure<'a> {
                 held.push_back(record);
                 continue;
             }
+            let (source, last) = (record.source, record.last());
             match batch.push(&self.projector.schemas, record) {
-                Ok(()) => {}
+                Ok(()) => {
+                    self.last.insert(source, last);
+                }
                 Err((record, stranger @ Obstacle::Stranger { .. }))
                     if self.trusts_registry()? =>
                 {
                     batch.refuse(record, stranger.to_string());
+                    self.last.insert(source, last);
                 }
                 Err((record, obstacle)) => self.hold(record, obstacle)?,
             }
@@ -277,6 +288,7 @@ impl<'a> Tenure<'a> {
                 partition,
                 from,
                 to,
+                last: self.last.get(&source).cloned(),
             })
         };
         Ok(self.positions.iter().filter_map(step).collect())

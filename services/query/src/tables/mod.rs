@@ -17,7 +17,7 @@ use crate::fold::Row;
 
 pub use history::append as append_history;
 pub use parked::{keys as parked_keys, park};
-pub use positions::{Advance, advance, load as load_positions};
+pub use positions::{Advance, Last, advance, load as load_positions};
 
 /// A row that has a table.
 pub trait Table: Row {
