@@ -94,11 +94,11 @@ pub mod names {
         &["service"],
         "For how long some partition has been waiting to be taken over; 0 when none is.",
     );
-    /// Damaged states.
+    /// States that were not enough.
     pub const FULL_REPLAYS: Metric = Metric::counter(
         "ordermesh_engine_full_replays_total",
-        &["service"],
-        "Take-overs that replayed every event because the states were damaged.",
+        &["service", "cause"],
+        "Take-overs that replayed every event, by what was wrong with the states (damaged, missing, outdated).",
     );
     /// Partitions at work.
     pub const PARTITIONS: Metric = Metric::gauge(
@@ -314,10 +314,12 @@ impl Metrics {
             self.restored_records
                 .with_label_values(&[service, topic.name()]);
         }
+        for cause in ["damaged", "missing", "outdated"] {
+            self.full_replays.with_label_values(&[service, cause]);
+        }
         for counters in [
             &self.producers_recreated,
             &self.consumers_recreated,
-            &self.full_replays,
             &self.timers_fired,
         ] {
             counters.with_label_values(&[service]);

@@ -7,6 +7,7 @@ mod progress;
 pub mod proxy;
 pub mod stack;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::process::Command;
@@ -82,6 +83,7 @@ pub struct Ground {
     offsets: Offsets,
     replicas: BTreeMap<String, Replica>,
     journal: String,
+    recoveries: RefCell<Vec<Duration>>,
     // After the system: whoever comes next needs the machine.
     _turn: MutexGuard<'static, ()>,
 }
@@ -117,7 +119,7 @@ impl Ground {
     /// When something does not start.
     pub fn new(plan: Plan) -> Self {
         static TURN: Mutex<()> = Mutex::new(());
-        let stack = Stack::shared(plan.seed);
+        let stack = Stack::shared(plan.seed, plan.form);
         // One at a time: each needs the whole machine, and stops parts that all stand on.
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         println!("seed {}", plan.seed);
@@ -158,6 +160,7 @@ impl Ground {
             stack,
             replicas,
             journal,
+            recoveries: RefCell::default(),
             _turn: turn,
         };
         ground.load.goes_on(20);
@@ -289,7 +292,29 @@ impl Ground {
         );
         let took = began.elapsed();
         println!("recovery: {what}: next progress of every partition after {took:.1?}");
+        self.recoveries.borrow_mut().push(took);
         took
+    }
+
+    /// How long it took until everything went on, since this was asked last.
+    pub fn recovered(&self) -> String {
+        let mut recoveries = self.recoveries.take();
+        recoveries.sort_unstable();
+        match (recoveries.first(), recoveries.last()) {
+            (Some(least), Some(most)) => format!("next progress after {least:.1?} to {most:.1?}"),
+            _ => "nothing was measured".to_owned(),
+        }
+    }
+
+    /// Offsets that a group has not processed.
+    pub fn backlog(&self, service: Service) -> i64 {
+        self.offsets.backlog(service)
+    }
+
+    /// Offsets of a service's events.
+    #[allow(clippy::cast_precision_loss)]
+    pub fn events(&self, service: Service) -> f64 {
+        self.offsets.events(service) as f64
     }
 
     /// How far each partition of the events is in the read model; nothing while the database is away.

@@ -324,8 +324,14 @@ impl System {
     }
 
     /// Holds everything that was written against everything else, once it is at rest.
+    ///
+    /// # Panics
+    ///
+    /// When something is violated, could not be checked, or is still under way.
     pub fn audit(&self, journal: &str) {
-        self.check(Some(journal));
+        let report = self.run(&["audit", "--journal", journal]);
+        assert!(report.contains("; at rest"), "{report}");
+        println!("{report}");
     }
 
     /// The value of a sample, such as `name{label="value"}`, on a process's admin port.

@@ -44,6 +44,27 @@ enum Phase {
     },
 }
 
+/// Why states are not enough.
+#[derive(Clone, Copy)]
+enum Cause {
+    /// One cannot be read, or does not fit the events behind it.
+    Damaged,
+    /// There is no checkpoint.
+    Missing,
+    /// They are folds by older rules.
+    Outdated,
+}
+
+impl Cause {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Damaged => "damaged",
+            Self::Missing => "missing",
+            Self::Outdated => "outdated",
+        }
+    }
+}
+
 struct Piece {
     version: u64,
     time_ms: i64,
@@ -143,16 +164,7 @@ impl<D: Decider> TakeOver<D> {
             match taken {
                 Ok(true) => {}
                 Ok(false) => {
-                    tracing::warn!(
-                        service = %D::Contract::SERVICE, partition = self.partition, offset = input.offset,
-                        "states are damaged: replaying every event"
-                    );
-                    tools
-                        .metrics
-                        .full_replays
-                        .with_label_values(&[D::Contract::SERVICE.name()])
-                        .inc();
-                    self.replay_all(log)?;
+                    self.replay_all(tools, log, Cause::Damaged)?;
                     return Ok(None);
                 }
                 Err(error) => {
@@ -188,12 +200,15 @@ impl<D: Decider> TakeOver<D> {
             Phase::State => {
                 self.check_checkpoint(tools)?;
                 let whole = self.join_chunks();
-                let outdated = self
-                    .checkpoint
-                    .as_ref()
-                    .is_none_or(|checkpoint| checkpoint.rules_version < D::RULES_VERSION);
-                if outdated || !whole {
-                    self.replay_all(log)?;
+                let cause = match &self.checkpoint {
+                    _ if !whole => Some(Cause::Damaged),
+                    None => Some(Cause::Missing),
+                    Some(checkpoint) => {
+                        (checkpoint.rules_version < D::RULES_VERSION).then_some(Cause::Outdated)
+                    }
+                };
+                if let Some(cause) = cause {
+                    self.replay_all(tools, log, cause)?;
                 } else {
                     let from = self.checkpoint.as_ref().map_or(0, |c| c.events_offset);
                     if from > self.events.high {
@@ -211,7 +226,23 @@ impl<D: Decider> TakeOver<D> {
         }
     }
 
-    fn replay_all<L: Log>(&mut self, log: &mut L) -> Result<(), Error> {
+    /// Ignores states and checkpoint, and says so where there is something to replay.
+    fn replay_all<L: Log>(
+        &mut self,
+        tools: &Tools<D>,
+        log: &mut L,
+        cause: Cause,
+    ) -> Result<(), Error> {
+        if self.events.high > 0 {
+            let service = D::Contract::SERVICE;
+            let cause = cause.label();
+            tracing::warn!(%service, partition = self.partition, cause, "replaying every event");
+            tools
+                .metrics
+                .full_replays
+                .with_label_values(&[service.name(), cause])
+                .inc();
+        }
         if self.events.low > 0 {
             return Err(self.damaged("its first events are gone"));
         }

@@ -172,6 +172,13 @@ impl Load {
         });
     }
 
+    /// The same, and how many there were each second.
+    pub fn goes_on_at(&self, orders: u32) -> f64 {
+        let began = Instant::now();
+        self.goes_on(orders.into());
+        f64::from(orders) / began.elapsed().as_secs_f64()
+    }
+
     /// Waits until no call is under way and none is begun any more.
     ///
     /// # Panics

@@ -82,6 +82,26 @@ impl Offsets {
         behind
     }
 
+    /// Offsets of a service's commands that its group has not processed.
+    pub fn backlog(&self, service: Service) -> i64 {
+        let commands = Topic::Commands.of(service, &self.prefix);
+        let committed = self.committed(&[service]);
+        (0..)
+            .zip(committed)
+            .map(|(partition, committed)| {
+                self.end(service, &commands, partition) - committed.max(0)
+            })
+            .sum()
+    }
+
+    /// Offsets of a service's events.
+    pub fn events(&self, service: Service) -> i64 {
+        let events = Topic::Events.of(service, &self.prefix);
+        (0..PARTITIONS.cast_signed())
+            .map(|partition| self.end(service, &events, partition))
+            .sum()
+    }
+
     /// The high watermark; far away when nobody answers.
     fn end(&self, service: Service, topic: &str, partition: i32) -> i64 {
         let ends = self.groups[service.name()].fetch_watermarks(topic, partition, LOOK);

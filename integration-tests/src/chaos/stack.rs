@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::runtime::Runtime;
 
+use super::Form;
 use super::proxy::{Protocol, Proxy};
 use crate::parts::PROJECT;
 use crate::servers::{Addresses, env};
@@ -18,8 +19,8 @@ use crate::system::free_port;
 pub const KAFKA_CLIENTS: [&str; 5] = ["orders", "inventory", "payments", "shipping", "query"];
 /// Where the folder of the caller's stack is named, if there is one.
 const STACK_DIR: &str = "ORDERMESH_STACK_DIR";
-/// Of the small file system: the read model of a short load, several times.
-const DISK: &str = "size=192m,mode=0777";
+/// Of the small file system, megabytes: the read models of all short loads, or of a long one.
+const DISK_MB: [u32; 2] = [512, 1_024];
 
 /// A Kafka, a registry and a PostgreSQL of their own, with proxies in front of Kafka and PostgreSQL.
 pub struct Stack {
@@ -45,17 +46,17 @@ impl Stack {
     /// # Panics
     ///
     /// When it cannot be started.
-    pub fn shared(seed: u64) -> Arc<Self> {
+    pub fn shared(seed: u64, form: Form) -> Arc<Self> {
         let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
         current.upgrade().unwrap_or_else(|| {
-            let stack = Arc::new(Self::start(seed));
+            let stack = Arc::new(Self::start(seed, form));
             *current = Arc::downgrade(&stack);
             stack
         })
     }
 
-    fn start(seed: u64) -> Self {
-        let base = std::env::var(STACK_DIR).unwrap_or_else(|_| format!("{PROJECT}/.stack/test"));
+    fn start(seed: u64, form: Form) -> Self {
+        let base = std::env::var(STACK_DIR).unwrap_or_else(|_| format!("{PROJECT}/.stack/make"));
         let folder = PathBuf::from(format!("{base}-chaos"));
         fs::create_dir_all(&folder).expect("a folder for the stack");
         let links: Vec<_> = KAFKA_CLIENTS
@@ -99,7 +100,7 @@ impl Stack {
             direct: addresses(&settings),
             kafka,
             postgres: before_postgres,
-            disk: mount(&disk),
+            disk: mount(&disk, form.of(DISK_MB[0], DISK_MB[1])),
             folder,
             settings,
             runtime,
@@ -215,10 +216,12 @@ fn addresses(settings: &[(&'static str, String)]) -> Addresses {
 }
 
 /// A file system that can be filled; nothing where this user may not mount one.
-fn mount(folder: &Path) -> Option<PathBuf> {
+fn mount(folder: &Path, megabytes: u32) -> Option<PathBuf> {
     fs::create_dir_all(folder).expect("a folder");
     let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", DISK, "tmpfs"])
+        .args(["-t", "tmpfs", "-o"])
+        .arg(format!("size={megabytes}m,mode=0777"))
+        .arg("tmpfs")
         .arg(folder)
         .output();
     let mounted = mounted.is_ok_and(|output| output.status.success());

@@ -9,7 +9,7 @@ use harness::chaos::{Form, Ground, Plan};
 const RATE: u32 = 40;
 
 /// Drawn anew each time.
-fn plan() -> Plan {
+pub fn plan() -> Plan {
     Plan {
         seed: fastrand::u64(..),
         form: Form::Short,

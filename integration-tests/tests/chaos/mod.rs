@@ -3,3 +3,4 @@
 //! Each test is the short form of a fault; the long ones, in a random order, are those of `make chaos`.
 
 mod faults;
+mod replicas;

@@ -81,7 +81,7 @@ fn from_every_event_when_there_is_no_checkpoint() {
     let mut sent = history(&stand, &mut random);
     stand.erase_states(Service::Inventory);
     assert!(stand.states::<Inventory>().is_empty());
-    assert_eq!(take_over(&stand, &mut random, &mut sent), 0.0);
+    assert_eq!(take_over(&stand, &mut random, &mut sent), 2.0);
 }
 
 #[test]

@@ -91,6 +91,12 @@ CREATE TABLE IF NOT EXISTS positions (
     PRIMARY KEY (topic, partition)
 ) WITH (fillfactor = 50);
 
+-- The last record below the position: where it is not the same in the log, it is the log of another read model.
+ALTER TABLE positions
+    ADD COLUMN IF NOT EXISTS last_offset bigint,
+    ADD COLUMN IF NOT EXISTS last_sent_ms bigint,
+    ADD COLUMN IF NOT EXISTS last_key bytea;
+
 -- Keys whose records could not be applied, from the first such record on; an empty key stands for all records
 -- without one. The records themselves stay in the log.
 CREATE TABLE IF NOT EXISTS parked (

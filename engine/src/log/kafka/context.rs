@@ -17,7 +17,11 @@ impl ConsumerContext for Quiet {}
 
 /// Logs what a client reports besides its answers.
 pub fn report(error: &KafkaError, reason: &str) {
-    if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
-        tracing::warn!(%error, reason, "log client");
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::PartitionEOF) => {}
+        // Said with each try to connect anew, and kept until the client is served: hundreds of lines at once would bury
+        // what the worker says of the same trouble.
+        Some(RDKafkaErrorCode::AllBrokersDown) => tracing::debug!(%error, reason, "log client"),
+        _ => tracing::warn!(%error, reason, "log client"),
     }
 }

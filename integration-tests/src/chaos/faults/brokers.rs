@@ -19,6 +19,8 @@ pub fn broker(ground: &mut Ground) {
         for name in ground.names() {
             // Panics when it has ended.
             ground.system.ready(&name);
+            let repeated = ground.system.said(&name, "brokers are down");
+            assert!(repeated.is_empty(), "{name} repeats itself: {repeated}");
         }
         ground.load.goes_on(20);
     }

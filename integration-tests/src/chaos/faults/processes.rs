@@ -133,8 +133,10 @@ pub fn twins(ground: &mut Ground) {
         ground.start_more(&twin, service, &same);
         let status = ground.system.ended(&name);
         assert!(!status.success(), "{name} ended with {status}");
-        let last = ground.system.tail(&name);
-        assert!(last.contains("instance id"), "{last}");
+        let said = ground
+            .system
+            .said(&name, "another process runs with this instance id");
+        assert!(!said.is_empty(), "{}", ground.system.tail(&name));
         ground.system.ready(&twin);
         ground.progress(&format!("a twin of {name}"), service);
         ground.load.goes_on(100);

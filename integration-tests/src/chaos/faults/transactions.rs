@@ -70,7 +70,7 @@ pub fn aborts(ground: &mut Ground) {
         ground.stack.kafka[service].refuse(5);
     }
     eventually("some transactions of each service are refused", || {
-        let most = ground.form.of(3, 30);
+        let most = ground.form.of(3, 15);
         let refused = PROCESSORS.map(|service| ground.stack.kafka[service].refused());
         refused.iter().all(|refused| *refused >= most).then_some(())
     });

@@ -13,6 +13,7 @@ use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::topics::Topics;
+use crate::tables::Last;
 
 /// Most records of one batch: enough to make the transaction's own cost small.
 const MAX_BATCH: usize = 2_000;
@@ -44,6 +45,19 @@ pub enum Error {
         low: i64,
         /// First offset that does not exist yet.
         high: i64,
+    },
+    /// The log holds something else in the place of what was applied last.
+    #[error(
+        "{topic} [{partition}] is not the log that was applied up to here: offset {offset} holds another record; it \
+         was recreated, or belongs to another cluster; rebuild the read model"
+    )]
+    AnotherLog {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// Where the record stood that was applied last.
+        offset: i64,
     },
     /// The client cannot go on.
     #[error("the log cannot be read")]
@@ -83,6 +97,17 @@ pub struct Fetched {
     pub trace: Option<Box<TraceParent>>,
 }
 
+impl Fetched {
+    /// By what it is known again.
+    pub fn last(&self) -> Last {
+        Last {
+            offset: self.offset,
+            sent_ms: self.time_ms,
+            key: self.key.clone(),
+        }
+    }
+}
+
 /// A consumer of some partitions of all events topics, without a group: positions are kept in the read model.
 ///
 /// It is made anew whenever the set of partitions or a position changes from outside. A client that is assigned a
@@ -91,11 +116,14 @@ pub struct Log {
     consumer: BaseConsumer,
     topics: Topics,
     starts: HashMap<Source, i64>,
+    /// What has to come first from partitions that have not said anything yet.
+    expected: HashMap<Source, Last>,
     busy: bool,
 }
 
 impl Log {
-    /// Starts to read at the given positions.
+    /// Starts to read at the given positions, or at the record that was applied last, where it is known: it has to be
+    /// there still.
     ///
     /// # Errors
     ///
@@ -104,6 +132,7 @@ impl Log {
         bootstrap: &str,
         topics: &Topics,
         positions: &HashMap<Source, i64>,
+        expected: HashMap<Source, Last>,
     ) -> Result<Self, Error> {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", bootstrap)
@@ -122,8 +151,10 @@ impl Log {
             .set("reconnect.backoff.max.ms", "1000")
             .create()
             .map_err(Error::Client)?;
+        let mut starts = positions.clone();
+        starts.extend(expected.iter().map(|(source, last)| (*source, last.offset)));
         let mut assignment = TopicPartitionList::new();
-        for (&(service, partition), &position) in positions {
+        for (&(service, partition), &position) in &starts {
             assignment
                 .add_partition_offset(topics.of(service), partition, Offset::Offset(position))
                 .map_err(Error::Client)?;
@@ -132,7 +163,8 @@ impl Log {
         Ok(Self {
             consumer,
             topics: topics.clone(),
-            starts: positions.clone(),
+            starts,
+            expected,
             busy: false,
         })
     }
@@ -223,13 +255,18 @@ impl Log {
         Ok(end)
     }
 
-    fn poll(&self, timeout: Duration) -> Result<Option<Fetched>, Error> {
+    fn poll(&mut self, timeout: Duration) -> Result<Option<Fetched>, Error> {
         loop {
             match self.consumer.poll(timeout) {
                 None => return Ok(None),
                 Some(Ok(message)) => {
-                    if let Some(record) = self.fetched(&message) {
-                        return Ok(Some(record));
+                    let Some(record) = fetched(&self.topics, &message) else {
+                        continue;
+                    };
+                    match self.expected.remove(&record.source) {
+                        None => return Ok(Some(record)),
+                        Some(last) if last == record.last() => {}
+                        Some(last) => return Err(another_log(&self.topics, record.source, &last)),
                     }
                 }
                 Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset))) => {
@@ -244,17 +281,6 @@ impl Log {
                 }
             }
         }
-    }
-
-    fn fetched(&self, message: &BorrowedMessage<'_>) -> Option<Fetched> {
-        Some(Fetched {
-            source: self.topics.source(message.topic(), message.partition())?,
-            offset: message.offset(),
-            key: message.key().unwrap_or_default().to_vec(),
-            value: message.payload().map(<[u8]>::to_vec),
-            time_ms: message.timestamp().to_millis(),
-            trace: trace(message),
-        })
     }
 
     /// The client does not say which partition it was refused: the one whose position lies outside of its log.
@@ -295,6 +321,25 @@ impl Log {
         let mut list = TopicPartitionList::new();
         list.add_partition(self.topics.of(service), partition);
         list
+    }
+}
+
+fn fetched(topics: &Topics, message: &BorrowedMessage<'_>) -> Option<Fetched> {
+    Some(Fetched {
+        source: topics.source(message.topic(), message.partition())?,
+        offset: message.offset(),
+        key: message.key().unwrap_or_default().to_vec(),
+        value: message.payload().map(<[u8]>::to_vec),
+        time_ms: message.timestamp().to_millis(),
+        trace: trace(message),
+    })
+}
+
+fn another_log(topics: &Topics, (service, partition): Source, last: &Last) -> Error {
+    Error::AnotherLog {
+        topic: topics.of(service).to_owned(),
+        partition,
+        offset: last.offset,
     }
 }
 

@@ -66,7 +66,8 @@ impl Projection {
         records: Vec<Fetched>,
         reached: &HashMap<Source, i64>,
     ) -> sqlx::Result<bool> {
-        let steps = steps(&self.topics, &self.positions, reached, |_| None);
+        let last = HashMap::new();
+        let steps = steps(&self.topics, &self.positions, reached, &last, |_| None);
         let mut batch = Batch::default();
         for record in records {
             if let Err((_, obstacle)) = batch.push(&self.schemas, record) {

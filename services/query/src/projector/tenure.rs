@@ -19,7 +19,7 @@ use super::write::{Writer, Written};
 use super::{Error, LOG_SILENT, Projector};
 use crate::metrics::Fate;
 use crate::progress::Mark;
-use crate::tables::{Advance, Store as _};
+use crate::tables::{Advance, Last, Store as _};
 
 /// How often ownership is looked after.
 const OWNERSHIP_INTERVAL: Duration = Duration::from_secs(1);
@@ -55,6 +55,8 @@ pub struct Tenure<'a> {
     log: Log,
     writer: Writer,
     positions: HashMap<Source, i64>,
+    /// The last record of each partition that is in the batch, or was in one.
+    last: HashMap<Source, Last>,
     /// A schema id that was in use.
     schema_id: Option<u32>,
     /// Until when the registry need not be asked again whether it is the one that gave this id.
@@ -86,6 +88,10 @@ impl<'a> Tenure<'a> {
         let schema_id = positions
             .iter()
             .find_map(|position| u32::try_from(position.schema_id?).ok());
+        let expected = positions
+            .iter()
+            .filter_map(|kept| Some((topics.source(&kept.topic, kept.partition)?, kept.last()?)))
+            .collect();
         let positions: HashMap<_, _> = positions
             .into_iter()
             .filter_map(|kept| {
@@ -104,7 +110,8 @@ impl<'a> Tenure<'a> {
             topics,
             runtime,
             connection,
-            log: Log::open(&projector.kafka, topics, &positions)?,
+            log: Log::open(&projector.kafka, topics, &positions, expected)?,
+            last: HashMap::new(),
             writer,
             schema_id,
             registry_trusted_until: now,
@@ -163,12 +170,16 @@ impl<'a> Tenure<'a> {
                 held.push_back(record);
                 continue;
             }
+            let (source, last) = (record.source, record.last());
             match batch.push(&self.projector.schemas, record) {
-                Ok(()) => {}
+                Ok(()) => {
+                    self.last.insert(source, last);
+                }
                 Err((record, stranger @ Obstacle::Stranger { .. }))
                     if self.trusts_registry()? =>
                 {
                     batch.refuse(record, stranger.to_string());
+                    self.last.insert(source, last);
                 }
                 Err((record, obstacle)) => self.hold(record, obstacle)?,
             }
@@ -269,7 +280,13 @@ impl<'a> Tenure<'a> {
             let held = self.held.get(&source).and_then(VecDeque::front);
             held.map(|record| record.offset)
         };
-        Ok(steps(self.topics, &self.positions, &reached, first_held))
+        Ok(steps(
+            self.topics,
+            &self.positions,
+            &reached,
+            &self.last,
+            first_held,
+        ))
     }
 
     fn count(&self, written: &Written) {

@@ -87,6 +87,10 @@ impl Store for Memory {
                     partition: *partition,
                     next_offset: *next.or_default(),
                     schema_id: None,
+                    // There is only one log.
+                    last_offset: None,
+                    last_sent_ms: None,
+                    last_key: None,
                 });
             }
         }

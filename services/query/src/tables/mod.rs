@@ -21,7 +21,7 @@ use crate::fold::Row;
 
 pub use memory::Memory;
 pub use origin::{Origin, claim};
-pub use positions::Advance;
+pub use positions::{Advance, Last};
 pub use store::{Store, Transaction};
 
 /// A row that has a table.

@@ -15,6 +15,19 @@ pub struct Advance {
     pub from: i64,
     /// First offset that is not applied after the step.
     pub to: i64,
+    /// The last record that was seen below it, if any was since the last step.
+    pub last: Option<Last>,
+}
+
+/// A record by which a log is known again: no other log has the same one in the same place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Last {
+    /// Where it stands.
+    pub offset: i64,
+    /// When it was sent, in Unix milliseconds.
+    pub sent_ms: Option<i64>,
+    /// Its key.
+    pub key: Vec<u8>,
 }
 
 /// A partition's position as it is kept.
@@ -28,6 +41,20 @@ pub struct Position {
     pub next_offset: i64,
     /// A schema id that was in use.
     pub schema_id: Option<i64>,
+    pub(super) last_offset: Option<i64>,
+    pub(super) last_sent_ms: Option<i64>,
+    pub(super) last_key: Option<Vec<u8>>,
+}
+
+impl Position {
+    /// The last record below it, if one is known.
+    pub fn last(&self) -> Option<Last> {
+        Some(Last {
+            offset: self.last_offset.filter(|last| *last < self.next_offset)?,
+            sent_ms: self.last_sent_ms,
+            key: self.last_key.clone()?,
+        })
+    }
 }
 
 /// The positions of these partitions; those without one start at offset 0.
@@ -60,8 +87,12 @@ pub async fn advance(
     schema_id: Option<u32>,
 ) -> sqlx::Result<bool> {
     let moved = sqlx::query(
-        "UPDATE positions SET next_offset = step.next, schema_id = COALESCE($5, positions.schema_id)
-         FROM UNNEST($1::text[], $2::int4[], $3::int8[], $4::int8[]) step (topic, partition, expected, next)
+        "UPDATE positions SET next_offset = step.next, schema_id = COALESCE($5, positions.schema_id),
+             last_offset = COALESCE(step.last_offset, positions.last_offset),
+             last_sent_ms = CASE WHEN step.last_offset IS NULL THEN positions.last_sent_ms ELSE step.last_sent_ms END,
+             last_key = COALESCE(step.last_key, positions.last_key)
+         FROM UNNEST($1::text[], $2::int4[], $3::int8[], $4::int8[], $6::int8[], $7::int8[], $8::bytea[])
+             step (topic, partition, expected, next, last_offset, last_sent_ms, last_key)
          WHERE positions.topic = step.topic AND positions.partition = step.partition
              AND positions.next_offset = step.expected",
     )
@@ -70,6 +101,11 @@ pub async fn advance(
     .bind(column(steps, |step| step.from))
     .bind(column(steps, |step| step.to))
     .bind(schema_id.map(i64::from))
+    .bind(column(steps, |step| step.last.as_ref().map(|last| last.offset)))
+    .bind(column(steps, |step| step.last.as_ref()?.sent_ms))
+    .bind(column(steps, |step| {
+        step.last.as_ref().map(|last| last.key.as_slice())
+    }))
     .execute(connection)
     .await?
     .rows_affected();

@@ -116,6 +116,25 @@ impl Stand {
         .await;
     }
 
+    /// Deletes a topic, and makes another of the same name.
+    pub async fn recreate(&self, service: Service) {
+        let topic = self.topic(service);
+        let admin = self.admin();
+        let options = AdminOptions::new();
+        let deleted = admin.delete_topics(&[&topic], &options).await.unwrap();
+        deleted.into_iter().for_each(|result| drop(result.unwrap()));
+        let new = NewTopic::new(
+            &topic,
+            i32::from(self.partitions),
+            TopicReplication::Fixed(1),
+        );
+        eventually("the topic is made anew", async || {
+            let created = admin.create_topics([&new], &options).await.unwrap();
+            created.into_iter().all(|result| result.is_ok())
+        })
+        .await;
+    }
+
     async fn create_topics(&self) {
         let names = Service::ALL.map(|service| self.topic(service));
         let topics: Vec<_> = names

@@ -100,7 +100,7 @@ async fn a_recreated_log_stops_the_projector() {
     stand.applied().await;
     running.stop();
 
-    sqlx::query("UPDATE positions SET next_offset = 1000 WHERE topic = $1")
+    sqlx::query("UPDATE positions SET next_offset = 1000, last_offset = NULL WHERE topic = $1")
         .bind(stand.topic(Service::Orders))
         .execute(&stand.pool)
         .await
@@ -112,6 +112,31 @@ async fn a_recreated_log_stops_the_projector() {
         "{error}"
     );
     assert!(error.contains("holds 0 to 7"), "{error}");
+    stand.close().await;
+}
+
+/// Its offsets alone would let it pass.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_longer_log_of_the_same_name_stops_the_projector() {
+    let stand = Stand::new(1).await;
+    let running = stand.start();
+    stand.commit(&life::<Orders>(&new_id(), 1, events::order("anne", 1)));
+    stand.applied().await;
+    running.stop();
+
+    stand.recreate(Service::Orders).await;
+    for _ in 0..3 {
+        stand.commit(&life::<Orders>(&new_id(), 1, events::order("berta", 1)));
+    }
+    let before = stand.position(Service::Orders, 0).await;
+    let error = stand.start().failed().await;
+    let topic = stand.topic(Service::Orders);
+    assert!(
+        error.contains(&format!("{topic} [0] is not the log")),
+        "{error}"
+    );
+    assert_eq!(stand.position(Service::Orders, 0).await, before);
+    assert_eq!(stand.number("SELECT count(*) FROM orders").await, 1);
     stand.close().await;
 }
 
