@@ -12,10 +12,10 @@ use super::ownership::outstanding;
 use super::partition::Running;
 use super::trace::Spans;
 use super::{Error, RETRY, Reject, Tools, Worker, checkpoint};
+use crate::Decider;
 use crate::codec::{Poison, Undecodable};
 use crate::effects::{Agenda, Occasion, Origin};
 use crate::log::{Failure, Input, Log, Output, Partition, Share};
-use crate::Decider;
 
 /// A window with at least this many dead letters, and more than half of it dead, is a bad deploy and no bad record.
 const POISON_LIMIT: usize = 64;
