@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use contracts::{Contract, Message};
+use contracts::{Contract, Message, Service};
 
 /// The commands of a rule book.
 pub type Command<D> = <<D as Decider>::Contract as Contract>::Command;
@@ -46,6 +46,13 @@ pub trait Decider: Send + Sync + 'static {
 
     /// Version of the rules and of the fold; raised when either changes its results.
     const RULES_VERSION: u32;
+
+    /// The service that alone asks something of aggregates of this kind; `None` when clients do.
+    ///
+    /// What is asked by a service is never refused by its age, so an aggregate that has left memory must never be asked
+    /// again: it leaves by the *asker's* time, which its messages carry. An asker that has come so far has read every
+    /// answer that was written before.
+    const ASKER: Option<Service> = None;
 
     /// Decides a command. A repeated command gives no events.
     ///

@@ -257,6 +257,10 @@ impl<L: Log> Log for Faulty<L> {
     fn now(&self) -> Duration {
         self.log.now() * self.haste
     }
+
+    fn unix_ms(&self) -> i64 {
+        self.log.unix_ms()
+    }
 }
 
 /// A record beside `other` that no log takes.

@@ -6,6 +6,8 @@ use contracts::sandbox::v1::{Behaviour, Faults};
 
 use crate::dice::Dice;
 
+const SHORT_HORIZON: Duration = Duration::from_secs(20);
+
 /// A world's size and its troubles. Most seeds have only some kinds of trouble, so that others are seen alone.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -25,6 +27,8 @@ pub struct Plan {
     pub checkpoint_every: Duration,
     /// How long finished aggregates are remembered.
     pub horizon: Duration,
+    /// …and beyond: sometimes shorter than a service may be silent, which must not matter.
+    pub slack: Duration,
     /// In a million points of a worker's life: it crashes there.
     pub crash: u32,
     /// …: others run meanwhile.
@@ -74,7 +78,7 @@ impl Plan {
             }
         };
         let is_restless = dice.below(5) == 0;
-        Self {
+        let mut plan = Self {
             partitions: u16::try_from(dice.between(1, 3)).unwrap_or(1),
             instances: dice.below(2) + 1,
             orders: dice.below(10) + 3,
@@ -82,7 +86,12 @@ impl Plan {
             pieces: dice.between(2, 25),
             actions: dice.below(2_500) + 1_000,
             checkpoint_every: Duration::from_millis(dice.between(200, 3_000).unsigned_abs()),
-            horizon: Duration::from_secs(if dice.below(3) == 0 { 20 } else { 900 }),
+            horizon: if dice.below(3) == 0 {
+                SHORT_HORIZON
+            } else {
+                Duration::from_secs(900)
+            },
+            slack: Duration::from_secs(150),
             crash: some(8_000),
             pause: some(20_000),
             unanswered: some(3_000),
@@ -100,6 +109,15 @@ impl Plan {
                 provider: Some(faults(dice)),
                 carrier: Some(faults(dice)),
             },
+        };
+        if plan.is_forgetful() && dice.toss() {
+            plan.slack = Duration::from_secs(2);
         }
+        plan
+    }
+
+    /// Aggregates may leave memory while the world lasts.
+    pub fn is_forgetful(&self) -> bool {
+        self.horizon == SHORT_HORIZON
     }
 }

@@ -21,6 +21,8 @@ pub enum Protection {
     HighWatermark,
     /// The next checkpoint writes replayed states.
     CheckpointingReplayed,
+    /// What only a service asks about is forgotten by that service's time.
+    AskersTime,
     /// Effects rest until the answers in the log have been read.
     AnswersFirst,
     /// After an unclear end the producer is made anew.
@@ -33,13 +35,14 @@ pub enum Protection {
 
 impl Protection {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::OffsetsInside,
         Self::ForgettingStates,
         Self::Generation,
         Self::OffsetFirst,
         Self::HighWatermark,
         Self::CheckpointingReplayed,
+        Self::AskersTime,
         Self::AnswersFirst,
         Self::UnclearEnd,
         Self::EffectKey,
@@ -55,6 +58,7 @@ impl Protection {
             Self::OffsetFirst => "offset-first",
             Self::HighWatermark => "high-watermark",
             Self::CheckpointingReplayed => "checkpointing-replayed",
+            Self::AskersTime => "askers-time",
             Self::AnswersFirst => "answers-first",
             Self::UnclearEnd => "unclear-end",
             Self::EffectKey => "effect-key",
@@ -73,6 +77,7 @@ impl Protection {
             Self::UnclearEnd => Some(Weakness::UnclearKept),
             Self::ForgettingStates
             | Self::CheckpointingReplayed
+            | Self::AskersTime
             | Self::EffectKey
             | Self::PositionGuard => None,
         }
@@ -83,6 +88,7 @@ impl Protection {
         match self {
             Self::ForgettingStates => Some(worker::Protection::ForgettingStates),
             Self::CheckpointingReplayed => Some(worker::Protection::CheckpointingReplayed),
+            Self::AskersTime => Some(worker::Protection::AskersTime),
             _ => None,
         }
     }

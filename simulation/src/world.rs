@@ -35,8 +35,6 @@ pub const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 const DEEPEST: usize = 2;
 /// When the world must have come to rest after its troubles, milliseconds.
 const REST_MS: i64 = 20 * 60_000;
-/// More than the longest silence of a service: what the horizon's slack is for.
-const SLACK: Duration = Duration::from_secs(150);
 const PARTNER_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Everything that a run happens to.
@@ -97,7 +95,7 @@ impl World {
             }),
             settings: Settings {
                 horizon: plan.horizon,
-                slack: SLACK,
+                slack: plan.slack,
                 checkpoint_every: plan.checkpoint_every,
                 without: None,
             },
@@ -147,13 +145,13 @@ impl World {
         }
         let mut violations = self.violations();
         // Once a service may have forgotten something, only the log itself tells whether it had.
-        let remembered = self.plan.horizon + SLACK;
+        let remembered = self.plan.horizon + self.plan.slack;
         if violations.is_empty() && self.clock.elapsed() < remembered {
             violations = audited(self);
         }
         // What stands in the log may also tell why it did not come to rest.
         violations.append(&mut checks::at_rest(self));
-        if violations.is_empty() && self.plan.horizon < SLACK {
+        if violations.is_empty() && self.plan.is_forgetful() {
             self.long_after();
             violations = self.violations();
             violations.append(&mut checks::at_rest(self));
@@ -544,8 +542,9 @@ impl World {
     /// Everything has left memory when customers ask again.
     fn long_after(self: &Rc<Self>) {
         self.journal.note(format_args!("long after"));
+        let remembered = self.plan.horizon + self.plan.slack;
         for _ in 0..2 {
-            self.advance(i64::try_from(SLACK.as_millis()).unwrap_or(0));
+            self.advance(i64::try_from(remembered.as_millis()).unwrap_or(0));
             self.customers.repeat_all(self);
             self.rest();
         }

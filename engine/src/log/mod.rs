@@ -273,4 +273,7 @@ pub trait Log {
 
     /// Time since some fixed moment, never backwards: for windows, back-off and intervals, not for decisions.
     fn now(&self) -> Duration;
+
+    /// What the clock on the wall shows (Unix milliseconds): for leaving memory, not for decisions.
+    fn unix_ms(&self) -> i64;
 }

@@ -135,6 +135,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
         } else {
             match decide::open(tools, input) {
                 Ok((metadata, command)) => {
+                    running.hear(&metadata);
                     let before = outputs.len();
                     trace = spans.process::<D>(input, command.kind());
                     // What is left of the rule book's panics, in its answers and its look at the end.
@@ -210,9 +211,11 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
             let due = running.round.is_none() && running.checkpoint_at <= now;
             if due {
                 running.checkpoint_at = now + self.tools.settings.checkpoint_every;
-                let evictable = running.finished.front().is_some_and(|(time_ms, _)| {
-                    *time_ms <= running.time_ms - self.tools.settings.remembered_ms()
-                });
+                let until_ms = running.leave_until_ms(&self.tools.settings);
+                let evictable = running
+                    .finished
+                    .front()
+                    .is_some_and(|finished| finished.since_ms <= until_ms);
                 if !running.dirty.is_empty() || evictable {
                     checkpoint::begin(running);
                 }
@@ -309,7 +312,9 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
         running.committed = offset;
         self.status.unblocked(partition);
         let started = running.agenda_started;
-        for id in running.changed.drain(..) {
+        let now_ms = self.log.unix_ms();
+        for id in std::mem::take(&mut running.changed) {
+            running.note_finished(&id, now_ms);
             if !started {
                 continue;
             }

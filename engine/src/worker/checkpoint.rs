@@ -123,7 +123,7 @@ fn evict<D: Decider>(
     running: &mut Running<D>,
     outputs: &mut Vec<Output>,
 ) {
-    let until_ms = running.time_ms - tools.settings.remembered_ms();
+    let until_ms = running.leave_until_ms(&tools.settings);
     while let Some(id) = running.next_evictable(until_ms) {
         if let Some(aggregate) = running.aggregates.remove(&id) {
             erase(tools, partition, &id, aggregate.stored, outputs);

@@ -123,9 +123,6 @@ pub fn decide<D: Decider>(
                     outcome,
                 ));
             }
-            if count > 0 {
-                running.note_finished(id);
-            }
             Ok(Decided::Events(count))
         }
         Err(rejection) => {

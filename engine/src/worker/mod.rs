@@ -69,6 +69,8 @@ pub enum Protection {
     ForgettingStates,
     /// States that were replayed at take-over are written by the next checkpoint.
     CheckpointingReplayed,
+    /// What only a service asks about leaves memory by that service's time.
+    AskersTime,
 }
 
 impl Default for Settings {

@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use indexmap::IndexSet;
 
+use contracts::core::v1::Metadata;
+
 use crate::{Decider, State};
 
 use super::aggregate::Aggregate;
 use super::checkpoint::Round;
+use super::{Protection, Settings};
 
 /// A running partition.
 pub struct Running<D: Decider> {
@@ -32,8 +35,10 @@ pub struct Running<D: Decider> {
     pub dirty: IndexSet<String>,
     /// Changed in the open window.
     pub changed: IndexSet<String>,
-    /// Finished aggregates by the time at which they finished, oldest first.
-    pub finished: VecDeque<(i64, String)>,
+    /// How far the asker has come ([`Decider::ASKER`]), by its messages; Unix milliseconds.
+    pub asked_ms: i64,
+    /// Finished aggregates, in the order in which they finished.
+    pub finished: VecDeque<Finished>,
     /// The checkpoint under way.
     pub round: Option<Round>,
     /// When the next checkpoint begins.
@@ -56,6 +61,7 @@ impl<D: Decider> Running<D> {
             agenda_started: false,
             dirty: IndexSet::new(),
             changed: IndexSet::new(),
+            asked_ms: 0,
             finished: VecDeque::new(),
             round: None,
             checkpoint_at: Duration::ZERO,
@@ -73,29 +79,73 @@ impl<D: Decider> Running<D> {
         }
     }
 
-    /// Queues an aggregate for leaving memory once it is over.
-    pub fn note_finished(&mut self, id: &str) {
+    /// A message of the asker says how far it has come.
+    pub fn hear(&mut self, metadata: &Metadata) {
+        if D::ASKER.is_some_and(|asker| asker.name() == metadata.actor) {
+            self.asked_ms = self.asked_ms.max(metadata.time_ms);
+        }
+    }
+
+    /// Queues an aggregate for leaving memory once it is over; `now_ms` is what the clock on the wall shows.
+    pub fn note_finished(&mut self, id: &str, now_ms: i64) {
         if let Some(aggregate) = self.aggregates.get(id)
             && D::finished(&aggregate.state)
         {
-            self.finished.push_back((aggregate.time_ms, id.to_owned()));
+            self.finished
+                .push_back(Finished::seen::<D>(id, aggregate.time_ms, now_ms));
         }
+    }
+
+    /// Finished aggregates leave memory when they have been over since then, Unix milliseconds.
+    pub fn leave_until_ms(&self, settings: &Settings) -> i64 {
+        let is_by_asker = D::ASKER.is_some() && settings.without != Some(Protection::AskersTime);
+        let now_ms = if is_by_asker {
+            self.asked_ms
+        } else {
+            self.time_ms
+        };
+        now_ms - settings.remembered_ms()
     }
 
     /// Takes the next aggregate that finished at or before `until_ms` and has not changed since. What is dirty has
     /// events beyond the checkpoint under way and waits for the next one.
     pub fn next_evictable(&mut self, until_ms: i64) -> Option<String> {
-        while let Some((time_ms, id)) = self.finished.front() {
-            if *time_ms > until_ms || self.dirty.contains(id) {
+        while let Some(first) = self.finished.front() {
+            if first.since_ms > until_ms || self.dirty.contains(&first.id) {
                 return None;
             }
-            let (time_ms, id) = self.finished.pop_front()?;
-            if self.aggregates.get(&id).is_some_and(|aggregate| {
-                aggregate.time_ms == time_ms && D::finished(&aggregate.state)
+            let first = self.finished.pop_front()?;
+            if self.aggregates.get(&first.id).is_some_and(|aggregate| {
+                aggregate.time_ms == first.time_ms && D::finished(&aggregate.state)
             }) {
-                return Some(id);
+                return Some(first.id);
             }
         }
         None
+    }
+}
+
+/// An aggregate that is over.
+pub struct Finished {
+    /// Its last time: a later one says that it has changed since.
+    pub time_ms: i64,
+    /// From when on it is remembered for a while more.
+    pub since_ms: i64,
+    pub id: String,
+}
+
+impl Finished {
+    /// The asker learns of the end when it reads what is written now, however old the command was that led to it.
+    pub fn seen<D: Decider>(id: &str, time_ms: i64, now_ms: i64) -> Self {
+        let since_ms = if D::ASKER.is_some() {
+            time_ms.max(now_ms)
+        } else {
+            time_ms
+        };
+        Self {
+            time_ms,
+            since_ms,
+            id: id.to_owned(),
+        }
     }
 }

@@ -11,7 +11,7 @@ use registry::Resolution;
 
 use super::aggregate::{Aggregate, Stored};
 use super::checkpoint::StateKey;
-use super::partition::Running;
+use super::partition::{Finished, Running};
 use super::trace;
 use super::{Protection, Tools};
 use crate::codec::Undecodable;
@@ -443,9 +443,10 @@ impl<D: Decider> TakeOver<D> {
             .aggregates
             .iter()
             .filter(|(_, aggregate)| D::finished(&aggregate.state))
-            .map(|(id, aggregate)| (aggregate.time_ms, id.clone()))
+            .map(|(id, aggregate)| Finished::seen::<D>(id, aggregate.time_ms, log.unix_ms()))
             .collect();
-        finished.sort_unstable();
+        finished
+            .sort_unstable_by(|one, other| (one.time_ms, &one.id).cmp(&(other.time_ms, &other.id)));
         running.finished = finished.into();
 
         let took = log.now().saturating_sub(self.begun);

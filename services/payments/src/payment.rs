@@ -36,7 +36,7 @@ use contracts::payments::v1::{
     PaymentProcessed, PaymentRefundRefused, PaymentRefundRequested, PaymentRefunded,
     PaymentRequested, PaymentSettled, PaymentStatus as Status, PaymentVoided,
 };
-use contracts::{Message, Payments, rules};
+use contracts::{Message, Payments, Service, rules};
 use engine::{Context, Decider, Outstanding};
 
 /// A declined charge ends its payment, so there is only one attempt.
@@ -94,6 +94,7 @@ impl Decider for PaymentRules {
     type Effect = Effect;
 
     const RULES_VERSION: u32 = 2;
+    const ASKER: Option<Service> = Some(Service::Orders);
 
     fn decide(
         &self,

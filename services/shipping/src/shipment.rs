@@ -34,7 +34,7 @@ use contracts::shipping::v1::{
     ShipmentCancelled, ShipmentCommandAccepted, ShipmentDelivered, ShipmentDispatched,
     ShipmentRefused, ShipmentRequested, ShipmentStatus as Status,
 };
-use contracts::{Message, Shipping, rules};
+use contracts::{Message, Service, Shipping, rules};
 use engine::{Context, Decider, Outstanding};
 
 /// The rules of a shipment.
@@ -70,6 +70,7 @@ impl Decider for ShipmentRules {
     type Effect = Effect;
 
     const RULES_VERSION: u32 = 1;
+    const ASKER: Option<Service> = Some(Service::Orders);
 
     fn decide(
         &self,

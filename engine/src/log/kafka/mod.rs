@@ -187,6 +187,10 @@ impl Log for KafkaLog {
     fn now(&self) -> Duration {
         self.begun.elapsed()
     }
+
+    fn unix_ms(&self) -> i64 {
+        crate::effects::unix_ms()
+    }
 }
 
 /// A record as it was read.

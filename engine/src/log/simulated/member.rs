@@ -669,4 +669,8 @@ impl Log for SimulatedLog {
     fn now(&self) -> Duration {
         self.pulse.ahead.get().max(self.broker.clock().elapsed())
     }
+
+    fn unix_ms(&self) -> i64 {
+        self.broker.clock().unix_ms()
+    }
 }
