@@ -54,7 +54,6 @@ impl Messages {
     }
 
     /// A command at `place` was decided and sends this.
-    #[allow(clippy::too_many_arguments)]
     pub(crate) fn sent(
         &mut self,
         findings: &mut Findings,
@@ -160,5 +159,81 @@ impl Messages {
         }
         unaccounted.sort_by(|left, right| (left.0, &left.2.wrong).cmp(&(right.0, &right.2.wrong)));
         unaccounted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use contracts::Topic;
+
+    use super::*;
+
+    const TO: (Service, Partition) = (Service::Inventory, 2);
+
+    fn place(service: Service, partition: Partition) -> Place {
+        Place::new(service, Topic::Commands, partition)
+    }
+
+    fn sent(messages: &mut Messages, findings: &mut Findings, content: &[u8]) {
+        let from = (place(Service::Orders, 0), 7, 1_000);
+        messages.sent(findings, "m".into(), "event", from, TO, content);
+    }
+
+    fn arrived(messages: &mut Messages, findings: &mut Findings, partition: i32, content: &[u8]) {
+        let at = (place(Service::Inventory, partition), 9, 1_005);
+        messages.arrived(findings, "m".into(), "event", at, content);
+    }
+
+    fn violated(findings: Findings) -> Vec<Invariant> {
+        let findings = findings.into_inner().into_iter();
+        let violated = findings.filter(|finding| finding.violated > 0);
+        violated.map(|finding| finding.id).collect()
+    }
+
+    #[test]
+    fn both_sides_meet_whichever_comes_first() {
+        for is_sent_first in [true, false] {
+            let (mut messages, mut findings) = (Messages::new(1), Findings::new());
+            if is_sent_first {
+                sent(&mut messages, &mut findings, b"x");
+            }
+            arrived(&mut messages, &mut findings, 2, b"x");
+            if !is_sent_first {
+                sent(&mut messages, &mut findings, b"x");
+            }
+            assert!(messages.unaccounted().is_empty());
+            assert!(violated(findings).is_empty());
+        }
+    }
+
+    #[test]
+    fn what_differs_and_what_is_elsewhere_is_told() {
+        for (partition, content, named) in [(2, b"y", Invariant::I17), (1, b"x", Invariant::I12)] {
+            let (mut messages, mut findings) = (Messages::new(1), Findings::new());
+            sent(&mut messages, &mut findings, b"x");
+            arrived(&mut messages, &mut findings, partition, content);
+            assert_eq!(violated(findings), [named]);
+        }
+    }
+
+    #[test]
+    fn a_message_that_is_lost_was_lost_whenever_it_was_sent_and_one_of_nobody_may_be_fresh() {
+        let (mut messages, mut findings) = (Messages::new(1), Findings::new());
+        sent(&mut messages, &mut findings, b"x");
+        assert_eq!(messages.unaccounted()[0].0, i64::MIN);
+        arrived(&mut messages, &mut findings, 2, b"x");
+        assert_eq!(messages.unaccounted()[0].0, 1_005);
+    }
+
+    #[test]
+    fn what_old_commands_sent_is_not_missed() {
+        let (mut messages, mut findings) = (Messages::new(1), Findings::new());
+        messages.begins(TO.0, TO.1, 1_000);
+        sent(&mut messages, &mut findings, b"x");
+        assert!(messages.unaccounted().is_empty());
+        messages.excuse("event", 900);
+        arrived(&mut messages, &mut findings, 2, b"x");
+        assert!(messages.unaccounted().is_empty());
+        assert!(violated(findings).is_empty());
     }
 }

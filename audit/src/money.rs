@@ -230,14 +230,16 @@ fn charged_once(order: Option<&OrderCase>, payment: &PaymentCase, wrongs: &mut W
         None if payment.captures > 0 => {
             wrongs.push((Invariant::I3, "charged, and there is no such order".into()));
         }
-        Some(order) if payment.version > 0 && !asked.currency.is_empty() => {
-            if (asked.minor_units, &asked.currency) != (order.total, &order.currency) {
-                let wrong = format!(
-                    "{} {} asked for an order of {} {}",
-                    asked.minor_units, asked.currency, order.total, order.currency
-                );
-                wrongs.push((Invariant::I3, wrong));
-            }
+        Some(order)
+            if payment.version > 0
+                && !asked.currency.is_empty()
+                && (asked.minor_units, &asked.currency) != (order.total, &order.currency) =>
+        {
+            let wrong = format!(
+                "{} {} asked for an order of {} {}",
+                asked.minor_units, asked.currency, order.total, order.currency
+            );
+            wrongs.push((Invariant::I3, wrong));
         }
         _ => {}
     }

@@ -40,6 +40,7 @@ const UNITS: &[(&str, &str)] = &[
     ("_queue_depth", "tasks"),
     ("_schema_ids", "schemas"),
     ("_tasks", "tasks"),
+    ("_violations", "violations"),
     ("_threads", "threads"),
     ("_timers_waiting", "timers"),
     ("_workers", "threads"),

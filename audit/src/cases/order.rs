@@ -289,12 +289,12 @@ impl Business for Orders {
                 court.shipped.add(sku, *pieces);
             }
         }
-        if at.is_applied {
-            if let Ok(order_id) = Uuid::try_parse(at.id) {
-                order.row = row(order.row.take(), order_id, at, event);
-                for row in added(order_id, at, event) {
-                    court.model.expect(row);
-                }
+        if at.is_applied
+            && let Ok(order_id) = Uuid::try_parse(at.id)
+        {
+            order.row = row(order.row.take(), order_id, at, event);
+            for row in added(order_id, at, event) {
+                court.model.expect(row);
             }
         }
         cases.note_over(at.id);

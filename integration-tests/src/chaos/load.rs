@@ -128,7 +128,7 @@ impl Load {
             most_failures: Mutex::default(),
         });
         let begin = Arc::clone(&shared);
-        let clock = system.block_on(async { tokio::spawn(clock(begin)) });
+        let clock = system.spawn_on(clock(begin));
         Self {
             shared,
             clock: Some(clock),

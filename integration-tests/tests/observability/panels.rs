@@ -19,6 +19,8 @@ use crate::system::faults::{acknowledged, finish, load};
 
 /// The role that watches the offsets of all groups.
 const LAG: &str = "lag";
+/// The role that audits.
+const AUDITOR: &str = "auditor";
 
 /// What is not provoked here, and why; these show 0.
 const QUIET: &[(&str, &str)] = &[(
@@ -33,7 +35,7 @@ fn every_panel_shows_data_of_a_loaded_system() {
     };
     let mut system = System::new();
     configure(&mut system);
-    let names: Vec<_> = SERVICES.into_iter().chain([LAG]).collect();
+    let names: Vec<_> = SERVICES.into_iter().chain([LAG, AUDITOR]).collect();
     for name in &names {
         system.start(name);
     }
@@ -72,6 +74,7 @@ fn configure(system: &mut System) {
         ("ORDERMESH_SANDBOX_CARRIER_ERROR_PERCENT", "10"),
         ("ORDERMESH_PAYMENTS_REFUND_WAIT_MS", "50"),
         ("ORDERMESH_ORDERS_PAYMENT_WAIT_MS", "5000"),
+        ("ORDERMESH_AUDIT_EVERY_MS", "1000"),
         // Every order is traced, and its spans are lost.
         ("ORDERMESH_TRACE_RATIO", "1"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", &nobody),

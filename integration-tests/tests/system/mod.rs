@@ -1,6 +1,7 @@
 //! The whole system, as its user runs it.
 
 mod api;
+mod audit;
 mod cli;
 mod drain;
 mod edge;

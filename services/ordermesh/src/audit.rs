@@ -3,6 +3,10 @@
 mod database;
 mod ledgers;
 mod log;
+pub mod metrics;
+#[cfg(test)]
+mod planting;
+mod serve;
 mod system;
 
 use std::path::PathBuf;
@@ -16,6 +20,8 @@ use crate::load::journal;
 use crate::platform::{Sandbox, Stack};
 use crate::terminal::{Align, Table, count, say};
 use system::System;
+
+pub use serve::{Audited, Config, serve};
 
 /// Something could not be read: nothing is known.
 const EXIT_UNCHECKED: u8 = 2;

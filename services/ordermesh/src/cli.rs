@@ -122,6 +122,7 @@ mod tests {
             &["status", "--alertmanager", "ftp://x"],
             &["status", "--admin", "nowhere"],
             &["serve", "lag", "--lag-every-ms", "1"],
+            &["serve", "auditor", "--audit-every-ms", "1"],
         ] {
             let (code, message) = refused(arguments);
             assert_eq!(code, EXIT_BAD_VALUE, "{arguments:?}: {message}");

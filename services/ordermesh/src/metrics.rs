@@ -4,11 +4,12 @@ use std::fmt::Write as _;
 
 use observability::Metric;
 
-use crate::lag;
 use crate::terminal::say;
+use crate::{audit, lag};
 
 /// The definitions of every crate.
 const DEFINITIONS: &[&[Metric]] = &[
+    audit::metrics::ALL,
     chassis::metrics::ALL,
     engine::metrics::ALL,
     lag::metrics::ALL,
@@ -87,6 +88,7 @@ mod tests {
         "currency",
         "fate",
         "group",
+        "invariant",
         "kind",
         "method",
         "operation",

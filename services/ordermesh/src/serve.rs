@@ -29,8 +29,8 @@ use shipping::{Carrier, Deadlines, ShipmentRules};
 use tokio::runtime::Handle;
 
 use self::calls::Calls;
-use crate::lag;
 use crate::platform::{self, Stack};
+use crate::{audit, lag};
 
 /// How long a process may take to finish what it has begun.
 const DRAIN: Duration = Duration::from_secs(15);
@@ -46,7 +46,7 @@ const TRACKING_WAIT: Duration = Duration::from_secs(20);
 /// What can be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Role {
-    /// Everything in one process
+    /// Everything in one process, but for the auditor
     All,
     /// Orders: API and processor
     Orders,
@@ -64,9 +64,12 @@ pub enum Role {
     Sandbox,
     /// The lag exporter: how far every group lies behind, as the broker tells it
     Lag,
+    /// The auditor: reads everything again and again, and holds it against every invariant
+    Auditor,
 }
 
 impl Role {
+    /// What `all` stands for. Reading everything again is left to a process of its own.
     const ALL: [Self; 8] = [
         Self::Orders,
         Self::Inventory,
@@ -84,7 +87,9 @@ impl Role {
             Self::Inventory => Some(Service::Inventory),
             Self::Payments => Some(Service::Payments),
             Self::Shipping => Some(Service::Shipping),
-            Self::All | Self::Query | Self::Gateway | Self::Sandbox | Self::Lag => None,
+            Self::All | Self::Query | Self::Gateway | Self::Sandbox | Self::Lag | Self::Auditor => {
+                None
+            }
         }
     }
 }
@@ -122,6 +127,8 @@ pub struct Args {
     sandbox: sandbox::Config,
     #[command(flatten)]
     lag: lag::Config,
+    #[command(flatten)]
+    audit: audit::Config,
 }
 
 impl Args {
@@ -171,6 +178,9 @@ async fn start(args: &Args, process: &Process) -> anyhow::Result<()> {
 
     if roles.contains(&Role::Lag) {
         lag::serve(process, platform::cluster(&args.stack.kafka), args.lag)?;
+    }
+    if roles.contains(&Role::Auditor) {
+        serve_auditor(args, process, &peers)?;
     }
     let services: Vec<Service> = roles.iter().filter_map(|role| role.service()).collect();
     let mut platform = None;
@@ -274,6 +284,17 @@ fn serve_sandbox(args: &Args, process: &Process, server: Server) -> anyhow::Resu
         sandbox.close().await;
     });
     Ok(())
+}
+
+fn serve_auditor(args: &Args, process: &Process, peers: &config::Peers) -> anyhow::Result<()> {
+    let sandbox = peers.sandbox.first().context("no sandbox is configured")?;
+    let audited = audit::Audited {
+        stack: args.stack.clone(),
+        sandbox: platform::Sandbox::at(sandbox.clone()),
+        order_times: args.order_times,
+        payment_times: args.payment_times,
+    };
+    audit::serve(process, audited, args.audit)
 }
 
 /// What every service of this process shares: the log, the contracts, the figures.

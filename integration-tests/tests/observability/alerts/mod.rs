@@ -3,6 +3,7 @@
 //! `culprits` always runs. `ORDERMESH_LONG=1` (`make test-observability`) adds the rest, in files that are called as
 //! those of the rules.
 
+mod audit;
 mod culprits;
 mod disks;
 mod log;

@@ -18,6 +18,7 @@ pub(crate) fn dashboard() -> Dashboard {
     .row("Writing", writing())
     .row("The database", database())
     .row("What is held up", held_up())
+    .row("The audit", audit())
 }
 
 fn progress() -> Vec<Panel> {
@@ -233,5 +234,49 @@ fn held_up() -> Vec<Panel> {
         )
         .query(total_rate("ordermesh_query_fenced_total"), "fenced")
         .warn_at(0.1),
+    ]
+}
+
+fn audit() -> Vec<Panel> {
+    vec![
+        Panel::lines(
+            "Violations",
+            "Does the auditor find something in log, read model or ledgers that must not be?",
+            Unit::Count,
+        )
+        .query(
+            "max by (invariant) (ordermesh_audit_violations)",
+            "{{invariant}}",
+        )
+        .alarm_at(1.0),
+        Panel::lines(
+            "Audits by result",
+            "Are audits completed, and how do they end, per second?",
+            Unit::PerSecond,
+        )
+        .query(rate("ordermesh_audit_runs_total", "result"), "{{result}}"),
+        Panel::lines(
+            "Since the last audit",
+            "How long ago was an audit completed, and how long ago was one clean?",
+            Unit::Seconds,
+        )
+        .query(
+            "time() - max(ordermesh_audit_completed_timestamp_seconds)",
+            "completed",
+        )
+        .query(
+            "time() - max(ordermesh_audit_clean_timestamp_seconds)",
+            "clean",
+        )
+        .alarm_at(3_600.0),
+        Panel::lines(
+            "Duration of an audit",
+            "How long does reading everything again take?",
+            Unit::Seconds,
+        )
+        .query(
+            mean("ordermesh_audit_seconds", "", "instance"),
+            "{{instance}}",
+        ),
     ]
 }

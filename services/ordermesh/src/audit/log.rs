@@ -16,6 +16,7 @@ use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use registry::{Resolution, Schemas};
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 
 use crate::lag::look::{Silent, client};
 
@@ -38,6 +39,8 @@ pub struct Log {
     known: Schemas,
     resolved: RefCell<HashSet<(Service, Topic, u32)>>,
     runtime: Handle,
+    /// Reading ends early when it is cancelled.
+    pub stop: CancellationToken,
 }
 
 impl Log {
@@ -59,6 +62,7 @@ impl Log {
             known,
             resolved: RefCell::default(),
             runtime: Handle::current(),
+            stop: CancellationToken::new(),
         })
     }
 
@@ -245,6 +249,9 @@ pub struct Records<'a> {
 impl Records<'_> {
     fn refill(&mut self) -> anyhow::Result<()> {
         while self.buffer.is_empty() && self.next < self.high {
+            if self.log.stop.is_cancelled() {
+                bail!("interrupted");
+            }
             if !self.is_settled {
                 self.log.settle(self.place, self.high)?;
                 self.is_settled = true;

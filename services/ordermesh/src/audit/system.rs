@@ -18,6 +18,7 @@ use payments::PaymentRules;
 use registry::Schemas;
 use shipping::ShipmentRules;
 use tokio::task::block_in_place;
+use tokio_util::sync::CancellationToken;
 
 use super::database::{self, Snapshot};
 use super::ledgers::{self, Ledgers};
@@ -95,6 +96,11 @@ impl System {
         };
         block_in_place(|| system.belongs_together())?;
         Ok(system)
+    }
+
+    /// An audit of this ends early, as one that could not be made, when `stop` is cancelled.
+    pub fn stop_with(&mut self, stop: &CancellationToken) {
+        self.log.stop = stop.clone();
     }
 
     /// Shows how far an audit has come.

@@ -1,0 +1,178 @@
+//! The auditor on the running system: clean while it works and at rest, violated when somebody has had a hand in it, and
+//! clear about what it could not check.
+
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use contracts::{Service, Topic};
+use harness::eventually;
+use harness::system::{System, order_of};
+use rdkafka::config::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use serde_json::Value;
+
+use super::faults::{acknowledged, finish, load};
+
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+#[test]
+fn an_audit_is_clean_under_load_and_at_rest_and_finds_what_was_changed_by_hand() {
+    let mut system = System::new();
+    system.set("ORDERMESH_SANDBOX_DECLINE_PERCENT", "5");
+    system.up("all");
+    let mut load = load(&system);
+    acknowledged(&system, 200);
+    let during = audit(&system, &["--json"]);
+    assert_eq!(during.status.code(), Some(0), "{}", said(&during));
+    system.kill("all");
+    system.up("all");
+    finish(&system, &mut load);
+
+    let journal = system.path("journal");
+    let at_rest = eventually("everything is at rest", || {
+        let output = audit(&system, &["--json", "--journal", &journal]);
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        let report = report(&output);
+        (report["at_rest"] == true).then_some(report)
+    });
+    for finding in at_rest["findings"].as_array().unwrap() {
+        assert!(finding["checked"].as_u64() > Some(0), "{finding}");
+    }
+
+    // Of a payment, for the orders that are compared with it are not touched.
+    let change = "UPDATE read_v1.payments SET amount = amount + 1
+        WHERE order_id = (SELECT min(order_id::text)::uuid FROM read_v1.payments)";
+    psql(&system, change);
+    violates(&system, &["I8"]);
+    psql(&system, &change.replace("+ 1", "- 1"));
+    let mended = audit(&system, &[]);
+    assert_eq!(mended.status.code(), Some(0), "{}", said(&mended));
+
+    write(&system, "by hand");
+    violates(&system, &["I12", "I16"]);
+}
+
+#[test]
+fn what_cannot_be_reached_is_one_clear_error() {
+    let mut system = System::new();
+    system.up("all");
+    system.stock("mug", 1);
+    let nobody = "127.0.0.1:1";
+    for (flag, address) in [
+        ("--kafka", nobody.to_owned()),
+        ("--registry", format!("http://{nobody}")),
+        ("--database", format!("postgres://ordermesh@{nobody}/none")),
+        ("--sandbox", nobody.to_owned()),
+        // Another number of partitions than the topics have.
+        ("--partitions", "3".to_owned()),
+        // Another log, without these topics.
+        ("--prefix", "nothing.".to_owned()),
+    ] {
+        let output = audit(&system, &[flag, &address]);
+        let text = said(&output);
+        assert_eq!(output.status.code(), Some(2), "{flag}: {text}");
+        let errors = text
+            .lines()
+            .filter(|line| line.starts_with("error: not checked: "));
+        assert_eq!(errors.count(), 1, "{flag}: {text}");
+    }
+}
+
+#[test]
+fn a_read_model_of_another_log_is_not_audited() {
+    let mut system = System::new();
+    system.up("all");
+    system.stock("mug", 10);
+    let order = order_of(&[("mug", 1)]);
+    system.place(order.clone()).unwrap();
+    system.reaches(
+        &order.order_id,
+        contracts::orders::v1::OrderStatus::Delivered,
+    );
+    let forward = "UPDATE read_v1.positions SET next_offset = next_offset + 1000";
+    psql(&system, forward);
+    let output = audit(&system, &[]);
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("that of another log"), "{text}");
+}
+
+#[test]
+fn the_auditor_goes_on_and_tells_what_it_finds() {
+    let mut system = System::new();
+    system.set("ORDERMESH_AUDIT_EVERY_MS", "200");
+    system.up("all");
+    system.up("auditor");
+    system.stock("mug", 10);
+    let of = |name: &str| system.figure("auditor", name);
+    let clean = "ordermesh_audit_runs_total{result=\"clean\"}";
+    let stock = "ordermesh_audit_violations{invariant=\"I8\"}";
+    eventually("an audit is clean", || {
+        (of(clean) > Some(0.0) && of(stock) == Some(0.0)).then_some(())
+    });
+    psql(&system, "UPDATE read_v1.stock SET received = received + 1");
+    eventually("the change is found", || {
+        (of(stock) > Some(0.0)).then_some(())
+    });
+    psql(&system, "UPDATE read_v1.stock SET received = received - 1");
+    eventually("it is mended", || (of(stock) == Some(0.0)).then_some(()));
+    assert!(system.terminate("auditor").success(), "it drains");
+}
+
+fn audit(system: &System, arguments: &[&str]) -> Output {
+    let all: Vec<_> = std::iter::once("audit")
+        .chain(arguments.iter().copied())
+        .collect();
+    system.try_run(&all)
+}
+
+fn said(output: &Output) -> String {
+    let text = [output.stdout.as_slice(), &output.stderr].concat();
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+fn report(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The audit fails and names these.
+fn violates(system: &System, named: &[&str]) {
+    let output = audit(system, &["--json"]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    let report = report(&output);
+    let findings = report["findings"].as_array().unwrap().iter();
+    let violated: Vec<_> = findings
+        .filter(|finding| finding["violated"].as_u64() > Some(0))
+        .map(|finding| finding["id"].as_str().unwrap())
+        .collect();
+    for name in named {
+        assert!(violated.contains(name), "{name} is not among {violated:?}");
+    }
+    let text = said(&audit(system, &[]));
+    for name in named {
+        assert!(text.contains(&format!("✗ {name} ")), "{text}");
+    }
+}
+
+fn psql(system: &System, statement: &str) {
+    let done = Command::new("psql")
+        .args(["-q", "-X", "-v", "ON_ERROR_STOP=1", "-c", statement])
+        .arg(system.variable("ORDERMESH_DATABASE"))
+        .status()
+        .unwrap();
+    assert!(done.success(), "{statement}");
+}
+
+/// Writes something into the orders' events that no processor wrote.
+fn write(system: &System, payload: &str) {
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", system.variable("ORDERMESH_KAFKA"))
+        .create()
+        .unwrap();
+    let topic = Topic::Events.of(Service::Orders, system.variable("ORDERMESH_PREFIX"));
+    let record = BaseRecord::<str, str>::to(&topic)
+        .partition(0)
+        .payload(payload);
+    producer.send(record).map_err(|(error, _)| error).unwrap();
+    producer.flush(TIMEOUT).unwrap();
+}
