@@ -309,6 +309,31 @@ impl Stand {
         }
     }
 
+    /// Deletes a topic, and makes another of the same name.
+    ///
+    /// # Panics
+    ///
+    /// When Kafka refuses.
+    pub fn recreate(&self, service: Service, topic: Topic) {
+        let admin: AdminClient<DefaultClientContext> = client(&self.cluster)
+            .create()
+            .expect("the settings are valid");
+        let name = self.cluster.topic(service, topic);
+        let options = AdminOptions::new();
+        let deleted = self
+            .runtime
+            .block_on(admin.delete_topics(&[&name], &options));
+        for result in deleted.expect("Kafka runs") {
+            result.expect("the topic can be deleted");
+        }
+        eventually("the topic is made anew", || {
+            self.runtime
+                .block_on(engine::topics::apply(&self.cluster, 1))
+                .ok()?;
+            engine::topics::check(&self.cluster).ok()
+        });
+    }
+
     /// Moves the offset that the worker `one` has committed, as somebody who resets its group does. The worker must
     /// have been stopped.
     ///

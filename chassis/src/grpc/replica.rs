@@ -18,14 +18,15 @@ use tower::{Service as _, ServiceExt as _};
 /// Connections to each replica: one HTTP/2 connection is one lock.
 const CONNECTIONS: usize = 4;
 /// A replica that could not be connected to is the last choice for this long.
-const REST: Duration = Duration::from_secs(1);
+const REST: Duration = Duration::from_millis(500);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Pause before a replica is asked for its health again; doubled up to [`MAX_PAUSE`] while it does not answer.
+/// Pause before a replica is asked for its health again; doubled up to [`MAX_PAUSE`] while it does not answer. Whoever
+/// restarts replicas one after the other goes on as soon as one is ready: it has to be known by then.
 const MIN_PAUSE: Duration = Duration::from_millis(50);
-const MAX_PAUSE: Duration = Duration::from_secs(1);
+const MAX_PAUSE: Duration = Duration::from_millis(250);
 
 /// One address. tonic's own balancer is not used: it prefers connections that have nothing to do, and those that fail
 /// at once have nothing to do.

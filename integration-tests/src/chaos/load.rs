@@ -13,6 +13,8 @@ use contracts::orders::v1::order_service_client::OrderServiceClient;
 use contracts::orders::v1::{
     CancelOrderRequest, OrderLine, PlaceOrderRequest, PlaceOrderResponse, PlaceOrderWait,
 };
+use contracts::query::v1::GetOrderRequest;
+use contracts::query::v1::query_service_client::QueryServiceClient;
 use serde_json::json;
 use tokio::task::JoinHandle;
 use tonic::{Code, Request, Status};
@@ -30,6 +32,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Between an order and the wish to cancel it.
 const SECOND_THOUGHTS_MS: u64 = 1_500;
+/// Of a hundred orders, read by their owners, and how often each.
+const READ_PERCENT: u8 = 10;
+const READS: usize = 3;
 /// How steep the popularity of products is.
 const ZIPF: f64 = 1.0;
 /// Distinct customers; who is declined is drawn by customer.
@@ -128,7 +133,7 @@ impl Load {
             most_failures: Mutex::default(),
         });
         let begin = Arc::clone(&shared);
-        let clock = system.block_on(async { tokio::spawn(clock(begin)) });
+        let clock = system.spawn_on(clock(begin));
         Self {
             shared,
             clock: Some(clock),
@@ -279,15 +284,17 @@ async fn clock(shared: Arc<Shared>) {
 
 /// One client's order, and what may follow.
 async fn client(shared: &Shared) {
-    let (order, is_cancelled, is_repeated, pause) = {
+    let (order, is_cancelled, is_repeated, is_read, pause) = {
         let mut random = lock(&shared.random);
         let order = order(shared, &mut random);
         let is_cancelled = random.u8(..100) < shared.mix.cancelled_percent;
         let is_repeated = random.u8(..100) < shared.mix.repeated_percent;
+        let is_read = random.u8(..100) < READ_PERCENT;
         (
             order,
             is_cancelled,
             is_repeated,
+            is_read,
             random.u64(..SECOND_THOUGHTS_MS),
         )
     };
@@ -306,6 +313,9 @@ async fn client(shared: &Shared) {
             Ok(again) => shared.wrong(format!("{answer:?} became {again:?} when repeated")),
             Err(status) => shared.failed("repeat", &order.order_id, &status),
         }
+    }
+    if is_read {
+        shared.reads(&order, answer.version).await;
     }
     if is_cancelled {
         tokio::time::sleep(Duration::from_millis(pause)).await;
@@ -375,6 +385,43 @@ impl Shared {
         })
         .await
         .map(drop)
+    }
+
+    /// Reads an order some times, as its owner does: at least what was written is there, and nothing goes back.
+    async fn reads(&self, order: &PlaceOrderRequest, written: u64) {
+        let mut seen = written;
+        for _ in 0..READS {
+            let read = GetOrderRequest {
+                order_id: order.order_id.clone(),
+                min_version: written,
+                min_position: None,
+            };
+            let found = self
+                .call(|peer| {
+                    let read = in_time(read.clone());
+                    async move { QueryServiceClient::new(peer).get_order(read).await }
+                })
+                .await;
+            let version = match found {
+                Ok(found) => found.order.unwrap_or_default().version,
+                Err(status) => return self.failed("read", &order.order_id, &status),
+            };
+            if version < seen {
+                self.wrong(format!(
+                    "{} went back from {seen} to {version}",
+                    order.order_id
+                ));
+            }
+            seen = version;
+            // Each client is a reader of its own.
+            let fact = json!({
+                "fact": "read",
+                "reader": order.order_id,
+                "order_id": order.order_id,
+                "version": version,
+            });
+            writeln!(lock(&self.journal), "{fact}").expect("the journal can be written");
+        }
     }
 
     /// Repeats a call while that may help, at one gateway after the other.

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 
 pub use frames::{ApiKey, Protocol};
@@ -117,7 +117,7 @@ impl Proxy {
             reset: AtomicU64::default(),
         });
         let address = listener.local_addr().expect("it is bound");
-        let accepting = runtime.spawn(accept(listener, Arc::clone(&shared)));
+        let accepting = runtime.spawn(accept(listener, address, Arc::clone(&shared)));
         Self {
             address,
             shared,
@@ -256,15 +256,40 @@ impl Shared {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    while let Ok((client, _)) = listener.accept().await {
-        let shared = Arc::clone(&shared);
-        tokio::spawn(async move {
-            // Nobody there: the client meets a connection that ends at once.
-            let Ok(server) = TcpStream::connect(shared.upstream).await else {
-                return;
-            };
-            relay::relay(client, server, &shared).await;
-        });
+/// Takes whoever comes; where nobody listens behind it, nobody listens here either.
+async fn accept(mut listener: TcpListener, address: SocketAddr, shared: Arc<Shared>) {
+    let ended = Arc::new(Notify::new());
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                let Ok((client, _)) = accepted else { continue };
+                let (shared, ended) = (Arc::clone(&shared), Arc::clone(&ended));
+                tokio::spawn(async move {
+                    if let Ok(server) = TcpStream::connect(shared.upstream).await {
+                        relay::relay(client, server, &shared).await;
+                    }
+                    ended.notify_one();
+                });
+            }
+            () = ended.notified() => {
+                if TcpStream::connect(shared.upstream).await.is_err() {
+                    drop(listener);
+                    listener = again(address, &shared).await;
+                }
+            }
+        }
+    }
+}
+
+/// Listens again when somebody does behind it.
+async fn again(address: SocketAddr, shared: &Shared) -> TcpListener {
+    const LOOK_EVERY: Duration = Duration::from_millis(10);
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        if TcpStream::connect(shared.upstream).await.is_ok()
+            && let Ok(listener) = TcpListener::bind(address).await
+        {
+            return listener;
+        }
     }
 }

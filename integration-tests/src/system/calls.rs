@@ -59,6 +59,14 @@ impl System {
         self.runtime.block_on(call)
     }
 
+    /// Runs a task beside the test.
+    pub fn spawn_on<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> tokio::task::JoinHandle<T> {
+        self.runtime.spawn(task)
+    }
+
     /// The public port as a channel.
     pub fn channel(&self) -> Channel {
         self.connect(self.public)

@@ -2,6 +2,7 @@
 
 mod calls;
 mod conformance;
+mod damage;
 mod dead_letters;
 mod effects;
 mod eviction;
