@@ -1,8 +1,11 @@
 //! The payment provider.
 
+use std::time::Duration;
+
 use contracts::sandbox::v1::{Behaviour, Faults};
 
 use crate::chaos::Ground;
+use crate::eventually::eventually;
 use crate::system::FAULTLESS;
 
 const UNANSWERED: [&str; 2] = [
@@ -11,20 +14,14 @@ const UNANSWERED: [&str; 2] = [
 ];
 /// What orders without a payment may lose to those that wait for theirs.
 const SLOWER: f64 = 1.2;
+/// The machine itself may be slow for once; what waits for the provider does so each time.
+const TRIES: usize = 3;
 /// Below this, times are those of the machine.
 const NOISE_MS: f64 = 15.0;
 
 /// Charges wait, fail, are repeated, and are never done twice. Orders that need no payment do not notice.
 pub fn provider(ground: &mut Ground) {
-    let behave = |ground: &Ground, faults: Faults| {
-        ground.system.behave(Behaviour {
-            decline_percent: 5,
-            provider: Some(faults),
-            ..FAULTLESS
-        });
-    };
     ground.lasts(ground.form.seconds(6, 30));
-    let usual = ground.free_orders_ms();
     let phases = [
         (
             "is away",
@@ -60,30 +57,45 @@ pub fn provider(ground: &mut Ground) {
         ),
     ];
     for (what, faults, lasting) in phases {
-        let unanswered = |ground: &Ground| -> f64 {
-            let names = ["payments-1", "payments-2"];
-            let figures = names
-                .iter()
-                .flat_map(|name| UNANSWERED.map(|sample| ground.figure(name, sample)));
-            figures.sum()
-        };
-        let before = unanswered(ground);
-        behave(ground, faults);
-        ground.lasts(lasting);
-        let during = ground.free_orders_ms();
-        behave(ground, Faults::default());
-        crate::eventually(&format!("the provider {what}, and it is felt"), || {
-            (unanswered(ground) > before).then_some(())
-        });
-        println!(
-            "the provider {what}: orders without a payment take {during:.0} ms, before {usual:.0} ms"
-        );
+        let slowed = (0..TRIES).all(|_| is_slowed(ground, what, faults, lasting));
         assert!(
-            during <= (usual * SLOWER).max(usual + NOISE_MS),
-            "the provider {what}: {during} ms instead of {usual} ms"
+            !slowed,
+            "the provider {what}, and orders without a payment wait for it"
         );
-        ground.progress(&format!("the provider {what}"), "payments");
     }
+}
+
+/// Lets the provider fail for a while; whether orders that do not need it took longer than before and after.
+fn is_slowed(ground: &Ground, what: &str, faults: Faults, lasting: Duration) -> bool {
+    let behave = |faults| {
+        ground.system.behave(Behaviour {
+            decline_percent: 5,
+            provider: Some(faults),
+            ..FAULTLESS
+        });
+    };
+    let unanswered = || -> f64 {
+        let names = ["payments-1", "payments-2"];
+        let figures = names
+            .iter()
+            .flat_map(|name| UNANSWERED.map(|sample| ground.figure(name, sample)));
+        figures.sum()
+    };
+    let (felt, usual) = (unanswered(), ground.free_orders_ms());
+    behave(faults);
+    ground.lasts(lasting);
+    let during = ground.free_orders_ms();
+    eventually(&format!("the provider {what}, and it is felt"), || {
+        (unanswered() > felt).then_some(())
+    });
+    behave(Faults::default());
+    ground.progress(&format!("the provider {what}"), "payments");
+    ground.lasts(ground.form.seconds(5, 20));
+    let usual = usual.max(ground.free_orders_ms());
+    println!(
+        "the provider {what}: orders without a payment take {during:.0} ms, otherwise {usual:.0} ms"
+    );
+    during > (usual * SLOWER).max(usual + NOISE_MS)
 }
 
 impl Ground {
