@@ -314,7 +314,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
         let started = running.agenda_started;
         let now_ms = self.log.unix_ms();
         for id in std::mem::take(&mut running.changed) {
-            running.note_finished(&id, now_ms);
+            running.note_finished(&id, now_ms, &self.tools.settings);
             if !started {
                 continue;
             }

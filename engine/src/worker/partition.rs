@@ -87,19 +87,18 @@ impl<D: Decider> Running<D> {
     }
 
     /// Queues an aggregate for leaving memory once it is over; `now_ms` is what the clock on the wall shows.
-    pub fn note_finished(&mut self, id: &str, now_ms: i64) {
+    pub fn note_finished(&mut self, id: &str, now_ms: i64, settings: &Settings) {
         if let Some(aggregate) = self.aggregates.get(id)
             && D::finished(&aggregate.state)
         {
             self.finished
-                .push_back(Finished::seen::<D>(id, aggregate.time_ms, now_ms));
+                .push_back(Finished::seen::<D>(id, aggregate.time_ms, now_ms, settings));
         }
     }
 
     /// Finished aggregates leave memory when they have been over since then, Unix milliseconds.
     pub fn leave_until_ms(&self, settings: &Settings) -> i64 {
-        let is_by_asker = D::ASKER.is_some() && settings.without != Some(Protection::AskersTime);
-        let now_ms = if is_by_asker {
+        let now_ms = if leaves_by_asker::<D>(settings) {
             self.asked_ms
         } else {
             self.time_ms
@@ -125,6 +124,10 @@ impl<D: Decider> Running<D> {
     }
 }
 
+fn leaves_by_asker<D: Decider>(settings: &Settings) -> bool {
+    D::ASKER.is_some() && settings.without != Some(Protection::AskersTime)
+}
+
 /// An aggregate that is over.
 pub struct Finished {
     /// Its last time: a later one says that it has changed since.
@@ -136,8 +139,8 @@ pub struct Finished {
 
 impl Finished {
     /// The asker learns of the end when it reads what is written now, however old the command was that led to it.
-    pub fn seen<D: Decider>(id: &str, time_ms: i64, now_ms: i64) -> Self {
-        let since_ms = if D::ASKER.is_some() {
+    pub fn seen<D: Decider>(id: &str, time_ms: i64, now_ms: i64, settings: &Settings) -> Self {
+        let since_ms = if leaves_by_asker::<D>(settings) {
             time_ms.max(now_ms)
         } else {
             time_ms

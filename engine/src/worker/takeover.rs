@@ -443,7 +443,9 @@ impl<D: Decider> TakeOver<D> {
             .aggregates
             .iter()
             .filter(|(_, aggregate)| D::finished(&aggregate.state))
-            .map(|(id, aggregate)| Finished::seen::<D>(id, aggregate.time_ms, log.unix_ms()))
+            .map(|(id, aggregate)| {
+                Finished::seen::<D>(id, aggregate.time_ms, log.unix_ms(), &tools.settings)
+            })
             .collect();
         finished
             .sort_unstable_by(|one, other| (one.time_ms, &one.id).cmp(&(other.time_ms, &other.id)));
