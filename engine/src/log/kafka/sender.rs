@@ -14,9 +14,6 @@ use super::context::report;
 use super::{Cluster, Error, Partition, error, settings};
 use crate::log::Header;
 
-/// How long a command is tried before its sender is told that it could not be written.
-const DELIVERY_TIMEOUT: Duration = Duration::from_secs(20);
-
 /// A producer of commands; cheap to clone.
 #[derive(Clone)]
 pub struct Sender {
@@ -39,7 +36,7 @@ pub enum SendError {
     /// Too much is under way.
     #[error("too many commands are under way")]
     Full,
-    /// The broker refused it or did not answer in time.
+    /// The broker refused it.
     #[error("command could not be written: {0}")]
     Failed(String),
 }
@@ -78,21 +75,20 @@ impl Sender {
     pub fn new(cluster: Arc<Cluster>) -> Result<Self, Error> {
         let producer = settings::producer(&cluster)
             .set("linger.ms", "1")
-            .set(
-                "delivery.timeout.ms",
-                DELIVERY_TIMEOUT.as_millis().to_string(),
-            )
+            // For ever: when a record expires, librdkafka begins anew under another producer id and writes once more
+            // what is under way, and the broker does not see that it has some of it already. Who waits has a deadline.
+            .set("delivery.timeout.ms", "0")
             .create_with_context(Acknowledge)
             .map_err(error)?;
         Ok(Self { cluster, producer })
     }
 
-    /// Hands a command to the producer; the future ends when it is durable. Dropping the future does not take the
-    /// command back.
+    /// Hands a command to the producer; the future ends when it is durable, however long that takes. Dropping the
+    /// future does not take the command back.
     ///
     /// # Errors
     ///
-    /// At once when too much is under way, later when the broker does not take it.
+    /// At once when too much is under way, later when the broker refuses it.
     pub fn send(
         &self,
         service: Service,
