@@ -12,7 +12,6 @@
 )]
 
 mod architecture;
-mod chaos;
 mod compose;
 mod engine;
 mod observability;
