@@ -62,7 +62,7 @@ pub mod names {
     pub const CONSUMERS_RECREATED: Metric = Metric::counter(
         "ordermesh_engine_consumers_recreated_total",
         &["service"],
-        "Consumers made anew because they had lost their place in the group for long.",
+        "Consumers made anew because they had lost their place in the group, and nobody else had taken it.",
     );
     /// Commands that wait, as the worker sees it.
     pub const LAG_RECORDS: Metric = Metric::gauge(

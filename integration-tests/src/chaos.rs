@@ -172,6 +172,13 @@ impl Ground {
         self.replicas.keys().cloned().collect()
     }
 
+    /// Those that process commands.
+    pub fn processors(&self) -> Vec<String> {
+        let mut names = self.names();
+        names.retain(|name| PROCESSORS.contains(&self.service_of(name)));
+        names
+    }
+
     /// What a process serves.
     pub fn service_of(&self, name: &str) -> &'static str {
         self.replicas[name].service
@@ -227,6 +234,11 @@ impl Ground {
         lines
             .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
             .sum()
+    }
+
+    /// The same over several processes.
+    pub fn sum(&self, names: &[String], sample: &str) -> f64 {
+        names.iter().map(|name| self.figure(name, sample)).sum()
     }
 
     /// Partitions that a process works on.

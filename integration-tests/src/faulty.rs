@@ -21,6 +21,8 @@ pub enum Fault {
     UnclearAndLost,
     /// It is committed, and the worker is told that the end is unclear.
     UnclearButCommitted,
+    /// Nothing is written, and the producer is refused, although nobody has come under its name.
+    FencedByNobody,
 }
 
 /// The faults that are still to come, by the number of the transaction among all.
@@ -231,6 +233,7 @@ impl<L: Log> Log for Faulty<L> {
                     failure => failure,
                 }
             }
+            Fault::FencedByNobody => Err(Failure::Fenced("by plan".into())),
             Fault::UnclearAndLost => Err(Failure::Unclear("by plan".into())),
             Fault::UnclearButCommitted => match self.log.commit(generation, shares) {
                 Ok(_) => Err(Failure::Unclear("by plan, but committed".into())),

@@ -115,14 +115,11 @@ pub enum Failure {
     /// It may still become visible, or disturb the next one: the producer has to be made anew.
     #[error("transaction ended unclear: {0}")]
     Unclear(String),
-    /// Another producer runs with our transactional id, or the broker gave up on our transaction.
-    #[error("fenced ({expired}): {reason}", expired = if *.expired { "transaction had expired" } else { "transaction was young" })]
-    Fenced {
-        /// The transaction was older than its time-out, so the broker itself may have ended it.
-        expired: bool,
-        /// What the log said.
-        reason: String,
-    },
+    /// Our producer is no longer the last one under its transactional id: a replacement has come, the broker gave up
+    /// on our transaction, or a request of our own to make a producer came a second time, late. Only the group tells
+    /// which: [`Log::is_member`].
+    #[error("transaction fenced: {0}")]
+    Fenced(String),
 }
 
 /// Trouble that is not the end of a transaction.
@@ -137,6 +134,9 @@ pub enum Error {
     /// Another member runs with our instance id.
     #[error("fenced: {0}")]
     Fenced(String),
+    /// Our place in the group is refused to us, although nobody else has it: [`Log::rejoin`] takes it again.
+    #[error("place in the group lost: {0}")]
+    Displaced(String),
     /// A setting that the client refuses.
     #[error("bad log configuration: {0}")]
     Configuration(String),
@@ -268,7 +268,7 @@ pub trait Log {
     ///
     /// # Errors
     ///
-    /// [`Error::Fenced`] when another member has taken the place.
+    /// [`Error::Fenced`] when another member has taken the place, [`Error::Displaced`] when nobody has.
     fn is_member(&mut self) -> Result<bool, Error>;
 
     /// Time since some fixed moment, never backwards: for windows, back-off and intervals, not for decisions.

@@ -345,12 +345,11 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
                 return self.drop_window().or_else(|error| self.trouble(error));
             }
             Failure::Aborted(_) => {}
-            // After a long silence a replacement may have taken over: some heartbeats tell.
+            // A replacement may have taken over: some heartbeats tell.
             Failure::Unclear(_) if took < FROZEN => self.recreate_at = Some(self.log.now()),
-            Failure::Unclear(_) | Failure::Fenced { expired: true, .. } => {
+            Failure::Unclear(_) | Failure::Fenced(_) => {
                 self.recreate_at = Some(self.log.now() + HEARTBEATS);
             }
-            Failure::Fenced { reason, .. } => return Err(Error::Fenced(reason)),
         }
         self.go_back();
         Ok(())
@@ -361,7 +360,7 @@ fn result_of(failure: &Failure) -> &'static str {
     match failure {
         Failure::Aborted(_) => "aborted",
         Failure::Unclear(_) => "unclear",
-        Failure::Fenced { .. } => "fenced",
+        Failure::Fenced(_) => "fenced",
     }
 }
 

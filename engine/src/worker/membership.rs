@@ -7,7 +7,7 @@
 //! A consumer has been seen not to join again: when the handle of a broker goes while librdkafka (2.12.1) asks that
 //! broker for the group's coordinator, the question ends without an answer, and nobody asks again. Such a consumer
 //! looks healthy and does nothing for ever; so one that has had no place for long, although the broker answers, is made
-//! anew.
+//! anew. So is one that is fenced in favour of nobody: the log finds out who has its place.
 
 use std::time::Duration;
 
@@ -71,16 +71,17 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
             self.membership.answers += 1;
             if self.membership.answers > PATIENCE {
                 self.membership.answers = 0;
-                self.rejoin()?;
+                self.rejoin("no place in it although the broker answers")?;
             }
         }
         self.membership.look_at = Some(self.log.now() + LOOK_EVERY);
         Ok(())
     }
 
-    fn rejoin(&mut self) -> Result<(), Error> {
+    /// Makes the consumer anew.
+    pub(super) fn rejoin(&mut self, reason: &str) -> Result<(), Error> {
         let service = D::Contract::SERVICE;
-        tracing::warn!(%service, "no place in the group although the broker answers: joining anew");
+        tracing::warn!(%service, reason, "joining the group anew");
         self.tools
             .metrics
             .consumers_recreated

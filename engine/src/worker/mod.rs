@@ -277,6 +277,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
                 self.membership.doubt(self.log.now());
                 Ok(())
             }
+            log::Error::Displaced(reason) => self.rejoin(&reason),
             log::Error::Fenced(reason) => Err(Error::Fenced(reason)),
             error => Err(Error::Log(error)),
         }

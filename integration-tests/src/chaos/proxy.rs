@@ -35,6 +35,8 @@ pub struct Proxy {
 struct Way {
     /// Nothing passes; connections stay, and new ones are taken.
     cut: bool,
+    /// Requests to become a producer do not pass.
+    no_producers: bool,
     /// Everything comes so much later, in both directions.
     delay: Duration,
     /// Requests to end a transaction come so much later.
@@ -133,6 +135,11 @@ impl Proxy {
     /// Nothing passes in either direction until [`Proxy::heal`]; what was sent meanwhile comes then.
     pub fn cut(&self) {
         self.change(|way| way.cut = true);
+    }
+
+    /// Nobody becomes a transactional producer until [`Proxy::heal`].
+    pub fn hold_producers(&self) {
+        self.change(|way| way.no_producers = true);
     }
 
     /// All bytes pass at once, from now on.

@@ -63,6 +63,15 @@ fn what_ended_unclear_but_was_committed_is_not_done_again() {
     ]));
 }
 
+/// A request to make a producer that comes a second time, late, fences the producer that was made meanwhile.
+#[test]
+fn who_is_fenced_by_nobody_goes_on() {
+    survives(Plan::new([
+        (2, Fault::FencedByNobody),
+        (5, Fault::FencedByNobody),
+    ]));
+}
+
 #[test]
 fn a_run_of_faults_loses_nothing() {
     let faults = [

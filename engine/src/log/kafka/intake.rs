@@ -12,7 +12,9 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Statistics};
 
 use super::context::report;
-use super::{Cluster, Error, Input, LOOKUP_TIMEOUT, Partition, Signal, error, input, settings};
+use super::{
+    Cluster, Error, Input, LOOKUP_TIMEOUT, Partition, Signal, error, input, native, settings,
+};
 
 pub struct Intake {
     consumer: BaseConsumer<Rebalances>,
@@ -29,6 +31,8 @@ struct Rebalances {
     stable_ends: Mutex<HashMap<Partition, i64>>,
     /// As of the last rebalance; `None` before the first, and while the assignment is lost.
     generation: Mutex<Option<Arc<ConsumerGroupMetadata>>>,
+    /// What the broker called this member last.
+    member_id: Mutex<Option<String>>,
 }
 
 impl ClientContext for Rebalances {
@@ -65,6 +69,9 @@ impl ConsumerContext for Rebalances {
             consumer.group_metadata().map(Arc::new)
         };
         *self.generation.lock().expect("no holder panics") = generation;
+        if let Some(member_id) = native::member_id(consumer) {
+            *self.member_id.lock().expect("no holder panics") = Some(member_id);
+        }
         let numbers: Vec<_> = partitions
             .elements()
             .iter()
@@ -169,7 +176,10 @@ impl Intake {
                 Some(Err(failure)) => match error(failure) {
                     // librdkafka reports lost connections here and reconnects by itself.
                     Error::Unavailable(reason) => {
-                        tracing::warn!(reason, "consumer in trouble");
+                        // Many of them wait when nobody has polled for a while; they all say the same.
+                        if disconnected.is_none() {
+                            tracing::warn!(reason, "consumer in trouble");
+                        }
                         disconnected = Some(Signal::Disconnected);
                     }
                     error => return Err(error),
@@ -268,13 +278,21 @@ impl Intake {
         self.consumer.pause(&self.only(partition)).map_err(error)
     }
 
-    /// A member that was replaced meets a fatal error; one that was silent for too long has lost its assignment until
-    /// it has joined again.
-    pub fn is_member(&self) -> Result<bool, Error> {
-        match self.consumer.client().fatal_error() {
-            Some((_, reason)) => Err(Error::Fenced(reason)),
-            None => Ok(!self.consumer.assignment_lost()),
-        }
+    /// Why this consumer is refused for good; it does nothing more then.
+    pub fn fenced(&self) -> Option<String> {
+        let fatal = self.consumer.client().fatal_error();
+        fatal.map(|(_, reason)| reason)
+    }
+
+    /// What the broker called this member last; the client forgets it when its session ends.
+    pub fn member_id(&self) -> Option<String> {
+        let member_id = &self.consumer.context().member_id;
+        member_id.lock().expect("no holder panics").clone()
+    }
+
+    /// One that was silent for too long has lost its assignment until it has joined again.
+    pub fn is_assigned(&self) -> bool {
+        !self.consumer.assignment_lost()
     }
 
     fn seek(&self, partition: Partition, offset: i64) -> Result<(), Error> {

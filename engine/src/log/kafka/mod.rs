@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 use contracts::{Service, Topic};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::groups::GroupInfo;
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use uuid::Uuid;
 
 pub use reader::{KafkaReader, Tail};
 pub use sender::{Receipt, SendError, Sender};
@@ -102,6 +104,43 @@ impl KafkaLog {
             begun: Instant::now(),
         })
     }
+
+    /// What it means that the consumer is fenced.
+    ///
+    /// When a session ends while the broker is away, librdkafka forgets what the broker has called this member, and
+    /// sends heartbeats without it until its owner polls again. A broker that is back by then refuses them in the words
+    /// of a replacement. So it is asked who has the place: a newcomer, or still this member.
+    fn refusal(&self) -> Error {
+        let reason = self.intake.fenced().unwrap_or_default();
+        match self.holder() {
+            Err(error) => error,
+            Ok(Some(holder)) if self.intake.member_id() != Some(holder.clone()) => {
+                Error::Fenced(reason)
+            }
+            Ok(_) => Error::Displaced(reason),
+        }
+    }
+
+    /// The member that has the place of our instance in the group, if any has.
+    fn holder(&self) -> Result<Option<String>, Error> {
+        let list = self
+            .watermarks
+            .fetch_group_list(Some(&self.group), LOOKUP_TIMEOUT)
+            .map_err(error)?;
+        let known = |group: &&GroupInfo| group.name() == self.group && !group.state().is_empty();
+        let group = list.groups().iter().find(known);
+        let group = group.ok_or_else(|| {
+            Error::Unavailable("the broker does not know the group for now".to_owned())
+        })?;
+        // The broker makes a static member's id of its instance and something random.
+        let is_ours = |id: &str| {
+            id.strip_prefix(&self.member)
+                .and_then(|rest| rest.strip_prefix('-'))
+                .is_some_and(|random| Uuid::try_parse(random).is_ok())
+        };
+        let holder = group.members().iter().find(|member| is_ours(member.id()));
+        Ok(holder.map(|member| member.id().to_owned()))
+    }
 }
 
 impl Log for KafkaLog {
@@ -113,7 +152,12 @@ impl Log for KafkaLog {
         wait: Duration,
         inputs: &mut Vec<Input>,
     ) -> Result<Vec<Signal>, Error> {
-        self.intake.poll(max, wait, inputs)
+        let polled = self.intake.poll(max, wait, inputs);
+        if self.intake.fenced().is_some() || matches!(polled, Err(Error::Fenced(_))) {
+            inputs.clear();
+            return Err(self.refusal());
+        }
+        polled
     }
 
     fn generation(&mut self) -> Option<Self::Generation> {
@@ -181,7 +225,10 @@ impl Log for KafkaLog {
     }
 
     fn is_member(&mut self) -> Result<bool, Error> {
-        self.intake.is_member()
+        match self.intake.fenced() {
+            Some(_) => Err(self.refusal()),
+            None => Ok(self.intake.is_assigned()),
+        }
     }
 
     fn now(&self) -> Duration {

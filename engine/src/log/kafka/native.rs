@@ -1,9 +1,11 @@
-//! The one place with `unsafe`: a call that the safe wrapper makes too slow.
+//! The one place with `unsafe`: a call that the safe wrapper makes too slow, and one that it does not have.
 
 #![allow(unsafe_code)]
 
+use std::ffi::CStr;
 use std::time::Duration;
 
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
 use rdkafka::types::RDKafkaRespErr;
@@ -26,4 +28,22 @@ pub fn flush<C: ProducerContext + 'static>(
         RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
         error => Err(KafkaError::Flush(error.into())),
     }
+}
+
+/// What the broker calls this member of its group; `None` while it has not joined, or has forgotten it.
+pub fn member_id<C: ConsumerContext + 'static>(consumer: &BaseConsumer<C>) -> Option<String> {
+    let client = consumer.client().native_ptr();
+    // SAFETY: the pointer is the live client owned by `consumer`, which is borrowed for the whole call;
+    // `rd_kafka_memberid` may be called from any thread, and what it returns is a C string of our own, which is copied
+    // before it is freed by the client's own function.
+    let id = unsafe {
+        let id = rdkafka::bindings::rd_kafka_memberid(client);
+        if id.is_null() {
+            return None;
+        }
+        let copy = CStr::from_ptr(id).to_string_lossy().into_owned();
+        rdkafka::bindings::rd_kafka_mem_free(client, id.cast());
+        copy
+    };
+    (!id.is_empty()).then_some(id)
 }

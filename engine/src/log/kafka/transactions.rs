@@ -250,10 +250,7 @@ impl Transactions {
             .and_then(|producer| producer.client().fatal_error());
         if is_fenced(class.code) || fatal.is_some_and(|(code, _)| is_fenced(code)) {
             self.producer = None;
-            return Failure::Fenced {
-                expired: age >= TRANSACTION_TIMEOUT,
-                reason,
-            };
+            return Failure::Fenced(reason);
         }
         let producer = self.producer.take();
         if class.fatal || !class.abortable || age > SUSPICIOUS {
@@ -274,10 +271,7 @@ impl Transactions {
                     .or(failure.rdkafka_error_code())
                     .is_some_and(is_fenced)
                 {
-                    return Failure::Fenced {
-                        expired: age >= TRANSACTION_TIMEOUT,
-                        reason,
-                    };
+                    return Failure::Fenced(reason);
                 }
                 Failure::Unclear(format!("{reason}; the abort failed: {failure}"))
             }

@@ -12,7 +12,7 @@ use super::broker::{Broker, Refused};
 use super::fate::{Ending, Fate, Point, Verdict};
 use super::group::{Generation, Word};
 use super::transactions::Refusal;
-use crate::log::kafka::settings::{SOCKET_TIMEOUT, SUSPICIOUS, TRANSACTION_TIMEOUT};
+use crate::log::kafka::settings::{SOCKET_TIMEOUT, SUSPICIOUS};
 use crate::log::{Appended, Ends, Error, Failure, Input, Log, Partition, Progress, Share, Signal};
 
 /// How often a busy coordinator is asked before its caller gives up.
@@ -376,16 +376,10 @@ impl SimulatedLog {
     }
 
     fn give_up(&mut self, trouble: Trouble, age: Duration) -> Failure {
-        let fenced = |reason: &str| Failure::Fenced {
-            expired: age >= TRANSACTION_TIMEOUT,
-            reason: reason.into(),
-        };
+        let fenced = |reason: &str| Failure::Fenced(reason.into());
         let epoch = self.epoch.take().unwrap_or(0);
         match trouble {
-            Trouble::Crashed => Failure::Fenced {
-                expired: false,
-                reason: "the process has crashed".into(),
-            },
+            Trouble::Crashed => fenced("the process has crashed"),
             Trouble::Timeout(reason) => Failure::Unclear(reason.into()),
             Trouble::Refused(Refused::Coordinator(Refusal::Fenced)) => {
                 fenced("another producer has the transactional id")

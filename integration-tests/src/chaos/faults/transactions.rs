@@ -58,14 +58,8 @@ fn acted(ground: &Ground, names: &[String], before: &[[f64; 2]]) {
 
 /// Five of a hundred transactions cannot be committed, and are aborted with all that they have written.
 pub fn aborts(ground: &mut Ground) {
-    let names: Vec<_> = ground
-        .names()
-        .into_iter()
-        .filter(|name| PROCESSORS.contains(&ground.service_of(name)))
-        .collect();
-    let aborted =
-        |ground: &Ground| -> f64 { names.iter().map(|name| ground.figure(name, ABORTED)).sum() };
-    let before = aborted(ground);
+    let names = ground.processors();
+    let before = ground.sum(&names, ABORTED);
     for service in PROCESSORS {
         ground.stack.kafka[service].refuse(5);
     }
@@ -76,6 +70,6 @@ pub fn aborts(ground: &mut Ground) {
     });
     ground.stack.heal();
     ground.progress("transactions were aborted", "all");
-    let aborted = aborted(ground) - before;
+    let aborted = ground.sum(&names, ABORTED) - before;
     assert!(aborted >= 4.0, "{aborted} transactions were aborted");
 }

@@ -18,6 +18,8 @@ pub enum Protocol {
 /// Kinds of Kafka requests that are known here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ApiKey {
+    /// A producer asks for its id.
+    InitProducerId,
     /// Offsets join a transaction.
     AddOffsetsToTxn,
     /// A transaction ends.
@@ -87,6 +89,7 @@ async fn framed(from: &mut (impl AsyncRead + Unpin), head: Vec<u8>) -> io::Resul
 /// Reads the head of a Kafka request, its length included.
 pub fn request(frame: &[u8]) -> Option<Request> {
     let api = match u16::from_be_bytes(frame.get(4..6)?.try_into().ok()?) {
+        22 => Some(ApiKey::InitProducerId),
         25 => Some(ApiKey::AddOffsetsToTxn),
         26 => Some(ApiKey::EndTxn),
         _ => None,

@@ -114,6 +114,11 @@ async fn take(
                         at += way.end_delay;
                     }
                 }
+                Some(ApiKey::InitProducerId) => {
+                    let mut way = shared.way.subscribe();
+                    let _ = way.wait_for(|way| !way.no_producers).await;
+                    at = at.max(Instant::now());
+                }
                 Some(ApiKey::AddOffsetsToTxn) if shared.strikes(way.refused_percent) => {
                     let mut refusals = refusals.lock().expect("no holder panics");
                     refusals.insert(request.correlation);
