@@ -276,7 +276,9 @@ fn error(error: KafkaError) -> Error {
         KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_) => Error::Configuration(text),
         error => match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
-                Error::Damaged(text)
+                let wrong =
+                    "the position lies outside of the topic, which was truncated or made anew";
+                Error::Damaged(format!("{wrong}: {text}"))
             }
             Some(RDKafkaErrorCode::FencedInstanceId | RDKafkaErrorCode::Fatal) => {
                 Error::Fenced(text)
