@@ -16,8 +16,8 @@ use super::found;
 /// What the collector keeps of what it is sent.
 const KEEP_ALL: [(&str, &str); 1] = [("ORDERMESH_TRACE_WAIT", "1s")];
 const KEEP_TROUBLE: [(&str, &str); 3] = [
-    ("ORDERMESH_TRACE_WAIT", "6s"),
-    ("ORDERMESH_TRACE_SLOW_MS", "2000"),
+    ("ORDERMESH_TRACE_WAIT", "10s"),
+    ("ORDERMESH_TRACE_SLOW_MS", "5000"),
     ("ORDERMESH_TRACE_KEEP_PERCENT", "0"),
 ];
 
@@ -84,11 +84,14 @@ fn of_many_traces_those_that_failed_or_were_slow_are_kept() {
     system.reaches(&plain.id, OrderStatus::Delivered);
     system.behave(PROVIDER_OUTAGE);
     let failed = Order::place(&system, "failed", "mug", 1);
-    system.reaches(&failed.id, OrderStatus::AwaitingPayment);
+    let unknown = "ordermesh_engine_effects_total{result=\"unknown\",service=\"payments\",target=\"payment-provider\"} ";
+    eventually("a charge has failed", || {
+        (system.figure("all", unknown) > Some(0.0)).then_some(())
+    });
     system.behave(FAULTLESS);
     system.reaches(&failed.id, OrderStatus::Delivered);
     system.behave(Behaviour {
-        delivery_ms: 3_000,
+        delivery_ms: 7_000,
         ..FAULTLESS
     });
     let slow = Order::place(&system, "slow", "mug", 1);
