@@ -1,41 +1,40 @@
 //! The world of one seed, and its only scheduler.
 
+mod scheduler;
+mod slots;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use contracts::sandbox::v1::Behaviour;
 use contracts::{Service, Topic};
 use engine::log::Partition;
-use engine::log::simulated::{Broker, Clock, Journal, Place, Point, Pulse, Verdict};
-use engine::worker::{Error, Settings};
+use engine::log::simulated::{Broker, Clock, Journal, Place};
+use engine::worker::Settings;
 use engine::{Cluster, Codec, Metrics};
 use inventory::StockRules;
 use orders::OrderRules;
-use payments::{PaymentRules, Provider};
+use payments::PaymentRules;
 use registry::Schemas;
-use shipping::{Carrier, Deadlines, ShipmentRules};
 
 use crate::audited::audited;
 use crate::checks;
 use crate::customers::Customers;
 use crate::dice::Dice;
-use crate::fate::Drawn;
 use crate::partners::Partners;
 use crate::plan::Plan;
-use crate::process::{self, NoEffects, Parts, Process};
+use crate::process::Parts;
 use crate::projectors::Projectors;
 use crate::protection::Protection;
 
+pub use slots::Slot;
+
 /// Names of a service's processes.
 pub const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
-/// How deep others may run within a pause of somebody who runs within a pause.
-const DEEPEST: usize = 2;
 /// When the world must have come to rest after its troubles, milliseconds.
 const REST_MS: i64 = 20 * 60_000;
-const PARTNER_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Everything that a run happens to.
 pub struct World {
@@ -56,24 +55,6 @@ pub struct World {
     pub broker_back_ms: Cell<i64>,
     pub partners_back_ms: Cell<i64>,
     violations: RefCell<Vec<String>>,
-}
-
-/// A place for a process.
-pub struct Slot {
-    pub service: Service,
-    pub instance: &'static str,
-    pub process: Option<Box<dyn Process>>,
-    pulse: Option<Pulse>,
-    /// It runs now, further down on the stack.
-    pub is_busy: bool,
-    /// It has met its end in the middle of a step.
-    has_crashed: bool,
-    /// Nothing of it runs until then, not even its heartbeats.
-    pub frozen_until_ms: i64,
-    /// When it comes back; `None` for one that has gone for good.
-    pub restart_ms: Option<i64>,
-    /// Somebody else was started under its name while it ran.
-    pub is_doubled: bool,
 }
 
 impl World {
@@ -143,19 +124,22 @@ impl World {
         if self.violations.borrow().is_empty() {
             self.rest();
         }
+        let mut violations = self.looked_at();
+        if violations.is_empty() && self.plan.is_forgetful() {
+            self.long_after();
+            violations = self.looked_at();
+        }
+        violations
+    }
+
+    /// What is wrong with everything that has come to rest, or why it has not.
+    fn looked_at(self: &Rc<Self>) -> Vec<String> {
         let mut violations = self.violations();
-        // Once a service may have forgotten something, only the log itself tells whether it had.
-        let remembered = self.plan.horizon + self.plan.slack;
-        if violations.is_empty() && self.clock.elapsed() < remembered {
+        if violations.is_empty() {
             violations = audited(self);
         }
         // What stands in the log may also tell why it did not come to rest.
         violations.append(&mut checks::at_rest(self));
-        if violations.is_empty() && self.plan.is_forgetful() {
-            self.long_after();
-            violations = self.violations();
-            violations.append(&mut checks::at_rest(self));
-        }
         violations
     }
 
@@ -197,288 +181,6 @@ impl World {
 
     fn horizon_ms(&self) -> i64 {
         i64::try_from(self.plan.horizon.as_millis()).unwrap_or(i64::MAX)
-    }
-
-    /// The worker of a slot has come to a point of a call; others may run before it goes on.
-    pub fn reach(self: &Rc<Self>, slot: usize, instance: &str, point: Point) -> Verdict {
-        if self.dice.below(3) == 0 || !self.is_troubled() {
-            self.chore();
-        }
-        if !self.is_troubled() {
-            return Verdict::Go;
-        }
-        let service = self.slots.borrow().get(slot).map(|slot| slot.service);
-        let Some(service) = service else {
-            // It is still being made.
-            return Verdict::Go;
-        };
-        if self.dice.happens(self.plan.crash) {
-            self.journal
-                .note(format_args!("{service}.{instance} crashes at {point:?}"));
-            self.slots.borrow_mut()[slot].has_crashed = true;
-            return Verdict::Crash;
-        }
-        if self.depth.get() < DEEPEST && self.dice.happens(self.plan.pause) {
-            self.journal
-                .note(format_args!("{service}.{instance} is held up at {point:?}"));
-            self.pause(slot);
-            self.journal
-                .note(format_args!("{service}.{instance} goes on at {point:?}"));
-        }
-        if self.dice.happens(self.plan.unanswered) {
-            self.journal.note(format_args!(
-                "{service}.{instance} gets no answer at {point:?}"
-            ));
-            return Verdict::Unavailable;
-        }
-        Verdict::Go
-    }
-
-    /// Others run while somebody is in the middle of something.
-    fn pause(self: &Rc<Self>, slot: usize) {
-        self.depth.set(self.depth.get() + 1);
-        // Frozen as a whole, or only slow: then its heartbeats go on.
-        let now_ms = self.clock.unix_ms();
-        if self.dice.toss() {
-            self.slots.borrow_mut()[slot].frozen_until_ms = i64::MAX;
-        }
-        let lasts_ms = match self.dice.below(3) {
-            0 => self.dice.between(1_000, 30_000),
-            _ => self.dice.between(0, 300),
-        };
-        for _ in 0..self.dice.below(80) + 1 {
-            self.act();
-        }
-        while self.clock.unix_ms() < now_ms + lasts_ms {
-            for _ in 0..6 {
-                self.act();
-            }
-            self.advance(self.dice.between(1, 400));
-        }
-        self.slots.borrow_mut()[slot].frozen_until_ms = 0;
-        self.depth.set(self.depth.get() - 1);
-    }
-
-    /// One action of somebody.
-    fn act(self: &Rc<Self>) {
-        if self.dice.happens(self.plan.mishap) {
-            self.mishap();
-        }
-        match self.dice.below(100) {
-            0..=44 => self.step_somebody(),
-            45..=61 => self.drive_somebody(),
-            62..=68 => self.partners.work(),
-            69..=82 => self.chore(),
-            83..=91 => self.pass_time(),
-            92..=95 => self.projectors.step(self),
-            _ => self.customers.ask(self),
-        }
-    }
-
-    fn pass_time(&self) {
-        let by_ms = match self.dice.below(20) {
-            0 => self.dice.between(100, 1_000),
-            1..=4 => self.dice.between(10, 100),
-            _ => self.dice.between(1, 10),
-        };
-        self.advance(by_ms);
-    }
-
-    /// Time passes for all who are not frozen.
-    fn advance(&self, by_ms: i64) {
-        let mut left_ms = by_ms;
-        while left_ms > 0 {
-            let step_ms = left_ms.min(1_000);
-            left_ms -= step_ms;
-            self.clock.advance_ms(step_ms);
-            let now_ms = self.clock.unix_ms();
-            for slot in self.slots.borrow().iter() {
-                if let Some(pulse) = &slot.pulse
-                    && slot.frozen_until_ms <= now_ms
-                {
-                    self.broker
-                        .heartbeat(slot.service, slot.instance, pulse.member.get());
-                }
-            }
-        }
-        if self.broker.is_away() && self.clock.unix_ms() >= self.broker_back_ms.get() {
-            self.journal.note(format_args!("the broker is back"));
-            self.broker.set_away(false);
-        }
-        let back_ms = self.partners_back_ms.get();
-        if back_ms > 0 && self.clock.unix_ms() >= back_ms {
-            self.partners_back_ms.set(0);
-            self.partners.sandbox.behave(self.plan.behaviour);
-        }
-    }
-
-    fn chore(&self) {
-        let mut chores = self.broker.chores();
-        let slow = self.slow.borrow();
-        if !slow.is_empty() {
-            let now_ms = self.clock.unix_ms();
-            chores.retain(|chore| {
-                let until_ms = chore.place().and_then(|place| slow.get(&place));
-                until_ms.is_none_or(|until_ms| *until_ms <= now_ms)
-            });
-        }
-        if let Some(chore) = self.dice.pick(&chores) {
-            self.broker.perform(chore);
-        }
-    }
-
-    fn step_somebody(self: &Rc<Self>) {
-        let now = self.clock.elapsed();
-        let now_ms = self.clock.unix_ms();
-        let able: Vec<_> = self.indices(|slot| {
-            !slot.is_busy
-                && slot.frozen_until_ms <= now_ms
-                && match &slot.pulse {
-                    Some(pulse) => pulse.ahead.get() <= now,
-                    None => slot.restart_ms.is_some_and(|at_ms| at_ms <= now_ms),
-                }
-        });
-        if let Some(index) = self.dice.pick(&able) {
-            self.step(*index);
-        }
-    }
-
-    fn drive_somebody(&self) {
-        let now_ms = self.clock.unix_ms();
-        let able = self.indices(|slot| {
-            slot.process.is_some() && !slot.is_busy && slot.frozen_until_ms <= now_ms
-        });
-        if let Some(index) = self.dice.pick(&able) {
-            self.drive(*index);
-        }
-    }
-
-    pub fn indices(&self, fits: impl Fn(&Slot) -> bool) -> Vec<usize> {
-        let slots = self.slots.borrow();
-        (0..slots.len())
-            .filter(|index| fits(&slots[*index]))
-            .collect()
-    }
-
-    fn drive(&self, index: usize) {
-        let process = self.slots.borrow_mut()[index].process.take();
-        if let Some(mut process) = process {
-            process.drive();
-            self.slots.borrow_mut()[index].process = Some(process);
-        }
-    }
-
-    fn step(self: &Rc<Self>, index: usize) {
-        let process = {
-            let slot = &mut self.slots.borrow_mut()[index];
-            slot.is_busy = true;
-            slot.process.take()
-        };
-        match process {
-            None => self.start(index),
-            Some(mut process) => {
-                let ended = process.step();
-                self.stepped(index, process, ended);
-            }
-        }
-        self.slots.borrow_mut()[index].is_busy = false;
-    }
-
-    fn stepped(&self, index: usize, process: Box<dyn Process>, ended: Result<(), Error>) {
-        let mut slots = self.slots.borrow_mut();
-        let slot = &mut slots[index];
-        if slot.has_crashed {
-            slot.has_crashed = false;
-            slot.pulse = None;
-            slot.restart_ms = Some(self.clock.unix_ms() + self.downtime_ms());
-            return;
-        }
-        let Err(error) = ended else {
-            slot.process = Some(process);
-            return;
-        };
-        slot.pulse = None;
-        let (service, instance) = (slot.service, slot.instance);
-        self.journal
-            .note(format_args!("{service}.{instance} ends: {error}"));
-        if slot.is_doubled && matches!(error, Error::Fenced(_)) {
-            slot.restart_ms = None;
-        } else {
-            let violation = format!("{service}.{instance} has ended: {error}");
-            self.violations.borrow_mut().push(violation);
-        }
-    }
-
-    pub fn downtime_ms(&self) -> i64 {
-        match self.dice.below(4) {
-            0 => self.dice.between(5_000, 25_000),
-            _ => self.dice.between(0, 1_000),
-        }
-    }
-
-    /// Begins the process of a slot; the broker may not let it, then it tries again.
-    fn start(self: &Rc<Self>, index: usize) {
-        let (service, instance) = {
-            let slot = &self.slots.borrow()[index];
-            (slot.service, slot.instance)
-        };
-        let fate = Rc::new(Drawn {
-            world: Rc::downgrade(self),
-            slot: index,
-        });
-        let parts = &self.parts;
-        let process = match service {
-            Service::Orders => process::begin(
-                parts,
-                fate,
-                instance,
-                self.order_rules(),
-                NoEffects,
-                |effect, _| match *effect {},
-            ),
-            Service::Inventory => process::begin(
-                parts,
-                fate,
-                instance,
-                self.stock_rules(),
-                NoEffects,
-                |effect, _| match *effect {},
-            ),
-            Service::Payments => process::begin(
-                parts,
-                fate,
-                instance,
-                self.payment_rules(),
-                Provider::new(self.partners.provider(), PARTNER_DEADLINE),
-                checks::answers_payment,
-            ),
-            Service::Shipping => process::begin(
-                parts,
-                fate,
-                instance,
-                ShipmentRules,
-                Carrier::new(
-                    self.partners.carrier(),
-                    Deadlines {
-                        call: PARTNER_DEADLINE,
-                        tracking_wait: Duration::from_secs(1),
-                    },
-                ),
-                checks::answers_shipment,
-            ),
-        };
-        let now_ms = self.clock.unix_ms();
-        let mut slots = self.slots.borrow_mut();
-        let slot = &mut slots[index];
-        if let Some(process) = process.filter(|_| !slot.has_crashed) {
-            self.journal
-                .note(format_args!("{service}.{instance} starts"));
-            slot.pulse = Some(process.pulse().clone());
-            slot.process = Some(process);
-        } else {
-            slot.restart_ms = Some(now_ms + 500);
-        }
-        slot.has_crashed = false;
     }
 
     /// All troubles are over; everything that was begun comes to its end.
@@ -584,29 +286,6 @@ impl World {
                 let mut partitions = partitions.clone();
                 partitions.all(|partition| is_over(service, partition))
             })
-    }
-}
-
-impl Slot {
-    pub fn new(service: Service, instance: &'static str) -> Self {
-        Self {
-            service,
-            instance,
-            process: None,
-            pulse: None,
-            is_busy: false,
-            has_crashed: false,
-            frozen_until_ms: 0,
-            restart_ms: Some(0),
-            is_doubled: false,
-        }
-    }
-
-    pub fn end(&mut self, restart_ms: Option<i64>) {
-        self.process = None;
-        self.pulse = None;
-        self.frozen_until_ms = 0;
-        self.restart_ms = restart_ms;
     }
 }
 

@@ -23,6 +23,75 @@ fn seeds_run_clean() {
     }
 }
 
+/// Where a worker may crash, be held up or get no answer.
+const POINTS: [&str; 11] = [
+    "Poll",
+    "Committed",
+    "Ends",
+    "Read",
+    "Begin",
+    "Produced",
+    "SendOffsets",
+    "End",
+    "Ended",
+    "Again",
+    "Recreate",
+];
+
+/// What else happens, as the history tells it.
+const TROUBLES: [&str; 25] = [
+    "the request to end is Lost",
+    "the request to end is ReplyLost",
+    "the request to end is Late",
+    "the request to end is Repeated",
+    "broker: abort of",
+    "broker: a late end of",
+    "has expired",
+    "has a new generation",
+    "goes on without",
+    "compacted",
+    "the broker is away",
+    "the broker is back",
+    "the leader of",
+    "is killed",
+    "is frozen",
+    "leaves for good",
+    "joins",
+    "is started a second time",
+    "the partners are out",
+    "stable to",
+    "projector 0 crashes",
+    "projector 0 is cut off",
+    "projector 0 is fenced",
+    "projector 1 owns the read model",
+    "long after",
+];
+
+#[test]
+fn everything_that_can_go_wrong_does() {
+    let struck = ["crashes at", "is held up at", "gets no answer at"];
+    let at_points = struck
+        .iter()
+        .flat_map(|what| POINTS.iter().map(move |point| format!("{what} {point}")));
+    let mut missing: Vec<String> = at_points
+        .chain(TROUBLES.iter().map(|trouble| (*trouble).to_owned()))
+        .collect();
+    for seed in 1..=SEEDS {
+        let run = run(seed, None, usize::MAX);
+        missing.retain(|what| {
+            let is_end = |line: &String| {
+                line.split_once(what.as_str())
+                    .is_some_and(|(_, rest)| !rest.starts_with(char::is_alphabetic))
+            };
+            !run.last.iter().any(is_end)
+        });
+        if missing.is_empty() {
+            return;
+        }
+    }
+    panic!("never in {SEEDS} seeds: {missing:?}");
+}
+
 #[test]
 fn the_same_seed_is_the_same_history_in_every_process() {
     for seed in [3, 23, 50, 76] {
