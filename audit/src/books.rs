@@ -9,13 +9,13 @@ use engine::{Cluster, Codec};
 #[derive(Clone)]
 pub struct RuleBooks<O, I, P, S> {
     /// Of orders.
-    pub orders: O,
+    pub orders: Book<O>,
     /// Of stock items.
-    pub inventory: I,
+    pub inventory: Book<I>,
     /// Of payments.
-    pub payments: P,
+    pub payments: Book<P>,
     /// Of shipments.
-    pub shipping: S,
+    pub shipping: Book<S>,
     /// Bytes.
     pub codec: Codec,
     /// Names of topics and number of partitions; nobody connects to it.
@@ -23,6 +23,31 @@ pub struct RuleBooks<O, I, P, S> {
     /// Every command was decided with the waiting times of these rule books. They are configuration and stand nowhere in
     /// the log: where others may have been in force, events that differ in their deadlines alone are left unchecked.
     pub has_constant_times: bool,
-    /// How long a finished aggregate stays in the memory of its service: horizon and slack.
+}
+
+/// The rule book of one service.
+#[derive(Clone, Debug)]
+pub struct Book<D> {
+    /// As the service has them.
+    pub rules: D,
+    /// How long a finished aggregate stays in the memory of its service at least: horizon and slack.
     pub remembered: Duration,
+}
+
+impl<D> Book<D> {
+    /// Milliseconds.
+    pub(crate) fn remembered_ms(&self) -> i64 {
+        i64::try_from(self.remembered.as_millis()).unwrap_or(i64::MAX / 4)
+    }
+}
+
+impl<O, I, P, S> RuleBooks<O, I, P, S> {
+    /// After so many milliseconds every service may have forgotten what it has finished.
+    pub(crate) fn remembered_ms(&self) -> i64 {
+        let of_partners = self
+            .payments
+            .remembered_ms()
+            .max(self.shipping.remembered_ms());
+        self.orders.remembered_ms().max(of_partners)
+    }
 }

@@ -119,33 +119,31 @@ impl Clients {
         }
     }
 
-    /// What is wrong with what readers saw of an order that has come to `version`.
-    pub(crate) fn judge(&self, findings: &mut Findings, id: &str, version: u64) -> Option<String> {
-        let told = self.orders.get(id)?;
+    /// Holds what readers saw of an order against the version that it has come to.
+    pub(crate) fn judge(&self, findings: &mut Findings, id: &str, version: u64) {
+        let Some(told) = self.orders.get(id) else {
+            return;
+        };
         findings.checked(Invariant::I7);
-        (told.version > version).then(|| {
-            format!(
+        if told.version > version {
+            let wrong = format!(
                 "a reader saw version {}, the log has {version}",
                 told.version
-            )
-        })
+            );
+            findings.violated(Invariant::I7, Example::new(wrong).of(id));
+        }
     }
 
-    /// Acknowledged orders that the log does not have: id, what is wrong, time of the id.
-    pub(crate) fn unknown(&self) -> Vec<(String, String, i64)> {
+    /// Acknowledged orders that the log does not have.
+    pub(crate) fn unknown(&self) -> Vec<Example> {
         let unknown = self
             .orders
             .iter()
             .filter(|(_, told)| told.minor_units.is_some() && !told.is_found && !told.is_waiting);
-        let mut unknown: Vec<_> = unknown
-            .map(|(id, _)| {
-                let wrong = "acknowledged, and not in the log".to_owned();
-                let time_ms = contracts::rules::uuid_v7_time_ms(id).unwrap_or(0);
-                (id.clone(), wrong, time_ms)
-            })
-            .collect();
+        let mut unknown: Vec<_> = unknown.map(|(id, _)| id).collect();
         unknown.sort();
-        unknown
+        let example = |id: &String| Example::new("acknowledged, and not in the log").of(id);
+        unknown.into_iter().map(example).collect()
     }
 
     /// What the notes say by themselves.

@@ -4,7 +4,7 @@ use crate::cases::{Cases, Life, Occurrence, Shipped};
 use crate::clients::Clients;
 use crate::evidence::{Evidence, Trouble};
 use crate::messages::Messages;
-use crate::money::Books;
+use crate::money::{Books, Stranger};
 use crate::read_model::ReadModel;
 use crate::recent::Recent;
 use crate::report::{Example, Findings, Invariant};
@@ -117,11 +117,8 @@ impl Court {
                 self.findings.violated(invariant, example);
             }
         }
-        if let Some(order) = &life.order
-            && let Some(wrong) = self.clients.judge(&mut self.findings, id, order.version)
-        {
-            let begun_ms = self.begun_ms;
-            self.loose(begun_ms, Invariant::I7, Example::new(wrong).of(id));
+        if let Some(order) = &life.order {
+            self.clients.judge(&mut self.findings, id, order.version);
         }
         self.model.expect_life(life);
     }
@@ -136,13 +133,12 @@ impl Court {
             self.judge(&id, life);
         }
         self.judge_stock(at_rest);
-        let strangers = self.books.strangers();
-        for (id, wrong) in strangers {
-            let time_ms = contracts::rules::uuid_v7_time_ms(&id).unwrap_or(0);
+        for stranger in self.books.strangers(&mut self.findings) {
+            let Stranger { id, wrong, time_ms } = stranger;
             self.loose(time_ms, Invariant::I3, Example::new(wrong).of(id));
         }
-        for (id, wrong, time_ms) in self.clients.unknown() {
-            self.loose(time_ms, Invariant::I2, Example::new(wrong).of(id));
+        for example in self.clients.unknown() {
+            self.findings.violated(Invariant::I2, example);
         }
         for (time_ms, invariant, example) in self.messages.unaccounted() {
             self.loose(time_ms, invariant, example);

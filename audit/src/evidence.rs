@@ -56,9 +56,9 @@ pub struct Seen {
 
 /// How far everything is looked at: one consistent cut, although the system goes on.
 ///
-/// The order in which it is taken matters: first the read model's snapshot with its positions, then the groups'
-/// committed offsets, then the ends of the topics, and the partners' ledgers after the log. So whatever an earlier part
-/// speaks of, a later one has.
+/// The order in which it is taken matters: first what clients have noted, then the read model's snapshot with its
+/// positions, then the groups' committed offsets, then the ends of the topics, and the partners' ledgers after the log.
+/// So whatever an earlier part speaks of, a later one has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cut {
     /// When it was begun, Unix milliseconds: before the first of its parts was read.

@@ -21,6 +21,7 @@ struct Kept {
     declined: u32,
     voided: u32,
     currency: String,
+    entries: Entries,
 }
 
 /// What the carrier did for one order.
@@ -30,6 +31,31 @@ struct Parcels {
     refused: u32,
     voided: u32,
     tracking_number: String,
+    entries: Entries,
+}
+
+/// What a ledger's entries of one order have in common.
+#[derive(Clone, Debug, Default)]
+struct Entries {
+    /// Time of the first one, Unix milliseconds by the partner's clock.
+    begun_ms: Option<i64>,
+    /// What one of them should not say.
+    odd: Option<String>,
+}
+
+impl Entries {
+    fn note(&mut self, time_ms: i64) {
+        self.begun_ms = Some(self.begun_ms.map_or(time_ms, |begun| begun.min(time_ms)));
+    }
+}
+
+/// A ledger's entries of an order that the log does not know.
+#[derive(Debug)]
+pub(crate) struct Stranger {
+    pub(crate) id: String,
+    pub(crate) wrong: String,
+    /// When it began.
+    pub(crate) time_ms: i64,
 }
 
 /// Sums of one currency, in minor units.
@@ -44,6 +70,8 @@ struct Sums {
 /// Ledgers and sums.
 #[derive(Debug, Default)]
 pub(crate) struct Books {
+    /// What a partner began later lies beyond the cut.
+    begun_ms: i64,
     payments: Option<HashMap<String, Kept>>,
     bookings: Option<HashMap<String, Parcels>>,
     sums: BTreeMap<String, Sums>,
@@ -58,7 +86,10 @@ fn order_of(key: &str) -> &str {
 
 impl Books {
     pub(crate) fn read(evidence: &impl Evidence) -> Result<Self, Trouble> {
-        let mut books = Self::default();
+        let mut books = Self {
+            begun_ms: evidence.cut().begun_ms,
+            ..Self::default()
+        };
         if let Some(entries) = evidence.payments()? {
             let mut payments = HashMap::new();
             for entry in entries {
@@ -138,27 +169,41 @@ impl Books {
         }
     }
 
-    /// What the ledgers have of orders that the log does not know: id, what is wrong.
-    pub(crate) fn strangers(&mut self) -> Vec<(String, String)> {
+    /// What the ledgers have of orders that the log does not know.
+    pub(crate) fn strangers(&mut self, findings: &mut Findings) -> Vec<Stranger> {
         let payments = self.payments.take().unwrap_or_default();
         let bookings = self.bookings.take().unwrap_or_default();
-        let charged = payments.into_iter().map(|(id, kept)| {
+        let mut strangers = Vec::new();
+        for (id, kept) in payments {
+            let time_ms = kept.entries.begun_ms.unwrap_or(0);
+            if time_ms > self.begun_ms {
+                // An order that was placed after the cut.
+                findings.unchecked(Invariant::I3);
+                continue;
+            }
             let wrong = format!(
                 "the provider's ledger has {} charges and {} refunds of it, the log knows no such order",
                 kept.charges, kept.refunds
             );
-            if let Some(sums) = self.sums.get_mut(&kept.currency) {
-                sums.charged += i128::from(kept.charged);
-                sums.refunded += i128::from(kept.refunded);
+            let sums = self.sums.entry(kept.currency).or_default();
+            sums.charged += i128::from(kept.charged);
+            sums.refunded += i128::from(kept.refunded);
+            strangers.push(Stranger { id, wrong, time_ms });
+        }
+        for (id, parcels) in bookings {
+            let time_ms = parcels.entries.begun_ms.unwrap_or(0);
+            if time_ms > self.begun_ms {
+                findings.unchecked(Invariant::I3);
+                continue;
             }
-            (id, wrong)
-        });
-        let booked = bookings.into_keys().map(|id| {
             let wrong = "the carrier's ledger has a booking of it, the log knows no such order";
-            (id, wrong.to_owned())
-        });
-        let mut strangers: Vec<_> = charged.chain(booked).collect();
-        strangers.sort();
+            strangers.push(Stranger {
+                id,
+                wrong: wrong.to_owned(),
+                time_ms,
+            });
+        }
+        strangers.sort_by(|left, right| (&left.id, &left.wrong).cmp(&(&right.id, &right.wrong)));
         strangers
     }
 
@@ -189,19 +234,29 @@ fn keep_payment(payments: &mut HashMap<String, Kept>, entry: LedgerPayment) {
         .entry(order_of(&entry.idempotency_key).to_owned())
         .or_default();
     let amount = entry.amount.unwrap_or_default();
+    kept.entries.note(entry.time_ms);
     match entry.kind.as_str() {
         "charged" => {
             kept.charges += 1;
-            kept.charged += amount.minor_units;
+            kept.charged = kept.charged.saturating_add(amount.minor_units);
             kept.currency = amount.currency;
         }
         "refunded" => {
             kept.refunds += 1;
-            kept.refunded += amount.minor_units;
+            kept.refunded = kept.refunded.saturating_add(amount.minor_units);
+            // Its charge stands before it.
+            if amount.currency != kept.currency {
+                let odd = format!(
+                    "gave back {}, and had charged {}",
+                    amount.currency, kept.currency
+                );
+                kept.entries.odd = Some(odd);
+            }
         }
         "declined" => kept.declined += 1,
         "voided" => kept.voided += 1,
-        _ => {}
+        "refund_refused" => {}
+        kind => kept.entries.odd = Some(format!("has an entry of a kind {kind:?}")),
     }
 }
 
@@ -209,6 +264,7 @@ fn keep_booking(bookings: &mut HashMap<String, Parcels>, entry: LedgerBooking) {
     let parcels = bookings
         .entry(order_of(&entry.idempotency_key).to_owned())
         .or_default();
+    parcels.entries.note(entry.time_ms);
     match entry.kind.as_str() {
         "booked" => {
             parcels.booked += 1;
@@ -216,7 +272,7 @@ fn keep_booking(bookings: &mut HashMap<String, Parcels>, entry: LedgerBooking) {
         }
         "refused" => parcels.refused += 1,
         "voided" => parcels.voided += 1,
-        _ => {}
+        kind => parcels.entries.odd = Some(format!("has an entry of a kind {kind:?}")),
     }
 }
 
@@ -256,6 +312,9 @@ fn charged_once(order: Option<&OrderCase>, payment: &PaymentCase, wrongs: &mut W
 fn as_kept(payment: &PaymentCase, kept: &Kept, is_awaited: bool, wrongs: &mut Wrongs) {
     let mut wrong = |wrong: String| wrongs.push((Invariant::I3, wrong));
     let amount = &payment.amount;
+    if let Some(odd) = &kept.entries.odd {
+        wrong(format!("the provider's ledger {odd}"));
+    }
     if kept.charges > 1 {
         wrong(format!(
             "the provider's ledger has {} charges",
@@ -298,6 +357,9 @@ fn as_booked(shipment: &ShipmentCase, parcels: &Parcels, is_awaited: bool, wrong
         shipment.status,
         ShipmentStatus::Dispatched | ShipmentStatus::Delivered
     );
+    if let Some(odd) = &parcels.entries.odd {
+        wrong(&format!("the carrier's ledger {odd}"));
+    }
     if is_sent && (parcels.booked == 0 || parcels.tracking_number != shipment.tracking_number) {
         wrong("the log has a parcel that the carrier's ledger lacks");
     }
@@ -325,7 +387,10 @@ fn given_back(order: &OrderCase, payment: &PaymentCase, kept: Option<&Kept>, wro
                 payment.captures, payment.refunds
             ));
         }
-        let back = payment.amount.minor_units * i64::from(payment.refunds);
+        let back = payment
+            .amount
+            .minor_units
+            .saturating_mul(payment.refunds.into());
         if order.refunded != back {
             wrong(format!(
                 "undone, was told of {} given back, and {back} was",

@@ -246,6 +246,10 @@ impl Findings {
         }
     }
 
+    pub(crate) fn has_violations(&self) -> bool {
+        self.0.iter().any(|finding| finding.violated > 0)
+    }
+
     pub(crate) fn into_inner(self) -> Vec<Finding> {
         self.0
     }

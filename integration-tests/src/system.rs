@@ -146,6 +146,15 @@ impl System {
             .expect("the binary can be run")
     }
 
+    /// Runs a command whose output nobody reads.
+    pub fn run_unread(&self, arguments: &[&str]) -> ExitStatus {
+        let mut command = self.command(arguments);
+        command.stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("the binary can be run");
+        drop(child.stdout.take());
+        child.wait().expect("it is a child")
+    }
+
     /// A command of the binary that goes on beside the test.
     pub fn spawn(&self, name: &str, arguments: &[&str]) -> Child {
         let log = self.log(name);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use audit::{Cut, Memory, Place, RuleBooks, Seen};
+use audit::{Book, Cut, Memory, Place, RuleBooks, Seen};
 use contracts::{Service, Topic};
 use engine::log::Partition;
 use shipping::ShipmentRules;
@@ -11,16 +11,22 @@ use crate::world::World;
 
 /// What the auditor finds wrong with everything that has come to rest.
 pub fn audited(world: &World) -> Vec<String> {
+    fn book<D>(world: &World, rules: D) -> Book<D> {
+        let settings = &world.parts.settings;
+        Book {
+            rules,
+            remembered: settings.horizon + settings.slack,
+        }
+    }
     let evidence = evidence(world);
     let books = RuleBooks {
-        orders: world.order_rules(),
-        inventory: world.stock_rules(),
-        payments: world.payment_rules(),
-        shipping: ShipmentRules,
+        orders: book(world, world.order_rules()),
+        inventory: book(world, world.stock_rules()),
+        payments: book(world, world.payment_rules()),
+        shipping: book(world, ShipmentRules),
         codec: world.parts.codec.clone(),
         cluster: world.parts.cluster.clone(),
         has_constant_times: true,
-        remembered: world.parts.settings.horizon + world.parts.settings.slack,
     };
     let report = match audit::audit(&evidence, &books) {
         Ok(report) => report,

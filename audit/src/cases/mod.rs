@@ -107,7 +107,7 @@ pub(crate) struct Cases {
     /// By partition: lives that were over at that time, oldest first.
     over: HashMap<Partition, VecDeque<(i64, String)>>,
     /// By partition: the highest id time among the closed ones.
-    pub(crate) closed_through_ms: HashMap<Partition, i64>,
+    closed_through_ms: HashMap<Partition, i64>,
     pub(crate) most: usize,
     pub(crate) seen: u64,
 }
@@ -142,6 +142,14 @@ impl Cases {
             let queue = self.over.entry(life.partition).or_default();
             queue.push_back((life.last_ms, id.to_owned()));
         }
+    }
+
+    /// Whether the aggregate may be of a life that was closed.
+    pub(crate) fn may_be_closed(&self, partition: Partition, id: &str) -> bool {
+        let through = self.closed_through_ms.get(&partition);
+        let id_ms = contracts::rules::uuid_v7_time_ms(id);
+        !self.lives.contains_key(id)
+            && id_ms.is_some_and(|id_ms| through.is_some_and(|through| id_ms <= *through))
     }
 
     /// Takes the next life of a partition that was over by `until_ms` and has not changed since.

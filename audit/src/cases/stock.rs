@@ -24,13 +24,18 @@ pub(crate) struct StockCase {
 }
 
 impl StockCase {
+    /// Numbers of the log may be anything; those of a healthy one are far from the ends of what can be counted.
     const fn available(&self) -> i64 {
-        self.received - self.deducted - self.reserved
+        self.received
+            .saturating_sub(self.deducted)
+            .saturating_sub(self.reserved)
     }
 
     fn follow(&mut self, event: &Event) -> Result<(), (Invariant, String)> {
         match event {
-            Event::StockAdjusted(event) => self.received += event.delta,
+            Event::StockAdjusted(event) => {
+                self.received = self.received.saturating_add(event.delta);
+            }
             Event::StockReserved(event) => {
                 let pieces = i64::from(event.quantity);
                 let before = self.reservations.insert(event.order_id.clone(), pieces);
@@ -127,8 +132,8 @@ impl Business for Inventory {
             row.version = at.row_version();
             match event {
                 Event::StockAdjusted(event) => {
-                    row.received += event.delta;
-                    row.on_hand += event.delta;
+                    row.received = row.received.saturating_add(event.delta);
+                    row.on_hand = row.on_hand.saturating_add(event.delta);
                 }
                 Event::StockReserved(event) => row.reserved += i64::from(event.quantity),
                 Event::StockReleased(event) => row.reserved -= i64::from(event.quantity),

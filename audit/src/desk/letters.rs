@@ -14,6 +14,8 @@ pub(crate) struct Letters<'e> {
     commands_topic: String,
     /// Commands below are gone.
     low: i64,
+    /// Commands below may be dead letters that were redriven or discarded, and deleted.
+    deleted_below: i64,
 }
 
 /// A number in a header.
@@ -25,12 +27,25 @@ pub(crate) fn number(input: &Input, header: &str) -> Option<i64> {
 }
 
 impl<'e> Letters<'e> {
-    pub(crate) const fn new(stream: Stream<'e>, commands_topic: String, low: i64) -> Self {
+    pub(crate) fn new(stream: Stream<'e>, commands_topic: String, low: i64) -> Self {
+        let first = stream
+            .peek()
+            .and_then(|head| number(head, headers::DEAD_SOURCE_OFFSET));
+        let deleted_below = match stream.begins_ms {
+            Some(_) => first.unwrap_or(i64::MAX),
+            None => 0,
+        };
         Self {
             stream,
             commands_topic,
             low,
+            deleted_below,
         }
+    }
+
+    /// Whether the dead letter of the command at `offset` may have been deleted.
+    pub(crate) const fn may_be_gone(&self, offset: i64) -> bool {
+        offset < self.deleted_below
     }
 
     /// Commands below are gone.
@@ -75,11 +90,17 @@ impl<'e> Letters<'e> {
     pub(crate) fn finish(&mut self, court: &mut Court, committed: i64) -> Result<(), Trouble> {
         while let Some(input) = self.stream.next()? {
             let source = number(&input, headers::DEAD_SOURCE_OFFSET);
-            if source.is_some_and(|source| source >= committed || source < self.low) {
+            let at = |wrong| Example::new(wrong).at(self.stream.place, input.offset);
+            if source.is_some_and(|source| source < self.low) {
                 continue;
             }
-            let example = Example::new("a dead letter of a command that is not there")
-                .at(self.stream.place, input.offset);
+            if source.is_some_and(|source| source >= committed) {
+                let example =
+                    at("a dead letter of a command that is not processed: its group was set back");
+                court.loose(input.time_ms, Invariant::I12, example);
+                continue;
+            }
+            let example = at("a dead letter of a command that is not there");
             court.findings.violated(Invariant::I12, example);
         }
         Ok(())

@@ -18,6 +18,7 @@ use engine::log::{Input, Partition};
 use engine::worker::Replay;
 use engine::{Cluster, Codec, Decider, Event, State, Undecodable, describe, headers};
 
+use crate::books::Book;
 use crate::cases::{Answered, Business, Occurrence};
 use crate::court::Court;
 use crate::evidence::{Evidence, Place, Trouble};
@@ -83,6 +84,8 @@ struct Happened<D: Decider> {
 pub(crate) struct Desk<'e, D: Decider> {
     service: Service,
     partition: Partition,
+    /// How long the service remembers what is finished, at least.
+    remembered_ms: i64,
     cluster: Arc<Cluster>,
     codec: Codec,
     replay: Replay<D>,
@@ -108,7 +111,7 @@ where
     pub(crate) fn open(
         evidence: &'e impl Evidence,
         partition: Partition,
-        rules: D,
+        book: Book<D>,
         codec: &Codec,
         cluster: &Arc<Cluster>,
         court: &mut Court,
@@ -128,14 +131,20 @@ where
         Ok(Self {
             service,
             partition,
+            remembered_ms: book.remembered_ms(),
             cluster: Arc::clone(cluster),
             codec: codec.clone(),
-            replay: Replay::new(rules, Arc::clone(cluster), codec.clone()),
+            replay: Replay::new(book.rules, Arc::clone(cluster), codec.clone()),
             folds: HashMap::new(),
-            commands,
             events: stream(Topic::Events)?,
-            outcomes: Outcomes::new(outcomes, codec.clone(), court.remembered_ms),
+            outcomes: Outcomes::new(
+                outcomes,
+                codec.clone(),
+                court.remembered_ms,
+                commands.begins_ms,
+            ),
             letters: Letters::new(stream(Topic::Dlq)?, commands_topic, low),
+            commands,
             states: States::read::<D>(evidence, place(Topic::State), codec, court)?,
             committed: committed.copied().unwrap_or(low),
             beyond: HashMap::new(),
@@ -149,8 +158,16 @@ where
 
     fn cover(&self, court: &mut Court, id: &str, fold: &Fold<State<D>>) {
         let is_finished = D::finished(&fold.state);
+        let may_have_left = is_finished
+            && self.states.checkpoint.as_ref().is_some_and(|last| {
+                let until_ms = last
+                    .content
+                    .partition_time_ms
+                    .saturating_sub(self.remembered_ms);
+                fold.time_ms <= until_ms
+            });
         self.states
-            .cover::<D>(court, id, fold.covered, fold.time_ms, is_finished);
+            .cover::<D>(court, id, fold.covered, may_have_left);
     }
 
     /// The next event comes from a command before `offset`: its command is gone, or was never there.
@@ -199,7 +216,16 @@ where
                 .entry(metadata.aggregate_id.clone())
                 .or_default();
             *version = (*version).max(metadata.aggregate_version);
-            court.messages.excuse(&metadata.id, metadata.time_ms);
+            court.messages.excuse(&metadata.id, event.input.time_ms);
+            let wrong = format!(
+                "an event of command {source}, which is not processed: its group was set back"
+            );
+            let example = Example::new(wrong).at(place, event.input.offset);
+            court.loose(
+                event.input.time_ms,
+                Invariant::I12,
+                example.of(&metadata.aggregate_id),
+            );
             return Ok(());
         }
         if source.is_none_or(|source| source >= self.letters.low()) {
@@ -216,7 +242,7 @@ where
             self.happened(court, event, None);
             return Ok(());
         };
-        court.messages.excuse(&metadata.id, metadata.time_ms);
+        court.messages.excuse(&metadata.id, event.input.time_ms);
         court.findings.unchecked(Invariant::I17);
         let id = metadata.aggregate_id.clone();
         self.happened(court, event, None);
@@ -298,7 +324,7 @@ where
         court.commands += 1;
         court.findings.checked(Invariant::I12);
         let letters = self.letters.of(court, input.offset)?;
-        let opened = self.replay.open(input);
+        let opened = self.replay.open(input).ok();
         let mut events = Vec::new();
         while self
             .events
@@ -308,7 +334,10 @@ where
             events.extend(self.next_event(court)?);
         }
         let answer = match &opened {
-            Some((metadata, _)) => self.outcomes.find(court, &metadata.id)?,
+            Some((metadata, _)) => {
+                let is_asked = !metadata.reply_to.is_empty();
+                self.outcomes.find(court, &metadata.id, is_asked)?
+            }
             None => None,
         };
         if let Some((metadata, _)) = &opened {
@@ -397,9 +426,17 @@ where
             return self.command(court, &input);
         }
         court.waiting += 1;
-        if let Some((metadata, _)) = self.replay.open(&input) {
-            self.arrived(court, &input, &metadata);
-            court.clients.waits(&metadata.aggregate_id);
+        match self.replay.open(&input) {
+            Ok((metadata, _)) => {
+                self.arrived(court, &input, &metadata);
+                court.clients.waits(&metadata.aggregate_id);
+            }
+            // It is going to be a dead letter; if not, its sender is told to be without its message.
+            Err(undecodable) => drop(troubled(
+                self.place(Topic::Commands),
+                input.offset,
+                undecodable,
+            )?),
         }
         Ok(())
     }
@@ -429,8 +466,7 @@ where
         for offset in self.events.take_aborted() {
             court.model.saw_aborted(self.events.place, offset);
         }
-        let begins_ms = self.commands.begins_ms;
-        self.outcomes.finish(court, begins_ms, version_of)?;
+        self.outcomes.finish(court, version_of)?;
         self.states.unaccounted(court, version_of);
         self.letters.finish(court, self.committed)?;
         Ok(self.commands.read

@@ -15,7 +15,7 @@ use crate::evidence::Trouble;
 use crate::recent::Recent;
 use crate::report::{Example, Invariant};
 
-/// How far is read ahead for an outcome that is not there.
+/// Outcomes stand in the order of their commands. So many are kept in memory when one is not there, or of no command.
 const AHEAD: usize = 4_096;
 
 /// An outcome, taken apart.
@@ -31,32 +31,45 @@ pub(crate) struct Outcomes<'e, C: Contract> {
     pub(crate) stream: Stream<'e>,
     codec: Codec,
     ahead: HashMap<String, Answer<C::Outcome>>,
+    /// Time of the first command that is kept, where earlier ones are gone.
+    commands_begin_ms: Option<i64>,
     /// Commands whose outcome was found.
     answered: Recent,
 }
 
 impl<'e, C: Contract> Outcomes<'e, C> {
-    pub(crate) fn new(stream: Stream<'e>, codec: Codec, remembered_ms: i64) -> Self {
+    pub(crate) fn new(
+        stream: Stream<'e>,
+        codec: Codec,
+        remembered_ms: i64,
+        commands_begin_ms: Option<i64>,
+    ) -> Self {
         Self {
             stream,
             codec,
             ahead: HashMap::new(),
+            commands_begin_ms,
             answered: Recent::new(remembered_ms),
         }
     }
 
-    /// The outcome of a command.
+    /// Whether the outcome of a command of this time may have been deleted.
+    pub(crate) fn may_be_gone(&self, time_ms: i64) -> bool {
+        self.stream.begins_ms.is_some_and(|begin| time_ms <= begin)
+    }
+
+    /// The outcome of a command. One that did not ask has none, or the next.
     pub(crate) fn find(
         &mut self,
         court: &mut Court,
         command_id: &str,
+        is_asked: bool,
     ) -> Result<Option<Answer<C::Outcome>>, Trouble> {
-        let mut pulled = 0;
-        while !self.ahead.contains_key(command_id) && pulled < AHEAD {
+        let most = if is_asked { AHEAD } else { 1 };
+        while !self.ahead.contains_key(command_id) && self.ahead.len() < most {
             if !self.pull(court)? {
                 break;
             }
-            pulled += 1;
         }
         let found = self.ahead.remove(command_id);
         if let Some(answer) = &found {
@@ -85,6 +98,13 @@ impl<'e, C: Contract> Outcomes<'e, C> {
                 return Ok(true);
             }
         };
+        if self
+            .commands_begin_ms
+            .is_some_and(|begin| metadata.time_ms < begin)
+        {
+            court.findings.unchecked(Invariant::I1);
+            return Ok(true);
+        }
         let command_id = metadata.causation_id.clone();
         let is_second =
             self.ahead.contains_key(&command_id) || self.answered.contains(command_id.as_str());
@@ -104,11 +124,10 @@ impl<'e, C: Contract> Outcomes<'e, C> {
         Ok(true)
     }
 
-    /// Judges the outcomes that no command below the cut has led to. Commands before `begins_ms` are gone.
+    /// Judges the outcomes that no command below the cut has led to.
     pub(crate) fn finish(
         &mut self,
         court: &mut Court,
-        begins_ms: Option<i64>,
         version_of: impl Fn(&str) -> u64,
     ) -> Result<(), Trouble> {
         while self.pull(court)? {}
@@ -118,7 +137,10 @@ impl<'e, C: Contract> Outcomes<'e, C> {
             let Answer {
                 input, metadata, ..
             } = answer;
-            if begins_ms.is_some_and(|begin| metadata.time_ms <= begin) {
+            if self
+                .commands_begin_ms
+                .is_some_and(|begin| metadata.time_ms <= begin)
+            {
                 continue;
             }
             let known = version_of(&metadata.aggregate_id);

@@ -236,14 +236,13 @@ impl States {
     }
 
     /// Holds an aggregate against the last checkpoint: it must have the state in version `covered`, the last one before
-    /// the checkpoint's events offset, or a later one; or have left memory as it may.
+    /// the checkpoint's events offset, or a later one; or have left memory, if it may have by then.
     pub(crate) fn cover<D: Decider>(
         &self,
         court: &mut Court,
         id: &str,
         covered: u64,
-        last_ms: i64,
-        is_finished: bool,
+        may_have_left: bool,
     ) {
         let Some(last) = &self.checkpoint else { return };
         if covered == 0 || last.content.rules_version != D::RULES_VERSION {
@@ -256,15 +255,10 @@ impl States {
                 format!("the checkpoint has it in version {version}, and goes to version {covered}")
             }
             None => {
-                let is_due = last_ms
-                    <= last
-                        .content
-                        .partition_time_ms
-                        .saturating_sub(court.remembered_ms);
                 let through = last.content.evicted_through_ms;
                 let is_noted =
                     contracts::rules::uuid_v7_time_ms(id).is_none_or(|id_ms| id_ms <= through);
-                if is_finished && is_due && is_noted {
+                if may_have_left && is_noted {
                     return;
                 }
                 format!("the checkpoint lacks it, and goes to version {covered}")

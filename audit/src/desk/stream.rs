@@ -63,9 +63,4 @@ impl<'e> Stream<'e> {
     pub(crate) fn take_aborted(&mut self) -> Vec<i64> {
         std::mem::take(&mut self.aborted)
     }
-
-    /// Whether what is missing from here may have been deleted: it would be as old as the first record, or older.
-    pub(crate) fn may_be_gone(&self, time_ms: i64) -> bool {
-        self.begins_ms.is_some_and(|begin| time_ms <= begin)
-    }
 }

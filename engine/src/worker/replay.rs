@@ -131,8 +131,12 @@ impl<D: Decider> Replay<D> {
     }
 
     /// What a command says, when the worker would have decided it.
-    pub fn open(&self, input: &Input) -> Option<(Metadata, Command<D>)> {
-        decide::open::<D>(&self.tools, input).ok()
+    ///
+    /// # Errors
+    ///
+    /// The worker would have written a dead letter, or waited.
+    pub fn open(&self, input: &Input) -> Result<(Metadata, Command<D>), Undecodable> {
+        decide::open::<D>(&self.tools, input)
     }
 
     /// Puts an aggregate in place of what is known of it: its state, its version, the time of its last event.

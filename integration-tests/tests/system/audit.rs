@@ -8,7 +8,9 @@ use contracts::{Service, Topic};
 use harness::eventually;
 use harness::system::{System, order_of};
 use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde_json::Value;
 
 use super::faults::{acknowledged, finish, load};
@@ -44,7 +46,9 @@ fn an_audit_is_clean_under_load_and_at_rest_and_finds_what_was_changed_by_hand()
         WHERE order_id = (SELECT min(order_id::text)::uuid FROM read_v1.payments)";
     psql(&system, change);
     violates(&system, &["I8"]);
+    assert_eq!(system.run_unread(&["audit"]).code(), Some(1));
     psql(&system, &change.replace("+ 1", "- 1"));
+    assert_eq!(system.run_unread(&["audit"]).code(), Some(0));
     let mended = audit(&system, &[]);
     assert_eq!(mended.status.code(), Some(0), "{}", said(&mended));
 
@@ -67,6 +71,7 @@ fn what_cannot_be_reached_is_one_clear_error() {
         ("--partitions", "3".to_owned()),
         // Another log, without these topics.
         ("--prefix", "nothing.".to_owned()),
+        ("--journal", "of-nobody".to_owned()),
     ] {
         let output = audit(&system, &[flag, &address]);
         let text = said(&output);
@@ -95,6 +100,46 @@ fn a_read_model_of_another_log_is_not_audited() {
     let text = said(&output);
     assert_eq!(output.status.code(), Some(2), "{text}");
     assert!(text.contains("that of another log"), "{text}");
+}
+
+#[test]
+fn an_offset_that_is_about_to_move_is_waited_for() {
+    let mut system = System::new();
+    system.up("all");
+    system.stock("mug", 1);
+    assert!(system.terminate("all").success());
+    system.up("sandbox");
+    let client = |name: &str, value: &str| {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", system.variable("ORDERMESH_KAFKA"))
+            .set(name, value);
+        config
+    };
+    let prefix = system.variable("ORDERMESH_PREFIX");
+    let group = format!("{prefix}{}", Service::Orders.name());
+    let consumer: BaseConsumer = client("group.id", &group).create().unwrap();
+    let producer: BaseProducer = client("transactional.id", &format!("{prefix}by-hand"))
+        .set("transaction.timeout.ms", "5000")
+        .create()
+        .unwrap();
+    producer.init_transactions(TIMEOUT).unwrap();
+    producer.begin_transaction().unwrap();
+    let topic = Topic::Commands.of(Service::Orders, prefix);
+    let mut offsets = TopicPartitionList::new();
+    offsets
+        .add_partition_offset(&topic, 0, Offset::Offset(0))
+        .unwrap();
+    let metadata = consumer.group_metadata().unwrap();
+    producer
+        .send_offsets_to_transaction(&offsets, &metadata, TIMEOUT)
+        .unwrap();
+
+    let output = audit(&system, &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    producer
+        .commit_transaction(TIMEOUT)
+        .expect_err("the broker has given it up meanwhile");
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod database;
 mod ledgers;
 mod log;
 pub mod metrics;
+mod notes;
 #[cfg(test)]
 mod planting;
 mod serve;
@@ -12,13 +13,12 @@ mod system;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use audit::Report;
+use audit::{Note, Report};
 use serde_json::json;
 use tokio::task::block_in_place;
 
-use crate::load::journal;
 use crate::platform::{Sandbox, Stack};
-use crate::terminal::{Align, Table, count, say};
+use crate::terminal::{Align, Table, count, is_unread, say};
 use system::System;
 
 pub use serve::{Audited, Config, serve};
@@ -58,28 +58,36 @@ pub struct Args {
 ///
 /// # Errors
 ///
-/// The journal is none, or nobody reads the report.
+/// The journal is none.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    if let Some(path) = &args.journal {
-        journal::facts(path)?;
-    }
-    let report = match report(&args).await {
-        Ok(report) => report,
-        Err(error) => {
-            eprintln!("error: not checked: {error:#}");
-            return Ok(ExitCode::from(EXIT_UNCHECKED));
-        }
+    let unchecked = |error: anyhow::Error| {
+        eprintln!("error: not checked: {error:#}");
+        Ok(ExitCode::from(EXIT_UNCHECKED))
     };
-    say(if args.json {
+    // Before the cut: what it tells of is there then.
+    let notes = match args.journal.as_deref().map(notes::read).transpose() {
+        Ok(notes) => notes,
+        Err(error) if error.is_input() => return Err(error.into()),
+        Err(error) => return unchecked(error.into()),
+    };
+    let report = match report(&args, notes).await {
+        Ok(report) => report,
+        Err(error) => return unchecked(error),
+    };
+    let said = say(if args.json {
         json!(report).to_string()
     } else {
         text(&report)
-    })?;
-    Ok(crate::platform::verdict(report.is_clean()))
+    });
+    match said {
+        // Nobody need hear the end of it: the exit code tells as well.
+        Err(error) if report.is_clean() && !is_unread(&error) => unchecked(error),
+        _ => Ok(crate::platform::verdict(report.is_clean())),
+    }
 }
 
-async fn report(args: &Args) -> anyhow::Result<Report> {
-    let mut system = System::open(&args.stack, &args.sandbox, args.journal.as_deref()).await?;
+async fn report(args: &Args, notes: Option<Vec<Note>>) -> anyhow::Result<Report> {
+    let mut system = System::open(&args.stack, &args.sandbox, notes).await?;
     if !args.json {
         system.show();
     }

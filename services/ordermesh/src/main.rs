@@ -23,7 +23,6 @@ mod terminal;
 mod topics;
 mod watch;
 
-use std::io;
 use std::process::ExitCode;
 
 use chassis::config::{self, EXIT_BAD_VALUE};
@@ -116,12 +115,7 @@ fn ending(result: anyhow::Result<ExitCode>) -> ExitCode {
         Err(error) => error,
     };
     // Whoever reads our output has seen enough: `ordermesh events tail | head`.
-    let enough = error.chain().any(|cause| {
-        cause
-            .downcast_ref::<io::Error>()
-            .is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
-    });
-    if enough {
+    if terminal::is_unread(&error) {
         return ExitCode::SUCCESS;
     }
     eprintln!("error: {error:#}");

@@ -22,6 +22,15 @@ pub fn say(line: impl AsRef<str>) -> anyhow::Result<()> {
     Ok(writeln!(std::io::stdout().lock(), "{}", line.as_ref())?)
 }
 
+/// Whether nobody reads any more what is being said.
+pub fn is_unread(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
+    })
+}
+
 /// Writes a message as one line of canonical JSON.
 ///
 /// # Errors

@@ -117,6 +117,7 @@ mod tests {
         let mut bookings = Bookings::default();
         bookings.apply(Entry {
             key: key.into(),
+            time_ms: 0,
             verdict,
         });
         bookings
@@ -153,9 +154,10 @@ mod tests {
     fn an_entry_is_one_readable_line() {
         let entry = Entry {
             key: "k".into(),
+            time_ms: 3,
             verdict: Verdict::Booked { arrives_ms: 7 },
         };
-        let line = r#"{"key":"k","kind":"booked","arrives_ms":7}"#;
+        let line = r#"{"key":"k","time_ms":3,"kind":"booked","arrives_ms":7}"#;
         assert_eq!(serde_json::to_string(&entry).expect("it is plain"), line);
         assert_eq!(
             serde_json::from_str::<Entry<Verdict>>(line).expect("it is an entry"),

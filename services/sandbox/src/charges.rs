@@ -259,6 +259,7 @@ mod tests {
         for (key, verdict) in entries {
             charges.apply(Entry {
                 key: (*key).into(),
+                time_ms: 0,
                 verdict: verdict.clone(),
             });
         }
@@ -344,16 +345,20 @@ mod tests {
         for (verdict, line) in [
             (
                 Verdict::Charged(ada(5)),
-                r#"{"key":"k","kind":"charged","minor_units":5,"currency":"EUR","customer_id":"ada"}"#,
+                r#"{"key":"k","time_ms":3,"kind":"charged","minor_units":5,"currency":"EUR","customer_id":"ada"}"#,
             ),
-            (Verdict::Voided, r#"{"key":"k","kind":"voided"}"#),
+            (
+                Verdict::Voided,
+                r#"{"key":"k","time_ms":3,"kind":"voided"}"#,
+            ),
             (
                 Verdict::RefundRefused { refund, reason },
-                r#"{"key":"k","kind":"refund_refused","charge_key":"c","minor_units":5,"currency":"EUR","reason":"not_charged"}"#,
+                r#"{"key":"k","time_ms":3,"kind":"refund_refused","charge_key":"c","minor_units":5,"currency":"EUR","reason":"not_charged"}"#,
             ),
         ] {
             let entry = Entry {
                 key: "k".into(),
+                time_ms: 3,
                 verdict,
             };
             assert_eq!(serde_json::to_string(&entry).expect("it is plain"), line);

@@ -97,6 +97,7 @@ pub(crate) fn payment(entry: Entry<charges::Verdict>) -> LedgerPayment {
         reference: entry.verdict.reference(&entry.key),
         idempotency_key: entry.key,
         charge_key,
+        time_ms: entry.time_ms,
     }
 }
 
@@ -105,5 +106,6 @@ pub(crate) fn booking(entry: Entry<bookings::Verdict>) -> LedgerBooking {
         kind: entry.verdict.kind().into(),
         tracking_number: entry.verdict.tracking_number(&entry.key),
         idempotency_key: entry.key,
+        time_ms: entry.time_ms,
     }
 }

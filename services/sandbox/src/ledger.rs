@@ -15,6 +15,8 @@ use tonic::Status;
 pub(crate) use file::Error;
 use file::File;
 
+use crate::Clock;
+
 /// Entries read ahead of a client that lists the ledger.
 const READ_AHEAD: usize = 256;
 
@@ -22,6 +24,9 @@ const READ_AHEAD: usize = 256;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Entry<V> {
     pub(crate) key: String,
+    /// When it was written, Unix milliseconds; 0 in the oldest ledgers.
+    #[serde(default)]
+    pub(crate) time_ms: i64,
     #[serde(flatten)]
     pub(crate) verdict: V,
 }
@@ -52,6 +57,7 @@ pub(crate) trait Index: Default + Send + 'static {
 pub(crate) struct Ledger<I: Index> {
     index: Mutex<I>,
     entries: Entries<I::Verdict>,
+    clock: Clock,
 }
 
 /// Where the entries are kept.
@@ -63,20 +69,22 @@ enum Entries<V> {
 
 impl<I: Index> Ledger<I> {
     /// Opens the ledger and folds its entries.
-    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+    pub(crate) fn open(path: &Path, clock: Clock) -> Result<Self, Error> {
         let mut index = I::default();
         let file = File::open(path, |entry| index.apply(entry))?;
         Ok(Self {
             index: Mutex::new(index),
             entries: Entries::File(file),
+            clock,
         })
     }
 
     /// A new ledger without a file.
-    pub(crate) fn in_memory() -> Self {
+    pub(crate) fn in_memory(clock: Clock) -> Self {
         Self {
             index: Mutex::new(I::default()),
             entries: Entries::Memory(Mutex::default()),
+            clock,
         }
     }
 
@@ -108,6 +116,7 @@ impl<I: Index> Ledger<I> {
                 Decision::New(verdict) => {
                     let entry = Entry {
                         key,
+                        time_ms: (self.clock)(),
                         verdict: verdict.clone(),
                     };
                     self.append(&entry).map_err(unavailable)?;

@@ -82,20 +82,16 @@ impl Sandbox {
                 source,
             });
         }
-        let payments: Arc<Ledger<Charges>> = ledger(folder.join(PAYMENTS_FILE))?;
-        let bookings: Arc<Ledger<Bookings>> = ledger(folder.join(BOOKINGS_FILE))?;
-        Ok(Self::of(
-            payments,
-            bookings,
-            config.behaviour,
-            Arc::new(now_ms),
-        ))
+        let clock: Clock = Arc::new(now_ms);
+        let payments: Arc<Ledger<Charges>> = ledger(folder.join(PAYMENTS_FILE), &clock)?;
+        let bookings: Arc<Ledger<Bookings>> = ledger(folder.join(BOOKINGS_FILE), &clock)?;
+        Ok(Self::of(payments, bookings, config.behaviour, clock))
     }
 
-    /// A new sandbox whose ledgers are kept in memory, and whose parcels arrive by that clock (Unix milliseconds).
+    /// A new sandbox whose ledgers are kept in memory, and that lives by that clock (Unix milliseconds).
     pub fn in_memory(behaviour: Behaviour, clock: Clock) -> Self {
-        let payments = Arc::new(Ledger::in_memory());
-        let bookings = Arc::new(Ledger::in_memory());
+        let payments = Arc::new(Ledger::in_memory(Arc::clone(&clock)));
+        let bookings = Arc::new(Ledger::in_memory(Arc::clone(&clock)));
         Self::of(payments, bookings, behaviour, clock)
     }
 
@@ -170,8 +166,8 @@ impl Sandbox {
     }
 }
 
-fn ledger<I: Index>(path: PathBuf) -> Result<Arc<Ledger<I>>, Error> {
-    match Ledger::open(&path) {
+fn ledger<I: Index>(path: PathBuf, clock: &Clock) -> Result<Arc<Ledger<I>>, Error> {
+    match Ledger::open(&path, Arc::clone(clock)) {
         Ok(ledger) => Ok(Arc::new(ledger)),
         Err(source) => Err(Error::Ledger { path, source }),
     }

@@ -1,7 +1,7 @@
 //! The log as the auditor reads it: every record, and whether it is committed. Nothing is joined and nothing committed.
 
 use std::cell::RefCell;
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -9,7 +9,7 @@ use audit::{Place, Seen, Trouble};
 use contracts::{Service, Topic};
 use engine::Cluster;
 use engine::log::kafka::settings;
-use engine::log::{Ends, Input};
+use engine::log::{Ends, Input, Partition};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
@@ -18,7 +18,7 @@ use registry::{Resolution, Schemas};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use crate::lag::look::{Silent, client};
+use crate::lag::look::{self, Silent, client};
 
 /// Records taken of one partition before another one's turn.
 const CHUNK: usize = 2_000;
@@ -78,6 +78,15 @@ impl Log {
             .fetch_watermarks(&name, place.partition, LOOKUP_TIMEOUT)
             .with_context(|| format!("topic {name} at {}", self.cluster.bootstrap))?;
         Ok(Ends { low, high })
+    }
+
+    /// What a group has committed of its commands; absent where it has committed nothing. A transaction that is about to
+    /// move an offset is waited for: what it has written may be visible already, and seen by others.
+    pub fn committed(&self, service: Service) -> anyhow::Result<HashMap<Partition, i64>> {
+        let mut config = settings::reader(&self.cluster, "read_committed");
+        config.set("group.id", self.cluster.group(service));
+        let group = client(config)?;
+        Ok(look::committed(&group, &self.cluster, service, PATIENCE)?)
     }
 
     /// Waits until every transaction below `high` has ended.

@@ -1,15 +1,13 @@
 //! The running system as evidence: one consistent cut of log, read model and ledgers.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use audit::rows::{Parked, Row};
-use audit::{Cut, Evidence, Items, Note, Place, RuleBooks, Seen, Trouble};
+use audit::{Book, Cut, Evidence, Items, Note, Place, RuleBooks, Seen, Trouble};
 use contracts::sandbox::v1::{LedgerBooking, LedgerPayment};
 use contracts::{Service, Topic};
 use engine::log::Partition;
-use engine::log::kafka::settings;
 use engine::worker::Settings;
 use engine::{Cluster, Codec};
 use inventory::StockRules;
@@ -23,8 +21,6 @@ use tokio_util::sync::CancellationToken;
 use super::database::{self, Snapshot};
 use super::ledgers::{self, Ledgers};
 use super::log::Log;
-use crate::lag::look;
-use crate::load::journal::{self, Fact};
 use crate::platform::{self, Sandbox, Stack};
 use crate::progress::Progress;
 
@@ -48,14 +44,14 @@ pub struct System {
     log: Log,
     snapshot: Snapshot,
     ledgers: Ledgers,
-    journal: Option<PathBuf>,
+    notes: Option<Vec<Note>>,
     known: Schemas,
     cluster: Cluster,
     progress: Option<Progress>,
 }
 
 impl System {
-    /// Takes the cut. On a runtime with several threads.
+    /// Takes the cut, after the clients' notes were read. On a runtime with several threads.
     ///
     /// # Errors
     ///
@@ -63,7 +59,7 @@ impl System {
     pub async fn open(
         stack: &Stack,
         sandbox: &Sandbox,
-        journal: Option<&Path>,
+        notes: Option<Vec<Note>>,
     ) -> anyhow::Result<Self> {
         let cluster = platform::cluster(&stack.kafka);
         block_in_place(|| engine::topics::check(&cluster))?;
@@ -89,7 +85,7 @@ impl System {
             log,
             snapshot,
             ledgers: Ledgers::new(sandbox),
-            journal: journal.map(Path::to_owned),
+            notes,
             known,
             cluster,
             progress: None,
@@ -115,16 +111,25 @@ impl System {
 
     /// The rule books, with what the audit needs besides.
     pub fn books(&self, orders: orders::Config, payments: payments::Config) -> Books {
+        fn book<D>(rules: D, settings: &Settings) -> Book<D> {
+            Book {
+                rules,
+                remembered: settings.horizon + settings.slack,
+            }
+        }
         let settings = Settings::default();
+        let of_orders = Settings {
+            horizon: orders.horizon(),
+            ..Settings::default()
+        };
         RuleBooks {
-            orders: orders.rules(),
-            inventory: StockRules::default(),
-            payments: payments.rules(),
-            shipping: ShipmentRules,
+            orders: book(orders.rules(), &of_orders),
+            inventory: book(StockRules::default(), &settings),
+            payments: book(payments.rules(), &settings),
+            shipping: book(ShipmentRules, &settings),
             codec: Codec::new(self.known.clone()),
             cluster: self.cluster.clone().into(),
             has_constant_times: false,
-            remembered: orders.horizon().max(settings.horizon) + settings.slack,
         }
     }
 
@@ -183,10 +188,8 @@ impl System {
 fn cut(cluster: &Cluster, log: &Log, snapshot: &Snapshot, begun_ms: i64) -> anyhow::Result<Cut> {
     let mut committed = BTreeMap::new();
     for service in Service::ALL {
-        let mut config = settings::reader(cluster, "read_uncommitted");
-        config.set("group.id", cluster.group(service));
-        let client = look::client(config)?;
-        let told = look::committed(&client, cluster, service)
+        let told = log
+            .committed(service)
             .with_context(|| format!("group {service} at {}", cluster.bootstrap))?;
         committed.extend(
             told.into_iter()
@@ -238,44 +241,15 @@ impl Evidence for System {
     }
 
     fn journal(&self) -> Result<Option<Items<'_, Note>>, Trouble> {
-        let Some(path) = &self.journal else {
-            return Ok(None);
+        let notes = |notes: &'_ Vec<Note>| -> Items<'_, Note> {
+            Box::new(notes.clone().into_iter().map(Ok))
         };
-        let facts = journal::facts(path).map_err(|error| Trouble::Source(error.into()))?;
-        Ok(Some(Box::new(facts.into_iter().filter_map(note).map(Ok))))
+        Ok(self.notes.as_ref().map(notes))
     }
 
     fn progress(&self, steps: u64) {
         if let Some(progress) = &self.progress {
             progress.reach(usize::try_from(steps).unwrap_or(usize::MAX));
         }
-    }
-}
-
-fn note(fact: Fact) -> Option<Note> {
-    match fact {
-        Fact::Acknowledged {
-            order_id,
-            version,
-            cents,
-            ..
-        } => Some(Note::Acknowledged {
-            order_id: order_id.to_string(),
-            minor_units: cents,
-            version,
-        }),
-        Fact::Read {
-            reader,
-            order_id,
-            version,
-        } => Some(Note::Read {
-            reader,
-            order_id: order_id.to_string(),
-            version,
-        }),
-        Fact::File { .. }
-        | Fact::Chosen { .. }
-        | Fact::LineRefused { .. }
-        | Fact::Refused { .. } => None,
     }
 }

@@ -150,7 +150,7 @@ impl Observer {
                 service: *service,
                 members: members(client, &name)?,
             });
-            let committed = committed(client, &self.cluster, *service)?;
+            let committed = committed(client, &self.cluster, *service, TIMEOUT)?;
             for topic in READ {
                 let name = self.cluster.topic(*service, topic);
                 for partition in 0..Partition::from(self.cluster.partitions) {
@@ -251,11 +251,12 @@ pub fn committed(
     client: &BaseConsumer<Silent>,
     cluster: &Cluster,
     service: Service,
+    timeout: Duration,
 ) -> KafkaResult<HashMap<Partition, i64>> {
     let mut asked = TopicPartitionList::new();
     let topic = cluster.topic(service, Topic::Commands);
     asked.add_partition_range(&topic, 0, Partition::from(cluster.partitions) - 1);
-    let told = client.committed_offsets(asked, TIMEOUT)?;
+    let told = client.committed_offsets(asked, timeout)?;
     let offset = |element: rdkafka::topic_partition_list::TopicPartitionListElem<'_>| {
         element.error()?;
         match element.offset() {

@@ -234,6 +234,20 @@ impl<'a> Spoiled<'a> {
         self.append(place, seen);
     }
 
+    /// Makes the record that stands there one that nobody can read.
+    pub fn garble(&mut self, spot: Spot) {
+        let input = &mut self.memory.records_mut(spot.place)[spot.index].input;
+        input.payload = Some(b"garbage".to_vec());
+    }
+
+    /// Puts the record that stands there under another schema; its offset.
+    pub fn reframe(&mut self, spot: Spot, schema_id: u32) -> i64 {
+        let input = &mut self.memory.records_mut(spot.place)[spot.index].input;
+        let payload = input.payload.as_mut().expect("a command has one");
+        payload[1..5].copy_from_slice(&schema_id.to_be_bytes());
+        input.offset
+    }
+
     pub fn note(&mut self, note: Note) {
         self.memory.journal.get_or_insert_default().push(note);
     }
