@@ -306,6 +306,13 @@ impl System {
         line.unwrap_or_default().to_owned()
     }
 
+    /// How many lines of its log have these words.
+    pub fn times_said(&self, name: &str, words: &str) -> usize {
+        let text = std::fs::read(self.folder.join(format!("{name}.log"))).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        text.lines().filter(|line| line.contains(words)).count()
+    }
+
     /// Whether a process says that it is ready.
     pub fn is_ready(&self, name: &str) -> bool {
         get(self.admin(name), "/health/ready").0

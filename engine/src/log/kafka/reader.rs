@@ -17,6 +17,8 @@ const MOST: usize = 5_000;
 pub struct KafkaReader {
     consumer: BaseConsumer<Quiet>,
     read: Option<Read>,
+    /// Has said so since it last heard of the log.
+    is_troubled: bool,
 }
 
 struct Read {
@@ -41,6 +43,7 @@ impl KafkaReader {
         Ok(Self {
             consumer,
             read: None,
+            is_troubled: false,
         })
     }
 
@@ -101,15 +104,26 @@ impl KafkaReader {
                 .consumer
                 .poll(deadline.saturating_duration_since(Instant::now()))
             {
-                Some(Ok(message)) => inputs.push(input(&message)),
+                Some(Ok(message)) => {
+                    self.is_troubled = false;
+                    inputs.push(input(&message));
+                }
                 // The end was fetched after the stable end had passed the bound.
                 Some(Err(KafkaError::PartitionEOF(_))) => {
+                    self.is_troubled = false;
                     self.consumer.unassign().map_err(error)?;
                     self.read = None;
                     return Ok(Progress::Done);
                 }
                 Some(Err(failure)) => match error(failure) {
-                    Error::Unavailable(reason) => tracing::warn!(reason, "reader in trouble"),
+                    // Every try of an outage waits in the client's queue for whoever reads next.
+                    Error::Unavailable(reason) if self.is_troubled => {
+                        tracing::debug!(reason, "reader still in trouble");
+                    }
+                    Error::Unavailable(reason) => {
+                        self.is_troubled = true;
+                        tracing::warn!(reason, "reader in trouble");
+                    }
                     error => return Err(error),
                 },
                 None => break,
