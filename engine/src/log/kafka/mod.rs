@@ -218,9 +218,7 @@ impl Log for KafkaLog {
 
     fn rejoin(&mut self) -> Result<(), Error> {
         let intake = Intake::join(&self.cluster, self.service, &self.group, &self.member)?;
-        let former = std::mem::replace(&mut self.intake, intake);
-        // Closing a consumer that has lost its group can hang: nobody waits for it.
-        std::thread::spawn(move || drop(former));
+        let_go(std::mem::replace(&mut self.intake, intake));
         Ok(())
     }
 
@@ -238,6 +236,12 @@ impl Log for KafkaLog {
     fn unix_ms(&self) -> i64 {
         crate::effects::unix_ms()
     }
+}
+
+/// Ends a client that is replaced. Its end may wait for a broker that does not answer, or for ever: nobody waits for it.
+fn let_go(client: impl Send + 'static) {
+    // Where no thread is to be had, it ends here.
+    let _ = std::thread::Builder::new().spawn(move || drop(client));
 }
 
 /// A record as it was read.
@@ -287,5 +291,35 @@ fn error(error: KafkaError) -> Error {
             // really gone leaves nothing to damage.
             _ => Error::Unavailable(text),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::let_go;
+
+    /// A client whose end waits for an answer.
+    struct Stuck {
+        answer: mpsc::Receiver<()>,
+        ended: mpsc::Sender<bool>,
+    }
+
+    impl Drop for Stuck {
+        fn drop(&mut self) {
+            let is_answered = self.answer.recv_timeout(Duration::from_secs(20)).is_ok();
+            let _ = self.ended.send(is_answered);
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_the_end_of_a_client_that_is_replaced() {
+        let (answers, answer) = mpsc::channel();
+        let (ended, ends) = mpsc::channel();
+        let_go(Stuck { answer, ended });
+        answers.send(()).expect("it still waits");
+        assert_eq!(ends.recv(), Ok(true));
     }
 }

@@ -14,7 +14,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::context::report;
 use super::settings::{SOCKET_TIMEOUT, SUSPICIOUS, TRANSACTION_TIMEOUT};
-use super::{Appended, Cluster, Error, Failure, Partition, Share, error, native, settings};
+use super::{Appended, Cluster, Error, Failure, Partition, Share, error, let_go, native, settings};
 
 /// Between two tries of a call that may be repeated at once.
 const RETRY_PAUSE: Duration = Duration::from_millis(5);
@@ -87,7 +87,7 @@ impl Transactions {
 
     /// A new producer under the same transactional id ends whatever the old one left open.
     pub fn recreate(&mut self) -> Result<(), Error> {
-        self.producer = None;
+        self.discard();
         let producer: ThreadedProducer<Deliveries> =
             settings::transactional_producer(&self.cluster, &self.transactional_id)
                 .create_with_context(Deliveries {
@@ -95,9 +95,10 @@ impl Transactions {
                     seen: Mutex::default(),
                 })
                 .map_err(error)?;
-        producer
-            .init_transactions(SOCKET_TIMEOUT * 2)
-            .map_err(error)?;
+        if let Err(failure) = producer.init_transactions(SOCKET_TIMEOUT * 2) {
+            let_go(producer);
+            return Err(error(failure));
+        }
         tracing::debug!(service = %self.service, id = self.transactional_id, "producer made");
         self.producer = Some(producer);
         Ok(())
@@ -134,7 +135,7 @@ impl Transactions {
         match ended {
             Ok(took) if took > SUSPICIOUS => {
                 // It is committed, but the producer is suspect; what was written is found again by take-over.
-                self.producer = None;
+                self.discard();
                 Err(Failure::Unclear(format!(
                     "the commit took {} ms",
                     took.as_millis()
@@ -249,32 +250,37 @@ impl Transactions {
             .as_ref()
             .and_then(|producer| producer.client().fatal_error());
         if is_fenced(class.code) || fatal.is_some_and(|(code, _)| is_fenced(code)) {
-            self.producer = None;
+            self.discard();
             return Failure::Fenced(reason);
         }
-        let producer = self.producer.take();
         if class.fatal || !class.abortable || age > SUSPICIOUS {
+            self.discard();
             return Failure::Unclear(reason);
         }
-        let Some(producer) = producer else {
+        let Some(producer) = &self.producer else {
             return Failure::Unclear(reason);
         };
         match timed(|| retrying(|| producer.abort_transaction(SOCKET_TIMEOUT))) {
-            Ok(took) if took <= SUSPICIOUS => {
-                self.producer = Some(producer);
-                Failure::Aborted(reason)
+            Ok(took) if took <= SUSPICIOUS => Failure::Aborted(reason),
+            Ok(_) => {
+                self.discard();
+                Failure::Unclear(format!("{reason}; the abort was slow"))
             }
-            Ok(_) => Failure::Unclear(format!("{reason}; the abort was slow")),
             Err(failure) => {
                 let fatal = producer.client().fatal_error().map(|(code, _)| code);
-                if fatal
-                    .or(failure.rdkafka_error_code())
-                    .is_some_and(is_fenced)
-                {
+                let code = fatal.or(failure.rdkafka_error_code());
+                self.discard();
+                if code.is_some_and(is_fenced) {
                     return Failure::Fenced(reason);
                 }
                 Failure::Unclear(format!("{reason}; the abort failed: {failure}"))
             }
+        }
+    }
+
+    fn discard(&mut self) {
+        if let Some(producer) = self.producer.take() {
+            let_go(producer);
         }
     }
 }
