@@ -1,8 +1,8 @@
 //! The rule books that commands are decided by again.
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use engine::worker::Settings;
 use engine::{Cluster, Codec};
 
 /// The rule books of the services, as they run, and what deciding needs besides.
@@ -28,26 +28,25 @@ pub struct RuleBooks<O, I, P, S> {
 /// The rule book of one service.
 #[derive(Clone, Debug)]
 pub struct Book<D> {
-    /// As the service has them.
-    pub rules: D,
-    /// How long a finished aggregate stays in the memory of its service at least: horizon and slack.
-    pub remembered: Duration,
+    pub(crate) rules: D,
+    /// How long a finished aggregate stays in the memory of its service at least.
+    pub(crate) remembered_ms: i64,
 }
 
 impl<D> Book<D> {
-    /// Milliseconds.
-    pub(crate) fn remembered_ms(&self) -> i64 {
-        i64::try_from(self.remembered.as_millis()).unwrap_or(i64::MAX / 4)
+    /// Rules and settings as the service has them.
+    pub fn new(rules: D, settings: &Settings) -> Self {
+        Self {
+            rules,
+            remembered_ms: settings.remembered_ms(),
+        }
     }
 }
 
 impl<O, I, P, S> RuleBooks<O, I, P, S> {
     /// After so many milliseconds every service may have forgotten what it has finished.
     pub(crate) fn remembered_ms(&self) -> i64 {
-        let of_partners = self
-            .payments
-            .remembered_ms()
-            .max(self.shipping.remembered_ms());
-        self.orders.remembered_ms().max(of_partners)
+        let of_partners = self.payments.remembered_ms.max(self.shipping.remembered_ms);
+        self.orders.remembered_ms.max(of_partners)
     }
 }

@@ -76,7 +76,9 @@ where
         Err(trouble) => return Err(trouble),
     };
     if !differing.is_empty()
-        && let Err(trouble) = explain(evidence, books, &differing, findings)
+        && let Err(trouble) = explain(evidence, &differing, findings, |suspects| {
+            walk(evidence, books, suspects)
+        })
     {
         let buckets = differing.len();
         let wrong =
@@ -86,30 +88,22 @@ where
     Ok(walked.report())
 }
 
-/// Reads everything again, and says which rows differ.
-fn explain<E, O, I, P, S>(
-    evidence: &E,
-    books: &RuleBooks<O, I, P, S>,
+/// Reads everything `again`, and says which rows differ.
+fn explain(
+    evidence: &impl Evidence,
     differing: &BTreeSet<usize>,
     findings: &mut Findings,
-) -> Result<(), Trouble>
-where
-    E: Evidence,
-    O: Decider<Contract = Orders> + Clone,
-    I: Decider<Contract = Inventory> + Clone,
-    P: Decider<Contract = Payments> + Clone,
-    S: Decider<Contract = Shipping> + Clone,
-{
+    again: impl FnOnce(BTreeSet<usize>) -> Result<Walked, Trouble>,
+) -> Result<(), Trouble> {
     let suspects = read_model::first(differing);
-    let again = walk(evidence, books, suspects.clone())?;
-    let expected = again.court.model.into_collected();
+    let expected = again(suspects.clone())?.court.model.into_collected();
     match evidence.rows()? {
         Some(rows) => read_model::explain(expected, rows, &suspects, findings),
         None => Ok(()),
     }
 }
 
-/// Events and dead letters are kept for ever: without the first of them nothing can be said.
+/// Events are kept for ever: without the first of them nothing can be said.
 fn whole(cut: &Cut) -> Result<(), Trouble> {
     for (place, ends) in &cut.ends {
         if place.topic == Topic::Events && ends.low > 0 {

@@ -173,14 +173,20 @@ impl Books {
     pub(crate) fn strangers(&mut self, findings: &mut Findings) -> Vec<Stranger> {
         let payments = self.payments.take().unwrap_or_default();
         let bookings = self.bookings.take().unwrap_or_default();
+        let cut_ms = self.begun_ms;
+        // Of an order that was placed after the cut nothing can be said.
+        let mut within_cut = |entries: &Entries| {
+            let time_ms = entries.begun_ms.filter(|begun_ms| *begun_ms <= cut_ms);
+            if time_ms.is_none() {
+                findings.unchecked(Invariant::I3);
+            }
+            time_ms
+        };
         let mut strangers = Vec::new();
         for (id, kept) in payments {
-            let time_ms = kept.entries.begun_ms.unwrap_or(0);
-            if time_ms > self.begun_ms {
-                // An order that was placed after the cut.
-                findings.unchecked(Invariant::I3);
+            let Some(time_ms) = within_cut(&kept.entries) else {
                 continue;
-            }
+            };
             let wrong = format!(
                 "the provider's ledger has {} charges and {} refunds of it, the log knows no such order",
                 kept.charges, kept.refunds
@@ -191,11 +197,9 @@ impl Books {
             strangers.push(Stranger { id, wrong, time_ms });
         }
         for (id, parcels) in bookings {
-            let time_ms = parcels.entries.begun_ms.unwrap_or(0);
-            if time_ms > self.begun_ms {
-                findings.unchecked(Invariant::I3);
+            let Some(time_ms) = within_cut(&parcels.entries) else {
                 continue;
-            }
+            };
             let wrong = "the carrier's ledger has a booking of it, the log knows no such order";
             strangers.push(Stranger {
                 id,

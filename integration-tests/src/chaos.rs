@@ -37,6 +37,8 @@ pub const REPLICATED: [&str; 6] = [
 pub const PROCESSORS: [&str; 4] = ["orders", "inventory", "payments", "shipping"];
 /// Partitions of every topic.
 const PARTITIONS: u32 = 4;
+/// A broker that is well has answered a look by then.
+const PROMPT: Duration = Duration::from_millis(500);
 /// Longest way back to rest: breakers and back-offs are over by then.
 const REST: Duration = Duration::from_secs(180);
 
@@ -62,6 +64,15 @@ impl Form {
     pub fn seconds(self, short: u64, long: u64) -> Duration {
         Duration::from_secs(self.of(short, long))
     }
+}
+
+/// How long it took until everything went on.
+#[derive(Clone, Copy, Debug)]
+pub struct Recovery {
+    /// All in all.
+    pub took: Duration,
+    /// Of it: the broker did not answer those who came to it without a proxy.
+    pub silence: Duration,
 }
 
 /// A system under load, and everything that can happen to it.
@@ -278,8 +289,9 @@ impl Ground {
         std::thread::sleep(duration);
     }
 
-    /// Waits until every partition of a service has been worked on anew, and says how long that took.
-    pub fn progress(&self, what: &str, service: &str) -> Duration {
+    /// Waits until every partition of a service has been worked on anew, and says how long that took; and how much of
+    /// it the broker itself, asked without a proxy, let pass without an answer.
+    pub fn progress(&self, what: &str, service: &str) -> Recovery {
         let began = Instant::now();
         let services: Vec<_> = Service::ALL
             .into_iter()
@@ -287,11 +299,14 @@ impl Ground {
             .collect();
         let before = self.offsets.committed(&services);
         let positions = self.positions();
+        let mut silence = Duration::ZERO;
         within(
             REST,
             &format!("progress of {service} after: {what}"),
             || {
+                let asked = Instant::now();
                 let now = self.offsets.committed(&services);
+                silence += asked.elapsed().saturating_sub(PROMPT);
                 let worked = before.iter().zip(&now).all(|(before, now)| now > before);
                 let projected = service != "query" || {
                     let now = self.positions();
@@ -304,8 +319,11 @@ impl Ground {
         );
         let took = began.elapsed();
         println!("recovery: {what}: next progress of every partition after {took:.1?}");
+        if !silence.is_zero() {
+            println!("          for {silence:.1?} of it the broker itself did not answer");
+        }
         self.recoveries.borrow_mut().push(took);
-        took
+        Recovery { took, silence }
     }
 
     /// How long it took until everything went on, since this was asked last.

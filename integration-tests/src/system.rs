@@ -300,17 +300,20 @@ impl System {
 
     /// The last line of a process that contains `words`; nothing when it has not said so.
     pub fn said(&self, name: &str, words: &str) -> String {
-        let text = std::fs::read(self.folder.join(format!("{name}.log"))).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
+        let text = self.log_of(name);
         let line = text.lines().rev().find(|line| line.contains(words));
         line.unwrap_or_default().to_owned()
     }
 
     /// How many lines of its log have these words.
     pub fn times_said(&self, name: &str, words: &str) -> usize {
-        let text = std::fs::read(self.folder.join(format!("{name}.log"))).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
+        let text = self.log_of(name);
         text.lines().filter(|line| line.contains(words)).count()
+    }
+
+    fn log_of(&self, name: &str) -> String {
+        let text = std::fs::read(self.folder.join(format!("{name}.log"))).unwrap_or_default();
+        String::from_utf8_lossy(&text).into_owned()
     }
 
     /// Whether a process says that it is ready.

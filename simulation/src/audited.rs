@@ -11,19 +11,13 @@ use crate::world::World;
 
 /// What the auditor finds wrong with everything that has come to rest.
 pub fn audited(world: &World) -> Vec<String> {
-    fn book<D>(world: &World, rules: D) -> Book<D> {
-        let settings = &world.parts.settings;
-        Book {
-            rules,
-            remembered: settings.horizon + settings.slack,
-        }
-    }
+    let settings = &world.parts.settings;
     let evidence = evidence(world);
     let books = RuleBooks {
-        orders: book(world, world.order_rules()),
-        inventory: book(world, world.stock_rules()),
-        payments: book(world, world.payment_rules()),
-        shipping: book(world, ShipmentRules),
+        orders: Book::new(world.order_rules(), settings),
+        inventory: Book::new(world.stock_rules(), settings),
+        payments: Book::new(world.payment_rules(), settings),
+        shipping: Book::new(ShipmentRules, settings),
         codec: world.parts.codec.clone(),
         cluster: world.parts.cluster.clone(),
         has_constant_times: true,

@@ -131,7 +131,7 @@ where
         Ok(Self {
             service,
             partition,
-            remembered_ms: book.remembered_ms(),
+            remembered_ms: book.remembered_ms,
             cluster: Arc::clone(cluster),
             codec: codec.clone(),
             replay: Replay::new(book.rules, Arc::clone(cluster), codec.clone()),

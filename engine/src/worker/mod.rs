@@ -85,8 +85,8 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// How long a finished aggregate stays in memory.
-    fn remembered_ms(&self) -> i64 {
+    /// How long a finished aggregate stays in memory at least, milliseconds.
+    pub fn remembered_ms(&self) -> i64 {
         i64::try_from((self.horizon + self.slack).as_millis()).unwrap_or(i64::MAX / 4)
     }
 }

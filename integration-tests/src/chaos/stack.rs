@@ -116,13 +116,6 @@ impl Stack {
         script(&self.settings, &arguments)
     }
 
-    /// How often the broker has said that its own disk kept it waiting for seconds.
-    pub fn broker_stalls(&self) -> usize {
-        let said = fs::read(self.folder.join("log/kafka.log")).unwrap_or_default();
-        let said = String::from_utf8_lossy(&said);
-        said.matches("Exceptionally slow controller event").count()
-    }
-
     /// Holds a part where it stands, with all its processes.
     pub fn freeze(&self, part: &str) {
         self.signal(part, "-STOP");

@@ -360,10 +360,7 @@ impl Platform {
         for service in services {
             match service {
                 Service::Orders => {
-                    let settings = Settings {
-                        horizon: args.order_times.horizon(),
-                        ..Settings::default()
-                    };
+                    let settings = args.order_times.settings();
                     self.process(args.order_times.rules(), NoEffects, settings, &calls)?;
                 }
                 Service::Inventory => {

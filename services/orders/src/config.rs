@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use clap::Args;
+use engine::worker::Settings;
 
 use crate::order::OrderRules;
 
@@ -102,9 +103,12 @@ impl Config {
         }
     }
 
-    /// How long an order that has ended is remembered at least.
-    pub fn horizon(self) -> Duration {
-        Duration::from_millis(self.horizon_ms.unsigned_abs())
+    /// Of the worker: orders that have ended are remembered for as long as their ids are taken.
+    pub fn settings(self) -> Settings {
+        Settings {
+            horizon: Duration::from_millis(self.horizon_ms.unsigned_abs()),
+            ..Settings::default()
+        }
     }
 }
 
@@ -147,7 +151,7 @@ mod tests {
             delivery_wait_ms: 4_000,
         };
         assert_eq!(config.rules(), rules);
-        assert_eq!(config.horizon(), Duration::from_secs(60));
+        assert_eq!(config.settings().horizon, Duration::from_secs(60));
     }
 
     #[test]

@@ -111,22 +111,12 @@ impl System {
 
     /// The rule books, with what the audit needs besides.
     pub fn books(&self, orders: orders::Config, payments: payments::Config) -> Books {
-        fn book<D>(rules: D, settings: &Settings) -> Book<D> {
-            Book {
-                rules,
-                remembered: settings.horizon + settings.slack,
-            }
-        }
         let settings = Settings::default();
-        let of_orders = Settings {
-            horizon: orders.horizon(),
-            ..Settings::default()
-        };
         RuleBooks {
-            orders: book(orders.rules(), &of_orders),
-            inventory: book(StockRules::default(), &settings),
-            payments: book(payments.rules(), &settings),
-            shipping: book(ShipmentRules, &settings),
+            orders: Book::new(orders.rules(), &orders.settings()),
+            inventory: Book::new(StockRules::default(), &settings),
+            payments: Book::new(payments.rules(), &settings),
+            shipping: Book::new(ShipmentRules, &settings),
             codec: Codec::new(self.known.clone()),
             cluster: self.cluster.clone().into(),
             has_constant_times: false,
@@ -241,10 +231,10 @@ impl Evidence for System {
     }
 
     fn journal(&self) -> Result<Option<Items<'_, Note>>, Trouble> {
-        let notes = |notes: &'_ Vec<Note>| -> Items<'_, Note> {
-            Box::new(notes.clone().into_iter().map(Ok))
+        let Some(notes) = &self.notes else {
+            return Ok(None);
         };
-        Ok(self.notes.as_ref().map(notes))
+        Ok(Some(Box::new(notes.iter().cloned().map(Ok))))
     }
 
     fn progress(&self, steps: u64) {
