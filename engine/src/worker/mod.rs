@@ -239,6 +239,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
         self.tend()?;
         self.keep_place()?;
         self.show();
+        self.status.went_round();
         Ok(())
     }
 

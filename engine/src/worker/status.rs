@@ -20,6 +20,7 @@ struct Inner {
     unavailable: Option<String>,
     /// Why a take-over has to wait.
     delayed: Option<String>,
+    rounds: u64,
 }
 
 impl Status {
@@ -51,6 +52,16 @@ impl Status {
     /// The partitions that are processed.
     pub fn running(&self) -> Vec<Partition> {
         self.inner.lock().expect("no holder panics").running.clone()
+    }
+
+    /// Rounds that the worker has finished. A worker goes round even when it has nothing to do: where this stands
+    /// still, the worker waits for something that does not come.
+    pub fn rounds(&self) -> u64 {
+        self.inner.lock().expect("no holder panics").rounds
+    }
+
+    pub(super) fn went_round(&self) {
+        self.change(|inner| inner.rounds += 1);
     }
 
     pub(super) fn joined(&self) {

@@ -1,6 +1,7 @@
 //! `ordermesh serve`: puts services together and runs them in this process.
 
 mod calls;
+mod status;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -17,7 +18,7 @@ use contracts::inventory::v1::inventory_service_server::InventoryServiceServer;
 use contracts::orders::v1::order_service_server::OrderServiceServer;
 use contracts::{Contract, Service, Topic};
 use engine::effects::{Limits, Perform};
-use engine::worker::{Settings, Status};
+use engine::worker::Settings;
 use engine::{Caller, Cluster, Codec, Command, Decider, Metrics, Processor, Sender};
 use gateway::Gateway;
 use inventory::StockRules;
@@ -29,6 +30,7 @@ use shipping::{Carrier, Deadlines, ShipmentRules};
 use tokio::runtime::Handle;
 
 use self::calls::Calls;
+use self::status::follow;
 use crate::platform::{self, Stack};
 use crate::{audit, lag};
 
@@ -36,8 +38,6 @@ use crate::{audit, lag};
 const DRAIN: Duration = Duration::from_secs(15);
 /// How long one try of start-up waits for the registry before readiness says so.
 const REGISTRY_TRY: Duration = Duration::from_secs(5);
-/// Between looks at the status of a worker.
-const STATUS_EVERY: Duration = Duration::from_millis(50);
 /// For one answer of the payment provider or the carrier.
 const PARTNER_DEADLINE: Duration = Duration::from_secs(5);
 /// How long one tracking call waits for a parcel.
@@ -470,18 +470,6 @@ impl Platform {
         self.process
             .spawn_thread("projector", move |shutdown| query.project(&shutdown))?;
         Ok(())
-    }
-}
-
-/// Keeps readiness in step with a worker.
-async fn follow(status: Status, component: Component) {
-    let mut every = tokio::time::interval(STATUS_EVERY);
-    loop {
-        every.tick().await;
-        match status.ready() {
-            Ok(()) => component.ready(),
-            Err(reason) => component.not_ready(reason),
-        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The broker.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use engine::log::kafka::settings::{SOCKET_TIMEOUT, TRANSACTION_TIMEOUT};
@@ -11,8 +12,10 @@ const RECREATED: &str = "ordermesh_engine_consumers_recreated_total";
 const LATER: Duration = Duration::from_secs(3);
 /// How often the broker may take too long.
 const TRIES: usize = 3;
-/// A process tells of its reader's trouble so often at most: once for an outage, and for what else broke it.
-const TIMES: usize = 40;
+/// A process tells of its reader's trouble so often in an outage at most: once for it, and for what else broke it.
+const TIMES: usize = 20;
+/// How it does.
+const TROUBLE: &str = "reader in trouble";
 /// From the moment when the broker takes calls again, and while it does.
 const BACK: Duration = Duration::from_secs(30);
 
@@ -21,10 +24,11 @@ const BACK: Duration = Duration::from_secs(30);
 pub fn broker(ground: &mut Ground) {
     for _ in 1..ground.form.of(2, 4) {
         ground.load.goes_on(20);
+        let said = troubles(ground);
         ground.stack.control(["kill9", "kafka"]);
         ground.lasts(ground.form.seconds(1, 10));
         ground.stack.control(["start", "kafka"]);
-        goes_on(ground, "kill of the broker, since it is back");
+        goes_on(ground, "kill of the broker, since it is back", &said);
     }
     for _ in 0..TRIES {
         if late_with_producers(ground) {
@@ -43,6 +47,7 @@ fn late_with_producers(ground: &mut Ground) -> bool {
     for service in PROCESSORS {
         ground.stack.kafka[service].hold_producers();
     }
+    let said = troubles(ground);
     let began = Instant::now();
     ground.stack.control(["kill9", "kafka"]);
     ground.lasts(Duration::from_secs(1));
@@ -53,6 +58,7 @@ fn late_with_producers(ground: &mut Ground) -> bool {
     goes_on(
         ground,
         "kill of a broker that is late with producers, since it is back",
+        &said,
     );
     let refused = ground.sum(&names, RECREATED) - refused;
     println!("          away for {away:.1?}; {refused} members were refused");
@@ -66,17 +72,23 @@ fn waiting() -> Duration {
     TRANSACTION_TIMEOUT + SOCKET_TIMEOUT * 2 - LATER
 }
 
-/// Everything goes on in time, by the same processes.
-fn goes_on(ground: &mut Ground, what: &str) {
+/// How often each process has told of its reader's trouble.
+fn troubles(ground: &Ground) -> BTreeMap<String, usize> {
+    let told = |name: String| (name.clone(), ground.system.times_said(&name, TROUBLE));
+    ground.processors().into_iter().map(told).collect()
+}
+
+/// Everything goes on in time, by the same processes, which have not said much since `said`.
+fn goes_on(ground: &mut Ground, what: &str, said: &BTreeMap<String, usize>) {
     let recovery = ground.progress(what, "query");
     assert!(recovery.took < BACK + recovery.silence, "{recovery:?}");
     for name in ground.names() {
         // Panics when it has ended.
         ground.system.ready(&name);
-        if PROCESSORS.contains(&ground.service_of(&name)) {
+        if let Some(said) = said.get(&name) {
             let repeated = ground.system.said(&name, "brokers are down");
             assert!(repeated.is_empty(), "{name} repeats itself: {repeated}");
-            let said = ground.system.times_said(&name, "reader in trouble");
+            let said = ground.system.times_said(&name, TROUBLE) - said;
             assert!(said <= TIMES, "{name} repeats itself: {said} times");
         }
     }

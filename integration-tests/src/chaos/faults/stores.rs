@@ -61,17 +61,15 @@ pub fn registry(ground: &mut Ground) {
     ground.load.goes_on(60);
     let service = REPLICATED[ground.random.usize(1..=4)];
     let name = format!("{service}-cold");
-    ground.start_more(&name, service, &[]);
     let killed = ground.one_of("shipping");
+    let said = |ground: &Ground, name| ground.system.times_said(name, "registry");
+    let said_before = [&name, &killed].map(|name| said(ground, name));
+    ground.start_more(&name, service, &[]);
     ground.system.kill(&killed);
     ground.start(&killed);
-    for name in [&name, &killed] {
+    for (name, before) in [&name, &killed].into_iter().zip(said_before) {
         eventually(&format!("{name} says what it waits for"), || {
-            ground
-                .system
-                .said(name, "registry")
-                .contains("registry")
-                .then_some(())
+            (said(ground, name) > before).then_some(())
         });
     }
     ground.lasts(ground.form.seconds(5, 50));

@@ -60,13 +60,17 @@ fn acted(ground: &Ground, names: &[String], before: &[[f64; 2]]) {
 pub fn aborts(ground: &mut Ground) {
     let names = ground.processors();
     let before = ground.sum(&names, ABORTED);
+    let refused = || PROCESSORS.map(|service| ground.stack.kafka[service].refused());
+    let refused_before = refused();
     for service in PROCESSORS {
         ground.stack.kafka[service].refuse(5);
     }
     eventually("some transactions of each service are refused", || {
         let most = ground.form.of(3, 15);
-        let refused = PROCESSORS.map(|service| ground.stack.kafka[service].refused());
-        refused.iter().all(|refused| *refused >= most).then_some(())
+        let mut refused = refused().into_iter().zip(refused_before);
+        refused
+            .all(|(now, before)| now >= before + most)
+            .then_some(())
     });
     ground.stack.heal();
     ground.progress("transactions were aborted", "all");
