@@ -16,6 +16,7 @@ pub mod prometheus;
 pub mod records;
 pub mod runner;
 pub mod servers;
+mod signals;
 pub mod stand;
 pub mod system;
 

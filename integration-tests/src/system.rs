@@ -16,6 +16,7 @@ pub use calls::{FAULTLESS, OUTAGE, PROVIDER_OUTAGE, order_of};
 
 use crate::eventually::{DEADLINE, eventually};
 use crate::servers::{self, Addresses, Shared};
+use crate::signals;
 
 /// What every service of a system is called, in the order in which they are started.
 pub const SERVICES: [&str; 7] = [
@@ -245,22 +246,18 @@ impl System {
 
     /// Holds a process where it stands, as a machine that is out of memory does.
     pub fn freeze(&self, name: &str) {
-        self.signal(name, "-STOP");
+        self.signal(name, signals::STOP);
     }
 
     /// Lets a frozen process go on.
     pub fn thaw(&self, name: &str) {
-        self.signal(name, "-CONT");
+        self.signal(name, signals::CONTINUE);
     }
 
     fn signal(&self, name: &str, signal: &str) {
         let id = self.processes[name].child.id().to_string();
-        let sent = Command::new("kill")
-            .args([signal, &id])
-            .status()
-            .expect("kill can be run");
         assert!(
-            sent.success(),
+            signals::send(signal, &[&id]),
             "{name} had ended already:\n{}",
             self.tail(name)
         );

@@ -13,6 +13,7 @@ use super::Form;
 use super::proxy::{Protocol, Proxy};
 use crate::parts::PROJECT;
 use crate::servers::{Addresses, env};
+use crate::signals;
 use crate::system::free_port;
 
 /// Who comes to Kafka through a proxy of its own.
@@ -118,12 +119,12 @@ impl Stack {
 
     /// Holds a part where it stands, with all its processes.
     pub fn freeze(&self, part: &str) {
-        self.signal(part, "-STOP");
+        self.signal(part, signals::STOP);
     }
 
     /// Lets a frozen part go on.
     pub fn thaw(&self, part: &str) {
-        self.signal(part, "-CONT");
+        self.signal(part, signals::CONTINUE);
     }
 
     fn signal(&self, part: &str, signal: &str) {
@@ -134,15 +135,11 @@ impl Stack {
             .output()
             .expect("pgrep can be run");
         let children = String::from_utf8_lossy(&children.stdout).into_owned();
-        let sent = Command::new("kill")
-            .arg(signal)
-            .arg(&parent)
-            .args(children.split_whitespace())
-            .output()
-            .expect("kill can be run");
+        let mut ids = vec![parent.as_str()];
+        ids.extend(children.split_whitespace());
         // A child may have ended meanwhile.
         assert!(
-            sent.status.success() || !children.is_empty(),
+            signals::send(signal, &ids) || ids.len() > 1,
             "{part} does not run"
         );
     }

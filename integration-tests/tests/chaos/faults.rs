@@ -113,7 +113,6 @@ fn a_flash_sale_without_returns() {
 #[test]
 fn a_flash_sale_with_returns() {
     let sale = Sale {
-        orders: 1_000,
         returns: true,
         ..SALE
     };

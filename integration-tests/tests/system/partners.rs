@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use contracts::orders::v1::{EndReason, OrderStatus};
 use contracts::sandbox::v1::{Behaviour, Faults, LedgerPayment};
+use contracts::shipping::v1::ShipmentStatus;
 use harness::eventually;
 use harness::system::{FAULTLESS, SERVICES, System, order_of};
 
@@ -249,6 +250,11 @@ fn a_refused_refund_is_asked_for_again_and_given_back_once() {
     let cancelled = system.place(order_of(&[("mug", 2)])).unwrap().order_id;
     system.reaches(&cancelled, OrderStatus::Confirmed);
     system.cancel(&cancelled).unwrap();
+    // Before that, a carrier that is back may still take the parcel.
+    eventually("the shipment is to be cancelled", || {
+        let status = column(&system, "shipments", "status", &cancelled);
+        (status == (ShipmentStatus::Cancelling as i32).to_string()).then_some(())
+    });
     system.behave(no_refunds);
     refused_twice(&system, &cancelled);
 
@@ -289,7 +295,12 @@ fn refused_twice(system: &System, order_id: &str) {
 
 /// Whether the read model's payment is flagged; no API shows it.
 fn is_flagged(system: &System, order_id: &str) -> bool {
-    let query = format!("SELECT flagged FROM payments WHERE order_id = '{order_id}'");
+    column(system, "payments", "flagged", order_id) == "t"
+}
+
+/// What the read model has of an order in some table; nothing when it has no row of it.
+fn column(system: &System, table: &str, column: &str, order_id: &str) -> String {
+    let query = format!("SELECT {column} FROM {table} WHERE order_id = '{order_id}'");
     let output = Command::new("psql")
         .args(["-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", &query])
         .arg(system.variable("ORDERMESH_DATABASE"))
@@ -301,7 +312,8 @@ fn is_flagged(system: &System, order_id: &str) -> bool {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    output.stdout.trim_ascii() == b"t"
+    let value = String::from_utf8_lossy(&output.stdout);
+    value.trim().to_owned()
 }
 
 #[test]

@@ -7,6 +7,8 @@ use crate::eventually::eventually;
 /// Transactions of a process that were not its own any more.
 const FENCED: &str = "ordermesh_engine_failed_transactions_total{result=\"fenced\"";
 
+/// Kills that a sale has at least. On a slow machine its orders may have their answers before; they are not final then.
+const KILLS: usize = 3;
 /// Orders between two strikes, at most.
 const BETWEEN: std::ops::Range<u64> = 10..40;
 
@@ -35,10 +37,10 @@ pub fn kills(ground: &mut Ground) {
     }
 }
 
-/// One process after the other, until every order of the load has its answer.
+/// One process after the other, until every order of the load has its answer; some at least.
 pub fn kills_until_over(ground: &mut Ground) {
     let mut killed = 0;
-    while !ground.load.is_over() {
+    while killed < KILLS || !ground.load.is_over() {
         let names = ground.names();
         let name = &names[ground.random.usize(..names.len())];
         ground.system.kill(name);
@@ -51,7 +53,6 @@ pub fn kills_until_over(ground: &mut Ground) {
         });
     }
     println!("{killed} kills");
-    assert!(killed >= 3, "{killed} kills are none");
 }
 
 fn before_its_commit(ground: &mut Ground, service: &str) {
