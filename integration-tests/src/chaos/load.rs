@@ -26,8 +26,8 @@ use crate::system::{System, order_of};
 
 /// For one answer.
 const CALL_DEADLINE: Duration = Duration::from_secs(5);
-/// How long a call is repeated: longer than any fault that is to be survived.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a call is repeated: longer than all faults in a row that are to be survived, on a slow machine too.
+const PATIENCE: Duration = Duration::from_secs(600);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Between an order and the wish to cancel it.

@@ -10,8 +10,6 @@ use crate::chaos::{Ground, PROCESSORS};
 const RECREATED: &str = "ordermesh_engine_consumers_recreated_total";
 /// So much later the broker takes producers: some heartbeats, and less than a worker waits for its producer.
 const LATER: Duration = Duration::from_secs(3);
-/// How often the broker may take too long.
-const TRIES: usize = 3;
 /// A process tells of its reader's trouble so often in an outage at most: once for it, and for what else broke it.
 const TIMES: usize = 20;
 /// How it does.
@@ -33,12 +31,13 @@ pub fn broker(ground: &mut Ground) {
         ground.stack.control(["start", "kafka"]);
         goes_on(ground, "kill of the broker, since it is back", &said);
     }
-    for _ in 0..TRIES {
+    let tries = ground.form.of(1, 3);
+    for _ in 0..tries {
         if late_with_producers(ground) {
             return;
         }
     }
-    println!("skipped: in {TRIES} tries the broker was not back in time to refuse anybody");
+    println!("skipped: in {tries} tries the broker was not back in time to refuse anybody");
 }
 
 /// Whoever waits for its producer meanwhile has given up its session, is refused in favour of what it was before, and
