@@ -11,6 +11,8 @@ use super::Cluster;
 pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the group waits for a silent member.
 pub const SESSION_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a worker may go without a poll before librdkafka takes it for gone; a round polls once at least.
+pub const POLL_INTERVAL: Duration = Duration::from_secs(60);
 /// Longest wait for one answer of the broker.
 pub const SOCKET_TIMEOUT: Duration = Duration::from_secs(6);
 /// A commit, abort or send-offsets that took longer may have been retried silently by librdkafka, and the delayed
@@ -66,7 +68,10 @@ pub fn group_member(cluster: &Cluster, group: &str, instance: &str) -> ClientCon
         .set("statistics.interval.ms", "5000")
         // Positions say more than ends do.
         .set("enable.partition.eof", "false")
-        .set("max.poll.interval.ms", "60000");
+        .set(
+            "max.poll.interval.ms",
+            POLL_INTERVAL.as_millis().to_string(),
+        );
     config
 }
 

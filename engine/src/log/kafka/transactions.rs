@@ -132,15 +132,12 @@ impl Transactions {
             .begin_transaction()
             .and_then(|()| self.write(producer, shares))
             .and_then(|()| timed(|| self.seal(producer, &offsets, generation)));
-        match ended {
-            Ok(took) if took > SUSPICIOUS => {
-                // It is committed, but the producer is suspect; what was written is found again by take-over.
-                self.discard();
-                Err(Failure::Unclear(format!(
-                    "the commit took {} ms",
-                    took.as_millis()
-                )))
-            }
+        let ended = match ended {
+            // It is committed, but the producer is suspect; what was written is found again by take-over.
+            Ok(took) if took > SUSPICIOUS => Err(Failure::Unclear(format!(
+                "the commit took {} ms",
+                took.as_millis()
+            ))),
             Ok(_) => {
                 let seen =
                     std::mem::take(&mut *producer.context().seen.lock().expect("no holder panics"));
@@ -155,8 +152,12 @@ impl Transactions {
                     })
                     .collect())
             }
-            Err(failure) => Err(self.give_up(failure, begun.elapsed())),
+            Err(failure) => Err(give_up(producer, &failure, begun.elapsed())),
+        };
+        if matches!(ended, Err(Failure::Unclear(_) | Failure::Fenced(_))) {
+            self.discard();
         }
+        ended
     }
 
     fn write(
@@ -227,60 +228,52 @@ impl Transactions {
         retrying(|| producer.commit_transaction(SOCKET_TIMEOUT))
     }
 
-    fn give_up(&mut self, failure: KafkaError, age: Duration) -> Failure {
-        let reason = failure.to_string();
-        let class = match &failure {
-            KafkaError::Transaction(error) => Class {
-                code: error.code(),
-                fatal: error.is_fatal(),
-                abortable: error.txn_requires_abort(),
-            },
-            other => Class {
-                code: other
-                    .rdkafka_error_code()
-                    .unwrap_or(RDKafkaErrorCode::Unknown),
-                fatal: false,
-                // A record that failed has put the transaction into the state that wants an abort.
-                abortable: !matches!(other, KafkaError::Flush(_)),
-            },
-        };
-        // A fenced producer says so in its fatal error only: its records fail as purged from the queue.
-        let fatal = self
-            .producer
-            .as_ref()
-            .and_then(|producer| producer.client().fatal_error());
-        if is_fenced(class.code) || fatal.is_some_and(|(code, _)| is_fenced(code)) {
-            self.discard();
-            return Failure::Fenced(reason);
-        }
-        if class.fatal || !class.abortable || age > SUSPICIOUS {
-            self.discard();
-            return Failure::Unclear(reason);
-        }
-        let Some(producer) = &self.producer else {
-            return Failure::Unclear(reason);
-        };
-        match timed(|| retrying(|| producer.abort_transaction(SOCKET_TIMEOUT))) {
-            Ok(took) if took <= SUSPICIOUS => Failure::Aborted(reason),
-            Ok(_) => {
-                self.discard();
-                Failure::Unclear(format!("{reason}; the abort was slow"))
-            }
-            Err(failure) => {
-                let fatal = producer.client().fatal_error().map(|(code, _)| code);
-                let code = fatal.or(failure.rdkafka_error_code());
-                self.discard();
-                if code.is_some_and(is_fenced) {
-                    return Failure::Fenced(reason);
-                }
-                Failure::Unclear(format!("{reason}; the abort failed: {failure}"))
-            }
-        }
-    }
-
     fn discard(&mut self) {
         if let Some(producer) = self.producer.take() {
             let_go(producer);
+        }
+    }
+}
+
+/// Aborts when that is still possible, and says what became of the transaction.
+fn give_up(
+    producer: &ThreadedProducer<Deliveries>,
+    failure: &KafkaError,
+    age: Duration,
+) -> Failure {
+    let reason = failure.to_string();
+    let class = match failure {
+        KafkaError::Transaction(error) => Class {
+            code: error.code(),
+            fatal: error.is_fatal(),
+            abortable: error.txn_requires_abort(),
+        },
+        other => Class {
+            code: other
+                .rdkafka_error_code()
+                .unwrap_or(RDKafkaErrorCode::Unknown),
+            fatal: false,
+            // A record that failed has put the transaction into the state that wants an abort.
+            abortable: !matches!(other, KafkaError::Flush(_)),
+        },
+    };
+    // A fenced producer says so in its fatal error only: its records fail as purged from the queue.
+    let fatal = || producer.client().fatal_error().map(|(code, _)| code);
+    if is_fenced(class.code) || fatal().is_some_and(is_fenced) {
+        return Failure::Fenced(reason);
+    }
+    if class.fatal || !class.abortable || age > SUSPICIOUS {
+        return Failure::Unclear(reason);
+    }
+    match timed(|| retrying(|| producer.abort_transaction(SOCKET_TIMEOUT))) {
+        Ok(took) if took <= SUSPICIOUS => Failure::Aborted(reason),
+        Ok(_) => Failure::Unclear(format!("{reason}; the abort was slow")),
+        Err(failure) => {
+            let code = fatal().or(failure.rdkafka_error_code());
+            if code.is_some_and(is_fenced) {
+                return Failure::Fenced(reason);
+            }
+            Failure::Unclear(format!("{reason}; the abort failed: {failure}"))
         }
     }
 }

@@ -14,16 +14,13 @@ const LATER: Duration = Duration::from_secs(3);
 const TIMES: usize = 20;
 /// How it does.
 const TROUBLE: &str = "reader in trouble";
-/// Aim, from the moment when the broker takes calls again, and while it does.
+/// From the moment when the broker takes calls again, and while it does.
 const BACK: Duration = Duration::from_secs(30);
-/// Beyond this nothing comes back by itself. A disk that stalls holds up every write of a broker that still answers, so
-/// the aim alone would test the disk.
-const NOT_BACK: Duration = Duration::from_secs(90);
 
 /// The broker is killed and started again; nobody else is. The last time it takes members of groups before it takes
 /// producers.
 pub fn broker(ground: &mut Ground) {
-    for _ in 1..ground.form.of(2, 4) {
+    for _ in 0..ground.form.of(1, 3) {
         ground.load.goes_on(20);
         let said = troubles(ground);
         ground.stack.control(["kill9", "kafka"]);
@@ -83,11 +80,7 @@ fn troubles(ground: &Ground) -> BTreeMap<String, usize> {
 /// Everything goes on in time, by the same processes, which have not said much since `said`.
 fn goes_on(ground: &mut Ground, what: &str, said: &BTreeMap<String, usize>) {
     let recovery = ground.progress(what, "query");
-    let own = recovery.took.saturating_sub(recovery.silence);
-    if own > BACK {
-        println!("          that is longer than the aim of {BACK:?}");
-    }
-    assert!(own < NOT_BACK, "{recovery:?}");
+    assert!(recovery.took < BACK + recovery.silence, "{recovery:?}");
     for name in ground.names() {
         // Panics when it has ended.
         ground.system.ready(&name);

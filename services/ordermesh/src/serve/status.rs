@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use chassis::Component;
+use engine::log::kafka::settings::POLL_INTERVAL;
 use engine::worker::Status;
 use tokio::time::Instant;
 
 /// Between looks.
 const EVERY: Duration = Duration::from_millis(50);
-/// No call of a round may wait for so long. Its group gives up a worker that does not poll after the same time.
-const LONGEST_ROUND: Duration = Duration::from_secs(60);
 
 /// Keeps readiness in step with a worker. One that stands still cannot say so itself.
 pub(super) async fn follow(status: Status, component: Component) {
@@ -23,7 +22,7 @@ pub(super) async fn follow(status: Status, component: Component) {
             since = Instant::now();
         }
         let still = since.elapsed();
-        if still > LONGEST_ROUND {
+        if still > POLL_INTERVAL {
             component.not_ready(format!("has stood still for {} s", still.as_secs()));
             continue;
         }
@@ -57,6 +56,6 @@ mod tests {
             .wait_for(|report| reason(report) == still)
             .await
             .unwrap();
-        assert!(began.elapsed() > LONGEST_ROUND);
+        assert!(began.elapsed() > POLL_INTERVAL);
     }
 }
