@@ -97,11 +97,14 @@ impl Court {
     pub(crate) fn close(&mut self, partition: i32, time_ms: i64) -> Vec<String> {
         let until_ms = time_ms.saturating_sub(self.remembered_ms);
         let mut closed = Vec::new();
-        while let Some((id, life)) = self.cases.close(partition, until_ms) {
+        loop {
+            let is_awaited = |id: &str| self.messages.is_under_way_to(id);
+            let Some((id, life)) = self.cases.close(partition, until_ms, is_awaited) else {
+                return closed;
+            };
             self.judge(&id, life);
             closed.push(id);
         }
-        closed
     }
 
     /// Judges a life as a whole, as far as it has come.

@@ -22,12 +22,25 @@ struct Half {
     causation: u64,
     content: u64,
     to: (Service, Partition),
+    /// Of the aggregate that it is for; known on the sender's side, of messages that can still arrive.
+    key: Option<u64>,
+}
+
+/// Whom a message is for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Recipient<'a> {
+    pub(crate) service: Service,
+    pub(crate) partition: Partition,
+    /// The aggregate's id.
+    pub(crate) key: &'a [u8],
 }
 
 /// Messages on their way.
 #[derive(Debug)]
 pub(crate) struct Messages {
     halves: HashMap<String, Half>,
+    /// By hash of the recipient's id: messages that were sent and have not arrived.
+    under_way: HashMap<u64, usize>,
     /// Events whose messages nobody knows: their commands are gone, or other rules decided them.
     excused: Recent,
     /// By place: time of the first command that is kept, where earlier ones are gone.
@@ -38,6 +51,7 @@ impl Messages {
     pub(crate) fn new(remembered_ms: i64) -> Self {
         Self {
             halves: HashMap::new(),
+            under_way: HashMap::new(),
             excused: Recent::new(remembered_ms),
             begins_ms: HashMap::new(),
         }
@@ -60,9 +74,12 @@ impl Messages {
         id: String,
         causation_id: &str,
         (place, offset, time_ms): (Place, i64, i64),
-        to: (Service, Partition),
+        to: Recipient<'_>,
         content: &[u8],
     ) {
+        // Where it went, earlier commands are no longer kept.
+        let begins_ms = self.begins_ms.get(&(to.service, to.partition));
+        let is_gone = begins_ms.is_some_and(|begins_ms| time_ms <= *begins_ms);
         let half = Half {
             is_sent: true,
             place,
@@ -70,7 +87,8 @@ impl Messages {
             time_ms,
             causation: hash(causation_id),
             content: hash(content),
-            to,
+            to: (to.service, to.partition),
+            key: (!is_gone).then(|| hash(to.key)),
         };
         self.meet(findings, id, half);
     }
@@ -96,6 +114,7 @@ impl Messages {
             causation: hash(causation_id),
             content: hash(content),
             to: (place.service, place.partition),
+            key: None,
         };
         self.meet(findings, id, half);
     }
@@ -103,6 +122,9 @@ impl Messages {
     fn meet(&mut self, findings: &mut Findings, id: String, half: Half) {
         match self.halves.remove(&id) {
             None => {
+                if let Some(key) = half.key {
+                    *self.under_way.entry(key).or_default() += 1;
+                }
                 self.halves.insert(id, half);
             }
             Some(other) if other.is_sent == half.is_sent => {
@@ -117,6 +139,7 @@ impl Messages {
             }
             Some(other) => {
                 findings.checked(Invariant::I12);
+                self.arrive(&other);
                 let arrived = if half.is_sent { &other } else { &half };
                 if half.to != other.to {
                     let wrong = format!("message {id} stands in another partition than its own");
@@ -129,6 +152,22 @@ impl Messages {
                 }
             }
         }
+    }
+
+    fn arrive(&mut self, sent: &Half) {
+        let Some(key) = sent.key else { return };
+        if let Some(count) = self.under_way.get_mut(&key) {
+            *count -= 1;
+            if *count == 0 {
+                self.under_way.remove(&key);
+            }
+        }
+    }
+
+    /// Whether a message to this aggregate was sent and has not arrived: a sender that lags behind sends with the time
+    /// of what it reads, and its message arrives long after that.
+    pub(crate) fn is_under_way_to(&self, id: &str) -> bool {
+        self.under_way.contains_key(&hash(id.as_bytes()))
     }
 
     /// Messages with one side only.
@@ -168,7 +207,11 @@ mod tests {
 
     use super::*;
 
-    const TO: (Service, Partition) = (Service::Inventory, 2);
+    const TO: Recipient<'static> = Recipient {
+        service: Service::Inventory,
+        partition: 2,
+        key: b"sku",
+    };
 
     fn place(service: Service, partition: Partition) -> Place {
         Place::new(service, Topic::Commands, partition)
@@ -188,6 +231,19 @@ mod tests {
         let findings = findings.into_inner().into_iter();
         let violated = findings.filter(|finding| finding.violated > 0);
         violated.map(|finding| finding.id).collect()
+    }
+
+    #[test]
+    fn a_message_is_under_way_until_it_arrives() {
+        let (mut messages, mut findings) = (Messages::new(1), Findings::new());
+        assert!(!messages.is_under_way_to("sku"));
+        sent(&mut messages, &mut findings, b"reserve");
+        assert!(messages.is_under_way_to("sku"));
+        assert!(!messages.is_under_way_to("other"));
+        arrived(&mut messages, &mut findings, 2, b"reserve");
+        assert!(!messages.is_under_way_to("sku"));
+        arrived(&mut messages, &mut findings, 2, b"reserve");
+        assert!(!messages.is_under_way_to("sku"), "it arrived first");
     }
 
     #[test]
@@ -228,7 +284,7 @@ mod tests {
     #[test]
     fn what_old_commands_sent_is_not_missed() {
         let (mut messages, mut findings) = (Messages::new(1), Findings::new());
-        messages.begins(TO.0, TO.1, 1_000);
+        messages.begins(TO.service, TO.partition, 1_000);
         sent(&mut messages, &mut findings, b"x");
         assert!(messages.unaccounted().is_empty());
         messages.excuse("event", 900);

@@ -152,11 +152,18 @@ impl Cases {
             && id_ms.is_some_and(|id_ms| through.is_some_and(|through| id_ms <= *through))
     }
 
-    /// Takes the next life of a partition that was over by `until_ms` and has not changed since.
-    pub(crate) fn close(&mut self, partition: Partition, until_ms: i64) -> Option<(String, Life)> {
+    /// Takes the next life of a partition that was over by `until_ms` and has not changed since. One to which messages
+    /// are under way waits for them, and so do those behind it.
+    pub(crate) fn close(
+        &mut self,
+        partition: Partition,
+        until_ms: i64,
+        is_awaited: impl Fn(&str) -> bool,
+    ) -> Option<(String, Life)> {
         let queue = self.over.get_mut(&partition)?;
-        while let Some((time_ms, _)) = queue.front()
+        while let Some((time_ms, id)) = queue.front()
             && *time_ms <= until_ms
+            && !is_awaited(id)
         {
             let (time_ms, id) = queue.pop_front()?;
             let is_same = |life: &Life| life.last_ms == time_ms && life.is_over();

@@ -11,6 +11,7 @@ use super::{Decided, Desk, Happened, UNREPEATABLE, content};
 use crate::cases::Business;
 use crate::court::Court;
 use crate::evidence::{Place, Trouble};
+use crate::messages::Recipient;
 use crate::report::{Example, Invariant};
 
 /// What the log has of one command.
@@ -319,7 +320,11 @@ where
                 id,
                 &causation_id,
                 (from, found.input.offset, found.input.time_ms),
-                (output.service, output.partition),
+                Recipient {
+                    service: output.service,
+                    partition: output.partition,
+                    key: output.key.as_deref().unwrap_or_default(),
+                },
                 payload,
             );
         }
