@@ -34,6 +34,9 @@ start_kafka() {
     sed -e "s|@PORT@|$KAFKA_PORT|" -e "s|@CONTROLLER_PORT@|$CONTROLLER_PORT|" \
         -e "s|@DATA@|$home/data|" "$NATIVE/kafka/server.properties" >"$(kafka_mark)"
     add_links "$(kafka_mark)"
+    if [[ -n ${ORDERMESH_KAFKA_SESSION_MS:-} ]]; then
+        sed -i "s|^broker.session.timeout.ms=.*|broker.session.timeout.ms=$ORDERMESH_KAFKA_SESSION_MS|" "$(kafka_mark)"
+    fi
     kafka_java
     if [[ ! -f $home/initialised ]]; then
         rm -rf "$home/data"
