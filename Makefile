@@ -1,6 +1,6 @@
 # The work is done by the scripts in compose/native; `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-observability chaos up down logs clean sim sim-ablate
+.PHONY: help demo test test-observability chaos recovery up down logs clean sim sim-ablate
 
 help:
 	@echo 'make demo   install, build, carry real orders through a fresh stack, check, stop'
@@ -13,12 +13,15 @@ help:
 	@echo '            for each protection a seed that fails without it'
 	@echo 'make chaos  kill, freeze, fill up and cut off everything under load, and audit;'
 	@echo '            MINUTES=30 SEED=... are its settings'
+	@echo 'make recovery'
+	@echo '            restart and fence the broker, restart all parts, again and again; print how soon all'
+	@echo '            is back (about an hour); CYCLES=20 is its setting'
 	@echo 'make up     start the stack and all services, and leave them running'
 	@echo 'make down   stop what make up started; data is kept'
 	@echo 'make logs   follow the logs of what make up started'
 	@echo 'make clean  stop everything and delete builds, downloads and data'
 
-demo test test-observability chaos up down logs clean:
+demo test test-observability chaos recovery up down logs clean:
 	@compose/native/$@
 
 SEEDS ?= 1000

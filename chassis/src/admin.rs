@@ -25,7 +25,8 @@ pub struct Error {
 
 /// The admin port: bound, but not served yet.
 ///
-/// `/health/live` says that the process runs, `/health/ready` that it takes work (200, else 503 with the reason of
+/// `/health/live` says that the process runs (200, else 503 with the component that nothing but a restart helps),
+/// `/health/ready` that it takes work (200, else 503 with the reason of
 /// each component), `/metrics` has the process's metrics in the Prometheus text format, or as OpenMetrics where the
 /// scraper names that. `/log` shows the log's filter; one that is put there takes its place.
 #[derive(Debug)]
@@ -60,7 +61,7 @@ impl Admin {
             tracing::error!(%error, "metrics of the process are missing");
         }
         let router = Router::new()
-            .route("/health/live", get(async || "live\n"))
+            .route("/health/live", get(live))
             .route("/health/ready", get(ready))
             .route("/metrics", get(scrape))
             .route("/log", get(show_filter).put(change_filter))
@@ -71,6 +72,13 @@ impl Admin {
                 .with_graceful_shutdown(future::pending())
                 .await
         });
+    }
+}
+
+async fn live(State(process): State<Process>) -> (StatusCode, String) {
+    match process.readiness().stuck() {
+        None => (StatusCode::OK, "live\n".to_owned()),
+        Some(stuck) => (StatusCode::SERVICE_UNAVAILABLE, format!("{stuck}\n")),
     }
 }
 
@@ -171,6 +179,19 @@ mod tests {
             .await
             .expect("it listens");
         assert_eq!(answer.status().as_u16(), 200);
+
+        component.stalls("has stood still for 120 s".to_owned(), true);
+        for (health, says) in [
+            ("live", "database: has stood"),
+            ("ready", "has stood still"),
+        ] {
+            let answer = reqwest::get(format!("{url}/health/{health}"))
+                .await
+                .expect("it listens");
+            assert_eq!(answer.status().as_u16(), 503);
+            let text = answer.text().await.expect("it is text");
+            assert!(text.contains(says), "{text}");
+        }
     }
 
     #[tokio::test]

@@ -13,6 +13,7 @@ pub mod metrics;
 pub mod names;
 mod process;
 mod readiness;
+pub mod stall;
 
 pub use process::{Ending, Process};
 pub use readiness::{Component, Readiness, Report};

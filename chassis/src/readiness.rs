@@ -23,6 +23,15 @@ pub struct Report {
     pub shutting_down: bool,
     /// By component: `null` when ready, else the reason why it is not.
     pub components: BTreeMap<String, Option<String>>,
+    /// Components that nothing but a restart of the process helps, and why.
+    #[serde(skip)]
+    pub stuck: BTreeMap<String, String>,
+    /// What the components say of themselves; one whose loop stalls cannot say so.
+    #[serde(skip)]
+    pub told: BTreeMap<String, Option<String>>,
+    /// Components whose loops stall.
+    #[serde(skip)]
+    pub stalled: BTreeMap<String, String>,
 }
 
 impl Report {
@@ -66,6 +75,13 @@ impl Readiness {
         self.report.subscribe()
     }
 
+    /// The first component that nothing but a restart of the process helps, and why.
+    pub fn stuck(&self) -> Option<String> {
+        let report = self.report.borrow();
+        let (name, reason) = report.stuck.first_key_value()?;
+        Some(format!("{name}: {reason}"))
+    }
+
     /// Waits until the process is ready.
     pub async fn wait_ready(&self) {
         // Never closed while `self` holds a sender.
@@ -90,20 +106,55 @@ pub struct Component {
 impl Component {
     /// The component can do its work.
     pub fn ready(&self) {
-        self.set(None);
+        self.tell(None);
     }
 
     /// The component cannot do its work; `reason` is for operators, lower case.
     pub fn not_ready(&self, reason: impl Into<String>) {
-        self.set(Some(reason.into()));
+        self.tell(Some(reason.into()));
     }
 
-    fn set(&self, reason: Option<String>) {
+    /// The component's loop stalls, whatever it has said of itself before. When it `is_stuck`, nothing but a restart of
+    /// the process helps, and the process is not live.
+    pub fn stalls(&self, reason: String, is_stuck: bool) {
+        self.change(|report| {
+            if is_stuck {
+                report.stuck.insert(self.name.clone(), reason.clone());
+            }
+            report.stalled.insert(self.name.clone(), reason);
+        });
+    }
+
+    /// The component's loop goes on.
+    pub fn goes_on(&self) {
+        self.change(|report| {
+            report.stalled.remove(&self.name);
+            report.stuck.remove(&self.name);
+        });
+    }
+
+    fn tell(&self, reason: Option<String>) {
+        self.change(|report| {
+            report.told.insert(self.name.clone(), reason);
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Report)) {
         self.report.send_if_modified(|report| {
-            let before = report.components.insert(self.name.clone(), reason);
-            let changed = before.as_ref() != report.components.get(&self.name);
+            let before = (
+                report.components.get(&self.name).cloned(),
+                report.stuck.contains_key(&self.name),
+            );
+            change(report);
+            let told = report.told.get(&self.name).cloned().flatten();
+            let reason = report.stalled.get(&self.name).cloned().or(told);
+            report.components.insert(self.name.clone(), reason);
             report.settle();
-            changed
+            let after = (
+                report.components.get(&self.name).cloned(),
+                report.stuck.contains_key(&self.name),
+            );
+            before != after
         });
     }
 }

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use contracts::core::v1::Metadata;
 use contracts::{Body as _, Contract, Topic};
+use observability::Outage;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -41,6 +42,9 @@ struct Inner {
     instance: String,
     waiting: Mutex<HashMap<String, oneshot::Sender<Input>>>,
     listening: AtomicBool,
+    /// Why outcomes may not be heard now.
+    trouble: Mutex<Option<String>>,
+    rounds: AtomicU64,
 }
 
 /// What became of a command.
@@ -86,6 +90,8 @@ impl<C: Contract> Caller<C> {
             instance: Uuid::now_v7().to_string(),
             waiting: Mutex::default(),
             listening: AtomicBool::new(false),
+            trouble: Mutex::default(),
+            rounds: AtomicU64::new(0),
         };
         Self {
             inner: Arc::new(inner),
@@ -96,6 +102,33 @@ impl<C: Contract> Caller<C> {
     /// Whether outcomes are heard.
     pub fn is_ready(&self) -> bool {
         self.inner.listening.load(Ordering::Acquire)
+    }
+
+    /// Whether outcomes would be heard now: the tail of the outcomes stands at their end.
+    ///
+    /// # Errors
+    ///
+    /// Why not, for readiness.
+    pub fn health(&self) -> Result<(), String> {
+        let trouble = self.inner.trouble.lock().expect("no holder panics");
+        match trouble.clone() {
+            Some(trouble) => Err(trouble),
+            None if self.is_ready() => Ok(()),
+            None => Err("not listening yet".to_owned()),
+        }
+    }
+
+    /// Rounds that the listening thread has finished; where this stands still, it waits for something that does not
+    /// come.
+    pub fn rounds(&self) -> u64 {
+        self.inner.rounds.load(Ordering::Relaxed)
+    }
+
+    fn tell(&self, trouble: Option<&str>) {
+        let mut told = self.inner.trouble.lock().expect("no holder panics");
+        if told.as_deref() != trouble {
+            *told = trouble.map(str::to_owned);
+        }
     }
 
     /// Calls that wait for an outcome.
@@ -109,17 +142,24 @@ impl<C: Contract> Caller<C> {
     ///
     /// When the log is damaged or a setting is refused.
     pub fn listen(&self, stopped: impl Fn() -> bool) -> Result<(), log::Error> {
-        let tail = loop {
+        let mut outage = Outage::of(format!("{} outcomes", C::SERVICE));
+        let mut tail = loop {
             match Tail::at_end(&self.inner.cluster, C::SERVICE, Topic::Outcomes) {
                 Ok(tail) => break tail,
                 Err(log::Error::Unavailable(reason)) if !stopped() => {
-                    tracing::warn!(service = %C::SERVICE, reason, "outcomes not reachable, retrying");
+                    self.inner.rounds.fetch_add(1, Ordering::Relaxed);
+                    self.tell(Some(&reason));
+                    outage.failed(reason);
                 }
                 Err(error) => return Err(error),
             }
         };
+        outage.answered();
+        drop(outage);
         self.inner.listening.store(true, Ordering::Release);
         while !stopped() {
+            self.inner.rounds.fetch_add(1, Ordering::Relaxed);
+            self.tell(tail.trouble());
             let Some(input) = tail.next(Duration::from_millis(100))? else {
                 continue;
             };

@@ -112,6 +112,12 @@ pub mod names {
         &["service"],
         "Partitions paused behind a record that cannot be decoded yet.",
     );
+    /// Partitions that stand still for no known reason.
+    pub const STANDING_PARTITIONS: Metric = Metric::gauge(
+        "ordermesh_engine_standing_partitions",
+        &["service"],
+        "Partitions whose records wait although nothing is known that keeps them.",
+    );
     /// What is in memory.
     pub const AGGREGATES: Metric = Metric::gauge(
         "ordermesh_engine_aggregates",
@@ -187,6 +193,7 @@ pub const ALL: &[Metric] = &[
     names::FULL_REPLAYS,
     names::PARTITIONS,
     names::BLOCKED_PARTITIONS,
+    names::STANDING_PARTITIONS,
     names::AGGREGATES,
     names::EFFECTS,
     names::EFFECT_ATTEMPTS,
@@ -235,6 +242,8 @@ pub struct Metrics {
     pub partitions: IntGaugeVec,
     /// [`names::BLOCKED_PARTITIONS`]
     pub blocked_partitions: IntGaugeVec,
+    /// [`names::STANDING_PARTITIONS`]
+    pub standing_partitions: IntGaugeVec,
     /// [`names::AGGREGATES`]
     pub aggregates: IntGaugeVec,
     /// [`names::EFFECTS`]
@@ -282,6 +291,7 @@ impl Metrics {
             full_replays: names::FULL_REPLAYS.int_counters(registry)?,
             partitions: names::PARTITIONS.int_gauges(registry)?,
             blocked_partitions: names::BLOCKED_PARTITIONS.int_gauges(registry)?,
+            standing_partitions: names::STANDING_PARTITIONS.int_gauges(registry)?,
             aggregates: names::AGGREGATES.int_gauges(registry)?,
             effects: names::EFFECTS.int_counters(registry)?,
             effect_attempts: names::EFFECT_ATTEMPTS
@@ -327,6 +337,7 @@ impl Metrics {
         for gauges in [
             &self.partitions,
             &self.blocked_partitions,
+            &self.standing_partitions,
             &self.aggregates,
             &self.effects_outstanding,
             &self.timers_waiting,

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use contracts::Contract;
+use observability::Outage;
 use tokio::runtime::Handle;
 
 use crate::codec::Codec;
 use crate::effects::{Executor, Limits, Perform};
+use crate::log::kafka::client::drop_in_background;
 use crate::log::kafka::{Cluster, KafkaLog, Sender};
 use crate::metrics::Metrics;
 use crate::worker::{Error, Settings, Status, Worker};
@@ -50,15 +52,16 @@ where
         tell: impl FnOnce(Status),
     ) -> Result<(), Error> {
         let service = D::Contract::SERVICE;
+        let mut outage = Outage::of(format!("{service} log"));
         let log = loop {
             match KafkaLog::new(Arc::clone(&self.cluster), service, &self.instance) {
                 Ok(log) => break log,
-                Err(crate::log::Error::Unavailable(reason)) if !stopped() => {
-                    tracing::warn!(%service, reason, "log not reachable, retrying");
-                }
+                Err(crate::log::Error::Unavailable(reason)) if !stopped() => outage.failed(reason),
                 Err(error) => return Err(Error::Log(error)),
             }
         };
+        outage.answered();
+        drop(outage);
         let executor = Executor::start(
             runtime,
             self.perform,
@@ -86,8 +89,8 @@ where
                 break Err(error);
             }
         };
-        // Closing a consumer in the middle of a rebalance can hang: nobody waits for it.
-        std::thread::spawn(move || drop(worker));
+        // Closing a consumer in the middle of a rebalance can hang.
+        drop_in_background(worker);
         ended
     }
 }

@@ -12,9 +12,14 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::types::RDKafkaErrorCode;
 
+use crate::log::kafka::client::drop_in_background;
+use crate::log::kafka::context::Quiet;
 use crate::log::kafka::{Cluster, settings};
 
 const TIMEOUT: Duration = Duration::from_secs(15);
+/// The broker is asked so often for its topics, so long each time.
+const TRIES: u32 = 4;
+const TRY: Duration = Duration::from_secs(4);
 
 /// What [`apply`] did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -250,17 +255,26 @@ fn all() -> impl Iterator<Item = (Service, Topic)> {
 
 fn partition_counts(cluster: &Cluster) -> Result<BTreeMap<String, usize>, Error> {
     let broker = |reason: String| broken(cluster, reason);
-    let consumer: BaseConsumer = settings::admin(cluster)
-        .create()
-        .map_err(|error| broker(error.to_string()))?;
-    let metadata = consumer
-        .fetch_metadata(None, TIMEOUT)
-        .map_err(|error| broker(error.to_string()))?;
-    Ok(metadata
-        .topics()
-        .iter()
-        .map(|topic| (topic.name().to_owned(), topic.partitions().len()))
-        .collect())
+    let mut failure = String::new();
+    for _ in 0..TRIES {
+        // A fresh client for each try: one that was told of a broker that is fenced may not find it again.
+        let client: BaseConsumer<Quiet> = settings::admin(cluster)
+            .create_with_context(Quiet::default())
+            .map_err(|error| broker(error.to_string()))?;
+        let metadata = client.fetch_metadata(None, TRY);
+        drop_in_background(client);
+        match metadata {
+            Ok(metadata) => {
+                return Ok(metadata
+                    .topics()
+                    .iter()
+                    .map(|topic| (topic.name().to_owned(), topic.partitions().len()))
+                    .collect());
+            }
+            Err(error) => failure = error.to_string(),
+        }
+    }
+    Err(broker(failure))
 }
 
 const fn settings_of(topic: Topic) -> &'static [(&'static str, &'static str)] {

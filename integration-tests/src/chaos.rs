@@ -20,6 +20,7 @@ use contracts::orders::v1::OrderStatus;
 use self::load::{Load, Mix};
 use self::progress::Offsets;
 use self::proxy::{Caught, Protocol, Proxy, Step};
+pub use self::stack::KAFKA_CLIENTS;
 use self::stack::Stack;
 use crate::eventually::{eventually, within};
 use crate::system::{System, free_port};
@@ -47,16 +48,18 @@ const REST: Duration = Duration::from_secs(180);
 pub enum Form {
     /// As much as a test has time for.
     Short,
-    /// The whole.
+    /// As much as one of several faults in a row is given.
     Long,
+    /// All there is of one fault.
+    Whole,
 }
 
 impl Form {
-    /// One or the other.
+    /// One or the other; what has no more than a long form has it as a whole.
     pub fn of<T>(self, short: T, long: T) -> T {
         match self {
             Self::Short => short,
-            Self::Long => long,
+            Self::Long | Self::Whole => long,
         }
     }
 

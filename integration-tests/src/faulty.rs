@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use contracts::Topic;
 use engine::log::{
-    Appended, Ends, Error, Failure, Input, Log, Output, Partition, Progress, Share, Signal,
+    Appended, Ends, Error, Failure, Input, Log, Membership, Output, Partition, Peek, Progress,
+    Share, Signal,
 };
 
 /// What happens to a transaction.
@@ -87,6 +88,8 @@ pub struct Group {
     pub away: AtomicU32,
     /// Looks that were answered since.
     pub answers: AtomicU32,
+    /// How often the coordinator was asked.
+    pub asked: AtomicU32,
     /// How often the consumer was made anew.
     pub rejoined: AtomicU32,
 }
@@ -255,6 +258,25 @@ impl<L: Log> Log for Faulty<L> {
 
     fn is_member(&mut self) -> Result<bool, Error> {
         self.log.is_member()
+    }
+
+    fn membership(&self) -> Membership {
+        if self.group.is_lost() {
+            return Membership::Unconfirmed {
+                reason: "lost by plan".to_owned(),
+                lasts: Duration::ZERO,
+            };
+        }
+        self.log.membership()
+    }
+
+    fn ask_coordinator(&mut self) -> Result<(), Error> {
+        self.group.asked.fetch_add(1, Ordering::SeqCst);
+        self.log.ask_coordinator()
+    }
+
+    fn peek(&mut self, partition: Partition, offset: i64) -> Result<Peek, Error> {
+        self.log.peek(partition, offset)
     }
 
     fn now(&self) -> Duration {

@@ -313,6 +313,11 @@ impl System {
         String::from_utf8_lossy(&text).into_owned()
     }
 
+    /// What a process says of its readiness.
+    pub fn readiness(&self, name: &str) -> String {
+        get(self.processes[name].admin, "/health/ready").1
+    }
+
     /// Whether a process says that it is ready.
     pub fn is_ready(&self, name: &str) -> bool {
         get(self.admin(name), "/health/ready").0

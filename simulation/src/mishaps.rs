@@ -5,7 +5,7 @@ use std::rc::Rc;
 use contracts::sandbox::v1::{Behaviour, Faults};
 use contracts::{Service, Topic};
 use engine::log::Partition;
-use engine::log::simulated::Chore;
+use engine::log::simulated::{Chore, Client};
 
 use crate::world::{NAMES, Slot, World};
 
@@ -25,7 +25,7 @@ impl World {
         let kind = if self.plan.is_restless {
             restless[self.dice.below(restless.len())]
         } else {
-            self.dice.below(12)
+            self.dice.below(14)
         };
         match kind {
             0 | 1 => {
@@ -92,6 +92,13 @@ impl World {
                     place.2
                 ));
                 self.slow.borrow_mut().insert(place, until_ms);
+            }
+            11 | 12 => {
+                let client = Client::ALL[self.dice.below(Client::ALL.len())];
+                self.journal.note(format_args!(
+                    "{service}.{instance} loses the broker with its {client:?}"
+                ));
+                self.slots.borrow()[index].lose(client);
             }
             _ => {
                 let partition = self.some_partition();

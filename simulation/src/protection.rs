@@ -31,11 +31,13 @@ pub enum Protection {
     EffectKey,
     /// The projector moves its positions only from where it expects them.
     PositionGuard,
+    /// A client that has lost the broker for good is replaced.
+    ReplacingClients,
 }
 
 impl Protection {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::OffsetsInside,
         Self::ForgettingStates,
         Self::Generation,
@@ -47,6 +49,7 @@ impl Protection {
         Self::UnclearEnd,
         Self::EffectKey,
         Self::PositionGuard,
+        Self::ReplacingClients,
     ];
 
     /// Its name in files and on the command line.
@@ -63,6 +66,7 @@ impl Protection {
             Self::UnclearEnd => "unclear-end",
             Self::EffectKey => "effect-key",
             Self::PositionGuard => "position-guard",
+            Self::ReplacingClients => "replacing-clients",
         }
     }
 
@@ -75,6 +79,7 @@ impl Protection {
             Self::HighWatermark => Some(Weakness::OnlyToStable),
             Self::AnswersFirst => Some(Weakness::AnswersUnread),
             Self::UnclearEnd => Some(Weakness::UnclearKept),
+            Self::ReplacingClients => Some(Weakness::LostClientsKept),
             Self::ForgettingStates
             | Self::CheckpointingReplayed
             | Self::AskersTime
@@ -89,6 +94,7 @@ impl Protection {
             Self::ForgettingStates => Some(worker::Protection::ForgettingStates),
             Self::CheckpointingReplayed => Some(worker::Protection::CheckpointingReplayed),
             Self::AskersTime => Some(worker::Protection::AskersTime),
+            Self::ReplacingClients => Some(worker::Protection::ReplacingClients),
             _ => None,
         }
     }

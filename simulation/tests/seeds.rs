@@ -39,7 +39,7 @@ const POINTS: [&str; 11] = [
 ];
 
 /// What else happens, as the history tells it.
-const TROUBLES: [&str; 25] = [
+const TROUBLES: [&str; 34] = [
     "the request to end is Lost",
     "the request to end is ReplyLost",
     "the request to end is Late",
@@ -52,6 +52,16 @@ const TROUBLES: [&str; 25] = [
     "compacted",
     "the broker is away",
     "the broker is back",
+    "loses the broker with its Consumer",
+    "loses the broker with its Producer",
+    "loses the broker with its Lookups",
+    "loses the broker with its Reader",
+    "replaces its Consumer",
+    "replaces its Producer",
+    "replaces its Lookups",
+    "replaces its Reader",
+    // Seldom reached: once somewhere has to do.
+    "at Peek",
     "the leader of",
     "is killed",
     "is frozen",

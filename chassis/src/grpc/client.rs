@@ -115,7 +115,7 @@ impl Peer {
     }
 
     /// Whether any replica serves, as far as they say; followed from now on.
-    pub(super) fn serving(&self) -> watch::Receiver<bool> {
+    pub fn serving(&self) -> watch::Receiver<bool> {
         self.inner.watch_health();
         self.inner.any_serving.subscribe()
     }

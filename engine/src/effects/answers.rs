@@ -36,19 +36,20 @@ impl Answers {
     ) {
         let message = Message::new(id, command);
         let service = message.service();
-        let metadata = Metadata {
-            id: self.surroundings.fresh_id().to_string(),
-            aggregate_id: id.to_owned(),
-            time_ms: self.surroundings.unix_ms(),
-            actor: actor.to_owned(),
-            ..Metadata::default()
-        };
         let kind = message.kind();
-        let payload = self.codec.encode_message(message, metadata);
         let sending = Sending::begin(service, kind, id, trace);
         let headers: Vec<_> = sending.header().into_iter().collect();
         let mut random = self.surroundings.random();
         for number in 1.. {
+            // An id for each try: a try that failed may have been written all the same, and no id is written twice.
+            let metadata = Metadata {
+                id: self.surroundings.fresh_id().to_string(),
+                aggregate_id: id.to_owned(),
+                time_ms: self.surroundings.unix_ms(),
+                actor: actor.to_owned(),
+                ..Metadata::default()
+            };
+            let payload = self.codec.encode_message(message.clone(), metadata);
             let sent = self.surroundings.send(service, id, &payload, &headers);
             match sent.await {
                 Ok(_) => return,

@@ -5,6 +5,7 @@
 
 pub mod kafka;
 pub mod partitioner;
+pub mod replacement;
 pub mod simulated;
 
 use std::time::Duration;
@@ -151,6 +152,35 @@ pub enum Progress {
     Done,
 }
 
+/// What a member's client knows of its place in the group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Membership {
+    /// The coordinator has confirmed it within the last heartbeats.
+    Confirmed,
+    /// The client and the coordinator are at work on it: a rebalance is under way.
+    Joining,
+    /// Neither; a place that is still held will be lost.
+    Unconfirmed {
+        /// What is missing.
+        reason: String,
+        /// For how long at least.
+        lasts: Duration,
+    },
+}
+
+/// What a fresh reader finds where a consumer delivers nothing although the partition goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Peek {
+    /// It reads on: the fault is the consumer's.
+    Readable,
+    /// Transactions that have not ended hold back everything from this offset on.
+    Held(i64),
+    /// It cannot read either, and why.
+    Unreadable(String),
+    /// Nothing came in time.
+    Nothing,
+}
+
 /// First and past-the-end offset of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ends {
@@ -270,6 +300,24 @@ pub trait Log {
     ///
     /// [`Error::Fenced`] when another member has taken the place, [`Error::Displaced`] when nobody has.
     fn is_member(&mut self) -> Result<bool, Error>;
+
+    /// What the client knows of this member's place in the group. Asks nobody.
+    fn membership(&self) -> Membership;
+
+    /// Asks the group's coordinator whether it answers, and who has this member's place: a member whose place is
+    /// [`Membership::Unconfirmed`] takes it anew, whether the coordinator has forgotten it or waits for it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Fenced`] when another process has the place; else see [`Error`].
+    fn ask_coordinator(&mut self) -> Result<(), Error>;
+
+    /// What a fresh reader finds in a partition's commands from `offset` on.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`].
+    fn peek(&mut self, partition: Partition, offset: i64) -> Result<Peek, Error>;
 
     /// Time since some fixed moment, never backwards: for windows, back-off and intervals, not for decisions.
     fn now(&self) -> Duration;

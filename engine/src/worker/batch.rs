@@ -68,7 +68,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
                     );
                     self.poisoned.insert((partition, input.offset));
                     self.spans.fail(poison.class);
-                    self.go_back();
+                    self.reset_partitions();
                     return Ok(());
                 }
             }
@@ -351,7 +351,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
                 self.recreate_at = Some(self.log.now() + HEARTBEATS);
             }
         }
-        self.go_back();
+        self.reset_partitions();
         Ok(())
     }
 }

@@ -22,6 +22,8 @@ pub struct Figures {
     behind_since_ms: BTreeMap<Partition, i64>,
     /// Partitions that were shown last.
     shown: Vec<Partition>,
+    /// Partitions that stand still.
+    pub standing: usize,
 }
 
 impl Figures {
@@ -65,6 +67,10 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
             .blocked_partitions
             .with_label_values(&[service])
             .set(count(blocked.count()));
+        metrics
+            .standing_partitions
+            .with_label_values(&[service])
+            .set(count(self.figures.standing));
         metrics.aggregates.with_label_values(&[service]).set(count(
             running.map(|partition| partition.aggregates.len()).sum(),
         ));

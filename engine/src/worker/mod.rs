@@ -14,6 +14,7 @@ mod membership;
 mod ownership;
 mod partition;
 mod replay;
+mod standstill;
 mod status;
 mod takeover;
 mod trace;
@@ -24,14 +25,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use contracts::{Contract, Topic};
+use observability::Outage;
 
 pub use self::checkpoint::StateKey;
 pub use self::replay::{Replay, Replayed};
 pub use self::status::Status;
 
 use self::figures::Figures;
-use self::membership::Membership;
+use self::membership::MembershipCheck;
 use self::partition::Running;
+use self::standstill::Standstill;
 use self::takeover::TakeOver;
 use self::trace::Spans;
 use self::window::Window;
@@ -71,6 +74,8 @@ pub enum Protection {
     CheckpointingReplayed,
     /// What only a service asks about leaves memory by that service's time.
     AskersTime,
+    /// A consumer that has lost its place for good is made anew.
+    ReplacingClients,
 }
 
 impl Default for Settings {
@@ -158,7 +163,10 @@ pub struct Worker<D: Decider, L: Log, A: Agenda<D>> {
     /// Of the commands in the open window.
     spans: Spans,
     figures: Figures,
-    membership: Membership,
+    membership: MembershipCheck,
+    standstill: Standstill,
+    /// Of the broker.
+    outage: Outage,
     /// When the last transaction ended.
     round_ended: Duration,
     inputs: Vec<Input>,
@@ -202,7 +210,9 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
             window: Window::default(),
             spans: Spans::default(),
             figures: Figures::default(),
-            membership: Membership::default(),
+            membership: MembershipCheck::default(),
+            standstill: Standstill::default(),
+            outage: Outage::of(format!("{} log", D::Contract::SERVICE)),
             round_ended: Duration::ZERO,
             inputs: Vec::new(),
             reached: BTreeMap::new(),
@@ -232,12 +242,12 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
             Err(error) => {
                 self.trouble(error)?;
                 // What had been fetched is gone, and some partitions may not have been sought back to it.
-                self.go_back();
+                self.reset_partitions();
             }
         }
         self.take_over()?;
         self.tend()?;
-        self.keep_place()?;
+        self.check_membership()?;
         self.show();
         self.status.went_round();
         Ok(())
@@ -273,7 +283,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
     fn trouble(&mut self, error: log::Error) -> Result<(), Error> {
         match error {
             log::Error::Unavailable(reason) => {
-                tracing::warn!(service = %D::Contract::SERVICE, reason, "log unavailable, retrying");
+                self.outage.failed(&reason);
                 self.status.log_unavailable(reason);
                 self.membership.doubt(self.log.now());
                 Ok(())
@@ -300,7 +310,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
         let Some(generation) = self.log.generation() else {
             // The place in the group is lost: nothing vouches for what was fetched.
             if !self.inputs.is_empty() {
-                self.go_back();
+                self.reset_partitions();
             }
             return Ok(None);
         };
@@ -330,7 +340,6 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
                         self.forget(partition);
                         self.queue.push_back(partition);
                     }
-                    self.status.joined();
                     rebalanced = true;
                 }
                 Signal::Revoked(partitions) => {

@@ -8,7 +8,7 @@ use contracts::Contract;
 use super::takeover::{self, TakeOver};
 use super::{Error, RETRY, Worker};
 use crate::effects::{Agenda, Occasion, Origin};
-use crate::log::{Log, Partition};
+use crate::log::{Log, Membership, Partition};
 use crate::{Decider, Outstanding, State};
 
 impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
@@ -46,7 +46,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
     }
 
     /// The one road back.
-    pub(super) fn go_back(&mut self) {
+    pub(super) fn reset_partitions(&mut self) {
         self.inputs.clear();
         self.reached.clear();
         for partition in self.owned() {
@@ -112,7 +112,10 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
     fn take_over_later(&mut self, error: takeover::Error) -> Result<(), Error> {
         self.takeover_retry_at = self.log.now() + RETRY;
         match error {
-            takeover::Error::Log(error) => self.trouble(error),
+            takeover::Error::Log(error) => {
+                self.status.delayed(error.to_string());
+                self.trouble(error)
+            }
             takeover::Error::Registry => {
                 self.status.delayed(error.to_string());
                 Ok(())
@@ -123,7 +126,21 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
                 self.status.delayed(error.to_string());
                 Ok(())
             }
-            error @ takeover::Error::Damaged { .. } => Err(error.into()),
+            error @ takeover::Error::Damaged { .. } => self.damaged(error),
+        }
+    }
+
+    /// What contradicts itself may be what a former owner has seen: a process that was frozen during a take-over, and
+    /// has not heard of its replacement yet. A member whose place is not confirmed does not end because of it.
+    fn damaged(&mut self, error: takeover::Error) -> Result<(), Error> {
+        let Membership::Unconfirmed { .. } = self.log.membership() else {
+            return Err(error.into());
+        };
+        tracing::warn!(service = %D::Contract::SERVICE, %error, "take-over begins anew: the place in the group is not confirmed");
+        self.reset_partitions();
+        match self.log.ask_coordinator() {
+            Ok(()) => Ok(()),
+            Err(error) => self.trouble(error),
         }
     }
 

@@ -1,7 +1,9 @@
 //! What a worker is at, for readiness.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
+
+use contracts::Service;
 
 use crate::log::Partition;
 
@@ -11,16 +13,34 @@ pub struct Status {
     inner: Arc<Mutex<Inner>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inner {
-    joined: bool,
+    /// Why the place in the group is not confirmed; "starting" before the worker has looked.
+    place: Option<String>,
     running: Vec<Partition>,
     restoring: Vec<Partition>,
     blocked: BTreeMap<Partition, String>,
+    /// Partitions whose records wait although nothing is known that keeps them.
+    standing: BTreeMap<Partition, String>,
     unavailable: Option<String>,
     /// Why a take-over has to wait.
     delayed: Option<String>,
     rounds: u64,
+}
+
+impl Default for Inner {
+    fn default() -> Self {
+        Self {
+            place: Some("joining the group".to_owned()),
+            running: Vec::new(),
+            restoring: Vec::new(),
+            blocked: BTreeMap::new(),
+            standing: BTreeMap::new(),
+            unavailable: None,
+            delayed: None,
+            rounds: 0,
+        }
+    }
 }
 
 impl Status {
@@ -34,18 +54,26 @@ impl Status {
         if let Some(reason) = &inner.unavailable {
             return Err(reason.clone());
         }
-        if !inner.joined {
-            return Err("joining the group".into());
-        }
-        if let Some(reason) = &inner.delayed {
+        if let Some(reason) = &inner.place {
             return Err(reason.clone());
         }
         if !inner.restoring.is_empty() {
-            return Err(format!("restoring partitions {:?}", inner.restoring));
+            let restoring = format!("restoring partitions {:?}", inner.restoring);
+            return Err(match &inner.delayed {
+                Some(reason) => format!("{restoring}: {reason}"),
+                None => restoring,
+            });
         }
-        match inner.blocked.iter().next() {
-            Some((partition, reason)) => Err(format!("partition {partition}: {reason}")),
-            None => Ok(()),
+        let told: Vec<_> = inner
+            .blocked
+            .iter()
+            .chain(&inner.standing)
+            .map(|(partition, reason)| format!("partition {partition}: {reason}"))
+            .collect();
+        if told.is_empty() {
+            Ok(())
+        } else {
+            Err(told.join("; "))
         }
     }
 
@@ -64,21 +92,54 @@ impl Status {
         self.change(|inner| inner.rounds += 1);
     }
 
-    pub(super) fn joined(&self) {
+    /// Why the place in the group is not confirmed; `None` when it is.
+    pub(super) fn place(&self, reason: Option<String>) {
+        self.change(|inner| inner.place = reason);
+    }
+
+    /// A partition stands still.
+    pub(super) fn stands_still(
+        &self,
+        service: Service,
+        partition: Partition,
+        position: i64,
+        seconds: u64,
+        reason: String,
+    ) {
         self.change(|inner| {
-            inner.joined = true;
-            inner.unavailable = None;
+            if !inner.standing.contains_key(&partition) {
+                tracing::warn!(%service, partition, position, seconds, reason, "partition stands still");
+            }
+            let told = format!("stands still at offset {position} for {seconds} s: {reason}");
+            inner.standing.insert(partition, told);
         });
     }
 
-    pub(super) fn left(&self) {
-        self.change(|inner| inner.joined = false);
+    /// Partitions that are named as standing still.
+    pub(super) fn standing(&self) -> usize {
+        self.inner.lock().expect("no holder panics").standing.len()
+    }
+
+    /// All partitions but these move.
+    pub(super) fn only_these_stand(&self, standing: &BTreeSet<Partition>) {
+        self.change(|inner| {
+            inner.standing.retain(|partition, _| {
+                let stands = standing.contains(partition);
+                if !stands {
+                    tracing::info!(partition, "partition moves again");
+                }
+                stands
+            });
+        });
     }
 
     pub(super) fn partitions(&self, running: Vec<Partition>, restoring: Vec<Partition>) {
         self.change(|inner| {
             inner
                 .blocked
+                .retain(|partition, _| running.contains(partition));
+            inner
+                .standing
                 .retain(|partition, _| running.contains(partition));
             inner.running = running;
             inner.restoring = restoring;

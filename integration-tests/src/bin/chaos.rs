@@ -36,9 +36,12 @@ struct Args {
     /// Orders begun each second
     #[arg(long, default_value_t = 30)]
     rate: u32,
-    /// Only these faults
+    /// Only these faults, and no flash sales at the end
     #[arg(long = "fault", value_parser = fault)]
     faults: Vec<Fault>,
+    /// All there is of each fault, however long it takes
+    #[arg(long)]
+    whole: bool,
 }
 
 fn fault(name: &str) -> Result<Fault, String> {
@@ -53,7 +56,7 @@ fn main() {
     let args = Args::parse();
     let plan = Plan {
         seed: args.seed.unwrap_or_else(|| fastrand::u64(..)),
-        form: Form::Long,
+        form: if args.whole { Form::Whole } else { Form::Long },
         mix: Mix {
             pieces: PIECES,
             free_percent: 15,
@@ -63,6 +66,7 @@ fn main() {
         orders: None,
         declined_percent: 5,
     };
+    let has_sales = args.faults.is_empty();
     let mut rotation = if args.faults.is_empty() {
         faults::ALL.to_vec()
     } else {
@@ -98,6 +102,16 @@ fn main() {
     }
     ground.rest();
     drop(ground);
+    if has_sales {
+        flash_sales(plan);
+    }
+    println!(
+        "nothing was lost, and nothing happened twice; seed {}",
+        plan.seed
+    );
+}
+
+fn flash_sales(plan: Plan) {
     let sale = Plan {
         rate: SALE_RATE,
         ..plan
@@ -108,8 +122,4 @@ fn main() {
         ..SALE
     };
     sell(returns, sale);
-    println!(
-        "nothing was lost, and nothing happened twice; seed {}",
-        plan.seed
-    );
 }

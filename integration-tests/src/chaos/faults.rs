@@ -5,6 +5,7 @@ pub mod flash_sale;
 mod partners;
 mod paths;
 mod processes;
+mod recovery;
 mod stores;
 mod transactions;
 
@@ -23,7 +24,7 @@ pub struct Fault {
 }
 
 /// Every fault that strikes under the usual load.
-pub const ALL: [Fault; 12] = [
+pub const ALL: [Fault; 14] = [
     Fault {
         name: "kills",
         what: "processes are killed, at random points and between two of their steps",
@@ -48,6 +49,16 @@ pub const ALL: [Fault; 12] = [
         name: "broker",
         what: "the broker is killed",
         strike: brokers::broker,
+    },
+    Fault {
+        name: "recovery",
+        what: "the broker is restarted and fenced, the database and the registry are restarted",
+        strike: recovery::recovery,
+    },
+    Fault {
+        name: "clients",
+        what: "clients of the log lose the broker for good, one after the other",
+        strike: recovery::clients,
     },
     Fault {
         name: "database",

@@ -140,6 +140,12 @@ impl Load {
         }
     }
 
+    /// A gateway; they take turns.
+    pub fn gateway(&self, number: usize) -> Peer {
+        let gateways = &self.shared.gateways;
+        gateways[number % gateways.len()].clone()
+    }
+
     /// Orders begun each second from now on.
     pub fn rate(&self, rate: u32) {
         let rate = u64::from(rate) * 1_000;

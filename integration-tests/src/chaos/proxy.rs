@@ -7,6 +7,7 @@
 mod frames;
 mod relay;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -53,9 +54,27 @@ struct Shared {
     way: watch::Sender<Way>,
     trap: Mutex<Option<Trap>>,
     random: Mutex<fastrand::Rng>,
+    clients: Mutex<Clients>,
     refused: AtomicU64,
     delayed: AtomicU64,
     reset: AtomicU64,
+}
+
+/// Kafka clients, by their `client.id`.
+#[derive(Default)]
+struct Clients {
+    seen: BTreeSet<String>,
+    lost: BTreeSet<String>,
+}
+
+impl Clients {
+    /// Takes down whose request this is; whether it passes.
+    fn pass(&mut self, client_id: &str) -> bool {
+        if !self.seen.contains(client_id) {
+            self.seen.insert(client_id.to_owned());
+        }
+        !self.lost.contains(client_id)
+    }
 }
 
 /// What is waited for, once.
@@ -114,6 +133,7 @@ impl Proxy {
             way: watch::Sender::default(),
             trap: Mutex::default(),
             random: Mutex::new(fastrand::Rng::with_seed(seed)),
+            clients: Mutex::default(),
             refused: AtomicU64::default(),
             delayed: AtomicU64::default(),
             reset: AtomicU64::default(),
@@ -170,6 +190,25 @@ impl Proxy {
     /// Breaks all connections.
     pub fn reset(&self) {
         self.change(|way| way.resets += 1);
+    }
+
+    /// The `client.id`s of all Kafka clients that have come so far.
+    pub fn clients(&self) -> BTreeSet<String> {
+        let clients = self.shared.clients.lock().expect("no holder panics");
+        clients.seen.clone()
+    }
+
+    /// The Kafka client of this `client.id` loses the broker for good: each connection of it breaks at its first
+    /// request. A client that takes its place has another `client.id`.
+    pub fn lose(&self, client_id: &str) {
+        let mut clients = self.shared.clients.lock().expect("no holder panics");
+        clients.lost.insert(client_id.to_owned());
+    }
+
+    /// The Kafka client of this `client.id` reaches the broker again.
+    pub fn let_pass(&self, client_id: &str) {
+        let mut clients = self.shared.clients.lock().expect("no holder panics");
+        clients.lost.remove(client_id);
     }
 
     /// Requests that were refused so far.

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use tokio::runtime::Runtime;
 
@@ -115,6 +116,30 @@ impl Stack {
     /// When it fails.
     pub fn control(&self, arguments: [&str; 2]) -> String {
         script(&self.settings, &arguments)
+    }
+
+    /// Starts the broker, which is fenced by its controller when it is silent for `session`.
+    ///
+    /// # Panics
+    ///
+    /// See [`Stack::control`].
+    pub fn start_kafka(&self, session: Duration) {
+        let mut settings = self.settings.clone();
+        let session_ms = session.as_millis().to_string();
+        settings.push(("ORDERMESH_KAFKA_SESSION_MS", session_ms));
+        script(&settings, &["start", "kafka"]);
+    }
+
+    /// How often a part has said this in its log.
+    ///
+    /// # Panics
+    ///
+    /// When it has no log.
+    pub fn times_said(&self, part: &str, words: &str) -> usize {
+        let path = self.folder.join(format!("log/{part}.log"));
+        let log = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let log = String::from_utf8_lossy(&log);
+        log.lines().filter(|line| line.contains(words)).count()
     }
 
     /// Holds a part where it stands, with all its processes.

@@ -57,6 +57,16 @@ fn a_broker_that_is_killed() {
 }
 
 #[test]
+fn everything_is_back_in_time() {
+    survives("recovery");
+}
+
+#[test]
+fn clients_that_lose_the_broker() {
+    survives("clients");
+}
+
+#[test]
 fn a_database_that_is_killed_frozen_and_full() {
     survives("database");
 }

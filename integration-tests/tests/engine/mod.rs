@@ -14,5 +14,6 @@ mod recovery;
 mod schemas;
 mod sharing;
 mod simulated;
+mod standstill;
 mod takeover;
 mod topics;

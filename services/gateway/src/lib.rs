@@ -17,6 +17,12 @@ use contracts::orders::v1::order_service_client::OrderServiceClient;
 use contracts::query::v1::query_service_client::QueryServiceClient;
 
 const NAME: &str = "gateway";
+/// Name of the peer that takes orders.
+pub const ORDERS: &str = "orders";
+/// Name of the peer that keeps the stock.
+pub const INVENTORY: &str = "inventory";
+/// Name of the peer that answers reads.
+pub const QUERY: &str = "query";
 const ORDER_SERVICE: &str = "ordermesh.orders.v1.OrderService";
 const INVENTORY_SERVICE: &str = "ordermesh.inventory.v1.InventoryService";
 const QUERY_SERVICE: &str = "ordermesh.query.v1.QueryService";
@@ -25,6 +31,7 @@ const QUERY_SERVICE: &str = "ordermesh.query.v1.QueryService";
 #[derive(Debug)]
 pub struct Gateway {
     server: Server,
+    peers: [(&'static str, Peer); 3],
 }
 
 impl Gateway {
@@ -41,10 +48,10 @@ impl Gateway {
     ) -> Result<Self, server::Error> {
         let reach =
             |name, addresses: &[_]| Peer::connect_lazy(name, addresses).measured_by(process);
-        let orders = reach("orders", &peers.orders);
-        let inventory = reach("inventory", &peers.inventory);
+        let orders = reach(ORDERS, &peers.orders);
+        let inventory = reach(INVENTORY, &peers.inventory);
         // Reads may be repeated.
-        let query = reach("query", &peers.query).retrying();
+        let query = reach(QUERY, &peers.query).retrying();
 
         let api = rest::Api {
             orders: OrderServiceClient::new(orders.clone()),
@@ -69,7 +76,10 @@ impl Gateway {
                 &query,
             )
             .add_rest(rest::routes(api), rest::problem::translate);
-        Ok(Self { server })
+        Ok(Self {
+            server,
+            peers: [(ORDERS, orders), (INVENTORY, inventory), (QUERY, query)],
+        })
     }
 
     /// Replaces the default limits of the public port.
@@ -77,6 +87,7 @@ impl Gateway {
     pub fn with_limits(self, limits: Limits) -> Self {
         Self {
             server: self.server.with_limits(limits),
+            ..self
         }
     }
 
@@ -85,15 +96,45 @@ impl Gateway {
         self.server.local_addr()
     }
 
-    /// Serves until the process shuts down.
+    /// Serves until the process shuts down. It is ready while each of the peers named by `remote` serves. Those of this
+    /// process are left out: their health is that of the whole process, the gateway included.
     ///
     /// # Errors
     ///
     /// The metrics are registered already, or the contracts cannot be served by reflection.
-    pub fn serve(self, process: &Process) -> Result<(), server::Error> {
-        let component: Component = process.readiness().component(NAME);
+    pub fn serve(self, process: &Process, remote: &[&str]) -> Result<(), server::Error> {
+        let component = process.readiness().component(NAME);
         self.server.serve(process)?;
         component.ready();
+        let mut followed = self.peers.to_vec();
+        followed.retain(|(name, _)| remote.contains(name));
+        process.spawn_beside("gateway readiness", follow(followed, component));
         Ok(())
+    }
+}
+
+/// Keeps the readiness in step with what the peers say of their health. Never ends.
+async fn follow(peers: Vec<(&'static str, Peer)>, component: Component) {
+    let mut followed: Vec<_> = peers
+        .iter()
+        .map(|(name, peer)| (*name, peer.serving()))
+        .collect();
+    loop {
+        let missing = followed
+            .iter_mut()
+            .filter_map(|(name, serving)| (!*serving.borrow_and_update()).then_some(*name))
+            .next();
+        match missing {
+            Some(name) => component.not_ready(format!("{name} does not serve")),
+            None => component.ready(),
+        }
+        if followed.is_empty() {
+            return std::future::pending().await;
+        }
+        let changes = followed
+            .iter_mut()
+            .map(|(_, serving)| Box::pin(serving.changed()));
+        // The senders live as long as the peers do.
+        let _ = futures::future::select_all(changes).await;
     }
 }

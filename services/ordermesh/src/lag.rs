@@ -8,12 +8,13 @@ pub mod metrics;
 mod oldest;
 mod stability;
 
-use std::mem::ManuallyDrop;
 use std::time::{Duration, Instant};
 
 use chassis::Process;
+use chassis::stall::{self, Limits, Rounds};
 use clap::Args;
 use engine::Cluster;
+use engine::log::kafka::client::Renewable;
 use rdkafka::error::KafkaError;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +30,12 @@ use metrics::Metrics;
 mod env {
     pub const EVERY_MS: &str = "ORDERMESH_LAG_EVERY_MS";
 }
+
+/// The longest look asks some hundred questions of some seconds at most, and ends with the first that fails.
+const STALL_LIMITS: Limits = Limits {
+    not_ready: Duration::from_secs(120),
+    stuck: Duration::from_secs(240),
+};
 
 /// How often the broker is looked at.
 #[derive(Args, Clone, Copy, Debug)]
@@ -54,10 +61,17 @@ pub struct Config {
 /// what the exporter is there to tell.
 pub fn serve(process: &Process, cluster: Cluster, config: Config) -> anyhow::Result<()> {
     // It is at work while the broker is away, too: that is what it has to tell.
-    process.readiness().component("lag").ready();
+    let component = process.readiness().component("lag");
+    component.ready();
+    let rounds = Rounds::default();
+    process.spawn_beside(
+        "lag exporter stalls",
+        stall::watch(rounds.clone(), STALL_LIMITS, component),
+    );
     let exporter = Exporter {
         metrics: Metrics::new(process.registry())?,
-        observer: ManuallyDrop::new(Observer::new(&cluster)?),
+        observer: Observer::renewable(cluster)?,
+        rounds,
         every: Duration::from_millis(config.every_ms),
         runtime: Handle::current(),
     };
@@ -67,26 +81,21 @@ pub fn serve(process: &Process, cluster: Cluster, config: Config) -> anyhow::Res
 
 struct Exporter {
     metrics: Metrics,
-    /// It ends with the process; dropping it could hang.
-    observer: ManuallyDrop<Observer>,
+    observer: Renewable<Observer>,
+    rounds: Rounds,
     every: Duration,
     runtime: Handle,
 }
 
 impl Exporter {
     fn run(mut self, shutdown: &CancellationToken) {
-        let mut failing = false;
         while !shutdown.is_cancelled() {
             let begun = Instant::now();
-            let looked = self.observer.look();
+            let looked = self.observer.ask(Observer::look);
+            self.rounds.finish();
             self.metrics
                 .look_seconds
                 .observe(begun.elapsed().as_secs_f64());
-            // A failure that goes on is told once.
-            if let (Err(error), false) = (&looked, failing) {
-                tracing::warn!(%error, "the broker cannot be looked at");
-            }
-            failing = looked.is_err();
             self.tell(looked);
             let rest = self.every.saturating_sub(begun.elapsed());
             self.runtime.block_on(async {

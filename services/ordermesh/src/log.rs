@@ -72,7 +72,7 @@ pub fn read(
     mut each: impl FnMut(Input) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let name = cluster.topic(service, topic);
-    let mut reader = KafkaReader::new(cluster)?;
+    let mut reader = KafkaReader::new(cluster, "reader")?;
     let mut inputs = Vec::new();
     for (partition, ends) in (0..).zip(ends) {
         reader.open(&name, partition, ends.low, ends.high)?;
@@ -105,7 +105,7 @@ impl<'a> ByTime<'a> {
             cluster,
             // As for the ends of topics.
             lookup: settings::reader(cluster, "read_uncommitted").create()?,
-            reader: KafkaReader::new(cluster)?,
+            reader: KafkaReader::new(cluster, "reader")?,
         })
     }
 

@@ -22,6 +22,7 @@ use engine::worker::Settings;
 use engine::{Caller, Cluster, Codec, Command, Decider, Metrics, Processor, Sender};
 use gateway::Gateway;
 use inventory::StockRules;
+use observability::Outage;
 use payments::Provider;
 use query::Query;
 use registry::Schemas;
@@ -30,7 +31,7 @@ use shipping::{Carrier, Deadlines, ShipmentRules};
 use tokio::runtime::Handle;
 
 use self::calls::Calls;
-use self::status::follow;
+use self::status::{follow, follow_health};
 use crate::platform::{self, Stack};
 use crate::{audit, lag};
 
@@ -198,7 +199,12 @@ async fn start(args: &Args, process: &Process) -> anyhow::Result<()> {
     }
     if roles.contains(&Role::Gateway) {
         let gateway = Gateway::bind(args.public.address, &peers, process).await?;
-        gateway.serve(process)?;
+        // Without the others orders can still be placed; their commands wait in the log.
+        let mut remote = Vec::new();
+        if !roles.contains(&Role::Orders) {
+            remote.push(gateway::ORDERS);
+        }
+        gateway.serve(process, &remote)?;
     }
     parts.ready();
     Ok(())
@@ -320,9 +326,17 @@ impl Platform {
         let schemas = schemas(args, process, parts, services, roles).await?;
         let attended = schemas.clone();
         process.spawn_beside("registry", async move { attended.attend().await });
+        let sender = Sender::new(Arc::clone(&cluster))?;
+        let (attended, told) = (sender.clone(), sender.clone());
+        process.spawn_beside("commands", async move { attended.attend().await });
+        if !services.is_empty() {
+            let component = process.readiness().component("commands");
+            let follow = follow_health(move || told.health(), component);
+            process.spawn_beside("commands readiness", follow);
+        }
         Ok(Self {
             process: process.clone(),
-            sender: Sender::new(Arc::clone(&cluster))?,
+            sender,
             cluster,
             codec: Codec::new(schemas),
             metrics: Metrics::new(process.registry())?,
@@ -440,7 +454,10 @@ impl Platform {
                     || calls.are_over(&shutdown),
                     |status| {
                         // Ends with the process; nothing waits for it.
-                        process.spawn_beside("worker status", follow(status, component));
+                        let rounds = status.clone();
+                        let follow =
+                            follow(move || rounds.rounds(), move || status.ready(), component);
+                        process.spawn_beside("worker status", follow);
                     },
                 )
             })?;
@@ -467,6 +484,8 @@ impl Platform {
             .serve(&self.process)?;
         let overview = query.overlook(self.process.shutdown());
         self.process.spawn("overview", overview);
+        let stalls = query.watch_stalls();
+        self.process.spawn_beside("projector stalls", stalls);
         self.process
             .spawn_thread("projector", move |shutdown| query.project(&shutdown))?;
         Ok(())
@@ -493,15 +512,19 @@ impl<D: Decider<Effect = std::convert::Infallible>> Perform<D> for NoEffects {
 
 /// Waits for the broker, then for nothing: missing topics are for `ordermesh topics apply`.
 async fn topics(cluster: &Arc<Cluster>, parts: &Component) -> anyhow::Result<()> {
+    let mut outage = Outage::of("broker");
     loop {
         let asked = Arc::clone(cluster);
         let checked = tokio::task::spawn_blocking(move || engine::topics::check(&asked)).await?;
         match checked {
             Err(error @ engine::topics::Error::Broker { .. }) => {
-                tracing::warn!(%error, "waiting for the broker");
+                outage.failed(&error);
                 parts.not_ready(format!("waiting for the broker: {error}"));
             }
-            result => return Ok(result?),
+            result => {
+                outage.answered();
+                return Ok(result?);
+            }
         }
     }
 }
@@ -545,13 +568,17 @@ async fn schemas(
     let metrics = registry::Metrics::new(process.registry())?;
     let writes: Vec<_> = writes.into_iter().collect();
     let reads: Vec<_> = reads.into_iter().collect();
+    let mut outage = Outage::of("schema registry");
     loop {
         match Schemas::register(&settings, metrics.clone(), &writes, &reads).await {
             Err(error @ registry::Error::Unavailable { .. }) => {
-                tracing::warn!(%error, "waiting for the schema registry");
+                outage.failed(&error);
                 parts.not_ready(format!("waiting for the schema registry: {error}"));
             }
-            result => return Ok(result?),
+            result => {
+                outage.answered();
+                return Ok(result?);
+            }
         }
     }
 }

@@ -8,12 +8,12 @@ mod process;
 mod samples;
 
 use std::io::Write as _;
-use std::mem::ManuallyDrop;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use chassis::config;
 use engine::Cluster;
+use engine::log::kafka::client::Renewable;
 use http::uri::Authority;
 
 use self::alerts::Alerts;
@@ -119,7 +119,7 @@ fn redraw(text: &str) -> anyhow::Result<()> {
 struct Status {
     cluster: Cluster,
     /// Away while it looks, and for good when it panics.
-    observer: Option<ManuallyDrop<Observer>>,
+    observer: Option<Renewable<Observer>>,
     admins: Vec<Authority>,
     alerts: Alerts,
     http: reqwest::Client,
@@ -132,7 +132,7 @@ impl Status {
         let cluster = platform::cluster(&args.kafka);
         let http = platform::http(DEADLINE)?;
         Ok(Self {
-            observer: Some(ManuallyDrop::new(Observer::new(&cluster)?)),
+            observer: Some(Observer::renewable(cluster.clone())?.silent()),
             cluster,
             admins: args.admins.clone(),
             alerts: Alerts::new(args.alerts.clone()),
@@ -178,13 +178,15 @@ impl Status {
 
 /// The clients of the log block.
 async fn look(
-    observer: Option<ManuallyDrop<Observer>>,
-) -> (Option<ManuallyDrop<Observer>>, Result<Look, String>) {
+    observer: Option<Renewable<Observer>>,
+) -> (Option<Renewable<Observer>>, Result<Look, String>) {
     let Some(mut observer) = observer else {
         return (None, Err("looking at the broker failed before".to_owned()));
     };
     let looked = tokio::task::spawn_blocking(move || {
-        let look = observer.look().map_err(|error| error.to_string());
+        let look = observer
+            .ask(Observer::look)
+            .map_err(|error| error.to_string());
         (observer, look)
     });
     match looked.await {

@@ -18,9 +18,10 @@ mod schema;
 mod tables;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chassis::Readiness;
+use chassis::stall::{self, Limits, Rounds};
 use contracts::query::v1::query_service_server::QueryServiceServer;
 use prometheus::Registry;
 use registry::Schemas;
@@ -40,6 +41,11 @@ pub use tables::Memory;
 
 /// Name of the projector in the readiness of its process.
 const COMPONENT: &str = "projector";
+/// The projector waits for the log or the database for some seconds, and for the end of a statement for 40 s at most.
+const STALL_LIMITS: Limits = Limits {
+    not_ready: Duration::from_secs(10),
+    stuck: Duration::from_secs(120),
+};
 const POOL_SIZE: u32 = 4;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
 /// No read takes longer than a caller waits.
@@ -122,6 +128,8 @@ impl Query {
             progress,
             metrics,
             readiness: readiness.component(COMPONENT),
+            rounds: Rounds::default(),
+            made: Instant::now(),
             services: Handle::current(),
         };
         Ok(Self {
@@ -139,6 +147,16 @@ impl Query {
     pub fn overlook(&self, shutdown: CancellationToken) -> impl Future<Output = ()> + use<> {
         let pool = self.api.reader.pool.clone();
         overview::run(pool, self.projector.metrics.clone(), shutdown)
+    }
+
+    /// Tells the readiness when the projector's thread stalls; for as long as the process lives.
+    pub fn watch_stalls(&self) -> impl Future<Output = ()> + use<> {
+        let projector = &self.projector;
+        stall::watch(
+            projector.rounds.clone(),
+            STALL_LIMITS,
+            projector.readiness.clone(),
+        )
     }
 
     /// Keeps the read model up to date until `shutdown`. Blocks: give it a thread of its own.

@@ -107,6 +107,7 @@ impl World {
             for slot in self.slots.borrow().iter() {
                 if let Some(pulse) = &slot.pulse
                     && slot.frozen_until_ms <= now_ms
+                    && pulse.beats()
                 {
                     self.broker
                         .heartbeat(slot.service, slot.instance, pulse.member.get());

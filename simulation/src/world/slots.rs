@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use contracts::Service;
-use engine::log::simulated::Pulse;
+use engine::log::simulated::{Client, Pulse};
 use engine::worker::Error;
 use payments::Provider;
 use shipping::{Carrier, Deadlines, ShipmentRules};
@@ -46,6 +46,13 @@ impl Slot {
             frozen_until_ms: 0,
             restart_ms: Some(0),
             is_doubled: false,
+        }
+    }
+
+    /// A client of its log loses the broker, which is well.
+    pub fn lose(&self, client: Client) {
+        if let Some(pulse) = &self.pulse {
+            pulse.lost.borrow_mut().insert(client);
         }
     }
 

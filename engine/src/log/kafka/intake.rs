@@ -1,24 +1,37 @@
 //! The worker's consumer: a static member of the service's group.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use contracts::{Service, Topic};
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Statistics};
 
-use super::context::report;
+use super::context::{Reports, log};
+use super::settings::{HEARTBEAT_INTERVAL, STATISTICS_INTERVAL};
 use super::{
-    Cluster, Error, Input, LOOKUP_TIMEOUT, Partition, Signal, error, input, native, settings,
+    Cluster, Error, Input, LOOKUP_TIMEOUT, Membership, Partition, Signal, error, input, native,
+    settings,
 };
+
+/// The coordinator confirms the member's place with each answer to a heartbeat; without one for so long, it does not.
+const CONFIRMED_WITHIN: Duration = HEARTBEAT_INTERVAL.saturating_mul(3);
+/// Statistics that are older than this say nothing: librdkafka's own thread makes them.
+const STATISTICS_HOLD: Duration = STATISTICS_INTERVAL.saturating_mul(5);
+
+/// Ids of members, shared by all consumers of one log. There is a new one whenever a consumer joins anew.
+pub type MemberIds = Arc<Mutex<HashSet<String>>>;
 
 pub struct Intake {
     consumer: BaseConsumer<Rebalances>,
     topic: String,
+    /// When a poll ended last.
+    polled: Instant,
     /// Positions that the worker has been told.
     told: HashMap<Partition, i64>,
 }
@@ -26,21 +39,107 @@ pub struct Intake {
 /// Carries out rebalances inside the poll that meets them and tells the worker afterwards.
 #[derive(Default)]
 struct Rebalances {
+    reports: Reports,
     signals: Mutex<Vec<Signal>>,
     /// Last stable offsets, as of the last statistics.
     stable_ends: Mutex<HashMap<Partition, i64>>,
     /// As of the last rebalance; `None` before the first, and while the assignment is lost.
     generation: Mutex<Option<Arc<ConsumerGroupMetadata>>>,
-    /// What the broker called this member last.
-    member_id: Mutex<Option<String>>,
+    /// What the broker has called this process's members of the group so far.
+    member_ids: MemberIds,
+    /// The client's view of its group, as of the last statistics.
+    group: Mutex<Option<GroupView>>,
+}
+
+/// What librdkafka's statistics tell of the group.
+struct GroupView {
+    at: Instant,
+    /// Whether the coordinator is known and connected, in librdkafka's words.
+    state: String,
+    /// For how long the state has been that.
+    state_age: Duration,
+    /// How far joining has come, in librdkafka's words.
+    join_state: String,
+    /// Since the coordinator's last answer; `None` before the first.
+    silent: Option<Duration>,
+}
+
+impl GroupView {
+    /// Until the next statistics.
+    fn confirmed() -> Self {
+        Self {
+            at: Instant::now(),
+            state: "up".to_owned(),
+            state_age: Duration::ZERO,
+            join_state: "steady".to_owned(),
+            silent: Some(Duration::ZERO),
+        }
+    }
+
+    fn of(statistics: &Statistics) -> Option<Self> {
+        let group = statistics.cgrp.as_ref()?;
+        // The coordinator has a connection of its own, which has no node's name.
+        let coordinator = statistics
+            .brokers
+            .values()
+            .find(|broker| broker.source == "logical");
+        let silent_us = coordinator.and_then(|broker| u64::try_from(broker.rxidle).ok());
+        let state_age_ms = u64::try_from(group.stateage).unwrap_or_default();
+        Some(Self {
+            at: Instant::now(),
+            state: group.state.clone(),
+            state_age: Duration::from_millis(state_age_ms),
+            join_state: group.join_state.clone(),
+            silent: silent_us.map(Duration::from_micros),
+        })
+    }
+
+    /// As of a poll: statistics are delivered by polls, however long ago they were made.
+    fn membership(&self, polled: Instant) -> Membership {
+        let unconfirmed =
+            |reason: String, lasts: Duration| Membership::Unconfirmed { reason, lasts };
+        let age = polled.saturating_duration_since(self.at);
+        if age > STATISTICS_HOLD {
+            return unconfirmed("the client tells nothing of its group".to_owned(), age);
+        }
+        if self.state != "up" {
+            let reason = format!("the group's coordinator is not connected ({})", self.state);
+            return unconfirmed(reason, self.state_age);
+        }
+        match self.join_state.as_str() {
+            "steady" => {
+                let silent = self.silent.unwrap_or(self.state_age);
+                if silent <= CONFIRMED_WITHIN {
+                    Membership::Confirmed
+                } else {
+                    let seconds = silent.as_secs_f64();
+                    let reason =
+                        format!("the group's coordinator has not answered for {seconds:.1} s");
+                    unconfirmed(reason, silent)
+                }
+            }
+            "init" => {
+                let reason = "the client does not join its group".to_owned();
+                unconfirmed(reason, Duration::ZERO)
+            }
+            _ => Membership::Joining,
+        }
+    }
 }
 
 impl ClientContext for Rebalances {
     fn error(&self, error: KafkaError, reason: &str) {
-        report(&error, reason);
+        self.reports.tell(&error, reason);
+    }
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
     }
 
     fn stats(&self, statistics: Statistics) {
+        if let Some(view) = GroupView::of(&statistics) {
+            *self.group.lock().expect("no holder panics") = Some(view);
+        }
         let mut ends = self.stable_ends.lock().expect("no holder panics");
         ends.clear();
         for (number, partition) in statistics
@@ -68,9 +167,14 @@ impl ConsumerContext for Rebalances {
         } else {
             consumer.group_metadata().map(Arc::new)
         };
+        if generation.is_some() {
+            // The coordinator has just answered.
+            *self.group.lock().expect("no holder panics") = Some(GroupView::confirmed());
+        }
         *self.generation.lock().expect("no holder panics") = generation;
         if let Some(member_id) = native::member_id(consumer) {
-            *self.member_id.lock().expect("no holder panics") = Some(member_id);
+            let mut known = self.member_ids.lock().expect("no holder panics");
+            known.insert(member_id);
         }
         let numbers: Vec<_> = partitions
             .elements()
@@ -138,15 +242,21 @@ impl Intake {
         service: Service,
         group: &str,
         instance: &str,
+        (client_id, member_ids): (&str, &MemberIds),
     ) -> Result<Self, Error> {
         let topic = cluster.topic(service, Topic::Commands);
         let consumer: BaseConsumer<Rebalances> = settings::group_member(cluster, group, instance)
-            .create_with_context(Rebalances::default())
+            .set("client.id", client_id)
+            .create_with_context(Rebalances {
+                member_ids: Arc::clone(member_ids),
+                ..Rebalances::default()
+            })
             .map_err(error)?;
         consumer.subscribe(&[&topic]).map_err(error)?;
         Ok(Self {
             consumer,
             topic,
+            polled: Instant::now(),
             told: HashMap::new(),
         })
     }
@@ -174,12 +284,10 @@ impl Intake {
                     taken += 1;
                 }
                 Some(Err(failure)) => match error(failure) {
-                    // librdkafka reports lost connections here and reconnects by itself.
+                    // librdkafka reports lost connections here and reconnects by itself. Reports of an outage that is
+                    // over may still wait here: whether there is one is for the worker's own look-ups to tell.
                     Error::Unavailable(reason) => {
-                        // Many of them wait when nobody has polled for a while; they all say the same.
-                        if disconnected.is_none() {
-                            tracing::warn!(reason, "consumer in trouble");
-                        }
+                        tracing::debug!(reason, "consumer disturbed");
                         disconnected = Some(Signal::Disconnected);
                     }
                     error => return Err(error),
@@ -211,6 +319,7 @@ impl Intake {
             self.note_positions(&mut signals)?;
         }
         signals.extend(disconnected);
+        self.polled = Instant::now();
         Ok(signals)
     }
 
@@ -278,16 +387,22 @@ impl Intake {
         self.consumer.pause(&self.only(partition)).map_err(error)
     }
 
+    /// See [`crate::log::Log::membership`].
+    pub fn membership(&self) -> Membership {
+        let view = self.consumer.context().group.lock();
+        view.expect("no holder panics").as_ref().map_or_else(
+            || Membership::Unconfirmed {
+                reason: "joining the group".to_owned(),
+                lasts: Duration::ZERO,
+            },
+            |view| view.membership(self.polled),
+        )
+    }
+
     /// Why this consumer is refused for good; it does nothing more then.
     pub fn fenced(&self) -> Option<String> {
         let fatal = self.consumer.client().fatal_error();
         fatal.map(|(_, reason)| reason)
-    }
-
-    /// What the broker called this member last; the client forgets it when its session ends.
-    pub fn member_id(&self) -> Option<String> {
-        let member_id = &self.consumer.context().member_id;
-        member_id.lock().expect("no holder panics").clone()
     }
 
     /// One that was silent for too long has lost its assignment until it has joined again.

@@ -1,12 +1,15 @@
 //! The log on Kafka.
 
-mod context;
+pub mod client;
+pub mod context;
 mod intake;
 mod native;
 mod reader;
 mod sender;
 pub mod settings;
+mod tail;
 mod transactions;
+mod transactor;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -14,25 +17,34 @@ use std::time::{Duration, Instant};
 
 use contracts::{Service, Topic};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::groups::GroupInfo;
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use uuid::Uuid;
 
-pub use reader::{KafkaReader, Tail};
+pub use reader::KafkaReader;
 pub use sender::{Receipt, SendError, Sender};
+pub use tail::Tail;
 
+use self::client::{Renewable, drop_in_background};
 use self::context::Quiet;
-use self::intake::Intake;
+use self::intake::{Intake, MemberIds};
+use self::settings::SESSION_TIMEOUT;
 use self::transactions::Transactions;
 use super::{
-    Appended, Ends, Error, Failure, Header, Input, Log, Partition, Progress, Share, Signal,
+    Appended, Ends, Error, Failure, Header, Input, Log, Membership, Partition, Peek, Progress,
+    Share, Signal,
 };
 
 /// Largest record that is written.
 pub const MAX_RECORD_BYTES: usize = 1_000_000;
-/// Longest wait for a look-up at the broker.
-const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for a look-up at the broker. A worker polls nothing meanwhile.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
+/// So much later than its session's end a member has left its group.
+const GIVEN_UP: Duration = Duration::from_secs(5);
+/// Longest wait of a fresh reader for a record that is there.
+const PEEK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Where the log is, and which part of it is ours.
 #[derive(Clone, Debug)]
@@ -68,11 +80,17 @@ pub struct KafkaLog {
     service: Service,
     group: String,
     member: String,
+    /// What the broker has called this process's members so far.
+    member_ids: MemberIds,
+    /// A member that has our place and is not known to be ours, and since when it has.
+    foreign: Option<(String, Instant)>,
     intake: Intake,
+    /// Consumers that this log has had.
+    consumers: u32,
     transactions: Transactions,
     reader: KafkaReader,
-    /// Sees high watermarks: a `read_committed` handle is told last stable offsets instead.
-    watermarks: BaseConsumer<Quiet>,
+    /// Sees high watermarks: a `read_committed` client is told last stable offsets instead.
+    lookups: Renewable<BaseConsumer<Quiet>>,
     begun: Instant,
 }
 
@@ -86,21 +104,31 @@ impl KafkaLog {
     pub fn new(cluster: Arc<Cluster>, service: Service, instance: &str) -> Result<Self, Error> {
         let group = cluster.group(service);
         let member = format!("{group}.{instance}");
-        let intake = Intake::join(&cluster, service, &group, &member)?;
-        let transactions = Transactions::new(Arc::clone(&cluster), service, member.clone())?;
-        let reader = KafkaReader::new(&cluster)?;
-        let watermarks = settings::reader(&cluster, "read_uncommitted")
-            .create_with_context(Quiet)
-            .map_err(error)?;
+        let lookups = lookups(&cluster, format!("{member}.lookups"))?;
+        let reader = KafkaReader::new(&cluster, format!("{member}.reader"))?;
+        let (consumers, member_ids) = (1, MemberIds::default());
+        let client_id = consumer_id(&member, consumers);
+        let named = (client_id.as_str(), &member_ids);
+        let intake = Intake::join(&cluster, service, &group, &member, named)?;
+        let transactions = match Transactions::new(Arc::clone(&cluster), service, member.clone()) {
+            Ok(transactions) => transactions,
+            Err(error) => {
+                drop_in_background(intake);
+                return Err(error);
+            }
+        };
         Ok(Self {
             cluster,
             service,
             group,
             member,
+            member_ids,
+            foreign: None,
             intake,
+            consumers,
             transactions,
             reader,
-            watermarks,
+            lookups,
             begun: Instant::now(),
         })
     }
@@ -109,23 +137,23 @@ impl KafkaLog {
     ///
     /// When a session ends while the broker is away, librdkafka forgets what the broker has called this member, and
     /// sends heartbeats without it until its owner polls again. A broker that is back by then refuses them in the words
-    /// of a replacement. So it is asked who has the place: a newcomer, or still this member.
-    fn refusal(&self) -> Error {
+    /// of a replacement. So it is asked who has the place: a newcomer, or this process.
+    fn refusal(&mut self) -> Error {
         let reason = self.intake.fenced().unwrap_or_default();
-        match self.holder() {
+        match self.foreign_holder() {
+            Ok(Some(_)) => Error::Fenced(reason),
+            Ok(None) => Error::Displaced(reason),
             Err(error) => error,
-            Ok(Some(holder)) if self.intake.member_id() != Some(holder.clone()) => {
-                Error::Fenced(reason)
-            }
-            Ok(_) => Error::Displaced(reason),
         }
     }
 
-    /// The member that has the place of our instance in the group, if any has.
-    fn holder(&self) -> Result<Option<String>, Error> {
+    /// Asks the group's coordinator who has the place of our instance: a member that this process does not know to be
+    /// its own, or `None`.
+    fn foreign_holder(&mut self) -> Result<Option<String>, Error> {
+        let name = &self.group;
         let list = self
-            .watermarks
-            .fetch_group_list(Some(&self.group), LOOKUP_TIMEOUT)
+            .lookups
+            .ask(|client| client.fetch_group_list(Some(name), LOOKUP_TIMEOUT))
             .map_err(error)?;
         let known = |group: &&GroupInfo| group.name() == self.group && !group.state().is_empty();
         let group = list.groups().iter().find(known);
@@ -133,13 +161,15 @@ impl KafkaLog {
             Error::Unavailable("the broker does not know the group for now".to_owned())
         })?;
         // The broker makes a static member's id of its instance and something random.
-        let is_ours = |id: &str| {
+        let is_of_instance = |id: &str| {
             id.strip_prefix(&self.member)
                 .and_then(|rest| rest.strip_prefix('-'))
                 .is_some_and(|random| Uuid::try_parse(random).is_ok())
         };
-        let holder = group.members().iter().find(|member| is_ours(member.id()));
-        Ok(holder.map(|member| member.id().to_owned()))
+        let mut ids = group.members().iter().map(|member| member.id());
+        let holder = ids.find(|id| is_of_instance(id));
+        let ours = self.member_ids.lock().expect("no holder panics");
+        Ok(holder.filter(|id| !ours.contains(*id)).map(str::to_owned))
     }
 }
 
@@ -171,8 +201,8 @@ impl Log for KafkaLog {
     fn ends(&mut self, topic: Topic, partition: Partition) -> Result<Ends, Error> {
         let topic = self.cluster.topic(self.service, topic);
         let (low, high) = self
-            .watermarks
-            .fetch_watermarks(&topic, partition, LOOKUP_TIMEOUT)
+            .lookups
+            .ask(|client| client.fetch_watermarks(&topic, partition, LOOKUP_TIMEOUT))
             .map_err(error)?;
         Ok(Ends { low, high })
     }
@@ -217,8 +247,17 @@ impl Log for KafkaLog {
     }
 
     fn rejoin(&mut self) -> Result<(), Error> {
-        let intake = Intake::join(&self.cluster, self.service, &self.group, &self.member)?;
-        let_go(std::mem::replace(&mut self.intake, intake));
+        self.consumers += 1;
+        let client_id = consumer_id(&self.member, self.consumers);
+        let intake = Intake::join(
+            &self.cluster,
+            self.service,
+            &self.group,
+            &self.member,
+            (&client_id, &self.member_ids),
+        )?;
+        self.foreign = None;
+        drop_in_background(std::mem::replace(&mut self.intake, intake));
         Ok(())
     }
 
@@ -227,6 +266,45 @@ impl Log for KafkaLog {
             Some(_) => Err(self.refusal()),
             None => Ok(self.intake.is_assigned()),
         }
+    }
+
+    fn membership(&self) -> Membership {
+        self.intake.membership()
+    }
+
+    fn ask_coordinator(&mut self) -> Result<(), Error> {
+        let holder = self.foreign_holder()?;
+        // The coordinator is at work on this member's place: it would refuse a member that was replaced.
+        let Some(holder) = holder.filter(|_| self.membership() != Membership::Joining) else {
+            self.foreign = None;
+            return Ok(());
+        };
+        // It may be what the broker has called our own consumer when that joined and lost the broker before it heard of
+        // it. Then nobody sends heartbeats for it, and the broker gives it up.
+        let since = match &self.foreign {
+            Some((known, since)) if *known == holder => *since,
+            _ => Instant::now(),
+        };
+        self.foreign = Some((holder, since));
+        if since.elapsed() > SESSION_TIMEOUT + GIVEN_UP {
+            return Err(Error::Fenced(
+                "another process has the place in the group".to_owned(),
+            ));
+        }
+        Err(Error::Unavailable(
+            "another process may have the place in the group".to_owned(),
+        ))
+    }
+
+    fn peek(&mut self, partition: Partition, offset: i64) -> Result<Peek, Error> {
+        let topic = self.cluster.topic(self.service, Topic::Commands);
+        let client: BaseConsumer<Quiet> = settings::reader(&self.cluster, "read_committed")
+            .set("client.id", format!("{}.peek", self.member))
+            .create_with_context(Quiet::default())
+            .map_err(error)?;
+        let found = peek(&client, &topic, partition, offset);
+        drop_in_background(client);
+        found.map_err(error)
     }
 
     fn now(&self) -> Duration {
@@ -238,10 +316,47 @@ impl Log for KafkaLog {
     }
 }
 
-/// Ends a client that is replaced. Its end may wait for a broker that does not answer, or for ever: nobody waits for it.
-fn let_go(client: impl Send + 'static) {
-    // Where no thread is to be had, it ends here.
-    let _ = std::thread::Builder::new().spawn(move || drop(client));
+fn consumer_id(member: &str, number: u32) -> String {
+    format!("{member}.consumer-{number}")
+}
+
+/// A client for look-ups that see the log without regard to transactions.
+fn lookups(cluster: &Cluster, name: String) -> Result<Renewable<BaseConsumer<Quiet>>, Error> {
+    let settings = settings::reader(cluster, "read_uncommitted");
+    Renewable::new(name, move |client_id| {
+        settings
+            .clone()
+            .set("client.id", client_id)
+            .create_with_context(Quiet::default())
+    })
+    // The worker tells of it.
+    .map(Renewable::silent)
+    .map_err(error)
+}
+
+fn peek(
+    client: &BaseConsumer<Quiet>,
+    topic: &str,
+    partition: Partition,
+    offset: i64,
+) -> KafkaResult<Peek> {
+    let (_, stable) = client.fetch_watermarks(topic, partition, LOOKUP_TIMEOUT)?;
+    if stable <= offset {
+        return Ok(Peek::Held(stable));
+    }
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, partition, Offset::Offset(offset))?;
+    client.assign(&list)?;
+    let deadline = Instant::now() + PEEK_TIMEOUT;
+    loop {
+        match client.poll(deadline.saturating_duration_since(Instant::now())) {
+            // At its end it has passed all that stands there, if only markers and aborted records.
+            Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => return Ok(Peek::Readable),
+            Some(Err(failure)) => return Ok(Peek::Unreadable(failure.to_string())),
+            None if Instant::now() < deadline => {}
+            None => return Ok(Peek::Nothing),
+        }
+    }
 }
 
 /// A record as it was read.
@@ -289,37 +404,7 @@ fn error(error: KafkaError) -> Error {
             }
             // Also an unknown topic: a broker that has just started may not know its topics yet, and one that is
             // really gone leaves nothing to damage.
-            _ => Error::Unavailable(text),
+            _ => Error::Unavailable(context::cause(&error)),
         },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::mpsc;
-    use std::time::Duration;
-
-    use super::let_go;
-
-    /// A client whose end waits for an answer.
-    struct Stuck {
-        answer: mpsc::Receiver<()>,
-        ended: mpsc::Sender<bool>,
-    }
-
-    impl Drop for Stuck {
-        fn drop(&mut self) {
-            let is_answered = self.answer.recv_timeout(Duration::from_secs(20)).is_ok();
-            let _ = self.ended.send(is_answered);
-        }
-    }
-
-    #[test]
-    fn nobody_waits_for_the_end_of_a_client_that_is_replaced() {
-        let (answers, answer) = mpsc::channel();
-        let (ended, ends) = mpsc::channel();
-        let_go(Stuck { answer, ended });
-        answers.send(()).expect("it still waits");
-        assert_eq!(ends.recv(), Ok(true));
     }
 }

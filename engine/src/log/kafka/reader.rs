@@ -1,49 +1,71 @@
-//! Consumers that are assigned by hand: the bounded reader of take-over, and the tail that follows a topic.
+//! The bounded reader of take-over: a consumer that is assigned by hand.
 
 use std::time::{Duration, Instant};
 
-use contracts::{Service, Topic};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
+use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
+use super::client::{Renewable, drop_in_background};
 use super::context::Quiet;
 use super::{Cluster, Error, Input, LOOKUP_TIMEOUT, Partition, Progress, error, input, settings};
 
 /// Most records taken in one call, so that a long restore does not starve the partitions that go on.
 const MOST: usize = 5_000;
+/// A read below the last stable offset brings something sooner than that.
+const SILENCE: Duration = Duration::from_secs(1);
+/// For so long a read waits, and has its client replaced, before it tells its caller.
+const PATIENT: Duration = Duration::from_secs(6);
+/// How long it may stay silent beyond that before a fresh client is tried.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Reads what is committed in one partition between two offsets.
 pub struct KafkaReader {
-    consumer: BaseConsumer<Quiet>,
+    client: Renewable<BaseConsumer<Quiet>>,
     read: Option<Read>,
-    /// Has said so since it last heard of the log.
-    is_troubled: bool,
 }
 
 struct Read {
     topic: String,
     partition: Partition,
-    from: i64,
+    /// The first offset that has not been delivered.
+    next: i64,
     until: i64,
-    /// The last stable offset has reached the bound and the partition is assigned.
-    reading: bool,
+    /// When the client brought something last; `None` until the last stable offset has reached the bound and the
+    /// partition is assigned.
+    heard: Option<Instant>,
+}
+
+impl Read {
+    fn assign(&self, client: &BaseConsumer<Quiet>) -> Result<(), KafkaError> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.topic, self.partition, Offset::Offset(self.next))?;
+        client.assign(&list)
+    }
 }
 
 impl KafkaReader {
-    /// A reader on `cluster`.
+    /// A reader on `cluster`, called `name` in the process's and the broker's log.
     ///
     /// # Errors
     ///
     /// When a setting is refused.
-    pub fn new(cluster: &Cluster) -> Result<Self, Error> {
-        let consumer = settings::reader(cluster, "read_committed")
-            .create_with_context(Quiet)
-            .map_err(error)?;
+    pub fn new(cluster: &Cluster, name: impl Into<String>) -> Result<Self, Error> {
+        let settings = settings::reader(cluster, "read_committed");
+        let make = move |client_id: &str| {
+            settings
+                .clone()
+                .set("client.id", client_id)
+                .create_with_context(Quiet::default())
+        };
         Ok(Self {
-            consumer,
+            client: Renewable::new(name, make)
+                .map_err(error)?
+                .with_patience(PATIENCE)
+                // Its owner tells of outages.
+                .silent(),
             read: None,
-            is_troubled: false,
         })
     }
 
@@ -59,13 +81,13 @@ impl KafkaReader {
         from: i64,
         until: i64,
     ) -> Result<(), Error> {
-        self.consumer.unassign().map_err(error)?;
+        self.client.get().unassign().map_err(error)?;
         self.read = Some(Read {
             topic: topic.into(),
             partition,
-            from,
+            next: from,
             until,
-            reading: false,
+            heard: None,
         });
         Ok(())
     }
@@ -79,104 +101,76 @@ impl KafkaReader {
         let Some(read) = &mut self.read else {
             return Ok(Progress::Done);
         };
-        if read.from >= read.until {
+        if read.next >= read.until {
             self.read = None;
             return Ok(Progress::Done);
         }
-        if !read.reading {
+        if read.heard.is_none() {
+            let (topic, partition) = (&read.topic, read.partition);
             let (_, stable_end) = self
-                .consumer
-                .fetch_watermarks(&read.topic, read.partition, LOOKUP_TIMEOUT)
+                .client
+                .ask(|client| client.fetch_watermarks(topic, partition, LOOKUP_TIMEOUT))
                 .map_err(error)?;
             if stable_end < read.until {
                 // A transaction is open below the bound; the broker ends it within its time-out.
                 return Ok(Progress::More);
             }
-            let mut list = TopicPartitionList::new();
-            list.add_partition_offset(&read.topic, read.partition, Offset::Offset(read.from))
-                .map_err(error)?;
-            self.consumer.assign(&list).map_err(error)?;
-            read.reading = true;
+            read.assign(self.client.get()).map_err(error)?;
+            read.heard = Some(Instant::now());
         }
         let deadline = Instant::now() + wait;
+        let before = inputs.len();
+        let mut failure = None;
         for _ in 0..MOST {
-            match self
-                .consumer
-                .poll(deadline.saturating_duration_since(Instant::now()))
-            {
+            let wait = deadline.saturating_duration_since(Instant::now());
+            match self.client.get().poll(wait) {
                 Some(Ok(message)) => {
-                    self.is_troubled = false;
+                    read.next = message.offset() + 1;
+                    read.heard = Some(Instant::now());
                     inputs.push(input(&message));
                 }
                 // The end was fetched after the stable end had passed the bound.
                 Some(Err(KafkaError::PartitionEOF(_))) => {
-                    self.is_troubled = false;
-                    self.consumer.unassign().map_err(error)?;
+                    self.client.answered();
+                    self.client.get().unassign().map_err(error)?;
                     self.read = None;
                     return Ok(Progress::Done);
                 }
-                Some(Err(failure)) => match error(failure) {
-                    // Every try of an outage waits in the client's queue for whoever reads next.
-                    Error::Unavailable(reason) if self.is_troubled => {
-                        tracing::debug!(reason, "reader still in trouble");
-                    }
-                    Error::Unavailable(reason) => {
-                        self.is_troubled = true;
-                        tracing::warn!(reason, "reader in trouble");
-                    }
+                // Reports of an outage that is over may still wait here.
+                Some(Err(reported)) => match error(reported) {
+                    Error::Unavailable(reason) => failure = Some(reason),
                     error => return Err(error),
                 },
                 None => break,
             }
         }
+        if inputs.len() > before {
+            self.client.answered();
+        } else if read.heard.is_some_and(|heard| heard.elapsed() > SILENCE) {
+            let missing = || "records that are there are not delivered".to_owned();
+            return self.silent(failure.unwrap_or_else(missing));
+        }
         Ok(Progress::More)
     }
-}
 
-/// Follows every partition of one topic from its end on.
-pub struct Tail {
-    consumer: BaseConsumer<Quiet>,
-}
-
-impl Tail {
-    /// Stands at explicit end offsets when this returns: nothing written from now on is missed.
-    ///
-    /// # Errors
-    ///
-    /// See [`Error`].
-    pub fn at_end(cluster: &Cluster, service: Service, topic: Topic) -> Result<Self, Error> {
-        let consumer: BaseConsumer<Quiet> = settings::reader(cluster, "read_committed")
-            .create_with_context(Quiet)
-            .map_err(error)?;
-        let name = cluster.topic(service, topic);
-        let mut list = TopicPartitionList::new();
-        for partition in 0..Partition::from(cluster.partitions) {
-            let (_, end) = consumer
-                .fetch_watermarks(&name, partition, LOOKUP_TIMEOUT)
-                .map_err(error)?;
-            list.add_partition_offset(&name, partition, Offset::Offset(end))
-                .map_err(error)?;
+    /// Nothing came that should have. A fresh client takes over where this one stands, if the rule says so.
+    fn silent(&mut self, reason: String) -> Result<Progress, Error> {
+        if let Some(read) = &self.read
+            && self.client.failed(&reason)
+        {
+            let fresh = self.client.fresh().map_err(error)?;
+            let answer = fresh
+                .fetch_watermarks(&read.topic, read.partition, LOOKUP_TIMEOUT)
+                .and_then(|_| read.assign(&fresh));
+            match answer {
+                Ok(()) => self.client.replace(fresh),
+                Err(_) => drop_in_background(fresh),
+            }
         }
-        consumer.assign(&list).map_err(error)?;
-        Ok(Self { consumer })
-    }
-
-    /// The next record, waiting up to `wait`.
-    ///
-    /// # Errors
-    ///
-    /// See [`Error`].
-    pub fn next(&self, wait: Duration) -> Result<Option<Input>, Error> {
-        match self.consumer.poll(wait) {
-            Some(Ok(message)) => Ok(Some(input(&message))),
-            Some(Err(KafkaError::PartitionEOF(_))) | None => Ok(None),
-            Some(Err(failure)) => match error(failure) {
-                Error::Unavailable(reason) => {
-                    tracing::warn!(reason, "tail in trouble");
-                    Ok(None)
-                }
-                error => Err(error),
-            },
+        let is_patient = |read: &Read| read.heard.is_some_and(|heard| heard.elapsed() <= PATIENT);
+        if self.read.as_ref().is_some_and(is_patient) {
+            return Ok(Progress::More);
         }
+        Err(Error::Unavailable(reason))
     }
 }

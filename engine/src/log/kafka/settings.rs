@@ -13,6 +13,11 @@ pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 pub const SESSION_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a worker may go without a poll before librdkafka takes it for gone; a round polls once at least.
 pub const POLL_INTERVAL: Duration = Duration::from_secs(60);
+/// Between two heartbeats of a member.
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+/// Between librdkafka's statistics, which tell whether the coordinator answers, and how far partitions reach. They are
+/// JSON of some kilobytes.
+pub const STATISTICS_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest wait for one answer of the broker.
 pub const SOCKET_TIMEOUT: Duration = Duration::from_secs(6);
 /// A commit, abort or send-offsets that took longer may have been retried silently by librdkafka, and the delayed
@@ -24,9 +29,16 @@ fn client(cluster: &Cluster) -> ClientConfig {
     config
         .set("bootstrap.servers", &cluster.bootstrap)
         .set("socket.timeout.ms", SOCKET_TIMEOUT.as_millis().to_string())
+        // The default of 30 s is the time until a connection that is not taken is given up.
+        .set("socket.connection.setup.timeout.ms", "3000")
         .set("socket.nagle.disable", "true")
+        // What a client was told while the broker was fenced (partitions have no leader, or there is no broker) it
+        // believes until it asks again; the default is five minutes, and three times as long for what it looks up.
+        .set("topic.metadata.refresh.interval.ms", "1000")
+        .set("metadata.max.age.ms", "3000")
         .set("reconnect.backoff.ms", "50")
-        .set("reconnect.backoff.max.ms", "1000")
+        // Whoever waits for a broker that is back waits for this, too.
+        .set("reconnect.backoff.max.ms", "250")
         // The default of 100 ms is paid after nearly every commit (CONCURRENT_TRANSACTIONS).
         .set("retry.backoff.ms", "2")
         .set("retry.backoff.max.ms", "50");
@@ -44,8 +56,6 @@ fn reading(cluster: &Cluster, isolation: &str) -> ClientConfig {
         .set("enable.partition.eof", "true")
         // The default of one second stalls a consumer that is faster than its queue.
         .set("fetch.queue.backoff.ms", "5")
-        // A topic that was unknown for a moment is looked for again after this; the default is five minutes.
-        .set("topic.metadata.refresh.interval.ms", "10000")
         // A seek waits for the fetch that is under way.
         .set("fetch.wait.max.ms", "50");
     config
@@ -63,9 +73,14 @@ pub fn group_member(cluster: &Cluster, group: &str, instance: &str) -> ClientCon
             "session.timeout.ms",
             SESSION_TIMEOUT.as_millis().to_string(),
         )
-        .set("heartbeat.interval.ms", "1000")
-        // For lag: the ends of the partitions come with the statistics. They are JSON, and take time.
-        .set("statistics.interval.ms", "5000")
+        .set(
+            "heartbeat.interval.ms",
+            HEARTBEAT_INTERVAL.as_millis().to_string(),
+        )
+        .set(
+            "statistics.interval.ms",
+            STATISTICS_INTERVAL.as_millis().to_string(),
+        )
         // Positions say more than ends do.
         .set("enable.partition.eof", "false")
         .set(
@@ -96,7 +111,9 @@ pub fn producer(cluster: &Cluster) -> ClientConfig {
         .set("queue.buffering.max.messages", "1000000")
         .set("queue.buffering.max.kbytes", "262144")
         .set("message.max.bytes", super::MAX_RECORD_BYTES.to_string())
-        .set("sticky.partitioning.linger.ms", "0");
+        .set("sticky.partitioning.linger.ms", "0")
+        // For whether its connections are at work; out of step with its metadata requests, which are work as well.
+        .set("statistics.interval.ms", "700");
     config
 }
 

@@ -1,70 +1,62 @@
-//! The worker's transactional producer.
+//! The worker's transactional producer, on a thread of its own.
+//!
+//! librdkafka's transaction calls block, and some of them for longer than their time-outs when the broker's connections
+//! are gone for good: `send_offsets_to_transaction` waits for a coordinator without an end (librdkafka #5456, #5511). So
+//! they run on a thread that the worker can leave behind together with its producer: whatever that transaction has come
+//! to is unclear then, and the next producer of the same transactional id ends it.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
 use contracts::{Service, Topic};
-use rdkafka::ClientContext;
 use rdkafka::consumer::ConsumerGroupMetadata;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::context::report;
-use super::settings::{SOCKET_TIMEOUT, SUSPICIOUS, TRANSACTION_TIMEOUT};
-use super::{Appended, Cluster, Error, Failure, Partition, Share, error, let_go, native, settings};
+use super::client::is_answered_afresh;
+use super::settings::{SOCKET_TIMEOUT, TRANSACTION_TIMEOUT};
+use super::transactor::Transactor;
+use super::{Appended, Cluster, Error, Failure, LOOKUP_TIMEOUT, Share};
+use crate::log::replacement::{Failing, PATIENCE};
 
-/// Between two tries of a call that may be repeated at once.
-const RETRY_PAUSE: Duration = Duration::from_millis(5);
+/// Between two looks at a producer that is at work.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// A producer that takes its transactional id asks a coordinator that is loading only twice a second.
+const INIT_PATIENCE: Duration = PATIENCE.saturating_mul(2);
+/// The longest that a transaction takes by its own time-outs: to flush, to send offsets, to commit or to abort.
+const LONGEST: Duration = TRANSACTION_TIMEOUT.saturating_add(SOCKET_TIMEOUT.saturating_mul(3));
 
 pub struct Transactions {
     cluster: Arc<Cluster>,
     service: Service,
     transactional_id: String,
-    events_topic: String,
     commands_topic: String,
+    /// Producers that were made.
+    producers: u32,
     /// `None` after an unclear end, until [`Transactions::recreate`].
-    producer: Option<ThreadedProducer<Deliveries>>,
+    producer: Option<Producer>,
 }
 
-/// What the broker said of the records of the open transaction.
-struct Deliveries {
-    events_topic: String,
-    seen: Mutex<Seen>,
+/// A producer at work on its thread; the thread ends, and drops it, when this is dropped.
+struct Producer {
+    commits: mpsc::Sender<Commit>,
+    initialised: mpsc::Receiver<Result<(), Error>>,
+    committed: mpsc::Receiver<Result<Vec<Appended>, Failure>>,
+    /// None of its connections is at work, as of its last statistics.
+    is_idle: Arc<AtomicBool>,
+    /// It is left behind: it must not take the transactional id any more.
+    is_abandoned: Arc<AtomicBool>,
 }
 
-#[derive(Default)]
-struct Seen {
-    /// Past-the-end offset of the events that were appended.
-    events_ends: HashMap<Partition, i64>,
-    error: Option<KafkaError>,
-}
-
-impl ClientContext for Deliveries {
-    fn error(&self, error: KafkaError, reason: &str) {
-        report(&error, reason);
+impl Drop for Producer {
+    fn drop(&mut self) {
+        self.is_abandoned.store(true, Ordering::Relaxed);
     }
 }
 
-impl ProducerContext for Deliveries {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, (): Self::DeliveryOpaque) {
-        let mut seen = self.seen.lock().expect("no holder panics");
-        match result {
-            Ok(message) => {
-                if message.topic() == self.events_topic {
-                    let end = seen.events_ends.entry(message.partition()).or_default();
-                    *end = (*end).max(message.offset() + 1);
-                }
-            }
-            Err((error, _)) => {
-                seen.error.get_or_insert_with(|| error.clone());
-            }
-        }
-    }
+struct Commit {
+    generation: Arc<ConsumerGroupMetadata>,
+    shares: Vec<Share>,
 }
 
 impl Transactions {
@@ -74,11 +66,11 @@ impl Transactions {
         transactional_id: String,
     ) -> Result<Self, Error> {
         let mut transactions = Self {
-            events_topic: cluster.topic(service, Topic::Events),
             commands_topic: cluster.topic(service, Topic::Commands),
             cluster,
             service,
             transactional_id,
+            producers: 0,
             producer: None,
         };
         transactions.recreate()?;
@@ -87,26 +79,32 @@ impl Transactions {
 
     /// A new producer under the same transactional id ends whatever the old one left open.
     pub fn recreate(&mut self) -> Result<(), Error> {
-        self.discard();
-        let producer: ThreadedProducer<Deliveries> =
-            settings::transactional_producer(&self.cluster, &self.transactional_id)
-                .create_with_context(Deliveries {
-                    events_topic: self.events_topic.clone(),
-                    seen: Mutex::default(),
-                })
-                .map_err(error)?;
-        if let Err(failure) = producer.init_transactions(SOCKET_TIMEOUT * 2) {
-            let_go(producer);
-            return Err(error(failure));
+        self.producer = None;
+        self.producers += 1;
+        let client_id = format!("{}.producer-{}", self.transactional_id, self.producers);
+        let is_idle = Arc::<AtomicBool>::default();
+        let transactor = Transactor::new(
+            Arc::clone(&self.cluster),
+            self.service,
+            (&self.transactional_id, &client_id),
+            Arc::clone(&is_idle),
+        )?;
+        let producer = Producer::start(transactor, is_idle)?;
+        match self.wait(&producer.initialised, &producer.is_idle, INIT_PATIENCE) {
+            Some(initialised) => initialised?,
+            None => {
+                let reason = "the producer does not get its transactional id";
+                return Err(Error::Unavailable(reason.to_owned()));
+            }
         }
-        tracing::debug!(service = %self.service, id = self.transactional_id, "producer made");
+        tracing::debug!(service = %self.service, client_id, "producer made");
         self.producer = Some(producer);
         Ok(())
     }
 
     pub fn commit(
         &mut self,
-        generation: &ConsumerGroupMetadata,
+        generation: &Arc<ConsumerGroupMetadata>,
         shares: Vec<Share>,
     ) -> Result<Vec<Appended>, Failure> {
         let Some(producer) = &self.producer else {
@@ -114,213 +112,86 @@ impl Transactions {
                 "the producer has to be made anew first".into(),
             ));
         };
-        let mut offsets = TopicPartitionList::new();
-        for share in &shares {
-            offsets
-                .add_partition_offset(
-                    &self.commands_topic,
-                    share.partition,
-                    Offset::Offset(share.offset),
-                )
-                .map_err(|error| Failure::Aborted(error.to_string()))?;
-        }
-        let partitions: Vec<_> = shares.iter().map(|share| share.partition).collect();
-        *producer.context().seen.lock().expect("no holder panics") = Seen::default();
-
-        let begun = Instant::now();
-        let ended = producer
-            .begin_transaction()
-            .and_then(|()| self.write(producer, shares))
-            .and_then(|()| timed(|| self.seal(producer, &offsets, generation)));
-        let ended = match ended {
-            // It is committed, but the producer is suspect; what was written is found again by take-over.
-            Ok(took) if took > SUSPICIOUS => Err(Failure::Unclear(format!(
-                "the commit took {} ms",
-                took.as_millis()
-            ))),
-            Ok(_) => {
-                let seen =
-                    std::mem::take(&mut *producer.context().seen.lock().expect("no holder panics"));
-                Ok(partitions
-                    .into_iter()
-                    .filter_map(|partition| {
-                        let events_end = *seen.events_ends.get(&partition)?;
-                        Some(Appended {
-                            partition,
-                            events_end,
-                        })
-                    })
-                    .collect())
-            }
-            Err(failure) => Err(give_up(producer, &failure, begun.elapsed())),
+        let commit = Commit {
+            generation: Arc::clone(generation),
+            shares,
         };
-        if matches!(ended, Err(Failure::Unclear(_) | Failure::Fenced(_))) {
-            self.discard();
+        let committed = match producer.commits.send(commit) {
+            Ok(()) => self.wait(&producer.committed, &producer.is_idle, PATIENCE),
+            Err(_) => None,
+        };
+        let committed = committed.unwrap_or_else(|| {
+            let reason = "the producer gets no answer, although the broker answers a fresh client";
+            Err(Failure::Unclear(reason.to_owned()))
+        });
+        if matches!(committed, Err(Failure::Unclear(_) | Failure::Fenced(_))) {
+            self.producer = None;
         }
-        ended
+        committed
     }
 
-    fn write(
+    /// Waits for the producer's thread; `None` when it is to be left behind: it waits although none of its connections is
+    /// at work and a fresh client gets an answer, or for longer than any time-out allows.
+    fn wait<T>(
         &self,
-        producer: &ThreadedProducer<Deliveries>,
-        shares: Vec<Share>,
-    ) -> Result<(), KafkaError> {
-        let mut names: HashMap<(Service, Topic), String> = HashMap::new();
-        for output in shares.iter().flat_map(|share| &share.outputs) {
-            let topic = names
-                .entry((output.service, output.topic))
-                .or_insert_with(|| self.cluster.topic(output.service, output.topic));
-            let mut record = BaseRecord::<[u8], [u8]>::to(topic).partition(output.partition);
-            if let Some(key) = &output.key {
-                record = record.key(key);
+        done: &mpsc::Receiver<T>,
+        is_idle: &AtomicBool,
+        patience: Duration,
+    ) -> Option<T> {
+        let mut failing = Failing::with_patience(patience);
+        // Looks, and no clock: a process that was frozen meanwhile first hears what has become of its transaction.
+        let mut waited = Duration::ZERO;
+        while waited < LONGEST {
+            match done.recv_timeout(LOOK_EVERY) {
+                Ok(done) => return Some(done),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => waited += LOOK_EVERY,
             }
-            if let Some(payload) = &output.payload {
-                record = record.payload(payload);
+            if !is_idle.load(Ordering::Relaxed) {
+                failing.answered();
+            } else if failing.failed(waited) {
+                if is_answered_afresh(&self.cluster, &self.commands_topic) {
+                    // It may have ended meanwhile.
+                    return done.try_recv().ok();
+                }
+                waited += LOOKUP_TIMEOUT;
             }
-            if !output.headers.is_empty() {
-                let headers = OwnedHeaders::new_with_capacity(output.headers.len());
-                record = record.headers(output.headers.iter().fold(
-                    headers,
-                    |headers, (key, value)| {
-                        headers.insert(Header {
-                            key,
-                            value: Some(value),
-                        })
-                    },
-                ));
+        }
+        None
+    }
+}
+
+impl Producer {
+    fn start(transactor: Transactor, is_idle: Arc<AtomicBool>) -> Result<Self, Error> {
+        let (commits, taken) = mpsc::channel::<Commit>();
+        let (tell_initialised, initialised) = mpsc::channel();
+        let (tell_committed, committed) = mpsc::channel();
+        let is_abandoned = Arc::<AtomicBool>::default();
+        let abandoned = Arc::clone(&is_abandoned);
+        let run = move || {
+            // Whoever has left the thread behind hears nothing of it.
+            let init = transactor.init(&abandoned);
+            let is_ready = init.is_ok();
+            if tell_initialised.send(init).is_err() || !is_ready {
+                return;
             }
-            loop {
-                match producer.send(record) {
-                    Ok(()) => break,
-                    Err((failure, returned))
-                        if failure.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) =>
-                    {
-                        record = returned;
-                        native::flush(producer, TRANSACTION_TIMEOUT)?;
-                    }
-                    Err((failure, _)) => return Err(failure),
+            while let Ok(Commit { generation, shares }) = taken.recv() {
+                let ended = transactor.commit(&generation, shares);
+                if tell_committed.send(ended).is_err() {
+                    return;
                 }
             }
-        }
-        native::flush(producer, TRANSACTION_TIMEOUT)?;
-        match producer
-            .context()
-            .seen
-            .lock()
-            .expect("no holder panics")
-            .error
-            .take()
-        {
-            Some(failure) => Err(failure),
-            None => Ok(()),
-        }
-    }
-
-    /// Offsets after the records: the partition of the group's offsets joins the transaction last, when the one
-    /// before it has surely ended at that coordinator.
-    fn seal(
-        &self,
-        producer: &ThreadedProducer<Deliveries>,
-        offsets: &TopicPartitionList,
-        generation: &ConsumerGroupMetadata,
-    ) -> Result<(), KafkaError> {
-        retrying(|| producer.send_offsets_to_transaction(offsets, generation, SOCKET_TIMEOUT))?;
-        retrying(|| producer.commit_transaction(SOCKET_TIMEOUT))
-    }
-
-    fn discard(&mut self) {
-        if let Some(producer) = self.producer.take() {
-            let_go(producer);
-        }
-    }
-}
-
-/// Aborts when that is still possible, and says what became of the transaction.
-fn give_up(
-    producer: &ThreadedProducer<Deliveries>,
-    failure: &KafkaError,
-    age: Duration,
-) -> Failure {
-    let reason = failure.to_string();
-    let class = match failure {
-        KafkaError::Transaction(error) => Class {
-            code: error.code(),
-            fatal: error.is_fatal(),
-            abortable: error.txn_requires_abort(),
-        },
-        other => Class {
-            code: other
-                .rdkafka_error_code()
-                .unwrap_or(RDKafkaErrorCode::Unknown),
-            fatal: false,
-            // A record that failed has put the transaction into the state that wants an abort.
-            abortable: !matches!(other, KafkaError::Flush(_)),
-        },
-    };
-    // A fenced producer says so in its fatal error only: its records fail as purged from the queue.
-    let fatal = || producer.client().fatal_error().map(|(code, _)| code);
-    if is_fenced(class.code) || fatal().is_some_and(is_fenced) {
-        return Failure::Fenced(reason);
-    }
-    if class.fatal || !class.abortable || age > SUSPICIOUS {
-        return Failure::Unclear(reason);
-    }
-    match timed(|| retrying(|| producer.abort_transaction(SOCKET_TIMEOUT))) {
-        Ok(took) if took <= SUSPICIOUS => Failure::Aborted(reason),
-        Ok(_) => Failure::Unclear(format!("{reason}; the abort was slow")),
-        Err(failure) => {
-            let code = fatal().or(failure.rdkafka_error_code());
-            if code.is_some_and(is_fenced) {
-                return Failure::Fenced(reason);
-            }
-            Failure::Unclear(format!("{reason}; the abort failed: {failure}"))
-        }
-    }
-}
-
-fn is_fenced(code: RDKafkaErrorCode) -> bool {
-    matches!(
-        code,
-        RDKafkaErrorCode::Fenced
-            | RDKafkaErrorCode::FencedInstanceId
-            | RDKafkaErrorCode::ProducerFenced
-            | RDKafkaErrorCode::InvalidProducerEpoch
-    )
-}
-
-struct Class {
-    code: RDKafkaErrorCode,
-    fatal: bool,
-    abortable: bool,
-}
-
-fn timed(call: impl FnOnce() -> Result<(), KafkaError>) -> Result<Duration, KafkaError> {
-    let begun = Instant::now();
-    call().map(|()| begun.elapsed())
-}
-
-/// Calls again while librdkafka says that the very same call may be repeated, for as long as a transaction is not
-/// suspicious. A process that was frozen meets its own time-out before it has heard anything: it asks once more, and
-/// hears whether it was fenced.
-#[allow(
-    clippy::disallowed_methods,
-    reason = "a back-off on a thread that has nothing else to do"
-)]
-fn retrying(call: impl Fn() -> Result<(), KafkaError>) -> Result<(), KafkaError> {
-    let begun = Instant::now();
-    let mut resumed = false;
-    loop {
-        let failure = match call() {
-            Err(KafkaError::Transaction(failure)) if failure.is_retriable() => failure,
-            result => return result,
         };
-        if begun.elapsed() >= SUSPICIOUS {
-            let was_frozen = begun.elapsed() > SOCKET_TIMEOUT * 2;
-            if resumed || !was_frozen {
-                return Err(KafkaError::Transaction(failure));
-            }
-            resumed = true;
-        }
-        std::thread::sleep(RETRY_PAUSE);
+        std::thread::Builder::new()
+            .name("transactions".to_owned())
+            .spawn(run)
+            .map_err(|error| Error::Unavailable(format!("no thread for a producer: {error}")))?;
+        Ok(Self {
+            commits,
+            initialised,
+            committed,
+            is_idle,
+            is_abandoned,
+        })
     }
 }

@@ -27,6 +27,10 @@ pub enum Point {
     Again,
     /// A producer is made.
     Recreate,
+    /// The group's coordinator is asked whether it answers.
+    Coordinator,
+    /// A fresh reader looks at a partition that stands still.
+    Peek,
 }
 
 /// What becomes of a call at a point.

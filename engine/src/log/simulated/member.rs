@@ -2,8 +2,8 @@
 
 mod transaction;
 
-use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,7 +14,11 @@ use super::broker::Broker;
 use super::fate::{Fate, Point, Verdict};
 use super::group::{Generation, Word};
 use crate::log::kafka::settings::SUSPICIOUS;
-use crate::log::{Appended, Ends, Error, Failure, Input, Log, Partition, Progress, Share, Signal};
+use crate::log::replacement::Failing;
+use crate::log::{
+    Appended, Ends, Error, Failure, Input, Log, Membership, Partition, Peek, Progress, Share,
+    Signal,
+};
 
 /// How often a busy coordinator is asked before its caller gives up.
 const TRIES: usize = 20;
@@ -38,6 +42,26 @@ pub enum Weakness {
     AnswersUnread,
     /// A producer is used on after a transaction that ended slowly or without an answer.
     UnclearKept,
+    /// A client that has lost the broker for good is kept.
+    LostClientsKept,
+}
+
+/// A client of a worker's log, which may lose the broker for good although that is well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Client {
+    /// Hears of no rebalance, sends no heartbeat, delivers nothing.
+    Consumer,
+    /// Ends no transaction.
+    Producer,
+    /// Tells no ends.
+    Lookups,
+    /// Reads nothing at take-over.
+    Reader,
+}
+
+impl Client {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Consumer, Self::Producer, Self::Lookups, Self::Reader];
 }
 
 /// One worker's log.
@@ -55,6 +79,8 @@ pub struct SimulatedLog {
     /// The place in the group is lost until the next assignment.
     lost: bool,
     fenced: bool,
+    /// For how long clients that answer look-ups have failed.
+    failing: BTreeMap<Client, Failing>,
     owned: BTreeMap<Partition, Delivery>,
     /// The epoch of the producer; `None` after an unclear end.
     epoch: Option<u32>,
@@ -73,6 +99,15 @@ pub struct Pulse {
     pub member: Rc<Cell<u64>>,
     /// Waits take time on the worker's own clock; others may not have come so far. It has nothing to do before.
     pub ahead: Rc<Cell<Duration>>,
+    /// Clients that have lost the broker.
+    pub lost: Rc<RefCell<BTreeSet<Client>>>,
+}
+
+impl Pulse {
+    /// Whether the member's heartbeats reach the group.
+    pub fn beats(&self) -> bool {
+        !self.lost.borrow().contains(&Client::Consumer)
+    }
 }
 
 /// How the commands of a partition are delivered.
@@ -121,10 +156,12 @@ impl SimulatedLog {
             pulse: Pulse {
                 member: Rc::new(Cell::new(member)),
                 ahead: Rc::new(Cell::new(now)),
+                lost: Rc::default(),
             },
             generation: None,
             lost: false,
             fenced: false,
+            failing: BTreeMap::new(),
             owned: BTreeMap::new(),
             epoch: None,
             read: None,
@@ -164,6 +201,38 @@ impl SimulatedLog {
             }
             Verdict::Go => Ok(()),
         }
+    }
+
+    fn has_lost(&self, client: Client) -> bool {
+        self.pulse.lost.borrow().contains(&client)
+    }
+
+    /// A client is replaced by a fresh one.
+    fn renew(&mut self, client: Client) {
+        if self.pulse.lost.borrow_mut().remove(&client) {
+            let id = &self.transactional_id;
+            let journal = self.broker.journal();
+            journal.note(format_args!("{id} replaces its {client:?}"));
+        }
+    }
+
+    /// Asks through a client that is replaced by the rule when it has lost the broker.
+    fn reach_by(&mut self, client: Client, point: Point) -> Result<(), Error> {
+        self.reach(point)?;
+        if !self.has_lost(client) {
+            return Ok(());
+        }
+        let now = self.now();
+        let is_kept = self.is(Weakness::LostClientsKept);
+        let failing = self.failing.entry(client).or_default();
+        if is_kept || !failing.failed(now) {
+            return Err(Error::Unavailable(format!(
+                "{client:?} has lost the broker"
+            )));
+        }
+        failing.answered();
+        self.renew(client);
+        Ok(())
     }
 
     fn wait(&mut self, wait: Duration) {
@@ -251,6 +320,13 @@ impl SimulatedLog {
     }
 }
 
+fn unconfirmed(reason: &str) -> Membership {
+    Membership::Unconfirmed {
+        reason: reason.to_owned(),
+        lasts: Duration::ZERO,
+    }
+}
+
 fn crash() -> Error {
     Error::Fenced("the process has crashed".into())
 }
@@ -272,6 +348,10 @@ impl Log for SimulatedLog {
                 return Ok(vec![Signal::Disconnected]);
             }
             Err(error) => return Err(error),
+        }
+        if self.has_lost(Client::Consumer) {
+            self.wait(wait);
+            return Ok(signals);
         }
         let before = inputs.len();
         // What was fetched before a rebalance may be delivered together with it.
@@ -319,6 +399,9 @@ impl Log for SimulatedLog {
         }
         for _ in 0..TRIES {
             self.reach(Point::Committed)?;
+            if self.has_lost(Client::Consumer) {
+                return Err(Error::Unavailable("Consumer has lost the broker".into()));
+            }
             match self.broker.group_committed(self.service, partition) {
                 Ok(committed) => {
                     if let Some(offset) = committed {
@@ -333,7 +416,7 @@ impl Log for SimulatedLog {
     }
 
     fn ends(&mut self, topic: Topic, partition: Partition) -> Result<Ends, Error> {
-        self.reach(Point::Ends)?;
+        self.reach_by(Client::Lookups, Point::Ends)?;
         let place = (self.service, topic, partition);
         let mut ends = self.broker.ends(place);
         let stable = self.broker.stable_end(place);
@@ -402,7 +485,7 @@ impl Log for SimulatedLog {
     }
 
     fn read(&mut self, wait: Duration, inputs: &mut Vec<Input>) -> Result<Progress, Error> {
-        self.reach(Point::Read)?;
+        self.reach_by(Client::Reader, Point::Read)?;
         let Some(read) = &mut self.read else {
             return Ok(Progress::Done);
         };
@@ -441,6 +524,10 @@ impl Log for SimulatedLog {
                 "the producer has to be made anew first".into(),
             ));
         }
+        if self.has_lost(Client::Producer) {
+            self.epoch = None;
+            return Err(Failure::Unclear("Producer has lost the broker".into()));
+        }
         // By the broker's clock: the worker's own may be ahead by what it has waited.
         let begun = self.broker.clock().elapsed();
         match self.transact(generation, shares) {
@@ -461,6 +548,7 @@ impl Log for SimulatedLog {
 
     fn recreate(&mut self) -> Result<(), Error> {
         self.epoch = None;
+        self.renew(Client::Producer);
         for _ in 0..TRIES {
             self.reach(Point::Recreate)?;
             match self.broker.init(&self.transactional_id) {
@@ -476,6 +564,7 @@ impl Log for SimulatedLog {
 
     fn rejoin(&mut self) -> Result<(), Error> {
         self.reach(Point::Recreate)?;
+        self.renew(Client::Consumer);
         self.owned.clear();
         self.generation = None;
         self.lost = false;
@@ -503,6 +592,40 @@ impl Log for SimulatedLog {
             return Err(Error::Fenced("another member has the instance id".into()));
         }
         Ok(!self.lost)
+    }
+
+    fn membership(&self) -> Membership {
+        if self.has_lost(Client::Consumer) {
+            return unconfirmed("the client hears nothing of its group");
+        }
+        if self.broker.is_away() {
+            return unconfirmed("the coordinator does not answer");
+        }
+        if self.lost || self.generation.is_none() {
+            Membership::Joining
+        } else {
+            Membership::Confirmed
+        }
+    }
+
+    fn ask_coordinator(&mut self) -> Result<(), Error> {
+        self.reach_by(Client::Lookups, Point::Coordinator)?;
+        let member = self.pulse.member.get();
+        match self.broker.holds(self.service, &self.instance, member) {
+            Err(true) => Err(Error::Fenced("another member has the instance id".into())),
+            Err(false) | Ok(()) => Ok(()),
+        }
+    }
+
+    fn peek(&mut self, partition: Partition, offset: i64) -> Result<Peek, Error> {
+        self.reach(Point::Peek)?;
+        let place = (self.service, Topic::Commands, partition);
+        let stable = self.broker.stable_end(place);
+        Ok(if stable <= offset {
+            Peek::Held(stable)
+        } else {
+            Peek::Readable
+        })
     }
 
     fn now(&self) -> Duration {

@@ -29,7 +29,7 @@ pub use broker::{Broker, Chore, Fetched, Foreign};
 pub use fate::{Calm, Ending, Fate, Point, Verdict};
 pub use group::Generation;
 pub use journal::Journal;
-pub use member::{Pulse, SimulatedLog, Weakness};
+pub use member::{Client, Pulse, SimulatedLog, Weakness};
 
 /// A partition of a topic.
 pub type Place = (Service, Topic, Partition);

@@ -10,10 +10,11 @@ use crate::chaos::{Ground, PROCESSORS};
 const RECREATED: &str = "ordermesh_engine_consumers_recreated_total";
 /// So much later the broker takes producers: some heartbeats, and less than a worker waits for its producer.
 const LATER: Duration = Duration::from_secs(3);
-/// A process tells of its reader's trouble so often in an outage at most: once for it, and for what else broke it.
-const TIMES: usize = 20;
+/// A process tells so often at most that an outage begins: once for each part of it, and once more for a part that was
+/// back too early.
+const TIMES: usize = 8;
 /// How it does.
-const TROUBLE: &str = "reader in trouble";
+const TROUBLE: &str = "outage begins";
 /// From the moment when the broker takes calls again, and while it does.
 const BACK: Duration = Duration::from_secs(30);
 
@@ -71,7 +72,7 @@ fn waiting() -> Duration {
     TRANSACTION_TIMEOUT + SOCKET_TIMEOUT * 2 - LATER
 }
 
-/// How often each process has told of its reader's trouble.
+/// How often each process has told that an outage begins.
 fn troubles(ground: &Ground) -> BTreeMap<String, usize> {
     let told = |name: String| (name.clone(), ground.system.times_said(&name, TROUBLE));
     ground.processors().into_iter().map(told).collect()

@@ -98,6 +98,13 @@ pub fn request(frame: &[u8]) -> Option<Request> {
     Some(Request { api, correlation })
 }
 
+/// The `client.id` in the head of a Kafka request; `None` when it has none.
+pub fn client_id(frame: &[u8]) -> Option<&str> {
+    let length = i16::from_be_bytes(frame.get(12..14)?.try_into().ok()?);
+    let length = usize::try_from(length).ok()?;
+    std::str::from_utf8(frame.get(14..14 + length)?).ok()
+}
+
 /// What a Kafka response answers.
 pub fn answered(frame: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(frame.get(4..8)?.try_into().ok()?))
@@ -144,6 +151,8 @@ mod tests {
         assert!(names(&ends, "orders") && !names(&ends, "payments"));
         assert_eq!(request(&kafka(0, b"")).unwrap().api, None);
         assert_eq!(request(b"short"), None);
+        assert_eq!(client_id(&kafka(3, b"\0\x03one\0")), Some("one"));
+        assert_eq!(client_id(&kafka(3, b"\xff\xff")), None);
     }
 
     #[test]

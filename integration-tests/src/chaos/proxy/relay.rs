@@ -104,6 +104,12 @@ async fn take(
     match (shared.protocol, by_server) {
         (Protocol::Kafka, false) => {
             let request = frames::request(frame)?;
+            if let Some(client_id) = frames::client_id(frame) {
+                let mut clients = shared.clients.lock().expect("no holder panics");
+                if !clients.pass(client_id) {
+                    return None;
+                }
+            }
             match request.api {
                 Some(ApiKey::EndTxn) => {
                     sprung = shared.springs(|step| {

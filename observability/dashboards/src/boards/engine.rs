@@ -261,6 +261,16 @@ fn take_overs() -> Vec<Panel> {
         )
         .alarm_at(1.0),
         Panel::lines(
+            "Standing partitions",
+            "How many partitions have commands that wait and are not delivered, for no reason that the worker knows?",
+            Unit::Count,
+        )
+        .query(
+            gauge("ordermesh_engine_standing_partitions", "sum"),
+            "{{service}}",
+        )
+        .alarm_at(1.0),
+        Panel::lines(
             "Take-over under way",
             "How long has the oldest unfinished take-over lasted?",
             Unit::Seconds,

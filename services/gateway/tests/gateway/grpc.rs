@@ -8,6 +8,7 @@ use contracts::orders::v1::order_service_client::OrderServiceClient;
 use contracts::orders::v1::{CancelOrderRequest, PlaceOrderRequest};
 use contracts::query::v1::query_service_client::QueryServiceClient;
 use contracts::query::v1::{GetOrderRequest, GetStockRequest, WatchOrderRequest};
+use gateway::{INVENTORY, ORDERS};
 use tokio_stream::StreamExt as _;
 use tonic::transport::Channel;
 use tonic::{Code, Request};
@@ -21,7 +22,8 @@ use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_types::StatusExt as _;
 
 use crate::peers::{
-    ECHO, FLAKY, NEVER, ORDER_ID, Seen, any_port, nobody, serve_all, serve_gateway, serve_peers,
+    ECHO, FLAKY, NEVER, ORDER_ID, Seen, any_port, nobody, serve_all, serve_gateway,
+    serve_gateway_following, serve_peers,
 };
 
 fn get(order_id: &str) -> Request<GetOrderRequest> {
@@ -438,6 +440,26 @@ async fn a_service_is_as_healthy_as_the_peer_behind_it() {
     peers.stop().await;
     until(async || is(SERVICE, ServingStatus::NotServing).await).await;
     assert!(is("", ServingStatus::Serving).await);
+}
+
+#[tokio::test]
+async fn a_gateway_is_ready_while_the_peers_that_it_follows_serve() {
+    let address = nobody().await;
+    let gateway = serve_gateway_following(address, Limits::default(), &[ORDERS, INVENTORY]).await;
+    let readiness = gateway.process.readiness();
+    until(async || !readiness.is_ready()).await;
+    let reason = readiness.report().components["gateway"].clone();
+    assert_eq!(reason.as_deref(), Some("orders does not serve"));
+
+    let peers = serve_peers(address, &Seen::default()).await;
+    until(async || readiness.is_ready()).await;
+    let log = peers.process.readiness().component("log");
+    until(async || !readiness.is_ready()).await;
+    log.ready();
+    until(async || readiness.is_ready()).await;
+    peers.stop().await;
+    until(async || !readiness.is_ready()).await;
+    gateway.stop().await;
 }
 
 #[tokio::test]

@@ -266,6 +266,11 @@ pub async fn serve_peers(address: SocketAddr, seen: &Seen) -> Running {
 
 /// A gateway before one address for everything.
 pub async fn serve_gateway(peer: SocketAddr, limits: Limits) -> Running {
+    serve_gateway_following(peer, limits, &[]).await
+}
+
+/// The same, whose readiness follows these peers.
+pub async fn serve_gateway_following(peer: SocketAddr, limits: Limits, remote: &[&str]) -> Running {
     let process = Process::new();
     let reach = vec![authority(peer)];
     let peers = Peers {
@@ -279,7 +284,7 @@ pub async fn serve_gateway(peer: SocketAddr, limits: Limits) -> Running {
         .expect("some port is free")
         .with_limits(limits);
     let address = gateway.local_addr();
-    gateway.serve(&process).expect("the process is new");
+    gateway.serve(&process, remote).expect("the process is new");
     Running { address, process }
 }
 

@@ -42,11 +42,11 @@ impl Overheard {
     /// # Errors
     ///
     /// It does not come, or the broker does not answer.
-    pub async fn hears(self, order_id: Uuid, kind: &'static str) -> anyhow::Result<()> {
+    pub async fn hears(mut self, order_id: Uuid, kind: &'static str) -> anyhow::Result<()> {
         tokio::task::spawn_blocking(move || self.wait(order_id, kind)).await?
     }
 
-    fn wait(&self, order_id: Uuid, kind: &'static str) -> anyhow::Result<()> {
+    fn wait(&mut self, order_id: Uuid, kind: &'static str) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             let Some(input) = self.tail.next(WAIT)? else {

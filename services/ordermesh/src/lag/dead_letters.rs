@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use contracts::{Service, Topic};
 use engine::Cluster;
 use engine::log::Partition;
+use engine::log::kafka::client::drop_in_background;
 use engine::log::kafka::settings;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
@@ -13,6 +14,7 @@ use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::look::{Silent, TIMEOUT, client};
+use super::oldest::SILENT_LOOKS;
 
 /// How long one look reads at most.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -23,6 +25,9 @@ const WAIT: Duration = Duration::from_millis(20);
 pub struct DeadLetters {
     cluster: Cluster,
     reader: BaseConsumer<Silent>,
+    /// Looks in a row in which the reader brought nothing although it was not at the ends, and the broker answered the
+    /// rest of the look.
+    silent_looks: u32,
     /// Empty until it is known where each partition begins.
     partitions: BTreeMap<(Service, Partition), Letters>,
 }
@@ -45,16 +50,21 @@ impl DeadLetters {
     ///
     /// A setting is refused.
     pub fn new(cluster: &Cluster) -> KafkaResult<Self> {
+        Ok(Self {
+            cluster: cluster.clone(),
+            reader: Self::reader(cluster)?,
+            silent_looks: 0,
+            partitions: BTreeMap::new(),
+        })
+    }
+
+    fn reader(cluster: &Cluster) -> KafkaResult<BaseConsumer<Silent>> {
         let mut config = settings::reader(cluster, "read_committed");
         config
             .set("queued.max.messages.kbytes", "4096")
             // It reads on between the looks, and is in no hurry.
             .set("fetch.wait.max.ms", "1000");
-        Ok(Self {
-            cluster: cluster.clone(),
-            reader: client(config)?,
-            partitions: BTreeMap::new(),
-        })
+        client(config)
     }
 
     /// The number of dead letters by topic, without the prefix; of those topics that have been read to their end.
@@ -65,6 +75,13 @@ impl DeadLetters {
     /// The broker does not answer.
     pub fn count(&mut self, ends: &BaseConsumer<Silent>) -> KafkaResult<Vec<(String, usize)>> {
         let read = self.look_at_ends(ends).and_then(|()| self.read());
+        if self.silent_looks >= SILENT_LOOKS {
+            let fresh = Self::reader(&self.cluster)?;
+            drop_in_background(std::mem::replace(&mut self.reader, fresh));
+            self.silent_looks = 0;
+            // All over again.
+            self.partitions.clear();
+        }
         match read {
             // What was not read yet has been deleted: all over again.
             Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset)) => {
@@ -112,10 +129,12 @@ impl DeadLetters {
     }
 
     fn read(&mut self) -> KafkaResult<()> {
+        let mut is_heard = false;
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             match self.reader.poll(WAIT) {
                 Some(Ok(message)) => {
+                    is_heard = true;
                     let letters = self
                         .partitions
                         .iter_mut()
@@ -141,6 +160,12 @@ impl DeadLetters {
                 }
             }
         }
+        let is_read = self.partitions.values().all(|letters| letters.is_read);
+        self.silent_looks = if is_heard || is_read {
+            0
+        } else {
+            self.silent_looks + 1
+        };
         Ok(())
     }
 

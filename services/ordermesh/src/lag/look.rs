@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use contracts::{Service, Topic};
 use engine::Cluster;
 use engine::log::Partition;
+use engine::log::kafka::client::Renewable;
 use engine::log::kafka::settings;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
@@ -87,8 +88,6 @@ impl End {
 }
 
 /// Looks again and again, and remembers what makes the next look cheaper. Blocks.
-///
-/// Dropping its clients can hang while the broker is away: whoever ends with the process need not drop it.
 pub struct Observer {
     cluster: Cluster,
     /// In the name of each group, so that its offsets can be asked for; nothing is subscribed, so none is joined.
@@ -101,25 +100,36 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// Has not looked yet.
+    /// One that is replaced when it fails although a fresh one does not. Dropping it does not wait for the broker.
     ///
     /// # Errors
     ///
     /// A setting is refused.
-    pub fn new(cluster: &Cluster) -> KafkaResult<Self> {
+    pub fn renewable(cluster: Cluster) -> KafkaResult<Renewable<Self>> {
+        Renewable::new(format!("{}lag", cluster.prefix), move |client_id| {
+            Self::new(&cluster, client_id)
+        })
+    }
+
+    /// Has not looked yet.
+    fn new(cluster: &Cluster, client_id: &str) -> KafkaResult<Self> {
         // Committed offsets are told as they stand, also while a transaction is about to move them.
         let group = |service: Service| {
             let mut config = settings::reader(cluster, "read_uncommitted");
-            config.set("group.id", cluster.group(service));
+            config
+                .set("group.id", cluster.group(service))
+                .set("client.id", client_id);
             Ok((service, client(config)?))
         };
+        let mut stable = settings::reader(cluster, "read_committed");
+        stable.set("client.id", client_id);
         Ok(Self {
             cluster: cluster.clone(),
             groups: Service::ALL
                 .into_iter()
                 .map(group)
                 .collect::<KafkaResult<_>>()?,
-            stable: client(settings::reader(cluster, "read_committed"))?,
+            stable: client(stable)?,
             stability: Stability::default(),
             oldest: Oldest::new(cluster)?,
             dead_letters: DeadLetters::new(cluster)?,
@@ -284,7 +294,7 @@ impl ClientContext for Silent {
     }
 
     fn log(&self, _level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {
-        tracing::debug!(facility, message, "log client");
+        tracing::debug!(facility, line = message, "log client");
     }
 }
 
@@ -299,6 +309,8 @@ pub fn is_silence(error: &KafkaError) -> bool {
                 | RDKafkaErrorCode::AllBrokersDown
                 | RDKafkaErrorCode::Resolve
                 | RDKafkaErrorCode::OperationTimedOut
+                // The client was told of no leader; it did not ask.
+                | RDKafkaErrorCode::UnknownPartition
         )
     )
 }

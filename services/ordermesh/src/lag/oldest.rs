@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use contracts::{Service, Topic};
 use engine::Cluster;
 use engine::log::Partition;
+use engine::log::kafka::client::drop_in_background;
 use engine::log::kafka::settings;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult};
@@ -16,6 +17,8 @@ use super::look::{Silent, Waiting, client};
 
 /// Longest wait for the records of one look.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// The reader is replaced after so many silent looks in a row.
+pub const SILENT_LOOKS: u32 = 2;
 /// One record of each partition is enough.
 const FETCH_BYTES: &str = "16384";
 
@@ -25,6 +28,9 @@ type Place = (Service, Partition);
 pub struct Oldest {
     cluster: Cluster,
     reader: BaseConsumer<Silent>,
+    /// Looks in a row in which the reader brought nothing although there was something, and the broker answered the
+    /// rest of the look.
+    silent_looks: u32,
     known: HashMap<Place, Known>,
 }
 
@@ -52,15 +58,20 @@ impl Oldest {
     ///
     /// A setting is refused.
     pub fn new(cluster: &Cluster) -> KafkaResult<Self> {
+        Ok(Self {
+            cluster: cluster.clone(),
+            reader: Self::reader(cluster)?,
+            silent_looks: 0,
+            known: HashMap::new(),
+        })
+    }
+
+    fn reader(cluster: &Cluster) -> KafkaResult<BaseConsumer<Silent>> {
         let mut config = settings::reader(cluster, "read_committed");
         config
             .set("fetch.message.max.bytes", FETCH_BYTES)
             .set("queued.max.messages.kbytes", "1024");
-        Ok(Self {
-            cluster: cluster.clone(),
-            reader: client(config)?,
-            known: HashMap::new(),
-        })
+        client(config)
     }
 
     /// The append times of the oldest records, in Unix milliseconds. Markers and aborted records are no records, so a
@@ -118,15 +129,24 @@ impl Oldest {
         self.reader.assign(&list)?;
         let read = self.first_records(&mut unknown);
         self.reader.unassign()?;
-        read
+        self.silent_looks = if read? { 0 } else { self.silent_looks + 1 };
+        if self.silent_looks >= SILENT_LOOKS {
+            let fresh = Self::reader(&self.cluster)?;
+            drop_in_background(std::mem::replace(&mut self.reader, fresh));
+            self.silent_looks = 0;
+        }
+        Ok(())
     }
 
-    fn first_records(&mut self, unknown: &mut HashMap<Place, Waiting>) -> KafkaResult<()> {
+    /// Whether anything was heard.
+    fn first_records(&mut self, unknown: &mut HashMap<Place, Waiting>) -> KafkaResult<bool> {
+        let mut is_heard = false;
         let end = Instant::now() + PATIENCE;
         while !unknown.is_empty() {
             let left = end.saturating_duration_since(Instant::now());
             match self.reader.poll(left) {
                 Some(Ok(message)) => {
+                    is_heard = true;
                     let place = self.place(message.topic(), message.partition());
                     let waiting = place.and_then(|place| unknown.remove(&place));
                     let appended_ms = message.timestamp().to_millis();
@@ -136,6 +156,7 @@ impl Oldest {
                 }
                 // The client does not say of which topic: those in which nothing but markers was passed.
                 Some(Err(KafkaError::PartitionEOF(_))) => {
+                    is_heard = true;
                     let reached = self.reader.position()?;
                     let is_passed = |waiting: &Waiting| {
                         let topic = self.cluster.topic(waiting.service, Topic::Commands);
@@ -156,7 +177,7 @@ impl Oldest {
                 None => break,
             }
         }
-        Ok(())
+        Ok(is_heard)
     }
 
     fn place(&self, topic: &str, partition: Partition) -> Option<Place> {

@@ -8,10 +8,10 @@ use contracts::Contract;
 use engine::Caller;
 use tokio_util::sync::CancellationToken;
 
+use super::status::follow;
+
 /// How long calls under way hold the workers that answer them.
 const ANSWERING: Duration = Duration::from_secs(5);
-/// Between looks whether outcomes are heard.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// The callers of this process. While calls are under way, the workers that answer them go on.
 #[derive(Clone, Default)]
@@ -24,7 +24,8 @@ pub struct Calls {
 trait Listen: Send + Sync {
     fn name(&self) -> &'static str;
     fn in_flight(&self) -> usize;
-    fn is_ready(&self) -> bool;
+    fn health(&self) -> Result<(), String>;
+    fn rounds(&self) -> u64;
     fn listen(&self, stopped: &dyn Fn() -> bool) -> Result<(), engine::log::Error>;
 }
 
@@ -37,8 +38,12 @@ impl<C: Contract> Listen for Caller<C> {
         Self::in_flight(self)
     }
 
-    fn is_ready(&self) -> bool {
-        Self::is_ready(self)
+    fn health(&self) -> Result<(), String> {
+        Self::health(self)
+    }
+
+    fn rounds(&self) -> u64 {
+        Self::rounds(self)
     }
 
     fn listen(&self, stopped: &dyn Fn() -> bool) -> Result<(), engine::log::Error> {
@@ -52,7 +57,7 @@ impl Calls {
         self.callers.push(Arc::new(caller.clone()));
     }
 
-    /// Hears outcomes, each caller on a thread of its own; the process is ready only once they are heard.
+    /// Hears outcomes, each caller on a thread of its own; the process is ready only while they are heard.
     pub fn listen(&self, process: &Process) -> anyhow::Result<()> {
         for caller in &self.callers {
             let (listening, calls) = (Arc::clone(caller), self.clone());
@@ -62,22 +67,9 @@ impl Calls {
             let component = process
                 .readiness()
                 .component(format!("{} outcomes", caller.name()));
-            let waiting = Arc::clone(caller);
-            let shutdown = process.shutdown();
-            process.spawn(
-                format!("{} outcomes readiness", caller.name()),
-                async move {
-                    let mut every = tokio::time::interval(LOOK_EVERY);
-                    while !waiting.is_ready() {
-                        tokio::select! {
-                            _ = every.tick() => {}
-                            () = shutdown.cancelled() => return,
-                        }
-                    }
-                    component.ready();
-                    shutdown.cancelled().await;
-                },
-            );
+            let (loops, tells) = (Arc::clone(caller), Arc::clone(caller));
+            let follow = follow(move || loops.rounds(), move || tells.health(), component);
+            process.spawn_beside("outcomes readiness", follow);
         }
         Ok(())
     }

@@ -265,6 +265,7 @@ mod tests {
                 ready: true,
                 shutting_down: false,
                 components: BTreeMap::from([("orders".to_owned(), None)]),
+                ..Report::default()
             },
             samples: Samples::parse(&text),
         }

@@ -5,12 +5,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use contracts::Service;
-use observability::TraceParent;
+use engine::log::kafka::client::drop_in_background;
+use engine::log::kafka::context::{Quiet, cause};
+use observability::{Outage, TraceParent};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
+use uuid::Uuid;
 
 use super::topics::Topics;
 use crate::tables::Last;
@@ -24,6 +27,8 @@ const BUSY_BATCH: usize = 100;
 /// How long a quiet projector waits for a record before it looks after other things.
 const QUIET_WAIT: Duration = Duration::from_millis(100);
 const WATERMARK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for one answer of the broker.
+const SOCKET_TIMEOUT_MS: &str = "6000";
 const CLUSTER_ID_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why the log cannot be read on.
@@ -70,11 +75,13 @@ pub enum Error {
 ///
 /// [`Error::Client`]: the client's settings are refused.
 pub fn cluster_id(bootstrap: &str) -> Result<Option<String>, Error> {
-    let client: BaseConsumer = ClientConfig::new()
+    let client: BaseConsumer<Quiet> = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
-        .create()
+        .create_with_context(Quiet::default())
         .map_err(Error::Client)?;
-    Ok(client.client().fetch_cluster_id(CLUSTER_ID_TIMEOUT))
+    let cluster_id = client.client().fetch_cluster_id(CLUSTER_ID_TIMEOUT);
+    drop_in_background(client);
+    Ok(cluster_id)
 }
 
 /// A partition of a service's events.
@@ -113,7 +120,10 @@ impl Fetched {
 /// It is made anew whenever the set of partitions or a position changes from outside. A client that is assigned a
 /// partition again may tell the position of the former assignment for a moment, and that would skip records.
 pub struct Log {
-    consumer: BaseConsumer,
+    /// `None` only while it is dropped.
+    consumer: Option<BaseConsumer<Quiet>>,
+    settings: ClientConfig,
+    outage: Outage,
     topics: Topics,
     starts: HashMap<Source, i64>,
     /// What has to come first from partitions that have not said anything yet.
@@ -134,8 +144,15 @@ impl Log {
         positions: &HashMap<Source, i64>,
         expected: HashMap<Source, Last>,
     ) -> Result<Self, Error> {
-        let consumer: BaseConsumer = ClientConfig::new()
+        // Each client has a name of its own in the broker's log.
+        let number = Uuid::now_v7().simple();
+        let mut settings = ClientConfig::new();
+        settings
             .set("bootstrap.servers", bootstrap)
+            .set(
+                "client.id",
+                format!("{}.projector-{number}", topics.group()),
+            )
             // Required by the client, used for nothing: no group is joined, no offset is committed.
             .set("group.id", topics.group())
             .set("enable.auto.commit", "false")
@@ -147,9 +164,15 @@ impl Log {
             // The default of a second stalls a consumer that empties its queue quickly.
             .set("fetch.queue.backoff.ms", "10")
             .set("queued.max.messages.kbytes", "16384")
-            .set("topic.metadata.refresh.interval.ms", "10000")
-            .set("reconnect.backoff.max.ms", "1000")
-            .create()
+            // What it was told while the broker was fenced (no leader) it believes until it asks again.
+            .set("topic.metadata.refresh.interval.ms", "1000")
+            .set("metadata.max.age.ms", "3000")
+            .set("socket.timeout.ms", SOCKET_TIMEOUT_MS)
+            .set("socket.connection.setup.timeout.ms", "3000")
+            .set("reconnect.backoff.ms", "50")
+            .set("reconnect.backoff.max.ms", "250");
+        let consumer: BaseConsumer<Quiet> = settings
+            .create_with_context(Quiet::default())
             .map_err(Error::Client)?;
         let mut starts = positions.clone();
         starts.extend(expected.iter().map(|(source, last)| (*source, last.offset)));
@@ -161,12 +184,40 @@ impl Log {
         }
         consumer.assign(&assignment).map_err(Error::Client)?;
         Ok(Self {
-            consumer,
+            consumer: Some(consumer),
+            settings,
+            outage: Outage::of("projector log"),
             topics: topics.clone(),
             starts,
             expected,
             busy: false,
         })
+    }
+
+    fn consumer(&self) -> &BaseConsumer<Quiet> {
+        self.consumer.as_ref().expect("it is not being dropped")
+    }
+
+    /// Whether a fresh client gets an answer for this partition.
+    pub fn is_answered_afresh(&self, (service, partition): Source, timeout: Duration) -> bool {
+        let mut settings = self.settings.clone();
+        settings.set("client.id", format!("{}.probe", self.topics.group()));
+        let fresh: KafkaResult<BaseConsumer<Quiet>> =
+            settings.create_with_context(Quiet::default());
+        let Ok(fresh) = fresh else { return false };
+        let answer = fresh.fetch_watermarks(self.topics.of(service), partition, timeout);
+        drop_in_background(fresh);
+        answer.is_ok()
+    }
+
+    /// The log answers, after whatever outage.
+    pub fn answered(&mut self) {
+        self.outage.answered();
+    }
+
+    /// The log does not answer.
+    pub fn failed(&mut self, error: &KafkaError) {
+        self.outage.failed(cause(error));
     }
 
     /// The next records. Comes back at once with the few there are when it is quiet, empty-handed after a moment,
@@ -206,7 +257,7 @@ impl Log {
     ///
     /// [`Error::Client`].
     pub fn positions(&self) -> Result<HashMap<Source, i64>, Error> {
-        let positions = self.consumer.position().map_err(Error::Client)?;
+        let positions = self.consumer().position().map_err(Error::Client)?;
         Ok(positions
             .elements()
             .iter()
@@ -226,7 +277,7 @@ impl Log {
     ///
     /// [`Error::Client`].
     pub fn pause(&self, source: Source) -> Result<(), Error> {
-        self.consumer
+        self.consumer()
             .pause(&self.list(source))
             .map_err(Error::Client)
     }
@@ -237,7 +288,7 @@ impl Log {
     ///
     /// [`Error::Client`].
     pub fn resume(&self, source: Source) -> Result<(), Error> {
-        self.consumer
+        self.consumer()
             .resume(&self.list(source))
             .map_err(Error::Client)
     }
@@ -250,14 +301,15 @@ impl Log {
     pub fn end(&self, (service, partition): Source, timeout: Duration) -> KafkaResult<i64> {
         // For a read_committed client this is the last stable offset.
         let (_, end) =
-            self.consumer
+            self.consumer()
                 .fetch_watermarks(self.topics.of(service), partition, timeout)?;
         Ok(end)
     }
 
     fn poll(&mut self, timeout: Duration) -> Result<Option<Fetched>, Error> {
         loop {
-            match self.consumer.poll(timeout) {
+            let consumer = self.consumer.as_ref().expect("it is not being dropped");
+            match consumer.poll(timeout) {
                 None => return Ok(None),
                 Some(Ok(message)) => {
                     let Some(record) = fetched(&self.topics, &message) else {
@@ -276,7 +328,8 @@ impl Log {
                     return Err(Error::Client(error));
                 }
                 Some(Err(error)) => {
-                    tracing::warn!(%error, "the log is not readable for now");
+                    // Reports of an outage that is over may still wait here: the look at the log's end tells.
+                    tracing::debug!(%error, "log client");
                     return Ok(None);
                 }
             }
@@ -301,7 +354,7 @@ impl Log {
             let (service, partition) = *source;
             let topic = self.topics.of(service);
             let (low, high) = self
-                .consumer
+                .consumer()
                 .fetch_watermarks(topic, partition, WATERMARK_TIMEOUT)
                 .map_err(Error::Client)?;
             if !(low..=high).contains(&position) {
@@ -321,6 +374,14 @@ impl Log {
         let mut list = TopicPartitionList::new();
         list.add_partition(self.topics.of(service), partition);
         list
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        if let Some(consumer) = self.consumer.take() {
+            drop_in_background(consumer);
+        }
     }
 }
 

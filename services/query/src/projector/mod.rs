@@ -16,9 +16,12 @@ mod trace;
 mod write;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chassis::Component;
+use chassis::stall::Rounds;
+use engine::log::replacement::Failing;
+use observability::Outage;
 use registry::Schemas;
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
@@ -38,8 +41,10 @@ use topics::Topics;
 
 /// First pause after a failure of the database; doubled up to [`MAX_PAUSE`].
 const MIN_PAUSE: Duration = Duration::from_millis(100);
-const MAX_PAUSE: Duration = Duration::from_secs(5);
+const MAX_PAUSE: Duration = Duration::from_secs(2);
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+/// What the log calls the read model's database.
+const DATABASE: &str = "database";
 /// What the readiness says while no broker answers.
 const LOG_SILENT: &str = "the log does not answer";
 /// How often a projector that owns nothing looks whether there is something to own.
@@ -109,8 +114,22 @@ pub struct Projector {
     pub metrics: Metrics,
     /// Where to say whether it works.
     pub readiness: Component,
+    /// Counts the rounds of its loops.
+    pub rounds: Rounds,
+    /// When it was made: how long clients of the log fail is counted from here.
+    pub made: Instant,
     /// The runtime of the process, which answers for the registry.
     pub services: Handle,
+}
+
+/// What outlasts a session.
+struct Carried {
+    /// Before the next session, when this one fails.
+    pause: Duration,
+    /// Of the database.
+    outage: Outage,
+    /// For how long the clients of the log have failed.
+    client: Failing,
 }
 
 impl Projector {
@@ -120,9 +139,14 @@ impl Projector {
     ///
     /// [`Error::Log`], [`Error::RegistryReplaced`] and [`Error::Foreign`]. Trouble with the database is waited for.
     pub fn run(&self, runtime: &Runtime, shutdown: &CancellationToken) -> Result<(), Error> {
-        let mut pause = MIN_PAUSE;
+        let mut carried = Carried {
+            pause: MIN_PAUSE,
+            outage: Outage::of(DATABASE),
+            client: Failing::default(),
+        };
         while !shutdown.is_cancelled() {
-            let failure = match self.session(runtime, shutdown, &mut pause) {
+            self.rounds.finish();
+            let failure = match self.session(runtime, shutdown, &mut carried) {
                 Ok(()) => continue,
                 Err(
                     error
@@ -136,9 +160,12 @@ impl Projector {
             self.metrics.database_failures.inc();
             self.readiness.not_ready(failure.to_string());
             let cause = std::error::Error::source(&failure).map(ToString::to_string);
-            tracing::warn!(error = %failure, cause, ?pause, "the projector waits for the database");
-            sleep(runtime, shutdown, pause);
-            pause = (pause * 2).min(MAX_PAUSE);
+            carried.outage.failed(match cause {
+                Some(cause) => format!("{failure}: {cause}"),
+                None => failure.to_string(),
+            });
+            sleep(runtime, shutdown, carried.pause);
+            carried.pause = (carried.pause * 2).min(MAX_PAUSE);
         }
         Ok(())
     }
@@ -148,7 +175,7 @@ impl Projector {
         &self,
         runtime: &Runtime,
         shutdown: &CancellationToken,
-        pause: &mut Duration,
+        carried: &mut Carried,
     ) -> Result<(), Error> {
         let topics = Topics::new(&self.prefix);
         let Some(cluster_id) = log::cluster_id(&self.kafka)? else {
@@ -158,9 +185,12 @@ impl Projector {
         let mut connection = runtime.block_on(self.connect())?;
         runtime.block_on(self.claim(&mut connection, cluster_id))?;
         let mut ownership = Ownership::new(self.partitions);
-        *pause = MIN_PAUSE;
+        carried.pause = MIN_PAUSE;
+        carried.outage.answered();
+        carried.outage = Outage::of(DATABASE);
         self.readiness.ready();
         while !shutdown.is_cancelled() {
+            self.rounds.finish();
             runtime.block_on(ownership.settle(&mut connection))?;
             if ownership.partitions().is_empty() {
                 sleep(runtime, shutdown, OWN_NOTHING_PAUSE);
@@ -173,6 +203,7 @@ impl Projector {
                 runtime,
                 &mut connection,
                 ownership.partitions(),
+                &mut carried.client,
             )?;
             let end = tenure.work(&mut ownership, shutdown);
             self.metrics.disown();

@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::time::{Duration, Instant};
 
+use engine::log::replacement::Failing;
 use sqlx::postgres::PgConnection;
 use sqlx::types::time::OffsetDateTime;
 use tokio::runtime::Runtime;
@@ -28,6 +29,8 @@ const LAG_INTERVAL: Duration = Duration::from_millis(250);
 /// The same after the broker has not answered.
 const LAG_PAUSE: Duration = Duration::from_secs(2);
 const LAG_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a position may stay behind the end of its partition.
+const STILL: Duration = Duration::from_secs(5);
 /// How often the records of waiting partitions are tried again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// How long the registry's answer about itself holds.
@@ -44,6 +47,8 @@ pub enum End {
     Settled,
     /// Somebody else has moved a position.
     Fenced,
+    /// The client of the log fails although a fresh one does not.
+    ClientLost,
 }
 
 /// Everything that is known about the owned partitions. Dropped whole when anything goes wrong.
@@ -66,6 +71,10 @@ pub struct Tenure<'a> {
     retry_at: Instant,
     lag: Lag,
     measure_at: Instant,
+    /// Positions that are behind the end of the log and have not moved, and since when.
+    still: HashMap<Source, (i64, Instant)>,
+    /// For how long the clients of the log have failed; it outlasts them.
+    client: &'a mut Failing,
 }
 
 impl<'a> Tenure<'a> {
@@ -76,6 +85,7 @@ impl<'a> Tenure<'a> {
         runtime: &'a Runtime,
         connection: &'a mut PgConnection,
         partitions: &[i32],
+        client: &'a mut Failing,
     ) -> Result<Self, Error> {
         let statements = projector.metrics.statements.clone();
         let (positions, writer) = runtime.block_on(in_time(async {
@@ -119,6 +129,8 @@ impl<'a> Tenure<'a> {
             retry_at: now,
             lag: Lag::new(positions.keys().copied().collect(), unix_ms()),
             measure_at: now,
+            still: HashMap::new(),
+            client,
             positions,
         })
     }
@@ -136,7 +148,10 @@ impl<'a> Tenure<'a> {
             if !self.write(batch)? {
                 return Ok(End::Fenced);
             }
-            self.measure_lag();
+            self.projector.rounds.finish();
+            if self.measure_lag() {
+                return Ok(End::ClientLost);
+            }
             if Instant::now() >= settle_at {
                 if self
                     .runtime
@@ -301,35 +316,73 @@ impl<'a> Tenure<'a> {
         metrics.steps(&written.steps, commit);
     }
 
-    /// Measures the lag of one partition; whether the broker answers is also what the readiness says about it.
-    fn measure_lag(&mut self) {
+    /// Measures the lag of one partition, and proves that the client of the log works: it is told where the partition
+    /// ends, and moves while it is behind. The readiness says what is missing. Whether the client is to be replaced.
+    fn measure_lag(&mut self) -> bool {
         let now = Instant::now();
         if now < self.measure_at {
-            return;
+            return false;
         }
         let Some(source) = self.lag.turn() else {
-            return;
+            return false;
         };
-        self.measure_at = match self.log.end(source, LAG_TIMEOUT) {
-            Ok(end) => {
-                let position = self.positions.get(&source).copied().unwrap_or_default();
-                let held = self.held.get(&source).and_then(VecDeque::front);
-                let held_ms = held.and_then(|record| record.time_ms);
-                let seconds = self.lag.measured(source, position, end, held_ms, unix_ms());
-                let records = (end - position).max(0);
-                self.projector
-                    .metrics
-                    .lag(source.0, source.1, records, seconds);
-                self.projector.readiness.ready();
-                now + LAG_INTERVAL
-            }
+        let end = match self.log.end(source, LAG_TIMEOUT) {
+            Ok(end) => end,
             Err(error) => {
-                tracing::warn!(%error, "the log does not answer");
+                self.measure_at = now + LAG_PAUSE;
+                self.log.failed(&error);
                 self.projector.metrics.forget_lag();
                 self.projector.readiness.not_ready(LOG_SILENT);
-                now + LAG_PAUSE
+                return self.is_client_lost(source);
             }
         };
+        self.measure_at = now + LAG_INTERVAL;
+        self.log.answered();
+        let position = self.positions.get(&source).copied().unwrap_or_default();
+        let held = self.held.get(&source).and_then(VecDeque::front);
+        let held_ms = held.and_then(|record| record.time_ms);
+        let seconds = self.lag.measured(source, position, end, held_ms, unix_ms());
+        let records = (end - position).max(0);
+        self.projector
+            .metrics
+            .lag(source.0, source.1, records, seconds);
+        if position >= end || held.is_some() {
+            self.still.remove(&source);
+        } else {
+            let still = self.still.entry(source).or_insert((position, now));
+            if still.0 != position {
+                *still = (position, now);
+            }
+        }
+        let standing = self.still.iter().find(|(source, (position, since))| {
+            // Others have moved since they were measured.
+            self.positions.get(source) == Some(position) && now.duration_since(*since) > STILL
+        });
+        let Some((&(service, partition), &(position, since))) = standing else {
+            self.client.answered();
+            self.projector.readiness.ready();
+            return false;
+        };
+        self.projector.readiness.not_ready(format!(
+            "{} [{partition}] stands still at offset {position} for {} s",
+            self.topics.of(service),
+            now.duration_since(since).as_secs()
+        ));
+        self.is_client_lost((service, partition))
+    }
+
+    /// The client has failed: whether a fresh one would not.
+    fn is_client_lost(&mut self, source: Source) -> bool {
+        let is_lost = self.client.failed(self.projector.made.elapsed())
+            && self.log.is_answered_afresh(source, LAG_TIMEOUT);
+        if is_lost {
+            self.client.replaced();
+            tracing::warn!(
+                client = "projector",
+                "log client replaced: a fresh one gets answers"
+            );
+        }
+        is_lost
     }
 }
 
