@@ -301,7 +301,7 @@ pub trait Log {
     /// [`Error::Fenced`] when another member has taken the place, [`Error::Displaced`] when nobody has.
     fn is_member(&mut self) -> Result<bool, Error>;
 
-    /// What the client knows of this member's place in the group. Asks nobody.
+    /// What the client knows of this member's place in the group. Makes no request.
     fn membership(&self) -> Membership;
 
     /// Asks the group's coordinator whether it answers, and who has this member's place: a member whose place is

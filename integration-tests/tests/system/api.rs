@@ -187,7 +187,7 @@ fn a_cancellation_is_answered_by_what_the_order_is() {
 fn the_document_is_served() {
     let mut system = System::new();
     system.start("gateway");
-    // Alone it is not ready, for nobody takes orders; but it says what it serves.
+    // Without the orders service the gateway is not ready, but it serves its document.
     eventually("the gateway says why it is not ready", || {
         let told = system.readiness("gateway");
         told.contains("orders does not serve").then_some(())

@@ -27,7 +27,7 @@ impl ConsumerContext for Quiet {}
 
 /// What a client has reported besides its answers.
 ///
-/// A broker that cannot be reached is reported with each try to connect. Whoever calls the client hears of it as well
+/// A broker that cannot be reached is reported with each try to connect. The client's caller sees the failure as well
 /// and logs the outage once, so the client's own reports of it are for debugging. So is a report that repeats the last
 /// one: a record that cannot be decompressed is reported with each fetch.
 #[derive(Debug, Default)]

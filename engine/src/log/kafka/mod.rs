@@ -280,7 +280,7 @@ impl Log for KafkaLog {
             return Ok(());
         };
         // It may be what the broker has called our own consumer when that joined and lost the broker before it heard of
-        // it. Then nobody sends heartbeats for it, and the broker gives it up.
+        // it. Such a member sends no heartbeats, and the broker removes it when its session ends.
         let since = match &self.foreign {
             Some((known, since)) if *known == holder => *since,
             _ => Instant::now(),

@@ -37,7 +37,7 @@ fn client(cluster: &Cluster) -> ClientConfig {
         .set("topic.metadata.refresh.interval.ms", "1000")
         .set("metadata.max.age.ms", "3000")
         .set("reconnect.backoff.ms", "50")
-        // Whoever waits for a broker that is back waits for this, too.
+        // A client notices a broker that is back this much later at most.
         .set("reconnect.backoff.max.ms", "250")
         // The default of 100 ms is paid after nearly every commit (CONCURRENT_TRANSACTIONS).
         .set("retry.backoff.ms", "2")

@@ -169,7 +169,7 @@ impl Producer {
         let is_abandoned = Arc::<AtomicBool>::default();
         let abandoned = Arc::clone(&is_abandoned);
         let run = move || {
-            // Whoever has left the thread behind hears nothing of it.
+            // A failed send: the worker has left this thread behind.
             let init = transactor.init(&abandoned);
             let is_ready = init.is_ok();
             if tell_initialised.send(init).is_err() || !is_ready {

@@ -251,7 +251,7 @@ fn answers(bootstrap: &str, prefix: &str, service: Service) -> bool {
     answers
 }
 
-/// What stands in the `client.id`s of the log's clients.
+/// Parts of the `client.id`s by which the kinds of clients are told apart.
 const KINDS: [&str; 7] = [
     ".consumer-",
     ".producer-",
