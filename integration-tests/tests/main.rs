@@ -14,6 +14,7 @@
 mod architecture;
 mod compose;
 mod engine;
+mod golden;
 mod observability;
 mod rule_books;
 mod system;

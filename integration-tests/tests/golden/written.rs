@@ -1,0 +1,234 @@
+//! What a running system writes: records, their keys, headers and ids, the ledgers, the load generator's journal, and
+//! the audit's report.
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::time::Duration;
+
+use contracts::orders::v1::OrderStatus;
+use contracts::orders::v1::{OrderCommand, OrderEvent};
+use contracts::{Record as _, Service, Topic};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use harness::eventually;
+use harness::system::{System, order_of};
+use prost::Message as _;
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Headers as _, Message as _};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use regex::Regex;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::assert_golden;
+
+/// One order, and one basket whose only line the API refuses.
+const BASKETS: &str = "\
+basket_id,placed_at,customer_id,sku,description,quantity,amount_cents
+1,2017-01-01T11:53:26Z,900,mug,A MUG,1,50
+2,2017-01-01T12:10:28Z,900,tea,TEA,0,99
+";
+
+#[test]
+fn a_running_system_writes_what_it_always_wrote() {
+    let mut system = System::new();
+    system.up("all");
+    system.stock("mug", 10);
+    load(&system);
+    let order = order_of(&[("mug", 1)]);
+    let order_id = order.order_id.clone();
+    system.place(order).unwrap();
+    system.reaches(&order_id, OrderStatus::Delivered);
+
+    eventually("a checkpoint is written", || {
+        let records = read(&system, Service::Orders, Topic::State)?;
+        records
+            .iter()
+            .any(|record| record.key == "checkpoint")
+            .then_some(())
+    });
+    let mut lines = BTreeSet::new();
+    for service in Service::ALL {
+        for topic in Topic::ALL {
+            let records = eventually("the topic can be read", || read(&system, service, topic));
+            for record in &records {
+                lines.insert(format!(
+                    "{}.{} key {} headers {}",
+                    service.name(),
+                    topic.name(),
+                    shape(&record.key),
+                    record.headers.join(",")
+                ));
+            }
+        }
+    }
+    assert_golden("records.txt", &text(lines));
+
+    derived_ids_are_those_of_their_parents(&system);
+
+    let mut lines = BTreeSet::new();
+    let folder = system.path("ledger");
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let content = std::fs::read_to_string(&path).unwrap();
+        for line in content.lines() {
+            describe(&mut lines, &name, &serde_json::from_str(line).unwrap());
+        }
+    }
+    assert_golden("ledgers.txt", &text(lines));
+
+    let report: Value = serde_json::from_str(&system.run(&["audit", "--json"])).unwrap();
+    let mut lines = BTreeSet::new();
+    describe(&mut lines, "report", &report);
+    for finding in report["findings"].as_array().unwrap() {
+        lines.insert(format!("invariant {}", finding["id"].as_str().unwrap()));
+    }
+    assert_golden("audit.txt", &text(lines));
+}
+
+/// Carries the baskets into the system and looks at the journal.
+fn load(system: &System) {
+    let [file, journal] = ["baskets.csv.gz", "journal"].map(|name| system.path(name));
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+    gzip.write_all(BASKETS.as_bytes()).unwrap();
+    std::fs::write(&file, gzip.finish().unwrap()).unwrap();
+    system.try_run(&[
+        "load",
+        "--file",
+        &file,
+        "--journal",
+        &journal,
+        "--report",
+        &system.path("report.csv"),
+    ]);
+    let mut lines = BTreeSet::new();
+    for line in std::fs::read_to_string(&journal).unwrap().lines() {
+        let fact: Value = serde_json::from_str(line).unwrap();
+        let kind = fact["fact"].as_str().unwrap().to_owned();
+        describe(&mut lines, &kind, &fact);
+    }
+    assert_golden("journal.txt", &text(lines));
+}
+
+/// An event's id is UUIDv5(command, index), a message's UUIDv5(event, index).
+fn derived_ids_are_those_of_their_parents(system: &System) {
+    let child_of = |parent: &str, id: &str| {
+        let parent = Uuid::parse_str(parent).unwrap();
+        (0..16)
+            .any(|index: u32| Uuid::new_v5(&parent, index.to_string().as_bytes()).to_string() == id)
+    };
+    let mut seen = 0;
+    for record in read(system, Service::Orders, Topic::Events).unwrap() {
+        let framed = registry::unframe(&record.payload).unwrap();
+        let (metadata, _) = OrderEvent::decode(framed.payload).unwrap().open().unwrap();
+        assert!(
+            child_of(&metadata.causation_id, &metadata.id),
+            "{metadata:?}"
+        );
+        seen += 1;
+    }
+    let mut answers = 0;
+    for record in read(system, Service::Orders, Topic::Commands).unwrap() {
+        let framed = registry::unframe(&record.payload).unwrap();
+        let (metadata, _) = OrderCommand::decode(framed.payload)
+            .unwrap()
+            .open()
+            .unwrap();
+        if Service::ALL
+            .iter()
+            .any(|service| service.name() == metadata.actor)
+            && metadata.actor != "orders"
+        {
+            assert!(
+                child_of(&metadata.causation_id, &metadata.id),
+                "{metadata:?}"
+            );
+            answers += 1;
+        }
+    }
+    assert!(
+        seen >= 4 && answers >= 3,
+        "{seen} events, {answers} answers"
+    );
+}
+
+struct Seen {
+    key: String,
+    headers: Vec<String>,
+    payload: Vec<u8>,
+}
+
+/// Every committed record of a topic; nothing when the broker is slow to answer.
+fn read(system: &System, service: Service, topic: Topic) -> Option<Vec<Seen>> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", system.variable("ORDERMESH_KAFKA"))
+        .set("group.id", "golden")
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true")
+        .set("isolation.level", "read_committed")
+        .create()
+        .unwrap();
+    let name = topic.of(service, system.variable("ORDERMESH_PREFIX"));
+    let mut list = TopicPartitionList::new();
+    for partition in 0..4 {
+        list.add_partition_offset(&name, partition, Offset::Beginning)
+            .unwrap();
+    }
+    consumer.assign(&list).unwrap();
+    let mut seen = Vec::new();
+    let mut ended = 0;
+    while ended < 4 {
+        match consumer.poll(Duration::from_secs(10))? {
+            Ok(message) => {
+                let headers = message.headers();
+                let mut names: Vec<_> = headers
+                    .iter()
+                    .flat_map(|headers| headers.iter())
+                    .map(|header| header.key.to_owned())
+                    .collect();
+                names.sort();
+                seen.push(Seen {
+                    key: String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned(),
+                    headers: names,
+                    payload: message.payload().unwrap_or_default().to_vec(),
+                });
+            }
+            Err(KafkaError::PartitionEOF(_)) => ended += 1,
+            Err(_) => return None,
+        }
+    }
+    Some(seen)
+}
+
+/// A key without what is different in each run.
+fn shape(key: &str) -> String {
+    let id = Regex::new("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").unwrap();
+    id.replace_all(key, "<uuid>").into_owned()
+}
+
+/// The names and kinds of a JSON value's fields.
+fn describe(lines: &mut BTreeSet<String>, path: &str, value: &Value) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                describe(lines, &format!("{path}.{name}"), value);
+            }
+        }
+        Value::Array(values) => {
+            for value in values {
+                describe(lines, &format!("{path}[]"), value);
+            }
+        }
+        Value::String(_) => drop(lines.insert(format!("{path}: string"))),
+        Value::Number(_) => drop(lines.insert(format!("{path}: number"))),
+        Value::Bool(_) => drop(lines.insert(format!("{path}: bool"))),
+        Value::Null => drop(lines.insert(format!("{path}: null"))),
+    }
+}
+
+fn text(lines: BTreeSet<String>) -> String {
+    lines.into_iter().map(|line| line + "\n").collect()
+}
