@@ -7,6 +7,9 @@
 //! - `api`: the gRPC service over the tables.
 //! - `overview`: figures that only the tables know.
 
+#[macro_use]
+mod from_row;
+
 mod api;
 mod fold;
 mod locks;

@@ -21,12 +21,17 @@ const OPEN: [(OrderStatus, &str); 5] = [
 ];
 
 /// Orders of one status.
-#[derive(sqlx::FromRow)]
 struct Open {
     status: i16,
     orders: i64,
     oldest_seconds: f64,
 }
+
+from_row!(Open {
+    status,
+    orders,
+    oldest_seconds
+});
 
 /// Looks again and again until `shutdown`, over one connection of the pool.
 pub async fn run(pool: PgPool, metrics: Metrics, shutdown: CancellationToken) {

@@ -1,8 +1,9 @@
 //! What the API reads.
 
 use contracts::orders::v1::OrderLine;
-use sqlx::PgPool;
+use sqlx::postgres::PgRow;
 use sqlx::types::time::OffsetDateTime;
+use sqlx::{FromRow, PgPool, Row as _};
 use uuid::Uuid;
 
 use super::page::Key;
@@ -19,13 +20,21 @@ pub struct Reader {
 }
 
 /// An order and what happened to it after some version, as both stood at one moment.
-#[derive(Debug, sqlx::FromRow)]
+#[derive(Debug)]
 pub struct News {
     /// The order.
-    #[sqlx(flatten)]
     pub order: OrderRow,
     /// The records of the events after that version, in the order of their versions.
     pub records: Vec<Vec<u8>>,
+}
+
+impl FromRow<'_, PgRow> for News {
+    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
+        Ok(Self {
+            order: OrderRow::from_row(row)?,
+            records: row.try_get("records")?,
+        })
+    }
 }
 
 /// Which orders a list shows: the next ones behind `after`, newest first.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{Misfit, Occurrence, Row, add, text};
 
 /// A row of `orders`.
-#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OrderRow {
     /// The order.
     pub order_id: Uuid,
@@ -39,6 +39,23 @@ pub struct OrderRow {
     /// Not delivered by its deadline.
     pub late: bool,
 }
+
+from_row!(OrderRow {
+    order_id,
+    status,
+    end_reason,
+    customer_id,
+    total,
+    currency,
+    line_count,
+    placed_at,
+    confirmed_at,
+    updated_at,
+    version,
+    tracking_number,
+    refunded,
+    late
+});
 
 impl Row for OrderRow {
     type Event = Event;

@@ -8,7 +8,7 @@ use super::order::{order_id, small};
 use super::{Misfit, Occurrence, Row, text};
 
 /// A row of `payments`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PaymentRow {
     /// The order that is paid.
     pub order_id: Uuid,
@@ -25,6 +25,16 @@ pub struct PaymentRow {
     /// Events folded so far.
     pub version: i64,
 }
+
+from_row!(PaymentRow {
+    order_id,
+    status,
+    amount,
+    currency,
+    provider_reference,
+    flagged,
+    version
+});
 
 impl Row for PaymentRow {
     type Event = Event;

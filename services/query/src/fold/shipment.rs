@@ -8,7 +8,7 @@ use super::order::{order_id, small};
 use super::{Misfit, Occurrence, Row, text};
 
 /// A row of `shipments`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ShipmentRow {
     /// The order that is shipped.
     pub order_id: Uuid,
@@ -19,6 +19,13 @@ pub struct ShipmentRow {
     /// Events folded so far.
     pub version: i64,
 }
+
+from_row!(ShipmentRow {
+    order_id,
+    status,
+    tracking_number,
+    version
+});
 
 impl Row for ShipmentRow {
     type Event = Event;

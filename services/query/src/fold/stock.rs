@@ -5,7 +5,7 @@ use contracts::inventory::v1::stock_event::Event;
 use super::{Misfit, Occurrence, Row, add, text};
 
 /// A row of `stock`, in pieces.
-#[derive(Clone, Debug, Default, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StockRow {
     /// The product.
     pub sku: String,
@@ -20,6 +20,15 @@ pub struct StockRow {
     /// Events folded so far.
     pub version: i64,
 }
+
+from_row!(StockRow {
+    sku,
+    on_hand,
+    reserved,
+    received,
+    deducted,
+    version
+});
 
 impl Row for StockRow {
     type Event = Event;

@@ -106,9 +106,11 @@ fn order_id(service: Service, aggregate_id: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
+    use std::sync::{Arc, Mutex};
 
     use opentelemetry::trace::{SpanId, SpanKind, Status, TracerProvider as _};
-    use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
+    use opentelemetry_sdk::error::OTelSdkResult;
+    use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};
     use tracing_subscriber::layer::SubscriberExt as _;
 
     use super::*;
@@ -116,15 +118,26 @@ mod tests {
     const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     const ORDER: &str = "0190d9a2-7d3a-7c1e-8b1a-0123456789ab";
 
+    /// Keeps what is exported. The SDK has such an exporter behind a feature that would build every crate once more.
+    #[derive(Clone, Debug, Default)]
+    struct Kept(Arc<Mutex<Vec<SpanData>>>);
+
+    impl SpanExporter for Kept {
+        async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+            self.0.lock().unwrap().extend(batch);
+            Ok(())
+        }
+    }
+
     /// What is exported of what `work` does, by name.
     fn exported(work: impl FnOnce()) -> HashMap<String, SpanData> {
-        let exporter = InMemorySpanExporter::default();
+        let exporter = Kept::default();
         let provider = SdkTracerProvider::builder()
             .with_simple_exporter(exporter.clone())
             .build();
         let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), work);
-        let spans = exporter.get_finished_spans().unwrap();
+        let spans = std::mem::take(&mut *exporter.0.lock().unwrap());
         let by_name = spans.into_iter().map(|span| (span.name.to_string(), span));
         by_name.collect()
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use sqlx::PgConnection;
 
 /// The log that a read model is the fold of.
-#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// What the Kafka cluster calls itself.
     pub cluster_id: String,
@@ -14,6 +14,12 @@ pub struct Origin {
     /// Partitions of each topic.
     pub partitions: i32,
 }
+
+from_row!(Origin {
+    cluster_id,
+    prefix,
+    partitions
+});
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -31,7 +31,7 @@ pub struct Last {
 }
 
 /// A partition's position as it is kept.
-#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
     /// The topic's full name.
     pub topic: String,
@@ -45,6 +45,16 @@ pub struct Position {
     pub(super) last_sent_ms: Option<i64>,
     pub(super) last_key: Option<Vec<u8>>,
 }
+
+from_row!(Position {
+    topic,
+    partition,
+    next_offset,
+    schema_id,
+    last_offset,
+    last_sent_ms,
+    last_key
+});
 
 impl Position {
     /// The last record below it, if one is known.
