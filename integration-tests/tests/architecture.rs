@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde::Deserialize;
 
-/// Who may depend on whom, among our own packages. Services are added below.
+/// Packages that a layer consists of, and what they may depend on beside their own layer's list. From the contracts up.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("ordermesh-contracts", &[]),
     ("observability", &["ordermesh-contracts"]),
@@ -20,6 +20,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("audit", &["ordermesh-contracts", "registry", "engine"]),
     // Knows metrics by their names only.
     ("dashboards", &[]),
+    ("platform-client", FOUNDATION),
+    // Read from outside what the services do; the auditor is given the rule books.
+    ("lag", OBSERVERS),
+    ("auditor", OBSERVERS),
+    ("terminal", &["ordermesh-contracts"]),
 ];
 const FOUNDATION: &[&str] = &[
     "ordermesh-contracts",
@@ -27,6 +32,15 @@ const FOUNDATION: &[&str] = &[
     "chassis",
     "registry",
     "observability",
+];
+const OBSERVERS: &[&str] = &[
+    "ordermesh-contracts",
+    "engine",
+    "chassis",
+    "registry",
+    "observability",
+    "audit",
+    "platform-client",
 ];
 const SERVICES: &[&str] = &[
     "orders",
@@ -37,6 +51,8 @@ const SERVICES: &[&str] = &[
     "gateway",
     "sandbox",
 ];
+/// Programs for people; no service depends on one.
+const TOOLS: &[&str] = &["terminal", "load", "cli"];
 /// Puts everything together.
 const BINARY: &str = "ordermesh";
 const TESTS: &str = "integration-tests";
@@ -77,17 +93,17 @@ fn dependencies_point_one_way() {
     for service in SERVICES {
         allowed.insert(service, FOUNDATION.iter().copied().collect());
     }
-    let everything: BTreeSet<_> = FOUNDATION.iter().chain(SERVICES).copied().collect();
-    let all_and_audit = everything.iter().copied().chain(["audit"]);
-    allowed.insert(BINARY, all_and_audit.collect());
-    allowed.insert(
-        SIMULATION,
-        everything.iter().copied().chain(["audit"]).collect(),
-    );
-    allowed.insert(
-        TESTS,
-        everything.into_iter().chain(["dashboards"]).collect(),
-    );
+    let services: BTreeSet<_> = FOUNDATION.iter().chain(SERVICES).copied().collect();
+    let with = |others: &[&'static str]| {
+        let all = services.iter().copied().chain(others.iter().copied());
+        all.collect::<BTreeSet<_>>()
+    };
+    let readers = ["audit", "auditor", "lag", "platform-client"];
+    allowed.insert("load", with(&[&readers[..], &["terminal"]].concat()));
+    allowed.insert("cli", with(&[&readers[..], &["terminal", "load"]].concat()));
+    allowed.insert(BINARY, with(&[&readers[..], TOOLS].concat()));
+    allowed.insert(SIMULATION, with(&["audit"]));
+    allowed.insert(TESTS, with(&["dashboards"]));
 
     let known: BTreeSet<_> = allowed.keys().copied().collect();
     assert_eq!(

@@ -9,7 +9,7 @@ use harness::{eventually, servers};
 
 const BASKETS_FILE: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
-    "/../services/ordermesh/data/baskets.csv.gz"
+    "/../tools/load/data/baskets.csv.gz"
 );
 /// Enough baskets for a load to last over several kills.
 const BASKETS: usize = 1_200;

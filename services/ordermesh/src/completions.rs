@@ -3,8 +3,8 @@
 use clap::CommandFactory as _;
 use clap_complete::Shell;
 
-use crate::cli::Cli;
-use crate::terminal::say;
+use crate::command_line::Cli;
+use terminal::say;
 
 /// For which shell.
 #[derive(clap::Args, Clone, Copy, Debug)]

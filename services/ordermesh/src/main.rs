@@ -1,34 +1,18 @@
 //! ordermesh: every service, the loader, the demo, and the tools to look inside, in one binary.
 
-mod audit;
-mod check;
-mod cli;
+mod command_line;
 mod completions;
-mod demo;
-mod doctor;
-mod events;
-mod lag;
-mod load;
-mod log;
 mod metrics;
-mod order;
-mod platform;
-mod progress;
-mod retry;
-mod sandbox;
 mod serve;
-mod status;
-mod stock;
-mod terminal;
-mod topics;
-mod watch;
 
 use std::process::ExitCode;
 
 use chassis::config::{self, EXIT_BAD_VALUE};
 use observability::Settings;
 
-use cli::{Cli, Command};
+use ::cli::{audit, doctor, events, order, sandbox, status, stock, topics};
+use command_line::{Cli, Command};
+use load::{check, demo};
 
 fn main() -> ExitCode {
     let cli: Cli = match config::parse(std::env::args_os()) {
@@ -120,7 +104,7 @@ fn ending(result: anyhow::Result<ExitCode>) -> ExitCode {
     }
     eprintln!("error: {error:#}");
     let is_input = error.chain().any(|cause| {
-        cause.is::<cli::BadInput>()
+        cause.is::<::cli::BadInput>()
             || cause.is::<load::baskets::Error>()
             || cause
                 .downcast_ref::<load::journal::Error>()

@@ -4,12 +4,11 @@ use std::fmt::Write as _;
 
 use observability::Metric;
 
-use crate::terminal::say;
-use crate::{audit, lag};
+use terminal::say;
 
 /// The definitions of every crate.
 const DEFINITIONS: &[&[Metric]] = &[
-    audit::metrics::ALL,
+    auditor::metrics::ALL,
     chassis::metrics::ALL,
     engine::metrics::ALL,
     lag::metrics::ALL,

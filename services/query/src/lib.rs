@@ -147,7 +147,10 @@ impl Query {
     }
 
     /// Looks at the tables now and then until `shutdown`, for the figures that only they know.
-    pub fn overlook(&self, shutdown: CancellationToken) -> impl Future<Output = ()> + use<> {
+    pub fn run_table_metrics(
+        &self,
+        shutdown: CancellationToken,
+    ) -> impl Future<Output = ()> + use<> {
         let pool = self.api.reader.pool.clone();
         overview::run(pool, self.projector.metrics.clone(), shutdown)
     }

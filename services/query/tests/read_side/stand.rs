@@ -195,7 +195,7 @@ impl Stand {
         let client = QueryServiceClient::new(routes.clone());
         let shutdown = CancellationToken::new();
         let token = shutdown.clone();
-        tokio::spawn(query.overlook(shutdown.clone()));
+        tokio::spawn(query.run_table_metrics(shutdown.clone()));
         let thread = std::thread::spawn(move || query.project(&token));
         Running {
             client,

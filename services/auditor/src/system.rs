@@ -1,0 +1,246 @@
+//! The running system as evidence: one consistent cut of log, read model and ledgers.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, bail};
+use audit::rows::{Parked, Row};
+use audit::{Cut, Evidence, Items, Note, Place, Seen, Trouble};
+use contracts::sandbox::v1::{LedgerBooking, LedgerPayment};
+use contracts::{Service, Topic};
+use engine::log::Partition;
+use engine::{Cluster, Codec};
+use platform_client::{Sandbox, Stack};
+use registry::Schemas;
+use tokio::task::block_in_place;
+use tokio_util::sync::CancellationToken;
+
+use crate::database::{self, Snapshot};
+use crate::ledgers::{self, Ledgers};
+use crate::log::Log;
+
+/// Ends are looked up in this order: what speaks of something else comes before it.
+const TOPICS: [Topic; 5] = [
+    Topic::State,
+    Topic::Outcomes,
+    Topic::Dlq,
+    Topic::Events,
+    Topic::Commands,
+];
+/// Of the records that the auditor writes only to compare them; no registry gives it.
+const WRITER_ID: u32 = u32::MAX;
+
+/// Where the evidence is.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// Log, contracts and database.
+    pub stack: Stack,
+    /// The schema of the read model in the database.
+    pub read_model_schema: &'static str,
+    /// The partners' ledgers.
+    pub sandbox: Sandbox,
+}
+
+/// Everything at one cut.
+pub struct System {
+    cut: Cut,
+    log: Log,
+    snapshot: Snapshot,
+    ledgers: Ledgers,
+    notes: Option<Vec<Note>>,
+    known: Schemas,
+    cluster: Cluster,
+    on_progress: Option<Box<dyn Fn(u64)>>,
+}
+
+impl System {
+    /// Takes the cut, after the clients' notes were read. On a runtime with several threads.
+    ///
+    /// # Errors
+    ///
+    /// A part does not answer, or they do not belong together.
+    pub async fn open(sources: &Sources, notes: Option<Vec<Note>>) -> anyhow::Result<Self> {
+        let stack = &sources.stack;
+        let cluster = platform_client::cluster(&stack.kafka);
+        block_in_place(|| engine::topics::check(&cluster))?;
+        let reads: Vec<_> = platform_client::all_topics()
+            .into_iter()
+            .filter(|(_, topic)| *topic != Topic::Dlq)
+            .collect();
+        let asked =
+            platform_client::schemas(&stack.registry, &stack.kafka.prefix, &[], &reads).await?;
+        let sandbox = sources.sandbox.connect();
+        ledgers::reach(&sandbox).await?;
+        let writers: Vec<_> = platform_client::all_topics()
+            .into_iter()
+            .map(|(service, topic)| (service, topic, WRITER_ID))
+            .collect();
+        let known = Schemas::fixed(&writers);
+        let log = Log::new(cluster.clone(), asked, known.clone())?;
+
+        let begun_ms = jiff::Timestamp::now().as_millisecond();
+        let snapshot =
+            Snapshot::begin(&stack.database.url, sources.read_model_schema, &cluster).await?;
+        let cut = block_in_place(|| cut(&cluster, &log, &snapshot, begun_ms))?;
+        let system = Self {
+            cut,
+            log,
+            snapshot,
+            ledgers: Ledgers::new(sandbox),
+            notes,
+            known,
+            cluster,
+            on_progress: None,
+        };
+        block_in_place(|| system.belongs_together())?;
+        Ok(system)
+    }
+
+    /// An audit of this ends early, as one that could not be made, when `stop` is cancelled.
+    pub fn stop_with(&mut self, stop: &CancellationToken) {
+        self.log.stop = stop.clone();
+    }
+
+    /// Commands within the cut: the total that progress is measured against.
+    pub fn commands(&self) -> u64 {
+        let commands = self.cut.ends.iter().map(|(place, ends)| match place.topic {
+            Topic::Commands => ends.high - ends.low,
+            _ => 0,
+        });
+        u64::try_from(commands.sum::<i64>()).unwrap_or(0)
+    }
+
+    /// Calls `on_progress` with the number of commands audited so far.
+    pub fn report_progress(&mut self, on_progress: impl Fn(u64) + 'static) {
+        self.on_progress = Some(Box::new(on_progress));
+    }
+
+    /// Decodes the records of the log.
+    pub fn codec(&self) -> Codec {
+        Codec::new(self.known.clone())
+    }
+
+    /// Names of topics, and the number of partitions.
+    pub const fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// Log and read model are of one world, and nobody has cut or changed one of them.
+    fn belongs_together(&self) -> anyhow::Result<()> {
+        let ends = |service, topic, partition| self.cut.ends(Place::new(service, topic, partition));
+        for ((service, partition), committed) in &self.cut.committed {
+            let commands = ends(*service, Topic::Commands, *partition);
+            if *committed > commands.high {
+                bail!(
+                    "group {service} has processed its commands up to {committed} in partition {partition}, which ends at \
+                     {}: the topic was truncated or made anew",
+                    commands.high
+                );
+            }
+        }
+        for service in Service::ALL {
+            for partition in 0..self.cut.partitions {
+                let events = ends(service, Topic::Events, partition);
+                if events.high > 0 && !self.cut.committed.contains_key(&(service, partition)) {
+                    bail!(
+                        "group {service} has committed nothing in partition {partition}, which has events: somebody reset \
+                         the group"
+                    );
+                }
+            }
+        }
+        for ((service, partition), position) in &self.snapshot.positions {
+            let events = ends(*service, Topic::Events, *partition);
+            if *partition >= self.cut.partitions || *position > events.high {
+                bail!(
+                    "the read model has applied {service}.events up to {position} in partition {partition}, which ends at \
+                     {}: it is that of another log, or the topic was truncated or made anew",
+                    events.high
+                );
+            }
+        }
+        for (partition, offset, order_id) in &self.snapshot.newest {
+            let place = database::place(*partition);
+            if *offset >= self.cut.ends(place).high {
+                continue;
+            }
+            let record = self.log.record(place, *offset)?;
+            let key = record.and_then(|record| record.key);
+            if key.is_some_and(|key| key != order_id.to_string().as_bytes()) {
+                bail!(
+                    "the read model is that of another log: it has an event of order {order_id} at {place}@{offset}, where \
+                     the log has one of another order"
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+fn cut(cluster: &Cluster, log: &Log, snapshot: &Snapshot, begun_ms: i64) -> anyhow::Result<Cut> {
+    let mut committed = BTreeMap::new();
+    for service in Service::ALL {
+        let told = log
+            .committed(service)
+            .with_context(|| format!("group {service} at {}", cluster.bootstrap))?;
+        committed.extend(
+            told.into_iter()
+                .map(|(partition, offset)| ((service, partition), offset)),
+        );
+    }
+    let partitions = Partition::from(cluster.partitions);
+    let mut ends = BTreeMap::new();
+    for topic in TOPICS {
+        for service in Service::ALL {
+            for partition in 0..partitions {
+                let place = Place::new(service, topic, partition);
+                ends.insert(place, log.ends(place)?);
+            }
+        }
+    }
+    Ok(Cut {
+        begun_ms,
+        partitions,
+        committed,
+        ends,
+        positions: snapshot.positions.clone(),
+    })
+}
+
+impl Evidence for System {
+    fn cut(&self) -> &Cut {
+        &self.cut
+    }
+
+    fn records(&self, place: Place) -> Result<Items<'_, Seen>, Trouble> {
+        Ok(Box::new(self.log.records(place, self.cut.ends(place))))
+    }
+
+    fn rows(&self) -> Result<Option<Items<'_, Row>>, Trouble> {
+        Ok(Some(Box::new(self.snapshot.rows())))
+    }
+
+    fn parked(&self) -> Result<Vec<Parked>, Trouble> {
+        Ok(self.snapshot.parked.clone())
+    }
+
+    fn payments(&self) -> Result<Option<Items<'_, LedgerPayment>>, Trouble> {
+        self.ledgers.payments().map(Some)
+    }
+
+    fn bookings(&self) -> Result<Option<Items<'_, LedgerBooking>>, Trouble> {
+        self.ledgers.bookings().map(Some)
+    }
+
+    fn journal(&self) -> Result<Option<Items<'_, Note>>, Trouble> {
+        let Some(notes) = &self.notes else {
+            return Ok(None);
+        };
+        Ok(Some(Box::new(notes.iter().cloned().map(Ok))))
+    }
+
+    fn progress(&self, steps: u64) {
+        if let Some(on_progress) = &self.on_progress {
+            on_progress(steps);
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! One file a role: how it is put together and started.
+
+pub(super) mod auditor;
+pub(super) mod gateway;
+pub(super) mod inventory;
+pub(super) mod lag;
+pub(super) mod orders;
+pub(super) mod payments;
+pub(super) mod query;
+pub(super) mod sandbox;
+pub(super) mod shipping;

@@ -1,0 +1,22 @@
+//! The auditor.
+
+use anyhow::Context as _;
+use chassis::{Process, config};
+use platform_client::Sandbox;
+
+use crate::serve::Args;
+
+/// Starts the auditor with the rule books of the services.
+pub(in crate::serve) fn start(
+    args: &Args,
+    process: &Process,
+    peers: &config::Peers,
+) -> anyhow::Result<()> {
+    let sandbox = peers.sandbox.first().context("no sandbox is configured")?;
+    let sources = cli::audit::sources(&args.stack, &Sandbox::at(sandbox.clone()));
+    let (orders, payments) = (args.order_times, args.payment_times);
+    let audit = move |system: &auditor::System| {
+        audit::audit(system, &cli::audit::rule_books(system, orders, payments))
+    };
+    auditor::serve(process, sources, Box::new(audit), args.audit)
+}

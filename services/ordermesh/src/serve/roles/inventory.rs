@@ -1,0 +1,28 @@
+//! Inventory: the API that adjusts stock, and the processor.
+
+use chassis::grpc::Server;
+use contracts::inventory::v1::inventory_service_server::InventoryServiceServer;
+use engine::Caller;
+use engine::worker::Settings;
+use inventory::StockRules;
+
+use crate::serve::calls::Calls;
+use crate::serve::runtime::{NoEffects, Runtime};
+
+/// Serves the API on a port that is bound already.
+pub(in crate::serve) fn serve_api(
+    runtime: &Runtime,
+    server: Server,
+    caller: Caller<contracts::Inventory>,
+) -> anyhow::Result<()> {
+    let api = inventory::Api::new(caller);
+    server
+        .add_service(InventoryServiceServer::new(api))
+        .serve(&runtime.process)?;
+    Ok(())
+}
+
+/// Starts the processor.
+pub(in crate::serve) fn start(runtime: &Runtime, calls: &Calls) -> anyhow::Result<()> {
+    runtime.run_worker(StockRules::default(), NoEffects, Settings::default(), calls)
+}

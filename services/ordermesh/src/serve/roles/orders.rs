@@ -1,0 +1,29 @@
+//! Orders: the API that places and cancels them, and the processor.
+
+use chassis::grpc::{Peer, Server};
+use contracts::orders::v1::order_service_server::OrderServiceServer;
+use engine::Caller;
+
+use crate::serve::Args;
+use crate::serve::calls::Calls;
+use crate::serve::runtime::{NoEffects, Runtime};
+
+/// Serves the API on a port that is bound already.
+pub(in crate::serve) fn serve_api(
+    runtime: &Runtime,
+    server: Server,
+    caller: Caller<contracts::Orders>,
+    query: &Peer,
+) -> anyhow::Result<()> {
+    let api = orders::Api::new(caller, query);
+    server
+        .add_service(OrderServiceServer::new(api))
+        .serve(&runtime.process)?;
+    Ok(())
+}
+
+/// Starts the processor.
+pub(in crate::serve) fn start(runtime: &Runtime, args: &Args, calls: &Calls) -> anyhow::Result<()> {
+    let settings = args.order_times.settings();
+    runtime.run_worker(args.order_times.rules(), NoEffects, settings, calls)
+}

@@ -1,0 +1,22 @@
+//! Shipping: the processor, which asks the carrier.
+
+use chassis::grpc::Peer;
+use engine::worker::Settings;
+use shipping::{Carrier, Deadlines, ShipmentRules};
+
+use crate::serve::calls::Calls;
+use crate::serve::runtime::{PARTNER_DEADLINE, Runtime, TRACKING_WAIT};
+
+/// Starts the processor.
+pub(in crate::serve) fn start(
+    runtime: &Runtime,
+    partners: Peer,
+    calls: &Calls,
+) -> anyhow::Result<()> {
+    let deadlines = Deadlines {
+        call: PARTNER_DEADLINE,
+        tracking_wait: TRACKING_WAIT,
+    };
+    let carrier = Carrier::new(partners, deadlines);
+    runtime.run_worker(ShipmentRules, carrier, Settings::default(), calls)
+}

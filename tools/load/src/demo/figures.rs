@@ -1,0 +1,171 @@
+//! What came out of the demo, in figures.
+
+use std::fmt;
+use std::time::Duration;
+
+use contracts::orders::v1::{EndReason, OrderStatus};
+use serde::Serialize;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use crate::baskets::CURRENCY;
+use crate::check::OrdersLog;
+use crate::latency::Latency;
+use crate::loader::{Order, Placed};
+use terminal::{Align, Table, amount, count, duration, status};
+
+/// The orders of one status and its reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Group {
+    /// Such as `rejected, out of stock`.
+    status: String,
+    orders: i64,
+    lines: i64,
+    /// Minor units.
+    total: i64,
+}
+
+/// Orders by their status and its reason.
+///
+/// # Errors
+///
+/// The database does not answer.
+pub async fn by_status(pool: &PgPool) -> sqlx::Result<Vec<Group>> {
+    let rows: Vec<(i16, i16, i64, i64, i64)> = sqlx::query_as(
+        "SELECT status, end_reason, count(*), sum(line_count)::bigint, sum(total)::bigint
+         FROM orders GROUP BY status, end_reason ORDER BY status, end_reason",
+    )
+    .fetch_all(pool)
+    .await?;
+    let group = |(order_status, reason, orders, lines, total)| {
+        let order_status = OrderStatus::try_from(i32::from(order_status)).unwrap_or_default();
+        let reason = EndReason::try_from(i32::from(reason)).unwrap_or_default();
+        Group {
+            status: status(order_status, reason),
+            orders,
+            lines,
+            total,
+        }
+    };
+    Ok(rows.into_iter().map(group).collect())
+}
+
+/// The groups and their sums as people read them.
+pub fn table(groups: &[Group]) -> Table {
+    let mut table = Table::new([
+        ("status", Align::Left),
+        ("orders", Align::Right),
+        ("lines", Align::Right),
+        (CURRENCY, Align::Right),
+    ]);
+    let all = Group {
+        status: "all".into(),
+        orders: groups.iter().map(|group| group.orders).sum(),
+        lines: groups.iter().map(|group| group.lines).sum(),
+        total: groups.iter().map(|group| group.total).sum(),
+    };
+    for group in groups.iter().chain([&all]) {
+        table.row([
+            group.status.clone(),
+            count(group.orders),
+            count(group.lines),
+            amount(group.total, CURRENCY),
+        ]);
+    }
+    table
+}
+
+/// How fast the orders were. Calls begin on the loader's clock, events have the broker's or the producer's: all the
+/// same clock here.
+pub struct Speed {
+    /// From the call to its answer: the order is created.
+    answered: Latency,
+    /// From the call until the confirmation was written to the log.
+    confirmed: Latency,
+    /// From the call until a reader of the read model saw the order, of every twentieth order.
+    visible: Latency,
+    /// From the first call until the end of the last order was written to the log.
+    all: Duration,
+    orders: usize,
+}
+
+impl Speed {
+    /// Of the orders that were placed and what the log says of them.
+    pub fn of(placed: &Placed, log: &OrdersLog) -> Self {
+        let since = |order: &Order, at_ms: i64| {
+            Duration::from_millis(u64::try_from(at_ms - order.called_ms).unwrap_or_default())
+        };
+        let confirmed = placed.orders.iter().filter_map(|order| {
+            let confirmed_ms = log.orders.get(&order.id)?.confirmed_ms?;
+            Some(since(order, confirmed_ms))
+        });
+        let ends = placed
+            .orders
+            .iter()
+            .filter_map(|order| log.orders.get(&order.id)?.final_ms);
+        let first_ms = placed
+            .orders
+            .iter()
+            .map(|order| order.called_ms)
+            .min()
+            .unwrap_or_default();
+        let last_ms = ends.clone().max().unwrap_or(first_ms);
+        Self {
+            answered: Latency::of(placed.orders.iter().map(|order| order.acknowledged)),
+            confirmed: Latency::of(confirmed),
+            visible: Latency::of(placed.orders.iter().filter_map(|order| order.visible)),
+            all: Duration::from_millis(u64::try_from(last_ms - first_ms).unwrap_or_default()),
+            orders: ends.count(),
+        }
+    }
+
+    /// For programs.
+    pub fn json(&self) -> Value {
+        json!({
+            "created_ms": self.answered.json(),
+            "visible_ms": self.visible.json(),
+            "confirmed_ms": self.confirmed.json(),
+            "final_orders": self.orders,
+            "seconds": self.all.as_secs_f64(),
+        })
+    }
+
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss
+    )]
+    fn per_second(&self) -> u64 {
+        (self.orders as f64 / self.all.as_secs_f64().max(0.001)) as u64
+    }
+}
+
+impl fmt::Display for Speed {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [(fifty, _), (most, _), (nearly_all, _)] = Latency::SHOWN;
+        let mut table = Table::new([
+            ("from the call", Align::Left),
+            (fifty, Align::Right),
+            (most, Align::Right),
+            (nearly_all, Align::Right),
+        ]);
+        for (name, latency) in [
+            ("created", &self.answered),
+            ("visible", &self.visible),
+            ("confirmed", &self.confirmed),
+        ] {
+            if !latency.is_empty() {
+                let [fifty, most, nearly_all] =
+                    Latency::SHOWN.map(|(_, percent)| duration(latency.percentile(percent)));
+                table.row([name.into(), fifty, most, nearly_all]);
+            }
+        }
+        let (orders, all) = (count(self.orders), duration(self.all));
+        writeln!(formatter, "{table}")?;
+        write!(
+            formatter,
+            "  {orders} orders final {all} after the first call: {}/s",
+            count(self.per_second())
+        )
+    }
+}

@@ -1,0 +1,142 @@
+//! The demo's stock: enough of nearly everything.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use contracts::inventory::v1::AdjustStockRequest;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use uuid::Uuid;
+
+use crate::baskets::BasketFile;
+use platform_client::retry::{self, Backoff};
+use platform_client::{Clients, request};
+use terminal::progress::Progress;
+
+/// Products that are not enough, the most wanted ones.
+const SHORT_PRODUCTS: usize = 20;
+/// Of the pieces wanted of those, so many are there.
+const SHORT_PERCENT: i64 = 60;
+/// Adjustments under way at once.
+const CONCURRENCY: usize = 512;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What is put into stock of a product.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Product {
+    /// The product.
+    pub sku: String,
+    /// Pieces that all baskets want together.
+    pub wanted: i64,
+    /// Pieces that are put in.
+    pub pieces: i64,
+}
+
+impl Product {
+    /// Whether somebody will get none.
+    pub const fn is_short(&self) -> bool {
+        self.pieces < self.wanted
+    }
+}
+
+/// What all baskets want, less some of the most wanted products; always the same for the same file.
+pub fn stock(file: &BasketFile) -> Vec<Product> {
+    let mut wanted: HashMap<&str, i64> = HashMap::new();
+    for line in file.baskets.iter().flat_map(|basket| &basket.lines) {
+        *wanted.entry(&line.sku).or_default() += i64::from(line.quantity);
+    }
+    let mut products: Vec<_> = wanted
+        .into_iter()
+        .map(|(sku, wanted)| Product {
+            sku: sku.to_owned(),
+            wanted,
+            pieces: wanted,
+        })
+        .filter(|product| product.wanted > 0)
+        .collect();
+    products.sort_by(|a, b| b.wanted.cmp(&a.wanted).then_with(|| a.sku.cmp(&b.sku)));
+    for product in products.iter_mut().take(SHORT_PRODUCTS) {
+        product.pieces = product.wanted * SHORT_PERCENT / 100;
+    }
+    products
+}
+
+/// Puts everything in and says how many pieces that were.
+///
+/// # Errors
+///
+/// The API refuses, or does not answer for too long.
+pub async fn put_in(
+    stock: Vec<Product>,
+    clients: &Clients,
+    progress: &Progress,
+) -> anyhow::Result<i64> {
+    let pieces = stock.iter().map(|product| product.pieces).sum();
+    stream::iter(stock.into_iter().filter(|product| product.pieces > 0))
+        .map(|product| async move {
+            adjust(product, clients).await?;
+            progress.step();
+            anyhow::Ok(())
+        })
+        .buffer_unordered(CONCURRENCY)
+        .try_collect::<()>()
+        .await?;
+    Ok(pieces)
+}
+
+async fn adjust(product: Product, clients: &Clients) -> anyhow::Result<()> {
+    let adjustment = AdjustStockRequest {
+        sku: product.sku,
+        // The same one however often it is sent: the pieces are put in once.
+        adjustment_id: Uuid::now_v7().to_string(),
+        delta: product.pieces,
+    };
+    let began = Instant::now();
+    let mut backoff = Backoff::default();
+    loop {
+        match clients
+            .inventory
+            .clone()
+            .adjust_stock(request(adjustment.clone()))
+            .await
+        {
+            Ok(_) => return Ok(()),
+            Err(status) if retry::may_pass(&status) && began.elapsed() < PATIENCE => {
+                tokio::time::sleep(backoff.next(&status)).await;
+            }
+            Err(status) => return Err(clients.failed(&status)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::demo::BASKETS;
+
+    #[test]
+    fn only_the_most_wanted_products_are_short() {
+        let file = BasketFile::parse("b", BASKETS).unwrap();
+        let products = stock(&file);
+        assert_eq!(
+            products.iter().filter(|product| product.is_short()).count(),
+            SHORT_PRODUCTS
+        );
+        assert!(
+            products
+                .iter()
+                .all(|product| (1..=product.wanted).contains(&product.pieces))
+        );
+        let least_short = products
+            .iter()
+            .filter(|product| product.is_short())
+            .map(|product| product.wanted)
+            .min();
+        let most_enough = products
+            .iter()
+            .filter(|product| !product.is_short())
+            .map(|product| product.wanted)
+            .max();
+        assert!(least_short >= most_enough);
+        assert_eq!(products, stock(&file), "the same file gives the same stock");
+    }
+}

@@ -1,0 +1,285 @@
+//! `ordermesh load`: turns a file of baskets into orders over the public API, exactly once, however often it is
+//! stopped.
+
+pub mod baskets;
+pub mod check;
+pub mod demo;
+pub mod journal;
+pub mod latency;
+pub mod loader;
+pub mod report;
+
+mod refusal;
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use baskets::{BasketFile, CURRENCY};
+use journal::{End, Journal};
+use latency::Latency;
+use loader::{Pace, Placed};
+use platform_client::Api;
+use terminal::progress::Progress;
+use terminal::{Align, Table, count, duration, money, say};
+
+/// Baskets under way at once, unless somebody says otherwise: enough to fill the batches of the workers.
+pub const CONCURRENCY: NonZeroUsize = NonZeroUsize::new(256).expect("it is not 0");
+
+/// What is loaded, and how.
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = "\
+The file is CSV, plain or gzipped, with the columns basket_id, customer_id, sku, description, quantity and
+amount_cents; the lines of a basket stand together. Lines that the API refuses go to the report.
+
+The load can be stopped with Ctrl-C, or killed: the same command goes on where it ended.
+
+Examples:
+  ordermesh load --file baskets.csv.gz
+  ordermesh load --file baskets.csv.gz --rate 100 --limit 1000 --report refused.csv")]
+pub struct Args {
+    /// The file of baskets
+    #[arg(long, value_name = "FILE")]
+    file: PathBuf,
+    /// Baskets begun each second [default: as many as possible]
+    #[arg(long, value_name = "PER SECOND", value_parser = per_second)]
+    rate: Option<f64>,
+    /// Most baskets under way at once
+    #[arg(long, value_name = "COUNT", default_value_t = CONCURRENCY)]
+    concurrency: NonZeroUsize,
+    /// Only the first baskets of the file
+    #[arg(long, value_name = "BASKETS")]
+    limit: Option<NonZeroUsize>,
+    /// Keeps what has become of every basket [default: the file's name and .journal, in this folder]
+    #[arg(long, value_name = "FILE")]
+    journal: Option<PathBuf>,
+    /// Where refused lines are listed [default: the file's name and .report.csv, in this folder]
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Seconds that a basket is tried before the load gives up
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    patience: u64,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    api: Api,
+}
+
+fn per_second(text: &str) -> Result<f64, String> {
+    let valid = text
+        .parse()
+        .ok()
+        .filter(|rate: &f64| (0.001..=100_000.0).contains(rate));
+    valid.ok_or_else(|| "expected a number from 0.001 to 100000".to_owned())
+}
+
+/// Loads until every basket has its answer.
+///
+/// # Errors
+///
+/// The file or the journal is no good, the API does not answer for too long, the report cannot be written.
+pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let mut file = BasketFile::open(&args.file)?;
+    let beside = |suffix: &str| PathBuf::from(format!("{}{suffix}", file.name));
+    let journal_path = args.journal.clone().unwrap_or_else(|| beside(".journal"));
+    let report_path = args.report.clone().unwrap_or_else(|| beside(".report.csv"));
+    let journal = Arc::new(Journal::open(&journal_path, &file)?);
+    if let Some(limit) = args.limit {
+        file.truncate(limit.get());
+    }
+
+    let ended = Counts::of(&file, &journal).ended();
+    if ended > 0 && !args.json {
+        let (ended, all) = (count(ended), count(file.baskets.len()));
+        say(format!(
+            "{ended} of {all} baskets have their answer in {} already",
+            journal_path.display()
+        ))?;
+    }
+    let progress = Arc::new(Progress::new("orders", file.baskets.len()));
+    progress.reach(ended);
+    let stop = platform_client::interruption()?;
+    let pace = Pace {
+        concurrency: args.concurrency,
+        per_second: args.rate,
+        patience: Duration::from_secs(args.patience),
+        watch_every: None,
+    };
+    let began = Instant::now();
+    let placed = loader::place(
+        &file.baskets,
+        &journal,
+        &args.api.connect(),
+        &pace,
+        &progress,
+        &stop,
+    )
+    .await;
+    let took = began.elapsed();
+    drop(progress);
+
+    // Refused lines are told also when the load has ended early.
+    report::write(&report_path, &file, &journal.history())?;
+    let placed = placed?;
+    let counts = Counts::of(&file, &journal);
+    let result = Summary {
+        counts: &counts,
+        placed: &placed,
+        took,
+    };
+    if args.json {
+        say(result.json().to_string())?;
+    } else {
+        say(result.table(&report_path).to_string())?;
+    }
+    Ok(if counts.ended() == file.baskets.len() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// What has become of the baskets of a file, by its journal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Baskets of the file.
+    pub baskets: usize,
+    /// Baskets that became orders.
+    pub orders: usize,
+    /// Lines of those orders.
+    pub lines: usize,
+    /// Totals of those orders.
+    pub cents: i64,
+    /// Baskets that became none.
+    pub refused_baskets: usize,
+    /// Lines that became none.
+    pub refused_lines: usize,
+}
+
+impl Counts {
+    /// Counts the baskets of `file`.
+    pub fn of(file: &BasketFile, journal: &Journal) -> Self {
+        let mut counts = Self {
+            baskets: file.baskets.len(),
+            ..Self::default()
+        };
+        let history = journal.history();
+        for basket in &file.baskets {
+            let past = history.of(&basket.id);
+            match past.end {
+                Some(End::Acknowledged { lines, cents }) => {
+                    counts.orders += 1;
+                    counts.lines += lines;
+                    counts.cents += cents;
+                    counts.refused_lines += past.refused_lines.len();
+                }
+                Some(End::Refused { .. }) => {
+                    counts.refused_baskets += 1;
+                    counts.refused_lines += basket.lines.len();
+                }
+                None => {}
+            }
+        }
+        counts
+    }
+
+    const fn ended(&self) -> usize {
+        self.orders + self.refused_baskets
+    }
+}
+
+struct Summary<'a> {
+    counts: &'a Counts,
+    placed: &'a Placed,
+    took: Duration,
+}
+
+impl Summary<'_> {
+    fn latency(&self) -> Latency {
+        Latency::of(self.placed.orders.iter().map(|order| order.acknowledged))
+    }
+
+    fn table(&self, report: &std::path::Path) -> Table {
+        let Self {
+            counts,
+            placed,
+            took,
+        } = self;
+        let mut table = Table::new([("", Align::Left), ("", Align::Right), ("", Align::Left)]);
+        let mut row =
+            |name: &str, number: usize, rest: String| table.row([name.into(), count(number), rest]);
+        row("baskets", counts.baskets, String::new());
+        let total = money(counts.cents, CURRENCY);
+        row(
+            "orders",
+            counts.orders,
+            format!("{} lines, {total}", count(counts.lines)),
+        );
+        row(
+            "refused",
+            counts.refused_lines,
+            format!("lines, see {}", report.display()),
+        );
+        if counts.refused_baskets > 0 {
+            row("", counts.refused_baskets, "baskets as a whole".into());
+        }
+        let open = counts.baskets - counts.ended();
+        if open > 0 {
+            row(
+                "open",
+                open,
+                "baskets; the same command goes on with them".into(),
+            );
+        }
+        let now = placed.orders.len();
+        row(
+            "now",
+            now,
+            format!(
+                "orders in {}, {}/s",
+                duration(*took),
+                count(self.per_second())
+            ),
+        );
+        if now > 0 {
+            table.row(["answers".into(), String::new(), self.latency().to_string()]);
+        }
+        table
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let Self {
+            counts,
+            placed,
+            took,
+        } = self;
+        json!({
+            "baskets": counts.baskets,
+            "orders": counts.orders,
+            "lines": counts.lines,
+            "cents": counts.cents,
+            "currency": CURRENCY,
+            "refused_baskets": counts.refused_baskets,
+            "refused_lines": counts.refused_lines,
+            "open": counts.baskets - counts.ended(),
+            "interrupted": placed.interrupted,
+            "placed_now": placed.orders.len(),
+            "seconds": took.as_secs_f64(),
+            "answer_ms": self.latency().json(),
+        })
+    }
+
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss
+    )]
+    fn per_second(&self) -> u64 {
+        (self.placed.orders.len() as f64 / self.took.as_secs_f64().max(0.001)) as u64
+    }
+}

@@ -1,0 +1,284 @@
+//! The loader against an API that misbehaves on purpose.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Mutex;
+
+use chassis::error;
+use contracts::orders::v1::order_service_server::{OrderService, OrderServiceServer};
+use contracts::orders::v1::{CancelOrderRequest, CancelOrderResponse, OrderStatus};
+use tonic::{Request, Response};
+
+use super::*;
+use crate::baskets::BasketFile;
+use crate::journal::{self, End};
+use platform_client::Api;
+
+const LINES: &str = "basket_id,customer_id,sku,description,quantity,amount_cents
+1,ada,mug,Mug,3,100
+1,ada,hat,Hat,0,50
+1,ada,pen,Pen,1,7
+2,bob,mug,Mug,0,1
+3,cyd,mug,Mug,2,9
+";
+
+/// What the API does before it answers as it should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    /// Places the order and loses the answer.
+    LoseAnswer,
+    /// Refuses the id as stale and unknown.
+    Stale,
+}
+
+/// Places orders by the rules of the contracts.
+#[derive(Default)]
+struct Shop {
+    /// By customer: the faults still to come.
+    faults: Mutex<HashMap<String, Vec<Fault>>>,
+    placed: Mutex<HashMap<String, PlaceOrderRequest>>,
+    calls: Mutex<Vec<PlaceOrderRequest>>,
+}
+
+/// Where a shop is asked.
+struct Counter(Arc<Shop>);
+
+#[tonic::async_trait]
+impl OrderService for Counter {
+    async fn place_order(
+        &self,
+        request: Request<PlaceOrderRequest>,
+    ) -> Result<Response<PlaceOrderResponse>, Status> {
+        let request = request.into_inner();
+        self.0.calls.lock().unwrap().push(request.clone());
+        error::validate(&request)?;
+        let fault = self
+            .0
+            .faults
+            .lock()
+            .unwrap()
+            .get_mut(&request.customer_id)
+            .and_then(Vec::pop);
+        if fault == Some(Fault::Stale) {
+            return Err(error::rejected(orders::reasons::STALE_UNKNOWN, "too old"));
+        }
+        let order_id = request.order_id.clone();
+        let first = self
+            .0
+            .placed
+            .lock()
+            .unwrap()
+            .entry(order_id.clone())
+            .or_insert(request.clone())
+            .clone();
+        if first != request {
+            return Err(error::already_exists("ORDER_ID_REUSED", "another body"));
+        }
+        if fault == Some(Fault::LoseAnswer) {
+            return Err(error::unavailable("orders", Duration::ZERO));
+        }
+        Ok(Response::new(PlaceOrderResponse {
+            order_id,
+            status: OrderStatus::Pending.into(),
+            version: 1,
+        }))
+    }
+
+    async fn cancel_order(
+        &self,
+        _request: Request<CancelOrderRequest>,
+    ) -> Result<Response<CancelOrderResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+}
+
+async fn open(shop: &Arc<Shop>) -> Clients {
+    let listener = tokio::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))
+        .await
+        .unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let incoming = tonic::transport::server::TcpIncoming::from(listener);
+    let server = tonic::transport::Server::builder()
+        .add_service(OrderServiceServer::new(Counter(Arc::clone(shop))));
+    tokio::spawn(server.serve_with_incoming(incoming));
+    Api::at(address.parse().unwrap()).connect()
+}
+
+async fn load(
+    shop: &Arc<Shop>,
+    path: &Path,
+    patience: Duration,
+) -> (Result<Placed, Error>, Arc<Journal>) {
+    let file = BasketFile::parse("b.csv", LINES.as_bytes()).unwrap();
+    let journal = loop {
+        match Journal::open(path, &file) {
+            // The lock of the load before goes with the thread of its writer.
+            Err(journal::Error::InUse { .. }) => tokio::task::yield_now().await,
+            opened => break Arc::new(opened.unwrap()),
+        }
+    };
+    let pace = Pace {
+        concurrency: NonZeroUsize::new(4).unwrap(),
+        per_second: None,
+        patience,
+        watch_every: None,
+    };
+    let progress = Arc::new(Progress::new("test", file.baskets.len()));
+    let stop = CancellationToken::new();
+    let clients = open(shop).await;
+    (
+        place(&file.baskets, &journal, &clients, &pace, &progress, &stop).await,
+        journal,
+    )
+}
+
+const LONG: Duration = Duration::from_secs(30);
+
+#[tokio::test]
+async fn lines_that_the_api_refuses_are_left_out_and_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let shop = Arc::new(Shop::default());
+    let (placed, journal) = load(&shop, &folder.path().join("journal"), LONG).await;
+    assert_eq!(placed.unwrap().orders.len(), 2);
+
+    let first = journal.history().of("1");
+    assert_eq!(
+        first.end,
+        Some(End::Acknowledged {
+            lines: 2,
+            cents: 107
+        })
+    );
+    assert_eq!(first.refused_lines.keys().collect::<Vec<_>>(), [&3]);
+    assert!(
+        first.refused_lines[&3].starts_with("quantity "),
+        "{first:?}"
+    );
+    let second = journal.history().of("2");
+    assert!(
+        matches!(second.end, Some(End::Refused { .. })),
+        "{second:?}"
+    );
+    assert_eq!(second.refused_lines.keys().collect::<Vec<_>>(), [&5]);
+
+    let order = shop.placed.lock().unwrap()[&first.order_id.unwrap().to_string()].clone();
+    assert_eq!(contracts::rules::order_total(&order.lines), Some(107));
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_asked_for_again_under_the_same_id() {
+    let folder = tempfile::tempdir().unwrap();
+    let shop = Arc::new(Shop::default());
+    shop.faults
+        .lock()
+        .unwrap()
+        .insert("ada".into(), vec![Fault::LoseAnswer; 3]);
+    let (placed, journal) = load(&shop, &folder.path().join("journal"), LONG).await;
+    assert_eq!(placed.unwrap().orders.len(), 2);
+    assert_eq!(shop.placed.lock().unwrap().len(), 2);
+    assert_eq!(journal.history().acknowledged().count(), 2);
+}
+
+#[tokio::test]
+async fn a_load_that_gave_up_goes_on_under_the_same_ids_and_places_nothing_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal");
+    let shop = Arc::new(Shop::default());
+    for customer in ["ada", "cyd"] {
+        shop.faults
+            .lock()
+            .unwrap()
+            .insert(customer.into(), vec![Fault::LoseAnswer; 1_000]);
+    }
+    let (placed, journal) = load(&shop, &path, Duration::ZERO).await;
+    assert!(matches!(placed, Err(Error::NoAnswer { .. })), "{placed:?}");
+    let unanswered = journal.history().of("1");
+    assert!(
+        unanswered.end.is_none() && unanswered.order_id.is_some(),
+        "{unanswered:?}"
+    );
+    drop(journal);
+
+    shop.faults.lock().unwrap().clear();
+    let (placed, journal) = load(&shop, &path, LONG).await;
+    assert_eq!(placed.unwrap().orders.len(), 2);
+    assert_eq!(journal.history().of("1").order_id, unanswered.order_id);
+    assert_eq!(shop.placed.lock().unwrap().len(), 2);
+    drop(journal);
+
+    // Everything has its answer: nothing more is sent.
+    let calls = shop.calls.lock().unwrap().len();
+    let (placed, _journal) = load(&shop, &path, LONG).await;
+    assert!(placed.unwrap().orders.is_empty());
+    assert_eq!(shop.calls.lock().unwrap().len(), calls);
+}
+
+#[tokio::test]
+async fn a_new_id_is_taken_only_after_the_old_one_is_stale_and_unknown() {
+    let folder = tempfile::tempdir().unwrap();
+    let shop = Arc::new(Shop::default());
+    // Taken from the end.
+    shop.faults
+        .lock()
+        .unwrap()
+        .insert("cyd".into(), vec![Fault::LoseAnswer, Fault::Stale]);
+    let (placed, journal) = load(&shop, &folder.path().join("journal"), LONG).await;
+    assert_eq!(placed.unwrap().orders.len(), 2);
+    let ids: Vec<_> = shop
+        .calls
+        .lock()
+        .unwrap()
+        .iter()
+        .filter(|call| call.customer_id == "cyd")
+        .map(|call| call.order_id.clone())
+        .collect();
+    assert_eq!(ids.len(), 3);
+    assert_ne!(ids[0], ids[1], "the stale id was given up");
+    assert_eq!(ids[1], ids[2], "the lost answer was asked for again");
+    assert_eq!(
+        journal.history().of("3").order_id.map(|id| id.to_string()),
+        Some(ids[2].clone())
+    );
+}
+
+#[tokio::test]
+async fn clocks_that_differ_end_the_load() {
+    let folder = tempfile::tempdir().unwrap();
+    let shop = Arc::new(Shop::default());
+    shop.faults
+        .lock()
+        .unwrap()
+        .insert("cyd".into(), vec![Fault::Stale; 1_000]);
+    let (placed, _journal) = load(&shop, &folder.path().join("journal"), LONG).await;
+    assert!(matches!(placed, Err(Error::Clocks)), "{placed:?}");
+}
+
+#[tokio::test]
+async fn an_interrupted_load_sends_nothing_more() {
+    let file = BasketFile::parse("b.csv", LINES.as_bytes()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let journal = Arc::new(Journal::open(&folder.path().join("journal"), &file).unwrap());
+    let shop = Arc::new(Shop::default());
+    let pace = Pace {
+        concurrency: NonZeroUsize::MIN,
+        per_second: None,
+        patience: LONG,
+        watch_every: None,
+    };
+    let progress = Arc::new(Progress::new("test", 3));
+    let stop = CancellationToken::new();
+    stop.cancel();
+    let placed = place(
+        &file.baskets,
+        &journal,
+        &open(&shop).await,
+        &pace,
+        &progress,
+        &stop,
+    )
+    .await
+    .unwrap();
+    assert!(placed.interrupted && placed.orders.is_empty());
+    assert!(shop.calls.lock().unwrap().is_empty());
+}
