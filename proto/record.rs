@@ -111,10 +111,10 @@ pub trait Record: prost::Message + Default + Clone + PartialEq + ReflectMessage 
     type Body: Body;
 
     /// Puts a record together.
-    fn seal(metadata: Metadata, body: Self::Body) -> Self;
+    fn new_record(metadata: Metadata, body: Self::Body) -> Self;
 
     /// Takes a record apart; `None` when its metadata or its body is missing.
-    fn open(self) -> Option<(Metadata, Self::Body)>;
+    fn into_parts(self) -> Option<(Metadata, Self::Body)>;
 }
 
 /// What a state topic holds: the aggregates of the service and the engine's own entries.
@@ -178,14 +178,14 @@ macro_rules! record {
         impl Record for $record {
             type Body = $body;
 
-            fn seal(metadata: Metadata, body: Self::Body) -> Self {
+            fn new_record(metadata: Metadata, body: Self::Body) -> Self {
                 Self {
                     metadata: Some(metadata),
                     $field: Some(body),
                 }
             }
 
-            fn open(self) -> Option<(Metadata, Self::Body)> {
+            fn into_parts(self) -> Option<(Metadata, Self::Body)> {
                 Some((self.metadata?, self.$field?))
             }
         }
@@ -197,7 +197,7 @@ macro_rules! state_record {
         impl Record for $record {
             type Body = StateBody<$state>;
 
-            fn seal(metadata: Metadata, body: Self::Body) -> Self {
+            fn new_record(metadata: Metadata, body: Self::Body) -> Self {
                 let state = match body {
                     StateBody::Aggregate(aggregate) => $module::State::$aggregate(aggregate),
                     StateBody::Checkpoint(checkpoint) => $module::State::Checkpoint(checkpoint),
@@ -210,7 +210,7 @@ macro_rules! state_record {
                 }
             }
 
-            fn open(self) -> Option<(Metadata, Self::Body)> {
+            fn into_parts(self) -> Option<(Metadata, Self::Body)> {
                 let body = match self.state? {
                     $module::State::$aggregate(aggregate) => StateBody::Aggregate(aggregate),
                     $module::State::Checkpoint(checkpoint) => StateBody::Checkpoint(checkpoint),
@@ -346,18 +346,20 @@ impl Message {
             record.encode(bytes).expect("a vector grows");
         }
         match self.command {
-            Command::Order(command) => {
-                append(&orders::v1::OrderCommand::seal(metadata, command), bytes)
-            }
-            Command::Stock(command) => {
-                append(&inventory::v1::StockCommand::seal(metadata, command), bytes)
-            }
+            Command::Order(command) => append(
+                &orders::v1::OrderCommand::new_record(metadata, command),
+                bytes,
+            ),
+            Command::Stock(command) => append(
+                &inventory::v1::StockCommand::new_record(metadata, command),
+                bytes,
+            ),
             Command::Payment(command) => append(
-                &payments::v1::PaymentCommand::seal(metadata, command),
+                &payments::v1::PaymentCommand::new_record(metadata, command),
                 bytes,
             ),
             Command::Shipment(command) => append(
-                &shipping::v1::ShipmentCommand::seal(metadata, command),
+                &shipping::v1::ShipmentCommand::new_record(metadata, command),
                 bytes,
             ),
         }

@@ -45,7 +45,7 @@ const REST: Duration = Duration::from_secs(180);
 
 /// How much of a fault there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum Scale {
     /// As much as a test has time for.
     Short,
     /// As much as one of several faults in a row is given.
@@ -54,7 +54,7 @@ pub enum Form {
     Whole,
 }
 
-impl Form {
+impl Scale {
     /// One or the other; what has no more than a long form has it as a whole.
     pub fn of<T>(self, short: T, long: T) -> T {
         match self {
@@ -79,9 +79,9 @@ pub struct Recovery {
 }
 
 /// A system under load, and everything that can happen to it.
-pub struct Ground {
+pub struct ChaosRig {
     /// How much of each fault there is.
-    pub form: Form,
+    pub form: Scale,
     /// What is random in the faults.
     pub random: fastrand::Rng,
     /// Clients at work.
@@ -114,7 +114,7 @@ pub struct Plan {
     /// Draws everything that is random.
     pub seed: u64,
     /// How much of each fault there is.
-    pub form: Form,
+    pub form: Scale,
     /// What clients do.
     pub mix: Mix,
     /// Orders begun each second.
@@ -125,7 +125,7 @@ pub struct Plan {
     pub declined_percent: u8,
 }
 
-impl Ground {
+impl ChaosRig {
     /// Starts everything, and the load.
     ///
     /// # Panics

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use contracts::{Service, Topic};
-use engine::log::{Failure, Input, Log, Output, Partition, Progress, Share, Signal};
+use engine::log::{Failure, Input, Log, Output, Partition, PartitionWrites, Progress, Signal};
 
 use crate::eventually;
-use crate::faulty::too_large;
+use crate::fault_injecting_log::too_large;
 
 /// Makes a test of every case, each on a world of its own: `$world` is an expression.
 #[macro_export]
@@ -123,7 +123,7 @@ pub fn a_commit_makes_everything_visible(world: &impl World) {
     assert_eq!(log.committed(0).expect("the log works"), None);
     let generation = log.generation().expect("it has joined");
     let shares = vec![
-        Share {
+        PartitionWrites {
             partition: 0,
             offset: 3,
             outputs: vec![
@@ -133,7 +133,7 @@ pub fn a_commit_makes_everything_visible(world: &impl World) {
                 output(SERVICE, Topic::Outcomes, 0, "outcome"),
             ],
         },
-        Share {
+        PartitionWrites {
             partition: 1,
             offset: 7,
             outputs: Vec::new(),
@@ -163,7 +163,7 @@ pub fn an_abort_leaves_nothing_behind(world: &impl World) {
 
     let good = event(0, "aborted");
     let bad = too_large(&good);
-    let share = Share {
+    let share = PartitionWrites {
         partition: 0,
         offset: 2,
         outputs: vec![good, bad],
@@ -178,7 +178,7 @@ pub fn an_abort_leaves_nothing_behind(world: &impl World) {
     }
     assert_eq!(log.committed(0).expect("the log works"), Some(1));
     let generation = log.generation().expect("it has joined");
-    let share = Share {
+    let share = PartitionWrites {
         partition: 0,
         offset: 2,
         outputs: vec![event(0, "after")],
@@ -212,7 +212,7 @@ pub fn a_stale_generation_is_refused(world: &impl World) {
         (!came.is_empty() && left == came).then_some(())
     });
     let gone = came[0];
-    let share = Share {
+    let share = PartitionWrites {
         partition: gone,
         offset: 9,
         outputs: vec![event(gone, "stale")],
@@ -235,7 +235,7 @@ pub fn a_stale_generation_is_refused(world: &impl World) {
                 .iter()
                 .all(|signal| !matches!(signal, Signal::Revoked(_)))
         );
-        let share = Share {
+        let share = PartitionWrites {
             partition: 1 - gone,
             offset: 2,
             outputs: vec![event(1 - gone, "still owner")],
@@ -263,7 +263,7 @@ pub fn a_zombie_is_fenced(world: &impl World) {
     commit_one(&mut zombie, 0, 1, "before");
 
     let mut successor = world.join("one");
-    let share = Share {
+    let share = PartitionWrites {
         partition: 0,
         offset: 2,
         outputs: vec![event(0, "zombie")],
@@ -396,7 +396,7 @@ pub fn a_generation_that_is_over_does_not_vouch_for_what_is_kept(world: &impl Wo
     let mut two = world.join("two");
     let kept = 1 - share(&mut one, &mut two);
 
-    let stolen = Share {
+    let stolen = PartitionWrites {
         partition: kept,
         offset: 9,
         outputs: vec![event(kept, "stale")],
@@ -420,7 +420,7 @@ pub fn a_member_that_comes_back_moves_nothing(world: &impl World) {
         poll(&mut two);
         let first = one.generation()?;
         let second = two.generation()?;
-        let empty = |partition| Share {
+        let empty = |partition| PartitionWrites {
             partition,
             offset: 1,
             outputs: Vec::new(),
@@ -442,7 +442,7 @@ pub fn a_member_that_comes_back_moves_nothing(world: &impl World) {
         (!came.is_empty()).then_some(())
     });
     assert_eq!(came, [1 - moved]);
-    let share = Share {
+    let share = PartitionWrites {
         partition: moved,
         offset: 2,
         outputs: Vec::new(),
@@ -556,7 +556,7 @@ fn read(log: &mut impl Log) -> Vec<Input> {
 
 fn commit_one(log: &mut impl Log, partition: Partition, offset: i64, payload: &str) {
     let generation = log.generation().expect("it has joined");
-    let share = Share {
+    let share = PartitionWrites {
         partition,
         offset,
         outputs: vec![event(partition, payload)],

@@ -6,7 +6,7 @@ use contracts::core::v1::Metadata;
 use contracts::{Contract, Record, Service, StateBody, Topic};
 use engine::log::Input;
 
-use crate::Stand;
+use crate::KafkaFixture;
 
 /// A record of a topic, taken apart.
 #[derive(Clone, Debug)]
@@ -19,7 +19,7 @@ pub struct Opened<B> {
     pub body: B,
 }
 
-impl Stand {
+impl KafkaFixture {
     /// Every event, in the order of the log.
     pub fn events<C: Contract>(&self) -> Vec<Opened<C::Event>> {
         self.open::<C::EventRecord>(C::SERVICE, Topic::Events)

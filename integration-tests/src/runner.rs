@@ -6,19 +6,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use contracts::Contract as _;
-use engine::effects::{Attempt, Executor, Limits, Perform, Unknown};
+use engine::effects::{Attempt, EffectHandler, Executor, Limits, Unknown};
 use engine::log::Log;
 use engine::log::kafka::KafkaLog;
 use engine::worker::{Error, Settings, Status, Worker};
 use engine::{Codec, Command, Decider, Metrics};
 use prometheus::proto::Metric;
 
-use crate::{Stand, eventually};
+use crate::{KafkaFixture, eventually};
 
 /// For rule books that ask nothing of the outside world.
 pub struct NoEffects;
 
-impl<D: Decider<Effect = Infallible>> Perform<D> for NoEffects {
+impl<D: Decider<Effect = Infallible>> EffectHandler<D> for NoEffects {
     fn target(&self, effect: &Infallible) -> &'static str {
         match *effect {}
     }
@@ -34,7 +34,7 @@ impl<D: Decider<Effect = Infallible>> Perform<D> for NoEffects {
 }
 
 /// A worker on a thread of its own.
-pub struct Running {
+pub struct RunningWorker {
     /// What it says of itself.
     pub status: Status,
     /// Its figures.
@@ -43,7 +43,7 @@ pub struct Running {
     thread: JoinHandle<Result<(), Error>>,
 }
 
-impl Stand {
+impl KafkaFixture {
     /// The log of a worker of `D`'s service.
     ///
     /// # Panics
@@ -59,7 +59,7 @@ impl Stand {
     /// # Panics
     ///
     /// Never: its metrics are registered on a registry of their own.
-    pub fn worker<D: Decider, L: Log, P: Perform<D>>(
+    pub fn worker<D: Decider, L: Log, P: EffectHandler<D>>(
         &self,
         rules: D,
         perform: P,
@@ -92,12 +92,12 @@ impl Stand {
     }
 
     /// Runs a worker of `D` under the instance name `one` until it is stopped.
-    pub fn run<D: Decider, P: Perform<D>>(
+    pub fn run<D: Decider, P: EffectHandler<D>>(
         &self,
         rules: D,
         perform: P,
         settings: Settings,
-    ) -> Running
+    ) -> RunningWorker
     where
         Command<D>: Into<contracts::Command>,
     {
@@ -105,13 +105,13 @@ impl Stand {
     }
 
     /// Runs a worker of `D` under a name of its own.
-    pub fn run_as<D: Decider, P: Perform<D>>(
+    pub fn run_as<D: Decider, P: EffectHandler<D>>(
         &self,
         instance: &str,
         rules: D,
         perform: P,
         settings: Settings,
-    ) -> Running
+    ) -> RunningWorker
     where
         Command<D>: Into<contracts::Command>,
     {
@@ -119,13 +119,13 @@ impl Stand {
     }
 
     /// Runs a worker of `D` on a log of its own.
-    pub fn run_on<D: Decider, P: Perform<D>, L: Log + Send + 'static>(
+    pub fn run_on<D: Decider, P: EffectHandler<D>, L: Log + Send + 'static>(
         &self,
         rules: D,
         perform: P,
         log: L,
         settings: Settings,
-    ) -> Running
+    ) -> RunningWorker
     where
         Command<D>: Into<contracts::Command>,
     {
@@ -150,7 +150,7 @@ impl Stand {
                 ended
             }
         });
-        Running {
+        RunningWorker {
             status,
             figures,
             stopped,
@@ -159,7 +159,7 @@ impl Stand {
     }
 }
 
-impl Running {
+impl RunningWorker {
     /// Waits until it does its work.
     pub fn ready(&self) {
         eventually("the worker is ready", || self.status.ready().ok());

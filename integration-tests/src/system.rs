@@ -41,11 +41,11 @@ pub struct System {
     /// The public port.
     pub public: SocketAddr,
     sandbox: SocketAddr,
-    processes: BTreeMap<String, Running>,
+    processes: BTreeMap<String, RunningProcess>,
     runtime: tokio::runtime::Runtime,
 }
 
-struct Running {
+struct RunningProcess {
     child: Child,
     admin: SocketAddr,
 }
@@ -200,7 +200,7 @@ impl System {
             .spawn()
             .expect("the binary can be run");
         self.processes
-            .insert(name.to_owned(), Running { child, admin });
+            .insert(name.to_owned(), RunningProcess { child, admin });
     }
 
     /// Waits until a process is ready.
@@ -331,7 +331,7 @@ impl System {
             .expect("a log file")
     }
 
-    fn process(&mut self, name: &str) -> &mut Running {
+    fn process(&mut self, name: &str) -> &mut RunningProcess {
         self.processes.get_mut(name).expect("it runs")
     }
 

@@ -14,7 +14,7 @@ pub mod names;
 mod exemplars;
 mod export;
 mod filter;
-mod lines;
+mod log_format;
 mod outage;
 mod sampler;
 mod scraped;

@@ -18,7 +18,7 @@ use tracing_subscriber::{Layer, fmt};
 
 use crate::export::{Bounded, Limits};
 use crate::filter::{LogFilter, one_line};
-use crate::lines::{Lines, Look, Marked};
+use crate::log_format::{Lines, Look, Marked};
 use crate::metrics::Spans;
 use crate::names;
 use crate::sampler::Head;

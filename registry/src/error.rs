@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::gate::Violation;
+use crate::compatibility::Violation;
 
 /// Why contracts could not be registered, or the registry not be asked.
 #[derive(Debug, thiserror::Error)]

@@ -6,8 +6,8 @@
 //! - [`schema`]: what is registered, rendered from the descriptors.
 //! - [`gate`]: which changes of a schema are allowed.
 
+pub mod compatibility;
 pub mod frame;
-pub mod gate;
 pub mod metrics;
 pub mod schema;
 

@@ -9,8 +9,8 @@ use contracts::{Service, Topic};
 use prost_reflect::FileDescriptor;
 
 use crate::client::{Client, Reference, Version};
+use crate::compatibility::Violation;
 use crate::error::Error;
-use crate::gate::Violation;
 use crate::reader::Reader;
 use crate::relation::{Relation, relation};
 use crate::schema::{closure, record, references, render};

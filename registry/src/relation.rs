@@ -6,7 +6,7 @@ use prost_reflect::FileDescriptor;
 use protox::file::File;
 
 use crate::client::Reference;
-use crate::gate::{self, Violation};
+use crate::compatibility::{self, Violation};
 use crate::schema::compile;
 
 /// How a registered version stands to the contracts of this binary.
@@ -53,15 +53,15 @@ pub(crate) fn relation(
         Ok(registered) => registered,
         Err(violations) => return Relation::Diverged(violations),
     };
-    let first_message = |file| record.and_then(|record| gate::first_message(file, record));
-    let mut lost = gate::violations(&registered, ours);
+    let first_message = |file| record.and_then(|record| compatibility::first_message(file, record));
+    let mut lost = compatibility::violations(&registered, ours);
     if let Some(violation) = first_message(&registered) {
         lost.push(violation);
         return Relation::Diverged(lost);
     }
     if lost.is_empty() {
         Relation::Contained
-    } else if gate::violations(ours, &registered).is_empty() {
+    } else if compatibility::violations(ours, &registered).is_empty() {
         Relation::Newer
     } else {
         Relation::Diverged(lost)
@@ -91,7 +91,7 @@ fn read(sources: &[Source]) -> Result<FileDescriptor, Vec<Violation>> {
             .iter()
             .map(String::as_str);
         let references: Vec<_> = references.iter().map(String::as_str).collect();
-        violations.extend(gate::unreferenced(file, imports, &references));
+        violations.extend(compatibility::unreferenced(file, imports, &references));
         texts.insert(file.clone(), text.clone());
     }
     if !violations.is_empty() {

@@ -12,8 +12,8 @@ use tokio::time::MissedTickBehavior;
 
 use crate::backoff::Backoff;
 use crate::client::{self, Client};
+use crate::compatibility::Violation;
 use crate::error::Error;
-use crate::gate::Violation;
 use crate::metrics::Metrics;
 use crate::reader::Reader;
 use crate::register::{Standing, plan, register, standings, subject_of};

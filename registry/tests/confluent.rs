@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use contracts::{Service, Topic};
-use registry::gate::Violation;
+use registry::compatibility::Violation;
 use registry::schema::{record, render};
 use registry::{Error, Metrics, Registered, Resolution, Schemas, Settings};
 use serde_json::{Value, json};

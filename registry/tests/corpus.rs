@@ -13,7 +13,7 @@ use contracts::{
 use contracts::{Validate as _, core::v1::Metadata};
 use prost::Message as _;
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Value};
-use registry::gate::violations;
+use registry::compatibility::violations;
 use registry::schema::{closure, compile, record, render};
 
 /// Set to write what is missing instead of failing; see `corpus/README.md`.
@@ -62,8 +62,10 @@ fn record_type<R: Record>(service: Service, topic: Topic) -> RecordType {
 
 fn round_trip<R: Record>(bytes: &[u8]) -> Result<Vec<u8>, String> {
     let record = R::decode(bytes).map_err(|error| error.to_string())?;
-    let (metadata, body): (Metadata, R::Body) =
-        record.clone().open().ok_or("metadata or body is missing")?;
+    let (metadata, body): (Metadata, R::Body) = record
+        .clone()
+        .into_parts()
+        .ok_or("metadata or body is missing")?;
     metadata.validate().map_err(|error| error.to_string())?;
     // Readers check field rules too: a rule made stricter would turn old records into poison.
     let violations = body.violations();

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use contracts::orders::v1::OrderCreated;
 
-use crate::cases::Occurrence;
-use crate::evidence::{Evidence, Trouble};
-use crate::journal::Note;
+use crate::evidence::{Error, Evidence};
+use crate::journal::ClientObservation;
+use crate::reference_model::Occurrence;
 use crate::report::{Example, Findings, Invariant};
 
 /// What clients know of an order.
@@ -32,7 +32,7 @@ pub(crate) struct Clients {
 }
 
 impl Clients {
-    pub(crate) fn read(evidence: &impl Evidence) -> Result<Self, Trouble> {
+    pub(crate) fn read(evidence: &impl Evidence) -> Result<Self, Error> {
         let mut clients = Self::default();
         let mut last_seen: HashMap<(String, String), u64> = HashMap::new();
         let Some(notes) = evidence.journal()? else {
@@ -41,7 +41,7 @@ impl Clients {
         clients.is_kept = true;
         for note in notes {
             match note? {
-                Note::Acknowledged {
+                ClientObservation::Acknowledged {
                     order_id,
                     minor_units,
                     version,
@@ -59,7 +59,7 @@ impl Clients {
                         _ => {}
                     }
                 }
-                Note::Refused { order_id } => {
+                ClientObservation::Refused { order_id } => {
                     let told = clients.orders.get(&order_id);
                     if told.is_some_and(|told| told.minor_units.is_some()) {
                         let wrong = "acknowledged, and then refused for good";
@@ -67,7 +67,7 @@ impl Clients {
                         clients.wrongs.push((Invariant::I1, example));
                     }
                 }
-                Note::Read {
+                ClientObservation::Read {
                     reader,
                     order_id,
                     version,

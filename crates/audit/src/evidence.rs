@@ -2,19 +2,18 @@
 //! run.
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::fmt;
 
 use contracts::sandbox::v1::{LedgerBooking, LedgerPayment};
 use contracts::{Service, Topic};
 use engine::log::{Ends, Input, Partition};
 
-use crate::journal::Note;
+use crate::journal::ClientObservation;
 use crate::rows::{Parked, Row};
 
 /// A partition of a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Place {
+pub struct TopicPartition {
     /// Whose topic.
     pub service: Service,
     /// Which of its topics.
@@ -23,7 +22,7 @@ pub struct Place {
     pub partition: Partition,
 }
 
-impl Place {
+impl TopicPartition {
     /// A partition of a topic of a service.
     pub const fn new(service: Service, topic: Topic, partition: Partition) -> Self {
         Self {
@@ -34,7 +33,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for TopicPartition {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             service,
@@ -68,14 +67,14 @@ pub struct Cut {
     /// Committed offset of every group in the commands of its service; absent when there is none.
     pub committed: BTreeMap<(Service, Partition), i64>,
     /// What is kept of every topic, up to its high watermark.
-    pub ends: BTreeMap<Place, Ends>,
+    pub ends: BTreeMap<TopicPartition, Ends>,
     /// How far the read model has applied each partition of the events; absent where it has no position.
     pub positions: BTreeMap<(Service, Partition), i64>,
 }
 
 impl Cut {
     /// Ends of one partition; an empty one when it is not known.
-    pub fn ends(&self, place: Place) -> Ends {
+    pub fn ends(&self, place: TopicPartition) -> Ends {
         self.ends
             .get(&place)
             .copied()
@@ -85,15 +84,15 @@ impl Cut {
 
 /// Why something could not be checked.
 #[derive(Debug, thiserror::Error)]
-pub enum Trouble {
+pub enum Error {
     /// A part does not answer, or says what it must not.
     #[error(transparent)]
-    Source(#[from] Box<dyn Error + Send + Sync>),
+    Source(#[from] Box<dyn std::error::Error + Send + Sync>),
     /// The first events are gone, although events are kept for ever.
     #[error("{place} begins at offset {low}: its first events are gone, the topic was truncated")]
     Truncated {
         /// Which partition.
-        place: Place,
+        place: TopicPartition,
         /// Its first offset.
         low: i64,
     },
@@ -103,7 +102,7 @@ pub enum Trouble {
     )]
     Newer {
         /// Where it stands.
-        place: Place,
+        place: TopicPartition,
         /// Where it stands.
         offset: i64,
         /// Its schema.
@@ -115,7 +114,7 @@ pub enum Trouble {
     )]
     Registry {
         /// Where it stands.
-        place: Place,
+        place: TopicPartition,
         /// Where it stands.
         offset: i64,
         /// Its schema.
@@ -124,7 +123,7 @@ pub enum Trouble {
 }
 
 /// Items of evidence, one after the other.
-pub type Items<'a, T> = Box<dyn Iterator<Item = Result<T, Trouble>> + 'a>;
+pub type Items<'a, T> = Box<dyn Iterator<Item = Result<T, Error>> + 'a>;
 
 /// Everything that is held against each other. It can be read more than once, and says the same each time.
 pub trait Evidence {
@@ -137,42 +136,42 @@ pub trait Evidence {
     /// # Errors
     ///
     /// It cannot be read.
-    fn records(&self, place: Place) -> Result<Items<'_, Seen>, Trouble>;
+    fn records(&self, place: TopicPartition) -> Result<Items<'_, Seen>, Error>;
 
     /// Every row of the read model, in any order; `None` when there is none to audit.
     ///
     /// # Errors
     ///
     /// It cannot be read.
-    fn rows(&self) -> Result<Option<Items<'_, Row>>, Trouble>;
+    fn rows(&self) -> Result<Option<Items<'_, Row>>, Error>;
 
     /// Keys that the read model has set aside.
     ///
     /// # Errors
     ///
     /// It cannot be read.
-    fn parked(&self) -> Result<Vec<Parked>, Trouble>;
+    fn parked(&self) -> Result<Vec<Parked>, Error>;
 
     /// The payment provider's ledger, in any order; `None` when there is none to audit.
     ///
     /// # Errors
     ///
     /// It cannot be read.
-    fn payments(&self) -> Result<Option<Items<'_, LedgerPayment>>, Trouble>;
+    fn payments(&self) -> Result<Option<Items<'_, LedgerPayment>>, Error>;
 
     /// The carrier's ledger, in any order; `None` when there is none to audit.
     ///
     /// # Errors
     ///
     /// It cannot be read.
-    fn bookings(&self) -> Result<Option<Items<'_, LedgerBooking>>, Trouble>;
+    fn bookings(&self) -> Result<Option<Items<'_, LedgerBooking>>, Error>;
 
     /// What clients have noted, in the order in which they did; `None` when nobody has.
     ///
     /// # Errors
     ///
     /// It cannot be read.
-    fn journal(&self) -> Result<Option<Items<'_, Note>>, Trouble>;
+    fn journal(&self) -> Result<Option<Items<'_, ClientObservation>>, Error>;
 
     /// Told now and then how many commands, and events without one, have been looked at.
     fn progress(&self, _steps: u64) {}

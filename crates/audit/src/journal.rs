@@ -2,7 +2,7 @@
 
 /// One thing that a client was told, or saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Note {
+pub enum ClientObservation {
     /// PlaceOrder was answered: the order exists.
     Acknowledged {
         /// The order.

@@ -3,11 +3,11 @@
 //! It is pure: what it reads comes in as [`Evidence`], the rule books as [`RuleBooks`], and what it finds goes out as a
 //! [`Report`]. Three ways of looking meet here:
 //!
-//! - `desk`: one partition of one service, command by command with all that each led to: processed once, answered
+//! - `auditor`: one partition of one service, command by command with all that each led to: processed once, answered
 //!   once, versions, states, and deciding again by the rule books.
 //! - `cases`: what the business says of the events, written without the rule books and without the projector: state
 //!   machines, money, stock, and the rows of the read model.
-//! - `court`: what all of them share; `money`, `messages`, `clients` and `read_model` hold it against ledgers,
+//! - `context`: what all of them share; `money`, `messages`, `clients` and `read_model` hold it against ledgers,
 //!   neighbours, journals and the database.
 //!
 //! All partitions are read side by side in the order of their times, so that memory follows what is under way: an order
@@ -16,34 +16,34 @@
 //! order in a partner's ledger until the order is judged; a client's journal; pieces shipped by product; the offsets of
 //! aborted order events; and 16,384 sums that stand for all rows.
 
-mod books;
-mod cases;
 mod clients;
-mod court;
-mod desk;
+mod context;
+mod dedup_window;
 mod evidence;
 mod journal;
+mod ledgers;
 mod memory;
 mod messages;
-mod money;
+mod partition;
 mod read_model;
-mod recent;
+mod reference_model;
 mod report;
 pub mod rows;
+mod rule_books;
 
 use std::collections::BTreeSet;
 
 use contracts::{Inventory, Orders, Payments, Shipping, Topic};
 use engine::Decider;
 
-pub use books::{Book, RuleBooks};
-pub use evidence::{Cut, Evidence, Items, Place, Seen, Trouble};
-pub use journal::Note;
+pub use evidence::{Cut, Error, Evidence, Items, Seen, TopicPartition};
+pub use journal::ClientObservation;
 pub use memory::Memory;
 pub use report::{Example, Finding, Invariant, Report};
+pub use rule_books::{DeciderConfig, RuleBooks};
 
-use court::Court;
-use desk::{Desk, Work};
+use context::AuditContext;
+use partition::{PartitionAuditor, Work};
 use read_model::ReadModel;
 use report::Findings;
 
@@ -55,7 +55,7 @@ const TELL_EVERY: u64 = 5_000;
 /// # Errors
 ///
 /// The evidence cannot be read; nothing is known then.
-pub fn audit<E, O, I, P, S>(evidence: &E, books: &RuleBooks<O, I, P, S>) -> Result<Report, Trouble>
+pub fn audit<E, O, I, P, S>(evidence: &E, books: &RuleBooks<O, I, P, S>) -> Result<Report, Error>
 where
     E: Evidence,
     O: Decider<Contract = Orders> + Clone,
@@ -65,8 +65,8 @@ where
 {
     whole(evidence.cut())?;
     let mut walked = walk(evidence, books, BTreeSet::new())?;
-    let findings = &mut walked.court.findings;
-    let differing = match walked.court.model.compare(evidence, findings) {
+    let findings = &mut walked.context.findings;
+    let differing = match walked.context.model.compare(evidence, findings) {
         Ok(differing) => differing,
         // What is known to be wrong is told all the same.
         Err(trouble) if findings.has_violations() => {
@@ -93,10 +93,10 @@ fn explain(
     evidence: &impl Evidence,
     differing: &BTreeSet<usize>,
     findings: &mut Findings,
-    again: impl FnOnce(BTreeSet<usize>) -> Result<Walked, Trouble>,
-) -> Result<(), Trouble> {
+    again: impl FnOnce(BTreeSet<usize>) -> Result<Walked, Error>,
+) -> Result<(), Error> {
     let suspects = read_model::first(differing);
-    let expected = again(suspects.clone())?.court.model.into_collected();
+    let expected = again(suspects.clone())?.context.model.into_collected();
     match evidence.rows()? {
         Some(rows) => read_model::explain(expected, rows, &suspects, findings),
         None => Ok(()),
@@ -104,10 +104,10 @@ fn explain(
 }
 
 /// Events are kept for ever: without the first of them nothing can be said.
-fn whole(cut: &Cut) -> Result<(), Trouble> {
+fn whole(cut: &Cut) -> Result<(), Error> {
     for (place, ends) in &cut.ends {
         if place.topic == Topic::Events && ends.low > 0 {
-            return Err(Trouble::Truncated {
+            return Err(Error::Truncated {
                 place: *place,
                 low: ends.low,
             });
@@ -118,7 +118,7 @@ fn whole(cut: &Cut) -> Result<(), Trouble> {
 
 /// Everything read once.
 struct Walked {
-    court: Court,
+    context: AuditContext,
     at_rest: bool,
     records: u64,
 }
@@ -126,18 +126,18 @@ struct Walked {
 impl Walked {
     fn report(self) -> Report {
         let Self {
-            court,
+            context,
             at_rest,
             records,
         } = self;
         Report {
             at_rest,
             records,
-            events: court.events,
-            commands: court.commands,
-            aggregates: court.cases.seen,
-            most_live: court.cases.most as u64,
-            findings: Findings::into_inner(court.findings),
+            events: context.events,
+            commands: context.commands,
+            aggregates: context.cases.seen,
+            most_live: context.cases.most as u64,
+            findings: Findings::into_inner(context.findings),
         }
     }
 }
@@ -146,7 +146,7 @@ fn walk<E, O, I, P, S>(
     evidence: &E,
     books: &RuleBooks<O, I, P, S>,
     suspects: BTreeSet<usize>,
-) -> Result<Walked, Trouble>
+) -> Result<Walked, Error>
 where
     E: Evidence,
     O: Decider<Contract = Orders> + Clone,
@@ -156,42 +156,45 @@ where
 {
     let cut = evidence.cut();
     let model = ReadModel::new(cut, evidence.rows()?.is_some(), suspects);
-    let mut court = Court::open(
+    let mut context = AuditContext::open(
         evidence,
         books.remembered_ms(),
         books.has_constant_times,
         model,
     )?;
-    let mut desks: Vec<Box<dyn Work + '_>> = Vec::new();
+    let mut auditors: Vec<Box<dyn Work + '_>> = Vec::new();
     for partition in 0..cut.partitions {
-        macro_rules! desk {
+        macro_rules! auditor {
             ($book:expr) => {
-                desks.push(Box::new(Desk::open(
+                auditors.push(Box::new(PartitionAuditor::open(
                     evidence,
                     partition,
                     $book.clone(),
                     &books.codec,
                     &books.cluster,
-                    &mut court,
+                    &mut context,
                 )?))
             };
         }
-        desk!(books.orders);
-        desk!(books.inventory);
-        desk!(books.payments);
-        desk!(books.shipping);
+        auditor!(books.orders);
+        auditor!(books.inventory);
+        auditor!(books.payments);
+        auditor!(books.shipping);
     }
     let mut steps = 0;
     // The desk whose next step is the earliest.
-    while let Some((time_ms, index)) = (0..desks.len())
-        .filter_map(|index| Some((desks[index].next_ms()?, index)))
+    while let Some((time_ms, index)) = (0..auditors.len())
+        .filter_map(|index| Some((auditors[index].next_ms()?, index)))
         .min()
     {
-        desks[index].step(&mut court)?;
-        let partition = desks[index].partition();
-        for id in court.close(partition, time_ms) {
-            for desk in desks.iter_mut().filter(|desk| desk.holds(partition)) {
-                desk.close(&mut court, &id);
+        auditors[index].step(&mut context)?;
+        let partition = auditors[index].partition();
+        for id in context.close(partition, time_ms) {
+            for auditor in auditors
+                .iter_mut()
+                .filter(|auditor| auditor.holds(partition))
+            {
+                auditor.close(&mut context, &id);
             }
         }
         steps += 1;
@@ -200,13 +203,13 @@ where
         }
     }
     let mut records = 0;
-    for desk in &mut desks {
-        records += desk.finish(&mut court)?;
+    for auditor in &mut auditors {
+        records += auditor.finish(&mut context)?;
     }
-    let at_rest = court.rest();
-    court.tie(at_rest);
+    let at_rest = context.rest();
+    context.tie(at_rest);
     Ok(Walked {
-        court,
+        context,
         at_rest,
         records,
     })

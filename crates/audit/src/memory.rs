@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use contracts::sandbox::v1::{LedgerBooking, LedgerPayment};
 use contracts::{Service, Topic};
 
-use crate::evidence::{Cut, Evidence, Items, Place, Seen, Trouble};
-use crate::journal::Note;
+use crate::evidence::{Cut, Error, Evidence, Items, Seen, TopicPartition};
+use crate::journal::ClientObservation;
 use crate::rows::{Parked, Row};
 
 /// A copy of everything.
@@ -15,7 +15,7 @@ pub struct Memory {
     /// How far it goes.
     pub cut: Cut,
     /// Records of each partition, by offset.
-    pub records: BTreeMap<Place, Vec<Seen>>,
+    pub records: BTreeMap<TopicPartition, Vec<Seen>>,
     /// Rows of the read model.
     pub rows: Option<Vec<Row>>,
     /// Keys that the read model has set aside.
@@ -25,7 +25,7 @@ pub struct Memory {
     /// The carrier's ledger.
     pub bookings: Option<Vec<LedgerBooking>>,
     /// What clients have noted.
-    pub journal: Option<Vec<Note>>,
+    pub journal: Option<Vec<ClientObservation>>,
 }
 
 impl Memory {
@@ -34,8 +34,8 @@ impl Memory {
     /// # Errors
     ///
     /// It cannot be read.
-    pub fn copy(evidence: &impl Evidence) -> Result<Self, Trouble> {
-        fn all<T>(items: Option<Items<'_, T>>) -> Result<Option<Vec<T>>, Trouble> {
+    pub fn copy(evidence: &impl Evidence) -> Result<Self, Error> {
+        fn all<T>(items: Option<Items<'_, T>>) -> Result<Option<Vec<T>>, Error> {
             items.map(Iterator::collect).transpose()
         }
         let cut = evidence.cut().clone();
@@ -43,7 +43,7 @@ impl Memory {
         for service in Service::ALL {
             for topic in Topic::ALL {
                 for partition in 0..cut.partitions {
-                    let place = Place::new(service, topic, partition);
+                    let place = TopicPartition::new(service, topic, partition);
                     let seen: Result<Vec<_>, _> = evidence.records(place)?.collect();
                     records.insert(place, seen?);
                 }
@@ -61,7 +61,7 @@ impl Memory {
     }
 
     /// Records of a partition, to be changed.
-    pub fn records_mut(&mut self, place: Place) -> &mut Vec<Seen> {
+    pub fn records_mut(&mut self, place: TopicPartition) -> &mut Vec<Seen> {
         self.records.entry(place).or_default()
     }
 }
@@ -75,27 +75,27 @@ impl Evidence for Memory {
         &self.cut
     }
 
-    fn records(&self, place: Place) -> Result<Items<'_, Seen>, Trouble> {
+    fn records(&self, place: TopicPartition) -> Result<Items<'_, Seen>, Error> {
         Ok(items(self.records.get(&place).map_or(&[], Vec::as_slice)))
     }
 
-    fn rows(&self) -> Result<Option<Items<'_, Row>>, Trouble> {
+    fn rows(&self) -> Result<Option<Items<'_, Row>>, Error> {
         Ok(self.rows.as_deref().map(items))
     }
 
-    fn parked(&self) -> Result<Vec<Parked>, Trouble> {
+    fn parked(&self) -> Result<Vec<Parked>, Error> {
         Ok(self.parked.clone())
     }
 
-    fn payments(&self) -> Result<Option<Items<'_, LedgerPayment>>, Trouble> {
+    fn payments(&self) -> Result<Option<Items<'_, LedgerPayment>>, Error> {
         Ok(self.payments.as_deref().map(items))
     }
 
-    fn bookings(&self) -> Result<Option<Items<'_, LedgerBooking>>, Trouble> {
+    fn bookings(&self) -> Result<Option<Items<'_, LedgerBooking>>, Error> {
         Ok(self.bookings.as_deref().map(items))
     }
 
-    fn journal(&self) -> Result<Option<Items<'_, Note>>, Trouble> {
+    fn journal(&self) -> Result<Option<Items<'_, ClientObservation>>, Error> {
         Ok(self.journal.as_deref().map(items))
     }
 }

@@ -6,15 +6,15 @@ use std::collections::HashMap;
 use contracts::Service;
 use engine::log::Partition;
 
-use crate::evidence::Place;
-use crate::recent::{Recent, hash};
+use crate::dedup_window::{DedupWindow, hash};
+use crate::evidence::TopicPartition;
 use crate::report::{Example, Findings, Invariant};
 
 /// One side of a message whose other side has not been seen.
 #[derive(Debug)]
 struct Half {
     is_sent: bool,
-    place: Place,
+    place: TopicPartition,
     /// Of the record on this side.
     offset: i64,
     time_ms: i64,
@@ -42,7 +42,7 @@ pub(crate) struct Messages {
     /// By hash of the recipient's id: messages that were sent and have not arrived.
     under_way: HashMap<u64, usize>,
     /// Events whose messages nobody knows: their commands are gone, or other rules decided them.
-    excused: Recent,
+    excused: DedupWindow,
     /// By place: time of the first command that is kept, where earlier ones are gone.
     begins_ms: HashMap<(Service, Partition), i64>,
 }
@@ -52,7 +52,7 @@ impl Messages {
         Self {
             halves: HashMap::new(),
             under_way: HashMap::new(),
-            excused: Recent::new(remembered_ms),
+            excused: DedupWindow::new(remembered_ms),
             begins_ms: HashMap::new(),
         }
     }
@@ -73,7 +73,7 @@ impl Messages {
         findings: &mut Findings,
         id: String,
         causation_id: &str,
-        (place, offset, time_ms): (Place, i64, i64),
+        (place, offset, time_ms): (TopicPartition, i64, i64),
         to: Recipient<'_>,
         content: &[u8],
     ) {
@@ -99,7 +99,7 @@ impl Messages {
         findings: &mut Findings,
         id: String,
         causation_id: &str,
-        (place, offset, time_ms): (Place, i64, i64),
+        (place, offset, time_ms): (TopicPartition, i64, i64),
         content: &[u8],
     ) {
         if self.excused.contains(causation_id) {
@@ -213,8 +213,8 @@ mod tests {
         key: b"sku",
     };
 
-    fn place(service: Service, partition: Partition) -> Place {
-        Place::new(service, Topic::Commands, partition)
+    fn place(service: Service, partition: Partition) -> TopicPartition {
+        TopicPartition::new(service, Topic::Commands, partition)
     }
 
     fn sent(messages: &mut Messages, findings: &mut Findings, content: &[u8]) {

@@ -7,8 +7,8 @@ use std::hash::{DefaultHasher, Hash, Hasher as _};
 use contracts::{Service, Topic};
 use engine::log::Partition;
 
-use crate::cases::Life;
-use crate::evidence::{Cut, Evidence, Items, Place, Trouble};
+use crate::evidence::{Cut, Error, Evidence, Items, TopicPartition};
+use crate::reference_model::OrderLifecycle;
 use crate::report::{Example, Findings, Invariant};
 use crate::rows::{Row, RowKey};
 
@@ -96,7 +96,7 @@ impl ReadModel {
     }
 
     /// An event of an aborted transaction.
-    pub(crate) fn saw_aborted(&mut self, place: Place, offset: i64) {
+    pub(crate) fn saw_aborted(&mut self, place: TopicPartition, offset: i64) {
         if (place.service, place.topic) == (Service::Orders, Topic::Events) {
             self.aborted.insert((place.partition, offset));
         }
@@ -125,7 +125,7 @@ impl ReadModel {
     }
 
     /// It has the rows of this life.
-    pub(crate) fn expect_life(&mut self, life: Life) {
+    pub(crate) fn expect_life(&mut self, life: OrderLifecycle) {
         if let Some(row) = life.order.and_then(|order| order.row) {
             self.expect(Row::Order(row));
         }
@@ -151,7 +151,7 @@ impl ReadModel {
         &self,
         evidence: &impl Evidence,
         findings: &mut Findings,
-    ) -> Result<BTreeSet<usize>, Trouble> {
+    ) -> Result<BTreeSet<usize>, Error> {
         let Some(rows) = evidence.rows()? else {
             for invariant in [Invariant::I8, Invariant::I9] {
                 findings.note(invariant, "not checked: no read model was given");
@@ -167,7 +167,7 @@ impl ReadModel {
         findings.checked_many(Invariant::I8, self.expected);
         self.look_at_positions(evidence.cut(), findings);
         for parked in evidence.parked()? {
-            let place = Place::new(parked.service, Topic::Events, parked.partition);
+            let place = TopicPartition::new(parked.service, Topic::Events, parked.partition);
             let wrong = format!("set aside by the projector: {}", parked.error);
             let example = Example::new(wrong)
                 .at(place, parked.first_offset)
@@ -183,7 +183,7 @@ impl ReadModel {
         let Row::OrderEvent(row) = row else { return };
         findings.checked(Invariant::I9);
         findings.checked(Invariant::I10);
-        let place = Place::new(Service::Orders, Topic::Events, row.partition);
+        let place = TopicPartition::new(Service::Orders, Topic::Events, row.partition);
         let example = |wrong: &str| {
             Example::new(wrong)
                 .at(place, row.offset)
@@ -201,7 +201,7 @@ impl ReadModel {
 
     fn look_at_positions(&self, cut: &Cut, findings: &mut Findings) {
         for ((service, partition), position) in &self.positions {
-            let place = Place::new(*service, Topic::Events, *partition);
+            let place = TopicPartition::new(*service, Topic::Events, *partition);
             findings.checked(Invariant::I9);
             let ends = cut.ends(place);
             if *position > ends.high || *position < 0 {
@@ -227,7 +227,7 @@ pub(crate) fn explain(
     rows: Items<'_, Row>,
     suspects: &BTreeSet<usize>,
     findings: &mut Findings,
-) -> Result<(), Trouble> {
+) -> Result<(), Error> {
     let mut sides: BTreeMap<RowKey, (Vec<Row>, Vec<Row>)> = BTreeMap::new();
     for row in expected {
         sides.entry(row.key()).or_default().0.push(row);
@@ -254,7 +254,7 @@ pub(crate) fn explain(
         };
         let mut example = Example::new(shorten(wrong)).of(id);
         if let Some(Row::OrderEvent(row)) = found.first().or(expected.first()) {
-            let place = Place::new(Service::Orders, Topic::Events, row.partition);
+            let place = TopicPartition::new(Service::Orders, Topic::Events, row.partition);
             example = example.at(place, row.offset);
         }
         findings.violated(Invariant::I8, example);

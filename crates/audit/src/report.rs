@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::evidence::Place;
+use crate::evidence::TopicPartition;
 
 /// Examples kept of each invariant.
 const EXAMPLES: usize = 5;
@@ -104,7 +104,7 @@ impl Example {
 
     /// Where.
     #[must_use]
-    pub fn at(mut self, place: Place, offset: i64) -> Self {
+    pub fn at(mut self, place: TopicPartition, offset: i64) -> Self {
         self.place = Some(place.to_string());
         self.offset = Some(offset);
         self

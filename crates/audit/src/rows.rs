@@ -6,7 +6,7 @@ use contracts::Service;
 use engine::log::Partition;
 use uuid::Uuid;
 
-use crate::recent::hash;
+use crate::dedup_window::hash;
 
 /// A row of one of the tables.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

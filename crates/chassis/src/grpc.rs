@@ -3,13 +3,13 @@
 pub mod client;
 pub mod server;
 
-mod answer;
+mod client_call;
 mod deadline;
 mod health;
 mod layers;
 mod methods;
-mod outgoing;
 mod replica;
+mod response_body;
 
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
@@ -18,8 +18,8 @@ use tonic::Code;
 use crate::names::GRPC_STATUS;
 
 pub use client::{Peer, Transport};
+pub(crate) use client_call::CallMetrics;
 pub use deadline::Deadline;
-pub(crate) use outgoing::CallMetrics;
 pub use server::{Limits, Server};
 
 /// Whether a request or an answer is gRPC, by its content type.

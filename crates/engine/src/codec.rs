@@ -141,7 +141,7 @@ impl Codec {
         let record = R::decode(framed.payload)
             .map_err(|error| poison("undecodable", error.to_string(), Some(id)))?;
         let (metadata, body) = record
-            .open()
+            .into_parts()
             .ok_or_else(|| poison("empty", "metadata or body is missing".into(), Some(id)))?;
         Ok((id, metadata, body))
     }

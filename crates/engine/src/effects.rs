@@ -7,8 +7,8 @@ mod carry_out;
 mod clock;
 mod executor;
 mod figures;
-mod perform;
-mod surroundings;
+mod handler;
+mod runtime;
 mod target;
 mod trace;
 
@@ -20,8 +20,8 @@ use crate::{Decider, Outstanding};
 pub(crate) use clock::unix_ms;
 pub use executor::{Executor, Limits};
 pub use figures::TargetFigures;
-pub use perform::{Attempt, Perform, Unknown};
-pub use surroundings::Surroundings;
+pub use handler::{Attempt, EffectHandler, Unknown};
+pub use runtime::EffectRuntime;
 
 /// Where a state's outstanding effects come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub enum Origin {
 
 /// What is known of an aggregate's outstanding effects and timers besides themselves.
 #[derive(Clone, Copy, Debug)]
-pub struct Occasion {
+pub struct EffectContext {
     /// Where they come from.
     pub origin: Origin,
     /// Time of the aggregate's last event (Unix milliseconds), the latest at which they became outstanding.
@@ -44,14 +44,14 @@ pub struct Occasion {
 }
 
 /// What the worker tells of its aggregates' outstanding effects and timers.
-pub trait Agenda<D: Decider> {
+pub trait EffectScheduler<D: Decider> {
     /// Replaces everything that runs for the aggregate `id`: what is in both goes on, the rest ends or begins.
     fn replace(
         &mut self,
         partition: Partition,
         id: String,
         outstanding: Vec<Outstanding<D>>,
-        occasion: Occasion,
+        occasion: EffectContext,
     );
 
     /// Ends everything of a partition.

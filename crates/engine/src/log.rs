@@ -70,7 +70,7 @@ pub struct Output {
 /// Writes cannot be handed to the log without the offset that they vouch for: a transaction that writes for a
 /// partition and does not move its offset cannot be expressed.
 #[derive(Clone, Debug)]
-pub struct Share {
+pub struct PartitionWrites {
     /// Source partition.
     pub partition: Partition,
     /// First offset of the partition's commands that is *not* covered: the consumer's position.
@@ -276,7 +276,7 @@ pub trait Log {
     fn commit(
         &mut self,
         generation: &Self::Generation,
-        shares: Vec<Share>,
+        shares: Vec<PartitionWrites>,
     ) -> Result<Vec<Appended>, Failure>;
 
     /// Makes the producer anew under the same transactional id, which ends whatever it left open.

@@ -7,7 +7,7 @@ use observability::Outage;
 use tokio::runtime::Handle;
 
 use crate::codec::Codec;
-use crate::effects::{Executor, Limits, Perform};
+use crate::effects::{EffectHandler, Executor, Limits};
 use crate::log::kafka::client::drop_in_background;
 use crate::log::kafka::{Cluster, KafkaLog, Sender};
 use crate::metrics::Metrics;
@@ -15,7 +15,7 @@ use crate::worker::{Error, Settings, Status, Worker};
 use crate::{Command, Decider};
 
 /// What a processor is made of.
-pub struct Processor<D: Decider, P: Perform<D>> {
+pub struct Processor<D: Decider, P: EffectHandler<D>> {
     /// The rule book.
     pub rules: D,
     /// Carries out its effects.
@@ -36,7 +36,7 @@ pub struct Processor<D: Decider, P: Perform<D>> {
     pub limits: Limits,
 }
 
-impl<D: Decider, P: Perform<D>> Processor<D, P>
+impl<D: Decider, P: EffectHandler<D>> Processor<D, P>
 where
     Command<D>: Into<contracts::Command>,
 {

@@ -33,14 +33,14 @@ pub use self::status::Status;
 
 use self::figures::Figures;
 use self::membership::MembershipCheck;
-use self::partition::Running;
+use self::partition::PartitionState;
 use self::standstill::Standstill;
 use self::takeover::TakeOver;
 use self::trace::Spans;
 use self::window::Window;
 use crate::Decider;
 use crate::codec::{Codec, Poison};
-use crate::effects::Agenda;
+use crate::effects::EffectScheduler;
 use crate::log::kafka::Cluster;
 use crate::log::{self, Input, Log, Partition, Signal};
 use crate::metrics::Metrics;
@@ -62,12 +62,12 @@ pub struct Settings {
     /// Between checkpoints.
     pub checkpoint_every: Duration,
     /// What the worker leaves out, so that the simulator can show what it is for; `None` everywhere else.
-    pub without: Option<Protection>,
+    pub without: Option<Safeguard>,
 }
 
 /// Something that keeps a worker right, and that only the simulator switches off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protection {
+pub enum Safeguard {
     /// After an abort every state is forgotten and taken over again.
     ForgettingStates,
     /// States that were replayed at take-over are written by the next checkpoint.
@@ -110,7 +110,7 @@ pub enum Error {
     Log(log::Error),
     /// Effects and timers are no longer carried out.
     #[error("the executor of effects and timers has ended")]
-    Agenda,
+    EffectScheduler,
     /// Nearly everything that came was a dead letter.
     #[error("{dead} of {inputs} records were dead letters: stopped instead of draining the log")]
     Poisoned {
@@ -130,7 +130,7 @@ pub enum Reject {
 }
 
 /// What deciding needs besides a partition.
-pub struct Tools<D: Decider> {
+pub struct WorkerContext<D: Decider> {
     /// The rule book.
     pub rules: D,
     /// Bytes.
@@ -143,19 +143,19 @@ pub struct Tools<D: Decider> {
     commands_topic: String,
 }
 
-impl<D: Decider> Tools<D> {
+impl<D: Decider> WorkerContext<D> {
     fn partition_of(&self, key: &[u8]) -> Partition {
         self.cluster.partition_of(key)
     }
 }
 
 /// A worker of one service.
-pub struct Worker<D: Decider, L: Log, A: Agenda<D>> {
-    tools: Tools<D>,
+pub struct Worker<D: Decider, L: Log, A: EffectScheduler<D>> {
+    tools: WorkerContext<D>,
     log: L,
     agenda: A,
     status: Status,
-    running: BTreeMap<Partition, Running<D>>,
+    running: BTreeMap<Partition, PartitionState<D>>,
     queue: VecDeque<Partition>,
     takeover: Option<TakeOver<D>>,
     takeover_retry_at: Duration,
@@ -178,7 +178,7 @@ pub struct Worker<D: Decider, L: Log, A: Agenda<D>> {
     recreate_at: Option<Duration>,
 }
 
-impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
+impl<D: Decider, L: Log, A: EffectScheduler<D>> Worker<D, L, A> {
     /// A worker that has not polled yet.
     pub fn new(
         rules: D,
@@ -192,7 +192,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
         let commands_topic = cluster.topic(D::Contract::SERVICE, Topic::Commands);
         metrics.begin::<D::Contract>();
         Self {
-            tools: Tools {
+            tools: WorkerContext {
                 rules,
                 codec,
                 metrics,
@@ -233,7 +233,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
     /// When the worker has to end; trouble that passes is waited for inside.
     pub fn step(&mut self) -> Result<(), Error> {
         if !self.agenda.is_alive() {
-            return Err(Error::Agenda);
+            return Err(Error::EffectScheduler);
         }
         self.recreate()?;
         match self.gather() {
@@ -246,7 +246,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
             }
         }
         self.take_over()?;
-        self.tend()?;
+        self.run_due_work()?;
         self.check_membership()?;
         self.show();
         self.status.went_round();
@@ -375,7 +375,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
     }
 
     /// What is due: effects that may start, blocked partitions, quiet positions.
-    fn tend(&mut self) -> Result<(), Error> {
+    fn run_due_work(&mut self) -> Result<(), Error> {
         let now = self.log.now();
         let mut unblocked = false;
         let partitions: Vec<_> = self.running.keys().copied().collect();

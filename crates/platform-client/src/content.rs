@@ -163,7 +163,7 @@ mod tests {
             order_id: order_id.into(),
             quantity: 2,
         });
-        let record = StockEvent::seal(metadata("mug", correlation_id), event);
+        let record = StockEvent::new_record(metadata("mug", correlation_id), event);
         let input = Input {
             key: Some(b"mug".to_vec()),
             ..Default::default()
@@ -202,7 +202,7 @@ mod tests {
         assert!(trail.meets(&input, &content), "it names the order");
 
         let event = order_event::Event::OrderDelivered(OrderDelivered {});
-        let record = OrderEvent::seal(metadata(&id.to_string(), "call"), event);
+        let record = OrderEvent::new_record(metadata(&id.to_string(), "call"), event);
         let content = decode(Service::Orders, Topic::Events, &record.encode_to_vec());
         let input = Input {
             key: Some(id.to_string().into_bytes()),

@@ -18,7 +18,7 @@ use prost::Message as _;
 use shipping::ShipmentRules;
 use uuid::Uuid;
 
-use crate::customers::REPLY_TO;
+use crate::workload::REPLY_TO;
 use crate::world::World;
 
 /// Whether a command answers an effect of a payment.

@@ -3,24 +3,24 @@
 //!
 //! Single-threaded, without real time. [`run`] lives through one seed; what is wrong with it stands in [`Run`].
 
-mod audited;
+mod audit_run;
 mod checks;
-mod customers;
-mod dice;
-mod fate;
-mod mishaps;
+mod effect_runtime;
+mod faults;
 mod partners;
 mod plan;
 mod process;
 mod projectors;
-mod protection;
-mod surroundings;
+mod random_faults;
+mod rng;
+mod safeguard;
+mod workload;
 mod world;
 
 pub use plan::Plan;
-pub use protection::Protection;
+pub use safeguard::Safeguard;
 
-use crate::dice::Dice;
+use crate::rng::SeededRng;
 use crate::world::World;
 
 /// What became of a seed.
@@ -39,8 +39,8 @@ pub struct Run {
 }
 
 /// Lives through a seed, without a protection if one is given; keeps the last lines of its history.
-pub fn run(seed: u64, without: Option<Protection>, keep: usize) -> Run {
-    let dice = Dice::new(seed);
+pub fn run(seed: u64, without: Option<Safeguard>, keep: usize) -> Run {
+    let dice = SeededRng::new(seed);
     let plan = Plan::draw(&dice);
     let world = World::new(plan, dice, without, keep);
     world

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use simulation::{Protection, run};
+use simulation::{Safeguard, run};
 
 /// Lines of a failed seed's history that are shown.
 const LAST: usize = 40;
@@ -26,7 +26,7 @@ struct Args {
     seed: Option<u64>,
     /// Does without this protection
     #[arg(long, value_name = "PROTECTION")]
-    without: Option<Protection>,
+    without: Option<Safeguard>,
     /// Searches for each protection the first seed that fails without it, and prints them as they are recorded
     #[arg(long, conflicts_with_all = ["seed", "without"])]
     ablate: bool,
@@ -71,7 +71,7 @@ fn main() -> ExitCode {
 
 fn ablate(args: &Args) -> ExitCode {
     let mut code = ExitCode::SUCCESS;
-    for protection in Protection::ALL {
+    for protection in Safeguard::ALL {
         let mut seeds = args.from..args.from + args.seeds;
         let fails = |seed: &u64| {
             let without = run(*seed, Some(protection), 0);

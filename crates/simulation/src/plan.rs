@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use contracts::sandbox::v1::{Behaviour, Faults};
 
-use crate::dice::Dice;
+use crate::rng::SeededRng;
 
 const SHORT_HORIZON: Duration = Duration::from_secs(20);
 
@@ -51,7 +51,7 @@ pub struct Plan {
 
 impl Plan {
     /// The plan of a seed.
-    pub fn draw(dice: &Dice) -> Self {
+    pub fn draw(dice: &SeededRng) -> Self {
         let some = |most: u32| {
             if dice.toss() {
                 dice.below(most as usize + 1) as u32
@@ -59,7 +59,7 @@ impl Plan {
                 0
             }
         };
-        let faults = |dice: &Dice| {
+        let faults = |dice: &SeededRng| {
             let percent = |most: u32| {
                 if dice.below(3) == 0 {
                     u32::try_from(dice.between(1, i64::from(most))).unwrap_or(0)

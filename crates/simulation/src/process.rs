@@ -7,29 +7,29 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use contracts::{Contract as _, Service, Topic};
-use engine::effects::{Attempt, Executor, Limits, Perform, Unknown};
+use engine::effects::{Attempt, EffectHandler, Executor, Limits, Unknown};
 use engine::log::partitioner::partition_of;
-use engine::log::simulated::{Broker, Fate, Pulse, SimulatedLog};
+use engine::log::simulated::{Broker, FaultInjector, Probe, SimulatedLog};
 use engine::worker::{Settings, Worker};
 use engine::{Cluster, Codec, Command, Decider, Metrics};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::Instant;
 
-use crate::dice::Dice;
-use crate::protection::Protection;
-use crate::surroundings::Around;
+use crate::effect_runtime::SimulatedRuntime;
+use crate::rng::SeededRng;
+use crate::safeguard::Safeguard;
 
 /// What every process of a world is made with.
 #[derive(Clone)]
 pub struct Parts {
     pub broker: Broker,
-    pub dice: Dice,
+    pub dice: SeededRng,
     pub codec: Codec,
     pub metrics: Metrics,
     pub cluster: Arc<Cluster>,
     pub settings: Settings,
     pub unknown: u32,
-    pub without: Option<Protection>,
+    pub without: Option<Safeguard>,
     /// What processes have seen that must not be.
     pub violations: Arc<Mutex<Vec<String>>>,
 }
@@ -40,7 +40,7 @@ pub type Answers<D> = fn(&<D as Decider>::Effect, &Command<D>) -> bool;
 /// For rule books that ask nothing of the outside world.
 pub struct NoEffects;
 
-impl<D: Decider<Effect = Infallible>> Perform<D> for NoEffects {
+impl<D: Decider<Effect = Infallible>> EffectHandler<D> for NoEffects {
     fn target(&self, effect: &Infallible) -> &'static str {
         match *effect {}
     }
@@ -68,24 +68,24 @@ pub trait Process {
     fn drive(&mut self);
 
     /// What its log shows.
-    fn pulse(&self) -> &Pulse;
+    fn pulse(&self) -> &Probe;
 }
 
-struct Running<D: Decider>
+struct RunningProcess<D: Decider>
 where
     Command<D>: Into<contracts::Command>,
 {
     worker: Worker<D, SimulatedLog, Executor<D>>,
-    pulse: Pulse,
+    pulse: Probe,
     broker: Broker,
     runtime: Runtime,
     begun: (Instant, i64),
 }
 
 /// Begins a process; `None` when the broker does not let it.
-pub fn begin<D: Decider, P: Perform<D>>(
+pub fn begin<D: Decider, P: EffectHandler<D>>(
     parts: &Parts,
-    fate: Rc<dyn Fate>,
+    fate: Rc<dyn FaultInjector>,
     instance: &str,
     rules: D,
     perform: P,
@@ -96,12 +96,12 @@ where
 {
     let service: Service = D::Contract::SERVICE;
     let broker = parts.broker.clone();
-    let weakness = parts.without.and_then(Protection::weakness);
+    let weakness = parts.without.and_then(Safeguard::weakness);
     let log = SimulatedLog::new(broker.clone(), fate, service, instance, weakness).ok()?;
     let runtime = runtime();
     let now = runtime.block_on(async { Instant::now() });
     let begun = (now, broker.clock().unix_ms());
-    let around = Around {
+    let around = SimulatedRuntime {
         broker: broker.clone(),
         dice: parts.dice.clone(),
         unknown: parts.unknown,
@@ -132,11 +132,11 @@ where
         executor,
         parts.metrics.clone(),
         Settings {
-            without: parts.without.and_then(Protection::of_worker),
+            without: parts.without.and_then(Safeguard::of_worker),
             ..parts.settings.clone()
         },
     );
-    Some(Box::new(Running {
+    Some(Box::new(RunningProcess {
         worker,
         pulse,
         broker,
@@ -145,7 +145,7 @@ where
     }))
 }
 
-impl<D: Decider> Process for Running<D>
+impl<D: Decider> Process for RunningProcess<D>
 where
     Command<D>: Into<contracts::Command>,
 {
@@ -158,7 +158,7 @@ where
         elapse(&self.runtime, self.begun.0, elapsed_ms);
     }
 
-    fn pulse(&self) -> &Pulse {
+    fn pulse(&self) -> &Probe {
         &self.pulse
     }
 }
@@ -212,7 +212,7 @@ impl<D: Decider, P> Asking<D, P> {
     }
 }
 
-impl<D: Decider, P: Perform<D>> Perform<D> for Asking<D, P> {
+impl<D: Decider, P: EffectHandler<D>> EffectHandler<D> for Asking<D, P> {
     fn target(&self, effect: &D::Effect) -> &'static str {
         self.perform.target(effect)
     }
@@ -230,7 +230,7 @@ impl<D: Decider, P: Perform<D>> Perform<D> for Asking<D, P> {
             self.check(key, effect);
         }
         let mut key = key.to_owned();
-        if self.parts.without == Some(Protection::EffectKey) {
+        if self.parts.without == Some(Safeguard::EffectKey) {
             key = format!("{key}/{}", self.parts.broker.clock().unix_ms());
         }
         let answer = self.perform.perform(&key, effect, attempt).await;

@@ -9,7 +9,7 @@ use futures::FutureExt as _;
 use query::{Fetched, Memory, Projection, Source};
 use registry::Schemas;
 
-use crate::protection::Protection;
+use crate::safeguard::Safeguard;
 use crate::world::World;
 
 /// How many there are; one of them owns all partitions.
@@ -35,7 +35,7 @@ struct Projector {
 
 impl Projectors {
     /// An empty read model.
-    pub fn new(schemas: Schemas, without: Option<Protection>) -> Self {
+    pub fn new(schemas: Schemas, without: Option<Safeguard>) -> Self {
         let model = empty(without);
         Self {
             schemas,
@@ -226,8 +226,8 @@ impl Projector {
     }
 }
 
-fn empty(without: Option<Protection>) -> Memory {
-    if without == Some(Protection::PositionGuard) {
+fn empty(without: Option<Safeguard>) -> Memory {
+    if without == Some(Safeguard::PositionGuard) {
         Memory::unguarded()
     } else {
         Memory::default()

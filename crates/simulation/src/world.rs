@@ -11,7 +11,7 @@ use std::sync::Arc;
 use contracts::sandbox::v1::Behaviour;
 use contracts::{Service, Topic};
 use engine::log::Partition;
-use engine::log::simulated::{Broker, Clock, Journal, Place};
+use engine::log::simulated::{Broker, Clock, Journal, TopicPartition};
 use engine::worker::Settings;
 use engine::{Cluster, Codec, Metrics};
 use inventory::StockRules;
@@ -19,15 +19,15 @@ use orders::OrderRules;
 use payments::PaymentRules;
 use registry::Schemas;
 
-use crate::audited::audited;
+use crate::audit_run::audited;
 use crate::checks;
-use crate::customers::Customers;
-use crate::dice::Dice;
 use crate::partners::Partners;
 use crate::plan::Plan;
 use crate::process::Parts;
 use crate::projectors::Projectors;
-use crate::protection::Protection;
+use crate::rng::SeededRng;
+use crate::safeguard::Safeguard;
+use crate::workload::Workload;
 
 pub use slots::Slot;
 
@@ -39,17 +39,17 @@ const REST_MS: i64 = 20 * 60_000;
 /// Everything that a run happens to.
 pub struct World {
     pub plan: Plan,
-    pub dice: Dice,
+    pub dice: SeededRng,
     pub clock: Clock,
     pub journal: Journal,
     pub broker: Broker,
     pub parts: Parts,
     pub partners: Partners,
-    pub customers: Customers,
+    pub customers: Workload,
     pub projectors: Projectors,
     pub slots: RefCell<Vec<Slot>>,
     /// Partitions whose leader is slow to write markers, and until when.
-    pub slow: RefCell<BTreeMap<Place, i64>>,
+    pub slow: RefCell<BTreeMap<TopicPartition, i64>>,
     is_troubled: Cell<bool>,
     depth: Cell<usize>,
     pub broker_back_ms: Cell<i64>,
@@ -59,7 +59,7 @@ pub struct World {
 
 impl World {
     /// The world of a plan.
-    pub fn new(plan: Plan, dice: Dice, without: Option<Protection>, keep: usize) -> Rc<Self> {
+    pub fn new(plan: Plan, dice: SeededRng, without: Option<Safeguard>, keep: usize) -> Rc<Self> {
         let clock = Clock::default();
         let journal = Journal::new(clock.clone(), keep);
         let broker = Broker::new(clock.clone(), journal.clone(), plan.partitions);
@@ -99,7 +99,7 @@ impl World {
             broker,
             parts,
             partners,
-            customers: Customers::default(),
+            customers: Workload::default(),
             projectors: Projectors::new(schemas(), without),
             slots: RefCell::new(slots),
             slow: RefCell::default(),

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use simulation::{Protection, run};
+use simulation::{Safeguard, run};
 
 /// Seeds that must run clean.
 const SEEDS: u64 = 500;
@@ -120,7 +120,7 @@ fn the_same_seed_is_the_same_history_in_every_process() {
 
 #[test]
 fn without_any_protection_a_seed_fails() {
-    let recorded: Vec<(Protection, u64)> = RECORDED
+    let recorded: Vec<(Safeguard, u64)> = RECORDED
         .lines()
         .filter(|line| !line.starts_with('#'))
         .map(|line| {
@@ -131,7 +131,7 @@ fn without_any_protection_a_seed_fails() {
             )
         })
         .collect();
-    for protection in Protection::ALL {
+    for protection in Safeguard::ALL {
         let of_it = recorded.iter().filter(|(one, _)| *one == protection);
         let mut seeds = 0;
         for (_, seed) in of_it {

@@ -9,7 +9,7 @@ use clap::Parser;
 use harness::chaos::faults::flash_sale::{Sale, sell};
 use harness::chaos::faults::{self, Fault};
 use harness::chaos::load::{Mix, USUAL};
-use harness::chaos::{Form, Ground, Plan};
+use harness::chaos::{ChaosRig, Plan, Scale};
 
 /// Between two faults, seconds.
 const PAUSE: std::ops::Range<u64> = 2..12;
@@ -56,7 +56,11 @@ fn main() {
     let args = Args::parse();
     let plan = Plan {
         seed: args.seed.unwrap_or_else(|| fastrand::u64(..)),
-        form: if args.whole { Form::Whole } else { Form::Long },
+        form: if args.whole {
+            Scale::Whole
+        } else {
+            Scale::Long
+        },
         mix: Mix {
             pieces: PIECES,
             free_percent: 15,
@@ -74,7 +78,7 @@ fn main() {
     };
     let began = Instant::now();
     let end = began + Duration::from_secs(args.minutes * 60);
-    let mut ground = Ground::new(plan);
+    let mut ground = ChaosRig::new(plan);
     let mut round = 0;
     while Instant::now() < end {
         round += 1;

@@ -9,7 +9,7 @@ mod recovery;
 mod stores;
 mod transactions;
 
-use super::Ground;
+use super::ChaosRig;
 use super::load::{Mix, USUAL};
 
 /// Something that breaks.
@@ -20,7 +20,7 @@ pub struct Fault {
     /// What breaks.
     pub what: &'static str,
     /// Breaks and repairs it.
-    pub strike: fn(&mut Ground),
+    pub strike: fn(&mut ChaosRig),
 }
 
 /// Every fault that strikes under the usual load.

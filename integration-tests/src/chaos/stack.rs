@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::runtime::Runtime;
 
-use super::Form;
+use super::Scale;
 use super::proxy::{Protocol, Proxy};
 use crate::parts::PROJECT;
 use crate::servers::{Addresses, env};
@@ -48,7 +48,7 @@ impl Stack {
     /// # Panics
     ///
     /// When it cannot be started.
-    pub fn shared(seed: u64, form: Form) -> Arc<Self> {
+    pub fn shared(seed: u64, form: Scale) -> Arc<Self> {
         let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
         current.upgrade().unwrap_or_else(|| {
             let stack = Arc::new(Self::start(seed, form));
@@ -57,7 +57,7 @@ impl Stack {
         })
     }
 
-    fn start(seed: u64, form: Form) -> Self {
+    fn start(seed: u64, form: Scale) -> Self {
         let base = std::env::var(STACK_DIR).unwrap_or_else(|_| format!("{PROJECT}/.stack/make"));
         let folder = PathBuf::from(format!("{base}-chaos"));
         fs::create_dir_all(&folder).expect("a folder for the stack");

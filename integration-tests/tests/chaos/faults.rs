@@ -3,7 +3,7 @@
 use harness::chaos::faults::flash_sale::{Sale, sell};
 use harness::chaos::faults::{self, mix_of};
 use harness::chaos::load::USUAL;
-use harness::chaos::{Form, Ground, Plan};
+use harness::chaos::{ChaosRig, Plan, Scale};
 
 /// Orders begun each second: the machine is to have room for what is repaired.
 const RATE: u32 = 40;
@@ -12,7 +12,7 @@ const RATE: u32 = 40;
 pub fn plan() -> Plan {
     Plan {
         seed: fastrand::u64(..),
-        form: Form::Short,
+        form: Scale::Short,
         mix: USUAL,
         rate: RATE,
         orders: None,
@@ -22,7 +22,7 @@ pub fn plan() -> Plan {
 
 fn survives(name: &str) {
     let fault = faults::ALL.iter().find(|fault| fault.name == name).unwrap();
-    let mut ground = Ground::new(Plan {
+    let mut ground = ChaosRig::new(Plan {
         mix: mix_of(name),
         ..plan()
     });

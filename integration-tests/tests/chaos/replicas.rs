@@ -1,7 +1,7 @@
 //! Processes of one service that come, go and come back, and what that means for the others.
 
 use contracts::Service;
-use harness::chaos::{Ground, PROCESSORS};
+use harness::chaos::{ChaosRig, PROCESSORS};
 use harness::eventually;
 
 use super::faults::plan;
@@ -13,7 +13,7 @@ const READ: &str = "ordermesh_engine_restored_records_total{service=\"orders\",t
 /// nobody else notices.
 #[test]
 fn a_quick_restart_moves_nothing() {
-    let mut ground = Ground::new(plan());
+    let mut ground = ChaosRig::new(plan());
     for service in PROCESSORS {
         let (name, other) = (format!("{service}-1"), format!("{service}-2"));
         ground.spread(&[&name, &other], &[2, 2]);
@@ -41,7 +41,7 @@ fn a_quick_restart_moves_nothing() {
 /// All of a service's work waits for a while, then it catches up.
 #[test]
 fn a_service_that_was_away_catches_up() {
-    let mut ground = Ground::new(plan());
+    let mut ground = ChaosRig::new(plan());
     let names = ["payments-1", "payments-2"];
     for name in names {
         assert!(ground.system.terminate(name).success());

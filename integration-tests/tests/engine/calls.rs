@@ -8,8 +8,8 @@ use contracts::inventory::v1::stock_outcome::Outcome;
 use contracts::inventory::v1::{AdjustStock, stock_command};
 use contracts::{Inventory, Service};
 use engine::effects::Limits;
-use engine::{Call, CallError, Caller, Metrics, Processor};
-use harness::{NoEffects, Stand, eventually};
+use engine::{Call, CallError, CommandClient, Metrics, Processor};
+use harness::{KafkaFixture, NoEffects, eventually};
 use inventory::StockRules;
 
 use super::given::{eager, fresh_id};
@@ -28,13 +28,13 @@ fn call(sku: &str, delta: i64) -> Call<Inventory> {
 
 #[test]
 fn a_caller_hears_its_outcome() {
-    let stand = Stand::new(2);
+    let stand = KafkaFixture::new(2);
     let stopped = Arc::new(AtomicBool::new(false));
     let is_stopped = || {
         let stopped = Arc::clone(&stopped);
         move || stopped.load(Ordering::Relaxed)
     };
-    let caller = Caller::<Inventory>::new(
+    let caller = CommandClient::<Inventory>::new(
         Arc::clone(&stand.cluster),
         stand.sender(),
         stand.codec.clone(),

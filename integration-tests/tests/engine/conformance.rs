@@ -7,20 +7,20 @@ use engine::Cluster;
 use engine::log::kafka::KafkaLog;
 use engine::log::{Input, Partition};
 use harness::conformance::{self, PARTITIONS, SERVICE};
-use harness::{Stand, stand};
+use harness::{KafkaFixture, kafka_fixture};
 
 struct Kafka {
-    stand: Stand,
+    stand: KafkaFixture,
 }
 
 struct Open {
-    open: stand::Open,
+    open: kafka_fixture::Open,
     cluster: Arc<Cluster>,
 }
 
 fn kafka() -> Kafka {
     Kafka {
-        stand: Stand::new(PARTITIONS),
+        stand: KafkaFixture::new(PARTITIONS),
     }
 }
 

@@ -3,13 +3,13 @@
 use contracts::{Service, Topic};
 use engine::Cluster;
 use engine::topics::{self, Error};
-use harness::{NoEffects, Stand};
+use harness::{KafkaFixture, NoEffects};
 use inventory::StockRules;
 
 use super::given::{adjust, answered, checkpointed, eager, lazy};
 
 /// Twenty commands with an event each, and no worker any more.
-fn worked(stand: &Stand, checkpoint: bool) {
+fn worked(stand: &KafkaFixture, checkpoint: bool) {
     let settings = if checkpoint { eager() } else { lazy() };
     let worker = stand.run(StockRules::default(), NoEffects, settings);
     let sent = stand.send_all((0..20).map(|_| ("sku".to_owned(), adjust(1))));
@@ -21,7 +21,7 @@ fn worked(stand: &Stand, checkpoint: bool) {
 }
 
 /// A worker ends for this reason, and all that is there was there before.
-fn stops(stand: &Stand, because: &str) {
+fn stops(stand: &KafkaFixture, because: &str) {
     let written = || Topic::ALL.map(|topic| stand.read(Service::Inventory, topic).len());
     let before = written();
     let worker = stand.run(StockRules::default(), NoEffects, eager());
@@ -32,7 +32,7 @@ fn stops(stand: &Stand, because: &str) {
 
 #[test]
 fn events_that_were_truncated_without_a_checkpoint() {
-    let stand = Stand::new(1);
+    let stand = KafkaFixture::new(1);
     worked(&stand, false);
     for record in stand.read(Service::Inventory, Topic::State) {
         let gone = engine::log::Input {
@@ -47,7 +47,7 @@ fn events_that_were_truncated_without_a_checkpoint() {
 
 #[test]
 fn events_that_were_made_anew_behind_a_checkpoint() {
-    let stand = Stand::new(1);
+    let stand = KafkaFixture::new(1);
     worked(&stand, true);
     stand.recreate(Service::Inventory, Topic::Events);
     stops(&stand, "the topic was truncated or made anew");
@@ -55,7 +55,7 @@ fn events_that_were_made_anew_behind_a_checkpoint() {
 
 #[test]
 fn commands_that_were_made_anew() {
-    let stand = Stand::new(1);
+    let stand = KafkaFixture::new(1);
     worked(&stand, true);
     stand.recreate(Service::Inventory, Topic::Commands);
     stops(&stand, "committed offset is missing");
@@ -66,7 +66,7 @@ fn commands_that_were_made_anew() {
 
 #[test]
 fn commands_that_are_made_anew_under_a_worker() {
-    let stand = Stand::new(1);
+    let stand = KafkaFixture::new(1);
     let worker = stand.run(StockRules::default(), NoEffects, eager());
     let sent = stand.send_all((0..20).map(|_| ("sku".to_owned(), adjust(1))));
     answered(&stand, &sent);
@@ -80,7 +80,7 @@ fn commands_that_are_made_anew_under_a_worker() {
 
 #[test]
 fn another_number_of_partitions() {
-    let stand = Stand::new(2);
+    let stand = KafkaFixture::new(2);
     let configured = Cluster {
         partitions: 3,
         ..(*stand.cluster).clone()

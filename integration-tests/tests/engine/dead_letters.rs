@@ -3,8 +3,8 @@
 use contracts::{Inventory, Service, Topic};
 use engine::headers;
 use engine::log::Input;
-use harness::stand::metadata;
-use harness::{NoEffects, Stand, eventually};
+use harness::kafka_fixture::metadata;
+use harness::{KafkaFixture, NoEffects, eventually};
 use inventory::StockRules;
 
 use super::given::{adjust, answered, eager, fresh_id, sku_in};
@@ -15,7 +15,7 @@ struct Bad {
     record: Input,
 }
 
-fn every_kind(stand: &Stand) -> Vec<Bad> {
+fn every_kind(stand: &KafkaFixture) -> Vec<Bad> {
     let sku = sku_in(stand, 0);
     let good = {
         let message = contracts::Message::new(&sku, adjust(1));
@@ -102,7 +102,7 @@ fn every_kind(stand: &Stand) -> Vec<Bad> {
 
 #[test]
 fn every_kind_of_bad_record_is_a_dead_letter_once() {
-    let stand = Stand::new(2);
+    let stand = KafkaFixture::new(2);
     let worker = stand.run(StockRules::default(), NoEffects, eager());
     worker.ready();
     let sku = sku_in(&stand, 0);
@@ -168,7 +168,7 @@ fn every_kind_of_bad_record_is_a_dead_letter_once() {
 
 #[test]
 fn a_log_full_of_bad_records_is_not_drained() {
-    let stand = Stand::new(1);
+    let stand = KafkaFixture::new(1);
     let open = stand.begin();
     let commands = stand.cluster.topic(Service::Inventory, Topic::Commands);
     for _ in 0..200 {

@@ -11,8 +11,8 @@ use contracts::payments::v1::{
     CancelPayment, ChargePayment, RecordCharged, RecordRefundRefused, RecordRefunded,
 };
 use contracts::{Payments, Service};
-use engine::effects::{Attempt, Perform, Unknown};
-use harness::{Stand, eventually};
+use engine::effects::{Attempt, EffectHandler, Unknown};
+use harness::{KafkaFixture, eventually};
 use payments::{Effect, PaymentRules};
 
 use super::given::{eager, fresh_id};
@@ -43,7 +43,7 @@ impl Provider {
     }
 }
 
-impl Perform<PaymentRules> for Provider {
+impl EffectHandler<PaymentRules> for Provider {
     fn target(&self, _effect: &Effect) -> &'static str {
         "provider"
     }
@@ -84,7 +84,7 @@ fn charge() -> contracts::Command {
 }
 
 /// The kinds of an order's events.
-fn events(stand: &Stand, order_id: &str) -> Vec<&'static str> {
+fn events(stand: &KafkaFixture, order_id: &str) -> Vec<&'static str> {
     let events = stand.events::<Payments>();
     let of_order = events
         .iter()
@@ -94,7 +94,7 @@ fn events(stand: &Stand, order_id: &str) -> Vec<&'static str> {
         .collect()
 }
 
-fn processed(stand: &Stand, order_id: &str) {
+fn processed(stand: &KafkaFixture, order_id: &str) {
     eventually("the payment is processed", || {
         let events = stand.events::<Payments>();
         let mut of_order = events
@@ -108,7 +108,7 @@ fn processed(stand: &Stand, order_id: &str) {
 
 #[test]
 fn an_answer_in_the_log_is_read_before_its_effect_is_repeated() {
-    let stand = Stand::new(1);
+    let stand = KafkaFixture::new(1);
     let (answered, unanswered) = (fresh_id(), fresh_id());
     let silent = Provider::new(false);
     let worker = stand.run(PaymentRules::default(), silent.clone(), eager());
@@ -170,7 +170,7 @@ fn an_answer_in_the_log_is_read_before_its_effect_is_repeated() {
 
 #[test]
 fn the_oldest_effect_is_as_old_after_a_take_over_as_its_event() {
-    let stand = Stand::new(1);
+    let stand = KafkaFixture::new(1);
     let provider = Provider::new(false);
     let order_id = fresh_id();
     stand.send(&order_id, charge());
@@ -197,7 +197,7 @@ struct Refuser {
     asked: Arc<Mutex<HashMap<String, i64>>>,
 }
 
-impl Perform<PaymentRules> for Refuser {
+impl EffectHandler<PaymentRules> for Refuser {
     fn target(&self, _effect: &Effect) -> &'static str {
         "provider"
     }
@@ -235,7 +235,7 @@ fn unix_ms() -> i64 {
 }
 
 /// When each refused refund of the order is to be asked for again, Unix milliseconds.
-fn retries(stand: &Stand, order_id: &str) -> Vec<i64> {
+fn retries(stand: &KafkaFixture, order_id: &str) -> Vec<i64> {
     let events = stand.events::<Payments>();
     let of_order = events
         .iter()
@@ -250,7 +250,7 @@ fn retries(stand: &Stand, order_id: &str) -> Vec<i64> {
 
 #[test]
 fn an_effect_that_begins_later_is_not_asked_for_before_also_by_another_owner() {
-    let stand = Stand::new(1);
+    let stand = KafkaFixture::new(1);
     let rules = PaymentRules {
         refund_wait_ms: 1_000,
     };

@@ -6,7 +6,7 @@ use contracts::orders::v1::order_outcome::Outcome;
 use contracts::orders::v1::{OrderRejectionCode, RecordStockRefused, order_command};
 use contracts::{Orders, Service, Topic};
 use engine::worker::Settings;
-use harness::{NoEffects, Stand, eventually};
+use harness::{KafkaFixture, NoEffects, eventually};
 use orders::OrderRules;
 
 use super::given::{eager, fresh_id, place_order};
@@ -28,7 +28,7 @@ fn refuse(sku: &str) -> contracts::Command {
     order_command::Command::RecordStockRefused(refused).into()
 }
 
-fn answer(stand: &Stand, order_id: &str) -> Outcome {
+fn answer(stand: &KafkaFixture, order_id: &str) -> Outcome {
     let sent = stand.send(order_id, place_order("sku"));
     eventually("the order has its outcome", || {
         let outcomes = stand.outcomes::<Orders>();
@@ -45,7 +45,7 @@ fn is_stale(outcome: &Outcome) -> bool {
 
 #[test]
 fn an_evicted_order_is_not_resurrected() {
-    let stand = Stand::new(1);
+    let stand = KafkaFixture::new(1);
     let worker = stand.run(OrderRules::default(), NoEffects, forgetful());
     let order_id = fresh_id();
     let first = answer(&stand, &order_id);
@@ -70,7 +70,7 @@ fn an_evicted_order_is_not_resurrected() {
         );
         (!stand.states::<Orders>().contains_key(&order_id)).then_some(())
     });
-    let of_order = |stand: &Stand| {
+    let of_order = |stand: &KafkaFixture| {
         let events = stand.events::<Orders>();
         events
             .iter()

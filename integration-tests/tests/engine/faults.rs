@@ -1,13 +1,13 @@
 //! Transactions that fail lose and double nothing.
 
-use harness::faulty::{Fault, Faulty, Plan};
-use harness::{NoEffects, Stand};
+use harness::fault_injecting_log::{Fault, FaultInjectingLog, Plan};
+use harness::{KafkaFixture, NoEffects};
 use inventory::StockRules;
 
 use super::given::{answered, checkpointed, eager, happened_once, random, stock_work};
 
 /// Sends work in small portions and waits for each, so that it takes many transactions.
-fn work_through(stand: &Stand, plan: &Plan) -> Vec<harness::Sent> {
+fn work_through(stand: &KafkaFixture, plan: &Plan) -> Vec<harness::Sent> {
     let mut random = random();
     let mut sent = Vec::new();
     while !plan.is_over() || sent.len() < 300 {
@@ -19,8 +19,8 @@ fn work_through(stand: &Stand, plan: &Plan) -> Vec<harness::Sent> {
 }
 
 fn survives(plan: Plan) {
-    let stand = Stand::new(2);
-    let log = Faulty::new(stand.log::<StockRules>("one"), plan.clone());
+    let stand = KafkaFixture::new(2);
+    let log = FaultInjectingLog::new(stand.log::<StockRules>("one"), plan.clone());
     let worker = stand.run_on(StockRules::default(), NoEffects, log, eager());
     worker.ready();
     let sent = work_through(&stand, &plan);

@@ -9,7 +9,7 @@ use contracts::orders::v1::{Address, Contact, OrderLine, PlaceOrder, order_comma
 use contracts::{Command, Inventory, Orders, Service, Topic};
 use engine::Decider as _;
 use engine::worker::Settings;
-use harness::{Sent, Stand, eventually};
+use harness::{KafkaFixture, Sent, eventually};
 use inventory::StockRules;
 use uuid::Uuid;
 
@@ -74,7 +74,7 @@ pub fn place_order(sku: &str) -> Command {
 }
 
 /// An id whose records belong to `partition`.
-pub fn id_in(stand: &Stand, partition: i32, mut id: impl FnMut() -> String) -> String {
+pub fn id_in(stand: &KafkaFixture, partition: i32, mut id: impl FnMut() -> String) -> String {
     loop {
         let id = id();
         if stand.cluster.partition_of(id.as_bytes()) == partition {
@@ -84,7 +84,7 @@ pub fn id_in(stand: &Stand, partition: i32, mut id: impl FnMut() -> String) -> S
 }
 
 /// A SKU in `partition`.
-pub fn sku_in(stand: &Stand, partition: i32) -> String {
+pub fn sku_in(stand: &KafkaFixture, partition: i32) -> String {
     let mut number = 0;
     id_in(stand, partition, || {
         number += 1;
@@ -114,7 +114,7 @@ pub fn random() -> fastrand::Rng {
 }
 
 /// Waits for the outcome of every command.
-pub fn answered(stand: &Stand, sent: &[Sent]) {
+pub fn answered(stand: &KafkaFixture, sent: &[Sent]) {
     eventually("every command has its outcome", || {
         (stand.read(Service::Inventory, Topic::Outcomes).len() >= sent.len()).then_some(())
     });
@@ -122,7 +122,7 @@ pub fn answered(stand: &Stand, sent: &[Sent]) {
 
 /// What inventory did with `sent`, every command of the log, is there once: outcomes, events, answers to orders, and
 /// the offsets behind it all.
-pub fn happened_once(stand: &Stand, sent: &[Sent]) {
+pub fn happened_once(stand: &KafkaFixture, sent: &[Sent]) {
     answered(stand, sent);
     let asked: HashSet<_> = sent.iter().map(|sent| sent.id.clone()).collect();
     assert_eq!(asked.len(), sent.len());
@@ -182,7 +182,7 @@ pub fn happened_once(stand: &Stand, sent: &[Sent]) {
 }
 
 /// Version and state of every stock item, by its events alone.
-pub fn folded(stand: &Stand) -> BTreeMap<String, (u64, StockItem)> {
+pub fn folded(stand: &KafkaFixture) -> BTreeMap<String, (u64, StockItem)> {
     let mut items: BTreeMap<String, (u64, StockItem)> = BTreeMap::new();
     for event in stand.events::<Inventory>() {
         let (version, item) = items.entry(event.metadata.aggregate_id).or_default();
@@ -193,7 +193,7 @@ pub fn folded(stand: &Stand) -> BTreeMap<String, (u64, StockItem)> {
 }
 
 /// Waits until the state topic holds exactly what the events say.
-pub fn checkpointed(stand: &Stand) {
+pub fn checkpointed(stand: &KafkaFixture) {
     let folded = folded(stand);
     assert!(!folded.is_empty());
     let stored = eventually("every state is checkpointed", || {

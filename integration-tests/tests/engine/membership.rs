@@ -4,16 +4,16 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use engine::log::{Log as _, Signal};
-use harness::faulty::{Faulty, Steering};
-use harness::{NoEffects, Running, Stand, eventually};
+use harness::fault_injecting_log::{FaultInjectingLog, Steering};
+use harness::{KafkaFixture, NoEffects, RunningWorker, eventually};
 use inventory::StockRules;
 
 use super::given::{checkpointed, eager, happened_once, random, stock_work};
 
 /// A worker on two partitions whose consumer is steered.
-fn steered(stand: &Stand) -> (Running, Steering) {
+fn steered(stand: &KafkaFixture) -> (RunningWorker, Steering) {
     let group = Steering::default();
-    let log = Faulty::steered(stand.log::<StockRules>("one"), group.clone());
+    let log = FaultInjectingLog::steered(stand.log::<StockRules>("one"), group.clone());
     let worker = stand.run_on(StockRules::default(), NoEffects, log, eager());
     worker.ready();
     (worker, group)
@@ -21,7 +21,7 @@ fn steered(stand: &Stand) -> (Running, Steering) {
 
 #[test]
 fn a_consumer_that_never_finds_its_group_again_is_made_anew() {
-    let (stand, mut random) = (Stand::new(2), random());
+    let (stand, mut random) = (KafkaFixture::new(2), random());
     let (worker, group) = steered(&stand);
     let mut sent = stand.send_all(stock_work(&mut random, 100));
     happened_once(&stand, &sent);
@@ -43,7 +43,7 @@ fn a_consumer_that_never_finds_its_group_again_is_made_anew() {
 
 #[test]
 fn a_broker_that_is_away_is_told_of_also_by_those_who_have_nothing_to_do() {
-    let stand = Stand::new(2);
+    let stand = KafkaFixture::new(2);
     let (worker, group) = steered(&stand);
     group.silent.store(true, Ordering::SeqCst);
     let reason = eventually("it is not ready", || worker.status.ready().err());
@@ -55,7 +55,7 @@ fn a_broker_that_is_away_is_told_of_also_by_those_who_have_nothing_to_do() {
 
 #[test]
 fn a_member_without_partitions_has_its_place() {
-    let stand = Stand::new(1);
+    let stand = KafkaFixture::new(1);
     let mut logs = [
         stand.log::<StockRules>("one"),
         stand.log::<StockRules>("two"),

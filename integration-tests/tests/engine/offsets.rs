@@ -5,14 +5,14 @@ use contracts::inventory::v1::{StockAdjusted, StockEvent, stock_event};
 use contracts::{Record as _, Service, Topic};
 use engine::headers;
 use engine::log::Input;
-use harness::{NoEffects, Stand, eventually};
+use harness::{KafkaFixture, NoEffects, eventually};
 use inventory::StockRules;
 
 use super::given::{adjust, answered, eager, fresh_id, happened_once, lazy, sku_in};
 
 #[test]
 fn a_worker_stops_when_the_offset_is_missing_although_events_exist() {
-    let stand = Stand::new(1);
+    let stand = KafkaFixture::new(1);
     let metadata = Metadata {
         id: fresh_id(),
         aggregate_id: "sku".into(),
@@ -23,7 +23,7 @@ fn a_worker_stops_when_the_offset_is_missing_although_events_exist() {
         adjustment_id: fresh_id(),
         delta: 1,
     };
-    let event = StockEvent::seal(metadata, stock_event::Event::StockAdjusted(adjusted));
+    let event = StockEvent::new_record(metadata, stock_event::Event::StockAdjusted(adjusted));
     let record = Input {
         key: Some(b"sku".to_vec()),
         payload: Some(
@@ -41,7 +41,7 @@ fn a_worker_stops_when_the_offset_is_missing_although_events_exist() {
 
 #[test]
 fn a_worker_stops_when_the_offset_was_moved_back_behind_the_checkpoint() {
-    let stand = Stand::new(1);
+    let stand = KafkaFixture::new(1);
     processed(&stand, true);
     stand.move_offset(Service::Inventory, 0, 5);
     stops(&stand, "somebody reset the group");
@@ -49,7 +49,7 @@ fn a_worker_stops_when_the_offset_was_moved_back_behind_the_checkpoint() {
 
 #[test]
 fn a_worker_stops_when_the_offset_was_moved_back_behind_an_event() {
-    let stand = Stand::new(1);
+    let stand = KafkaFixture::new(1);
     processed(&stand, false);
     stand.move_offset(Service::Inventory, 0, 19);
     stops(&stand, "somebody reset the group");
@@ -57,7 +57,7 @@ fn a_worker_stops_when_the_offset_was_moved_back_behind_an_event() {
 
 #[test]
 fn a_worker_stops_when_the_offset_was_moved_beyond_the_commands() {
-    let stand = Stand::new(1);
+    let stand = KafkaFixture::new(1);
     processed(&stand, true);
     stand.move_offset(Service::Inventory, 0, 1_000);
     stops(&stand, "outside the commands");
@@ -65,7 +65,7 @@ fn a_worker_stops_when_the_offset_was_moved_beyond_the_commands() {
 
 #[test]
 fn a_worker_goes_on_when_retention_has_deleted_what_was_processed() {
-    let stand = Stand::new(1);
+    let stand = KafkaFixture::new(1);
     processed(&stand, true);
     stand.delete_before(Service::Inventory, Topic::Commands, 0, 20);
     let worker = stand.run(StockRules::default(), NoEffects, lazy());
@@ -83,7 +83,7 @@ fn a_worker_goes_on_when_retention_has_deleted_what_was_processed() {
 
 #[test]
 fn a_worker_stops_when_retention_has_deleted_what_was_not_processed() {
-    let stand = Stand::new(1);
+    let stand = KafkaFixture::new(1);
     processed(&stand, true);
     stand.send_all((0..5).map(|_| ("sku".to_owned(), adjust(1))));
     stand.delete_before(Service::Inventory, Topic::Commands, 0, 23);
@@ -91,7 +91,7 @@ fn a_worker_stops_when_retention_has_deleted_what_was_not_processed() {
 }
 
 /// Twenty commands with an event each.
-fn processed(stand: &Stand, checkpoint: bool) {
+fn processed(stand: &KafkaFixture, checkpoint: bool) {
     let settings = if checkpoint { eager() } else { lazy() };
     let worker = stand.run(StockRules::default(), NoEffects, settings);
     let sent = stand.send_all((0..20).map(|_| ("sku".to_owned(), adjust(1))));
@@ -103,7 +103,7 @@ fn processed(stand: &Stand, checkpoint: bool) {
     assert_eq!(stand.committed(Service::Inventory, 0), Some(20));
 }
 
-fn stops(stand: &Stand, because: &str) {
+fn stops(stand: &KafkaFixture, because: &str) {
     let outcomes = stand.read(Service::Inventory, Topic::Outcomes);
     let worker = stand.run(StockRules::default(), NoEffects, lazy());
     let error = worker.failed().to_string();
@@ -117,7 +117,7 @@ fn stops(stand: &Stand, because: &str) {
 
 #[test]
 fn the_position_of_a_quiet_partition_is_committed_past_markers() {
-    let stand = Stand::new(2);
+    let stand = KafkaFixture::new(2);
     let commands = stand.cluster.topic(Service::Inventory, Topic::Commands);
     let aborted = |partition| {
         let open = stand.begin();

@@ -4,7 +4,7 @@
 use contracts::inventory::v1::{ReleaseStock, ReserveStock, stock_command};
 use contracts::{Command, Inventory, Service, Topic};
 use engine::worker::Settings;
-use harness::{NoEffects, Running, Stand, eventually};
+use harness::{KafkaFixture, NoEffects, RunningWorker, eventually};
 use inventory::StockRules;
 
 use super::given::{adjust, checkpointed, eager, fresh_id, lazy};
@@ -49,7 +49,7 @@ fn back_and_forth(events: usize) -> Vec<(String, Command)> {
 }
 
 /// Runs a worker until it has done everything.
-fn worked_off(stand: &Stand, settings: Settings) -> Running {
+fn worked_off(stand: &KafkaFixture, settings: Settings) -> RunningWorker {
     let worker = stand.run(StockRules::default(), NoEffects, settings);
     let end = stand.end(Service::Inventory, Topic::Commands, 0);
     eventually("everything is processed", || {
@@ -59,7 +59,7 @@ fn worked_off(stand: &Stand, settings: Settings) -> Running {
 }
 
 /// Takes the partition over: seconds, states and events read.
-fn take_over(stand: &Stand) -> (f64, f64, f64) {
+fn take_over(stand: &KafkaFixture) -> (f64, f64, f64) {
     let worker = stand.run(StockRules::default(), NoEffects, lazy());
     worker.ready();
     let read = |topic| worker.figure_of(RESTORED, topic);
@@ -74,7 +74,7 @@ fn take_over(stand: &Stand) -> (f64, f64, f64) {
 
 #[test]
 fn a_take_over_reads_states_and_not_history() {
-    let stand = Stand::new(1);
+    let stand = KafkaFixture::new(1);
     let stock = (0..ITEMS).map(|number| (format!("sku-{number}"), adjust(10)));
     let events = event_count();
     stand.send_all(stock);

@@ -2,8 +2,8 @@
 
 use contracts::{Service, Topic};
 use engine::log::Input;
-use harness::stand::metadata;
-use harness::{NoEffects, Sent, Stand, eventually};
+use harness::kafka_fixture::metadata;
+use harness::{KafkaFixture, NoEffects, Sent, eventually};
 use inventory::StockRules;
 use registry::Resolution;
 
@@ -12,7 +12,7 @@ use super::given::{adjust, answered, eager, fresh_id, happened_once, sku_in};
 const NEWER: u32 = 99;
 
 /// A command framed with a schema id of its own.
-fn framed(stand: &Stand, sku: &str, schema_id: u32) -> Sent {
+fn framed(stand: &KafkaFixture, sku: &str, schema_id: u32) -> Sent {
     let id = fresh_id();
     let message = contracts::Message::new(sku, adjust(1));
     let mut payload = stand.codec.encode_message(message, metadata(&id, sku));
@@ -43,7 +43,7 @@ fn an_unresolved_schema_pauses_its_partition_until_it_is_known() {
 }
 
 fn pauses_until_known(resolution: Resolution, reason: &str) {
-    let stand = Stand::new(2);
+    let stand = KafkaFixture::new(2);
     stand
         .schemas
         .learn(Service::Inventory, Topic::Commands, NEWER, resolution);
@@ -87,7 +87,7 @@ fn pauses_until_known(resolution: Resolution, reason: &str) {
 }
 
 /// Exactly these commands have outcomes.
-fn happened(stand: &Stand, sent: &[Sent]) {
+fn happened(stand: &KafkaFixture, sent: &[Sent]) {
     let outcomes = stand.outcomes::<contracts::Inventory>();
     let mut heard: Vec<_> = outcomes
         .iter()

@@ -1,14 +1,14 @@
 //! Several workers of one service.
 
 use engine::worker::Error;
-use harness::{NoEffects, Stand, eventually};
+use harness::{KafkaFixture, NoEffects, eventually};
 use inventory::StockRules;
 
 use super::given::{checkpointed, eager, happened_once, random, stock_work};
 
 #[test]
 fn two_workers_share_the_partitions_under_load() {
-    let (stand, mut random) = (Stand::new(4), random());
+    let (stand, mut random) = (KafkaFixture::new(4), random());
     let one = stand.run_as("one", StockRules::default(), NoEffects, eager());
     one.ready();
     let mut sent = Vec::new();
@@ -34,7 +34,7 @@ fn two_workers_share_the_partitions_under_load() {
 
 #[test]
 fn a_worker_ends_when_another_comes_under_its_name() {
-    let (stand, mut random) = (Stand::new(2), random());
+    let (stand, mut random) = (KafkaFixture::new(2), random());
     let one = stand.run_as("same", StockRules::default(), NoEffects, eager());
     one.ready();
     let mut sent = stand.send_all(stock_work(&mut random, 50));

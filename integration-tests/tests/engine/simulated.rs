@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use contracts::{Service, Topic};
 use engine::log::Partition;
-use engine::log::simulated::{Broker, Calm, Clock, Foreign, Journal, SimulatedLog};
+use engine::log::simulated::{Broker, Clock, Foreign, Journal, NoFaults, SimulatedLog};
 use harness::conformance::{self, PARTITIONS, SERVICE};
 
 struct Open(Foreign);
@@ -26,7 +26,7 @@ impl conformance::World for Simulated {
     type Open = Open;
 
     fn join(&self, instance: &str) -> SimulatedLog {
-        let fate = Rc::new(Calm(self.broker.clone()));
+        let fate = Rc::new(NoFaults(self.broker.clone()));
         SimulatedLog::new(self.broker.clone(), fate, SERVICE, instance, None).unwrap()
     }
 

@@ -3,14 +3,14 @@
 use contracts::{Service, Topic};
 use engine::log::Input;
 use engine::metrics::names::STANDING_PARTITIONS;
-use harness::{NoEffects, Stand, eventually};
+use harness::{KafkaFixture, NoEffects, eventually};
 use inventory::StockRules;
 
 use super::given::{eager, happened_once, random, stock_work};
 
 #[test]
 fn commands_behind_an_open_transaction_are_named_and_go_on_when_it_ends() {
-    let (stand, mut random) = (Stand::new(1), random());
+    let (stand, mut random) = (KafkaFixture::new(1), random());
     let worker = stand.run(StockRules::default(), NoEffects, eager());
     worker.ready();
     let mut sent = stand.send_all(stock_work(&mut random, 20));

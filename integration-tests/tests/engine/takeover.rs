@@ -7,7 +7,7 @@ use contracts::inventory::v1::{StockAdjusted, StockEvent};
 use contracts::{Inventory, Record as _, Service, Topic};
 use engine::headers;
 use engine::log::Input;
-use harness::{NoEffects, Sent, Stand, eventually};
+use harness::{KafkaFixture, NoEffects, Sent, eventually};
 use inventory::StockRules;
 use registry::Resolution;
 
@@ -19,7 +19,7 @@ use super::given::{
 const FULL_REPLAYS: &str = "ordermesh_engine_full_replays_total";
 
 /// Work of which the later half lies beyond the last checkpoint.
-fn history(stand: &Stand, random: &mut fastrand::Rng) -> Vec<Sent> {
+fn history(stand: &KafkaFixture, random: &mut fastrand::Rng) -> Vec<Sent> {
     let worker = stand.run(StockRules::default(), NoEffects, eager());
     let mut sent = stand.send_all(stock_work(random, 200));
     answered(stand, &sent);
@@ -37,7 +37,7 @@ fn history(stand: &Stand, random: &mut fastrand::Rng) -> Vec<Sent> {
 }
 
 /// Takes over, checks every state, goes on working, and says how many full replays that took.
-fn take_over(stand: &Stand, random: &mut fastrand::Rng, sent: &mut Vec<Sent>) -> f64 {
+fn take_over(stand: &KafkaFixture, random: &mut fastrand::Rng, sent: &mut Vec<Sent>) -> f64 {
     let worker = stand.run(StockRules::default(), NoEffects, eager());
     worker.ready();
     checkpointed(stand);
@@ -51,14 +51,14 @@ fn take_over(stand: &Stand, random: &mut fastrand::Rng, sent: &mut Vec<Sent>) ->
 
 #[test]
 fn from_a_checkpoint_and_the_events_behind_it() {
-    let (stand, mut random) = (Stand::new(2), random());
+    let (stand, mut random) = (KafkaFixture::new(2), random());
     let mut sent = history(&stand, &mut random);
     assert_eq!(take_over(&stand, &mut random, &mut sent), 0.0);
 }
 
 #[test]
 fn from_every_event_when_a_state_is_damaged() {
-    let (stand, mut random) = (Stand::new(2), random());
+    let (stand, mut random) = (KafkaFixture::new(2), random());
     let mut sent = history(&stand, &mut random);
     for partition in 0..2 {
         let states = stand.read(Service::Inventory, Topic::State);
@@ -77,7 +77,7 @@ fn from_every_event_when_a_state_is_damaged() {
 
 #[test]
 fn from_every_event_when_there_is_no_checkpoint() {
-    let (stand, mut random) = (Stand::new(2), random());
+    let (stand, mut random) = (KafkaFixture::new(2), random());
     let mut sent = history(&stand, &mut random);
     stand.erase_states(Service::Inventory);
     assert!(stand.states::<Inventory>().is_empty());
@@ -86,7 +86,7 @@ fn from_every_event_when_there_is_no_checkpoint() {
 
 #[test]
 fn from_every_event_when_a_checkpointed_version_is_missing() {
-    let (stand, mut random) = (Stand::new(2), random());
+    let (stand, mut random) = (KafkaFixture::new(2), random());
     let mut sent = history(&stand, &mut random);
     let folded = folded(&stand);
     let (_, state) = stand
@@ -103,7 +103,7 @@ fn from_every_event_when_a_checkpointed_version_is_missing() {
 }
 
 /// An event as the owner of a partition would write it next.
-fn event(stand: &Stand, sku: &str, version: u64, delta: i64, schema_id: u32) -> Input {
+fn event(stand: &KafkaFixture, sku: &str, version: u64, delta: i64, schema_id: u32) -> Input {
     let metadata = Metadata {
         id: fresh_id(),
         aggregate_id: sku.into(),
@@ -114,7 +114,7 @@ fn event(stand: &Stand, sku: &str, version: u64, delta: i64, schema_id: u32) -> 
         adjustment_id: fresh_id(),
         delta,
     };
-    let event = StockEvent::seal(metadata, Event::StockAdjusted(adjusted));
+    let event = StockEvent::new_record(metadata, Event::StockAdjusted(adjusted));
     let mut payload = stand
         .codec
         .encode(Service::Inventory, Topic::Events, &event);
@@ -129,7 +129,7 @@ fn event(stand: &Stand, sku: &str, version: u64, delta: i64, schema_id: u32) -> 
 }
 
 /// Lets a worker adjust the item by 1, and returns the pieces on hand after it.
-fn on_hand(stand: &Stand, sku: &str) -> u64 {
+fn on_hand(stand: &KafkaFixture, sku: &str) -> u64 {
     let sent = stand.send(sku, adjust(1));
     let outcome = eventually("the adjustment has its outcome", || {
         let outcomes = stand.outcomes::<Inventory>();
@@ -145,7 +145,7 @@ fn on_hand(stand: &Stand, sku: &str) -> u64 {
 
 #[test]
 fn not_before_a_transaction_below_the_high_watermark_has_ended() {
-    let stand = Stand::new(2);
+    let stand = KafkaFixture::new(2);
     let schema_id = stand.schemas.writer_id(Service::Inventory, Topic::Events);
     let sku = sku_in(&stand, 1);
     let worker = stand.run(StockRules::default(), NoEffects, lazy());
@@ -201,7 +201,7 @@ fn not_before_a_transaction_below_the_high_watermark_has_ended() {
 
 #[test]
 fn not_before_this_version_can_read_every_event() {
-    let stand = Stand::new(2);
+    let stand = KafkaFixture::new(2);
     let sku = sku_in(&stand, 0);
     let worker = stand.run(StockRules::default(), NoEffects, lazy());
     assert_eq!(on_hand(&stand, &sku), 1);

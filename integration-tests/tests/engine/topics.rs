@@ -2,14 +2,14 @@
 
 use engine::Cluster;
 use engine::topics::{self, Drift, Error};
-use harness::{Stand, eventually};
+use harness::{KafkaFixture, eventually};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 
 #[test]
 fn a_setting_that_somebody_has_changed_is_found() {
-    let stand = Stand::new(1);
+    let stand = KafkaFixture::new(1);
     let drifted = || stand.runtime.block_on(topics::drifted(&stand.cluster));
     assert_eq!(drifted().unwrap(), [], "as they were made");
 
@@ -35,7 +35,7 @@ fn a_setting_that_somebody_has_changed_is_found() {
 
 #[test]
 fn topics_that_nobody_has_made_are_missing() {
-    let stand = Stand::new(1);
+    let stand = KafkaFixture::new(1);
     let nowhere = Cluster {
         prefix: format!("{}nowhere-", stand.cluster.prefix),
         ..Cluster::clone(&stand.cluster)

@@ -123,7 +123,10 @@ fn derived_ids_are_those_of_their_parents(system: &System) {
     let mut seen = 0;
     for record in read(system, Service::Orders, Topic::Events).unwrap() {
         let framed = registry::unframe(&record.payload).unwrap();
-        let (metadata, _) = OrderEvent::decode(framed.payload).unwrap().open().unwrap();
+        let (metadata, _) = OrderEvent::decode(framed.payload)
+            .unwrap()
+            .into_parts()
+            .unwrap();
         assert!(
             child_of(&metadata.causation_id, &metadata.id),
             "{metadata:?}"
@@ -135,7 +138,7 @@ fn derived_ids_are_those_of_their_parents(system: &System) {
         let framed = registry::unframe(&record.payload).unwrap();
         let (metadata, _) = OrderCommand::decode(framed.payload)
             .unwrap()
-            .open()
+            .into_parts()
             .unwrap();
         if Service::ALL
             .iter()

@@ -21,7 +21,7 @@ pub enum Unit {
     /// Bytes per second.
     BytesPerSecond,
     /// A share, 0 to 1.
-    Share,
+    PartitionWrites,
     /// Processor seconds per second.
     Cores,
     /// Money in the smallest unit of its currency.
@@ -39,7 +39,7 @@ impl Unit {
             Self::Seconds => "s",
             Self::Bytes => "bytes",
             Self::BytesPerSecond => "Bps",
-            Self::Share => "percentunit",
+            Self::PartitionWrites => "percentunit",
             Self::Cores => "suffix: cores",
             Self::MinorUnits => "suffix: minor units",
             Self::State => "none",
@@ -290,14 +290,14 @@ impl Panel {
             },
             "links": self.data_links(),
         });
-        if self.unit == Unit::Share {
+        if self.unit == Unit::PartitionWrites {
             defaults["min"] = json!(0);
             defaults["max"] = json!(1);
         }
         match self.kind {
             Kind::Lines | Kind::Stack => {
                 let stacked = self.kind == Kind::Stack;
-                if self.unit != Unit::Share {
+                if self.unit != Unit::PartitionWrites {
                     defaults["min"] = json!(0);
                 }
                 defaults["custom"] = json!({

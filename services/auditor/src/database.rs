@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use audit::rows::{
     OrderEventRow, OrderLineRow, OrderRow, Parked, PaymentRow, Row, ShipmentRow, StockRow,
 };
-use audit::{Place, Trouble};
+use audit::{Error, TopicPartition};
 use contracts::{Service, Topic};
 use engine::Cluster;
 use engine::log::Partition;
@@ -178,21 +178,21 @@ impl Rows<'_> {
 }
 
 impl Iterator for Rows<'_> {
-    type Item = Result<Row, Trouble>;
+    type Item = Result<Row, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if let Err(error) = self.refill() {
             self.table = TABLES.len();
             let error = anyhow::Error::from(error).context("the read model cannot be read");
-            return Some(Err(Trouble::Source(error.into())));
+            return Some(Err(Error::Source(error.into())));
         }
         self.buffer.pop_front().map(Ok)
     }
 }
 
 /// Where in the log an event of the read model stands.
-pub const fn place(partition: Partition) -> Place {
-    Place::new(Service::Orders, Topic::Events, partition)
+pub const fn place(partition: Partition) -> TopicPartition {
+    TopicPartition::new(Service::Orders, Topic::Events, partition)
 }
 
 fn order(row: &PgRow) -> sqlx::Result<Row> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use audit::{Items, Trouble};
+use audit::{Error, Items};
 use chassis::grpc::Peer;
 use contracts::sandbox::v1::sandbox_service_client::SandboxServiceClient;
 use contracts::sandbox::v1::{
@@ -23,9 +23,9 @@ pub struct Ledgers {
     runtime: Handle,
 }
 
-fn failed(ledger: &'static str, status: &Status) -> Trouble {
+fn failed(ledger: &'static str, status: &Status) -> Error {
     let said = anyhow::anyhow!(retry::describe(status)).context(ledger);
-    Trouble::Source(said.into())
+    Error::Source(said.into())
 }
 
 fn request<T>(message: T) -> Request<T> {
@@ -44,7 +44,7 @@ impl Ledgers {
     }
 
     /// The payment provider's. Blocks, on a thread of the runtime that may.
-    pub fn payments(&self) -> Result<Items<'_, LedgerPayment>, Trouble> {
+    pub fn payments(&self) -> Result<Items<'_, LedgerPayment>, Error> {
         const LEDGER: &str = "the payment provider's ledger";
         let mut client = self.sandbox.clone();
         let listing = client.list_payments(request(ListPaymentsRequest {}));
@@ -54,7 +54,7 @@ impl Ledgers {
     }
 
     /// The carrier's. Likewise.
-    pub fn bookings(&self) -> Result<Items<'_, LedgerBooking>, Trouble> {
+    pub fn bookings(&self) -> Result<Items<'_, LedgerBooking>, Error> {
         const LEDGER: &str = "the carrier's ledger";
         let mut client = self.sandbox.clone();
         let listing = client.list_bookings(request(ListBookingsRequest {}));

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use audit::{Cut, Evidence as _, Report, Trouble};
+use audit::{Cut, Error, Evidence as _, Report};
 use chassis::Process;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -43,7 +43,7 @@ pub struct Config {
 }
 
 /// Audits a system by the rule books of the services.
-pub type Audit = Box<dyn Fn(&System) -> Result<Report, Trouble> + Send>;
+pub type Audit = Box<dyn Fn(&System) -> Result<Report, Error> + Send>;
 
 /// Runs the auditor on a thread of its own until the process ends.
 ///

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use audit::{Place, Seen, Trouble};
+use audit::{Error, Seen, TopicPartition};
 use contracts::{Service, Topic};
 use engine::Cluster;
 use engine::log::kafka::settings;
@@ -66,12 +66,12 @@ impl Log {
         })
     }
 
-    fn name(&self, place: Place) -> String {
+    fn name(&self, place: TopicPartition) -> String {
         self.cluster.topic(place.service, place.topic)
     }
 
     /// The ends of a partition, those of open transactions included.
-    pub fn ends(&self, place: Place) -> anyhow::Result<Ends> {
+    pub fn ends(&self, place: TopicPartition) -> anyhow::Result<Ends> {
         let name = self.name(place);
         let (low, high) = self
             .all
@@ -90,7 +90,7 @@ impl Log {
     }
 
     /// Waits until every transaction below `high` has ended.
-    fn settle(&self, place: Place, high: i64) -> anyhow::Result<()> {
+    fn settle(&self, place: TopicPartition, high: i64) -> anyhow::Result<()> {
         let name = self.name(place);
         let begun = Instant::now();
         loop {
@@ -112,7 +112,7 @@ impl Log {
     }
 
     /// Every record of a partition between its ends. Blocks, on a thread of the runtime that may.
-    pub fn records(&self, place: Place, ends: Ends) -> Records<'_> {
+    pub fn records(&self, place: TopicPartition, ends: Ends) -> Records<'_> {
         Records {
             log: self,
             place,
@@ -124,7 +124,7 @@ impl Log {
     }
 
     /// The record at an offset, if one is there.
-    pub fn record(&self, place: Place, offset: i64) -> anyhow::Result<Option<Input>> {
+    pub fn record(&self, place: TopicPartition, offset: i64) -> anyhow::Result<Option<Input>> {
         self.assign(&self.all, place, offset)?;
         let (inputs, _) = self.take(&self.all, place, 1, offset + 1)?;
         Ok(inputs.into_iter().find(|input| input.offset == offset))
@@ -133,7 +133,7 @@ impl Log {
     fn assign(
         &self,
         consumer: &BaseConsumer<Silent>,
-        place: Place,
+        place: TopicPartition,
         from: i64,
     ) -> anyhow::Result<()> {
         let mut list = TopicPartitionList::new();
@@ -146,7 +146,7 @@ impl Log {
     fn take(
         &self,
         consumer: &BaseConsumer<Silent>,
-        place: Place,
+        place: TopicPartition,
         most: usize,
         until: i64,
     ) -> anyhow::Result<(Vec<Input>, i64)> {
@@ -183,7 +183,12 @@ impl Log {
     }
 
     /// The next piece of a partition, and where the one after it begins.
-    fn piece(&self, place: Place, from: i64, high: i64) -> anyhow::Result<(Vec<Seen>, i64)> {
+    fn piece(
+        &self,
+        place: TopicPartition,
+        from: i64,
+        high: i64,
+    ) -> anyhow::Result<(Vec<Seen>, i64)> {
         self.assign(&self.committed, place, from)?;
         self.assign(&self.all, place, from)?;
         let (inputs, next) = self.take(&self.all, place, CHUNK, high)?;
@@ -202,7 +207,7 @@ impl Log {
     }
 
     /// Waits for the registry's word on a schema that is new here.
-    fn resolve(&self, place: Place, input: &Input) -> anyhow::Result<()> {
+    fn resolve(&self, place: TopicPartition, input: &Input) -> anyhow::Result<()> {
         if place.topic == Topic::Dlq {
             return Ok(());
         }
@@ -248,7 +253,7 @@ fn is_passing(error: &KafkaError) -> bool {
 /// The records of one partition.
 pub struct Records<'a> {
     log: &'a Log,
-    place: Place,
+    place: TopicPartition,
     next: i64,
     high: i64,
     is_settled: bool,
@@ -274,12 +279,12 @@ impl Records<'_> {
 }
 
 impl Iterator for Records<'_> {
-    type Item = Result<Seen, Trouble>;
+    type Item = Result<Seen, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if let Err(error) = self.refill() {
             self.next = self.high;
-            return Some(Err(Trouble::Source(error.into())));
+            return Some(Err(Error::Source(error.into())));
         }
         self.buffer.pop_front().map(Ok)
     }

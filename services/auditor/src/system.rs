@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, bail};
 use audit::rows::{Parked, Row};
-use audit::{Cut, Evidence, Items, Note, Place, Seen, Trouble};
+use audit::{ClientObservation, Cut, Error, Evidence, Items, Seen, TopicPartition};
 use contracts::sandbox::v1::{LedgerBooking, LedgerPayment};
 use contracts::{Service, Topic};
 use engine::log::Partition;
@@ -46,7 +46,7 @@ pub struct System {
     log: Log,
     snapshot: Snapshot,
     ledgers: Ledgers,
-    notes: Option<Vec<Note>>,
+    notes: Option<Vec<ClientObservation>>,
     known: Schemas,
     cluster: Cluster,
     on_progress: Option<Box<dyn Fn(u64)>>,
@@ -58,7 +58,10 @@ impl System {
     /// # Errors
     ///
     /// A part does not answer, or they do not belong together.
-    pub async fn open(sources: &Sources, notes: Option<Vec<Note>>) -> anyhow::Result<Self> {
+    pub async fn open(
+        sources: &Sources,
+        notes: Option<Vec<ClientObservation>>,
+    ) -> anyhow::Result<Self> {
         let stack = &sources.stack;
         let cluster = platform_client::cluster(&stack.kafka);
         block_in_place(|| engine::topics::check(&cluster))?;
@@ -126,7 +129,10 @@ impl System {
 
     /// Log and read model are of one world, and nobody has cut or changed one of them.
     fn belongs_together(&self) -> anyhow::Result<()> {
-        let ends = |service, topic, partition| self.cut.ends(Place::new(service, topic, partition));
+        let ends = |service, topic, partition| {
+            self.cut
+                .ends(TopicPartition::new(service, topic, partition))
+        };
         for ((service, partition), committed) in &self.cut.committed {
             let commands = ends(*service, Topic::Commands, *partition);
             if *committed > commands.high {
@@ -192,7 +198,7 @@ fn cut(cluster: &Cluster, log: &Log, snapshot: &Snapshot, begun_ms: i64) -> anyh
     for topic in TOPICS {
         for service in Service::ALL {
             for partition in 0..partitions {
-                let place = Place::new(service, topic, partition);
+                let place = TopicPartition::new(service, topic, partition);
                 ends.insert(place, log.ends(place)?);
             }
         }
@@ -211,27 +217,27 @@ impl Evidence for System {
         &self.cut
     }
 
-    fn records(&self, place: Place) -> Result<Items<'_, Seen>, Trouble> {
+    fn records(&self, place: TopicPartition) -> Result<Items<'_, Seen>, Error> {
         Ok(Box::new(self.log.records(place, self.cut.ends(place))))
     }
 
-    fn rows(&self) -> Result<Option<Items<'_, Row>>, Trouble> {
+    fn rows(&self) -> Result<Option<Items<'_, Row>>, Error> {
         Ok(Some(Box::new(self.snapshot.rows())))
     }
 
-    fn parked(&self) -> Result<Vec<Parked>, Trouble> {
+    fn parked(&self) -> Result<Vec<Parked>, Error> {
         Ok(self.snapshot.parked.clone())
     }
 
-    fn payments(&self) -> Result<Option<Items<'_, LedgerPayment>>, Trouble> {
+    fn payments(&self) -> Result<Option<Items<'_, LedgerPayment>>, Error> {
         self.ledgers.payments().map(Some)
     }
 
-    fn bookings(&self) -> Result<Option<Items<'_, LedgerBooking>>, Trouble> {
+    fn bookings(&self) -> Result<Option<Items<'_, LedgerBooking>>, Error> {
         self.ledgers.bookings().map(Some)
     }
 
-    fn journal(&self) -> Result<Option<Items<'_, Note>>, Trouble> {
+    fn journal(&self) -> Result<Option<Items<'_, ClientObservation>>, Error> {
         let Some(notes) = &self.notes else {
             return Ok(None);
         };

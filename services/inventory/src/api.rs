@@ -11,7 +11,7 @@ use contracts::inventory::v1::stock_outcome::Outcome;
 use contracts::inventory::v1::{
     AdjustStock, AdjustStockRequest, AdjustStockResponse, StockRejection, StockRejectionCode,
 };
-use engine::{Call, CallError, Caller};
+use engine::{Call, CallError, CommandClient};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
@@ -35,12 +35,12 @@ pub mod reasons {
 /// The service behind `ordermesh.inventory.v1.InventoryService`; cheap to clone.
 #[derive(Clone)]
 pub struct Api {
-    caller: Caller<Inventory>,
+    caller: CommandClient<Inventory>,
 }
 
 impl Api {
     /// Commands go through `caller`.
-    pub fn new(caller: Caller<Inventory>) -> Self {
+    pub fn new(caller: CommandClient<Inventory>) -> Self {
         Self { caller }
     }
 }

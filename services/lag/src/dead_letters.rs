@@ -14,7 +14,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::look::TIMEOUT;
+use super::broker_probe::TIMEOUT;
 use super::oldest::SILENT_LOOKS;
 
 /// How long one look reads at most.

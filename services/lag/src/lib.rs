@@ -1,8 +1,8 @@
 //! The lag exporter: how far the services' groups lie behind, as the broker tells it, so that a group whose workers
 //! are all dead is seen as well.
 
+pub mod broker_probe;
 mod dead_letters;
-pub mod look;
 mod members;
 pub mod metrics;
 mod oldest;
@@ -19,7 +19,7 @@ use rdkafka::error::KafkaError;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-pub use look::{Group, Lag, Look, Observer};
+pub use broker_probe::{BrokerProbe, Group, Lag, ProbeResult};
 pub use members::Member;
 use metrics::Metrics;
 
@@ -67,7 +67,7 @@ pub fn serve(process: &Process, cluster: Cluster, config: Config) -> anyhow::Res
     );
     let exporter = Exporter {
         metrics: Metrics::new(process.registry())?,
-        observer: Observer::renewable(cluster)?,
+        observer: BrokerProbe::renewable(cluster)?,
         rounds,
         every: Duration::from_millis(config.every_ms),
         runtime: Handle::current(),
@@ -78,7 +78,7 @@ pub fn serve(process: &Process, cluster: Cluster, config: Config) -> anyhow::Res
 
 struct Exporter {
     metrics: Metrics,
-    observer: Renewable<Observer>,
+    observer: Renewable<BrokerProbe>,
     rounds: Rounds,
     every: Duration,
     runtime: Handle,
@@ -88,7 +88,7 @@ impl Exporter {
     fn run(mut self, shutdown: &CancellationToken) {
         while !shutdown.is_cancelled() {
             let begun = Instant::now();
-            let looked = self.observer.ask(Observer::look);
+            let looked = self.observer.ask(BrokerProbe::look);
             self.rounds.finish();
             self.metrics
                 .look_seconds
@@ -104,14 +104,14 @@ impl Exporter {
         }
     }
 
-    fn tell(&self, looked: Result<Look, KafkaError>) {
+    fn tell(&self, looked: Result<ProbeResult, KafkaError>) {
         match looked {
             Ok(look) => {
                 self.metrics.broker_up(true);
                 self.metrics.show(&look);
             }
             Err(error) => {
-                self.metrics.broker_up(!look::is_silence(&error));
+                self.metrics.broker_up(!broker_probe::is_silence(&error));
                 self.metrics.forget();
             }
         }

@@ -3,7 +3,7 @@
 use observability::Metric;
 use prometheus::{GaugeVec, Histogram, IntGaugeVec, Registry, exponential_buckets};
 
-use super::look::Look;
+use super::broker_probe::ProbeResult;
 
 /// Every metric, defined once.
 pub mod names {
@@ -115,7 +115,7 @@ impl Metrics {
     }
 
     /// Shows what was seen in place of what was seen before.
-    pub fn show(&self, look: &Look) {
+    pub fn show(&self, look: &ProbeResult) {
         for lag in &look.lags {
             let (topic, partition) = (lag.topic(), lag.partition.to_string());
             let labels = [lag.service.name(), &topic, &partition];

@@ -14,7 +14,7 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::look::Waiting;
+use super::broker_probe::Waiting;
 
 /// Longest wait for the records of one look.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -16,7 +16,7 @@ use contracts::orders::v1::{
 };
 use contracts::query::v1::query_service_client::QueryServiceClient;
 use contracts::query::v1::{EventsPosition, GetOrderRequest, OrderView};
-use engine::{Answer, Call, CallError, Caller};
+use engine::{Answer, Call, CallError, CommandClient};
 use observability::about_order;
 use tonic::{Code, Request, Response, Status};
 use uuid::Uuid;
@@ -39,13 +39,13 @@ pub mod reasons {
 /// The service behind `ordermesh.orders.v1.OrderService`; cheap to clone.
 #[derive(Clone)]
 pub struct Api {
-    caller: Caller<Orders>,
+    caller: CommandClient<Orders>,
     query: QueryServiceClient<Peer>,
 }
 
 impl Api {
     /// Commands go through `caller`; late repetitions are looked up, and confirmations awaited, at `query`.
-    pub fn new(caller: Caller<Orders>, query: &Peer) -> Self {
+    pub fn new(caller: CommandClient<Orders>, query: &Peer) -> Self {
         Self {
             caller,
             query: QueryServiceClient::new(query.retrying()),

@@ -13,7 +13,7 @@ use contracts::provider::v1::{
     ChargeRequest, ChargeStatus, LookupRequest, LookupResponse, RefundRequest, RefundStatus,
     VoidRequest,
 };
-use engine::effects::{Attempt, Perform, Unknown};
+use engine::effects::{Attempt, EffectHandler, Unknown};
 use tonic::{Code, Request, Status};
 
 use crate::payment::{CHARGE_ATTEMPT, Effect, PaymentRules};
@@ -115,7 +115,7 @@ impl Provider {
     }
 }
 
-impl Perform<PaymentRules> for Provider {
+impl EffectHandler<PaymentRules> for Provider {
     fn target(&self, _effect: &Effect) -> &'static str {
         PROVIDER
     }

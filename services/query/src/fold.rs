@@ -37,7 +37,7 @@ pub trait Row: Clone + Sized {
         row: Option<&Self>,
         occurrence: &Occurrence<'_>,
         event: &Self::Event,
-    ) -> Result<Self, Misfit>;
+    ) -> Result<Self, ApplyError>;
 }
 
 /// What an event says besides its body.
@@ -53,7 +53,7 @@ pub struct Occurrence<'a> {
 
 /// Why an event cannot be applied.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Misfit {
+pub enum ApplyError {
     /// Events between the row and this one are missing.
     #[error("version {found} follows version {row}")]
     Gap {
@@ -232,13 +232,13 @@ pub fn fold<R: Row>(
 }
 
 /// The row after a change; `None` when the row contains it already.
-fn step<R: Row>(row: Option<&R>, change: &Change<R::Event>) -> Result<Option<R>, Misfit> {
+fn step<R: Row>(row: Option<&R>, change: &Change<R::Event>) -> Result<Option<R>, ApplyError> {
     let version = row.map_or(0, Row::version);
     if change.version <= version {
         return Ok(None);
     }
     if change.version > version + 1 {
-        return Err(Misfit::Gap {
+        return Err(ApplyError::Gap {
             row: version,
             found: change.version,
         });
@@ -252,17 +252,17 @@ fn step<R: Row>(row: Option<&R>, change: &Change<R::Event>) -> Result<Option<R>,
 }
 
 /// The text as a column can hold it.
-fn text(field: &'static str, text: &str) -> Result<String, Misfit> {
+fn text(field: &'static str, text: &str) -> Result<String, ApplyError> {
     if text.contains('\0') {
-        Err(Misfit::Text { field })
+        Err(ApplyError::Text { field })
     } else {
         Ok(text.to_owned())
     }
 }
 
 /// The sum, if a column can hold it.
-fn add(field: &'static str, value: i64, delta: i64) -> Result<i64, Misfit> {
-    value.checked_add(delta).ok_or(Misfit::Range { field })
+fn add(field: &'static str, value: i64, delta: i64) -> Result<i64, ApplyError> {
+    value.checked_add(delta).ok_or(ApplyError::Range { field })
 }
 
 #[cfg(test)]

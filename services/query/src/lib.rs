@@ -14,10 +14,10 @@ mod api;
 mod fold;
 mod locks;
 pub mod metrics;
-mod overview;
 mod progress;
 mod projector;
 mod schema;
+mod table_metrics;
 mod tables;
 
 use std::sync::Arc;
@@ -152,7 +152,7 @@ impl Query {
         shutdown: CancellationToken,
     ) -> impl Future<Output = ()> + use<> {
         let pool = self.api.reader.pool.clone();
-        overview::run(pool, self.projector.metrics.clone(), shutdown)
+        table_metrics::run(pool, self.projector.metrics.clone(), shutdown)
     }
 
     /// Tells the readiness when the projector's thread stalls; for as long as the process lives.

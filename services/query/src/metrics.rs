@@ -168,7 +168,7 @@ pub const ALL: &[Metric] = &[
 
 /// What becomes of an event.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Fate {
+pub(crate) enum EventDisposition {
     /// Applied to its row.
     Applied,
     /// Skipped: the row contains it.
@@ -177,7 +177,7 @@ pub(crate) enum Fate {
     Parked,
 }
 
-impl Fate {
+impl EventDisposition {
     const fn name(self) -> &'static str {
         match self {
             Self::Applied => "applied",
@@ -279,7 +279,11 @@ impl Metrics {
     /// What has not happened yet is 0 and not missing, or the first time would be no increase.
     fn begin(&self) {
         for service in Service::ALL {
-            for fate in [Fate::Applied, Fate::Repeated, Fate::Parked] {
+            for fate in [
+                EventDisposition::Applied,
+                EventDisposition::Repeated,
+                EventDisposition::Parked,
+            ] {
                 self.events
                     .with_label_values(&[service.name(), fate.name()]);
             }
@@ -290,7 +294,7 @@ impl Metrics {
     }
 
     /// Counts events.
-    pub fn events(&self, service: Service, fate: Fate, count: u64) {
+    pub fn events(&self, service: Service, fate: EventDisposition, count: u64) {
         if count > 0 {
             self.events
                 .with_label_values(&[service.name(), fate.name()])

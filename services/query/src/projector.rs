@@ -7,10 +7,10 @@
 mod batch;
 mod lag;
 mod log;
+mod offset_advances;
 mod ownership;
 mod projection;
-mod steps;
-mod tenure;
+mod session;
 mod topics;
 mod trace;
 mod write;
@@ -36,7 +36,7 @@ use crate::{locks, schema, tables};
 pub use projection::Projection;
 
 use ownership::Ownership;
-use tenure::{End, Tenure};
+use session::{End, OwnershipSession};
 use topics::Topics;
 
 /// First pause after a failure of the database; doubled up to [`MAX_PAUSE`].
@@ -197,7 +197,7 @@ impl Projector {
                 continue;
             }
             tracing::info!(partitions = ?ownership.partitions(), "projecting");
-            let mut tenure = Tenure::begin(
+            let mut session = OwnershipSession::begin(
                 self,
                 &topics,
                 runtime,
@@ -205,7 +205,7 @@ impl Projector {
                 ownership.partitions(),
                 &mut carried.client,
             )?;
-            let end = tenure.work(&mut ownership, shutdown);
+            let end = session.work(&mut ownership, shutdown);
             self.metrics.disown();
             if let End::Fenced = end? {
                 self.metrics.fenced.inc();

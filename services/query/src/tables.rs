@@ -39,7 +39,7 @@ pub trait Table: Row {
     ) -> impl Future<Output = sqlx::Result<()>> + Send;
 
     /// The rows by key in a read model in memory.
-    fn shelf(memory: &mut Memory) -> &mut BTreeMap<String, Self>;
+    fn rows_mut(memory: &mut Memory) -> &mut BTreeMap<String, Self>;
 }
 
 /// The keys that name an order; others have no row.

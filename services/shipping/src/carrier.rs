@@ -12,7 +12,7 @@ use contracts::shipping::v1::shipment_command::Command;
 use contracts::shipping::v1::{
     RecordBooked, RecordBookingRefused, RecordBookingVoided, RecordDelivered,
 };
-use engine::effects::{Attempt, Perform, Unknown};
+use engine::effects::{Attempt, EffectHandler, Unknown};
 use tonic::{Code, Request, Status};
 
 use crate::shipment::{Effect, ShipmentRules};
@@ -128,7 +128,7 @@ impl Carrier {
     }
 }
 
-impl Perform<ShipmentRules> for Carrier {
+impl EffectHandler<ShipmentRules> for Carrier {
     fn target(&self, effect: &Effect) -> &'static str {
         match effect {
             Effect::Book { .. } | Effect::Void { .. } => CARRIER,

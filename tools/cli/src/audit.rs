@@ -1,12 +1,12 @@
 //! `ordermesh audit`: reads everything again and checks every invariant.
 
 #[cfg(test)]
-mod planting;
+mod fault_seeding;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use audit::{Book, Note, Report, RuleBooks};
+use audit::{ClientObservation, DeciderConfig, Report, RuleBooks};
 use auditor::{Sources, System};
 use engine::worker::Settings;
 use inventory::StockRules;
@@ -84,7 +84,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-async fn report(args: &Args, notes: Option<Vec<Note>>) -> anyhow::Result<Report> {
+async fn report(args: &Args, notes: Option<Vec<ClientObservation>>) -> anyhow::Result<Report> {
     let mut system = System::open(&sources(&args.stack, &args.sandbox), notes).await?;
     if !args.json {
         let total = usize::try_from(system.commands()).unwrap_or(usize::MAX);
@@ -113,10 +113,10 @@ pub type Books = RuleBooks<OrderRules, StockRules, PaymentRules, ShipmentRules>;
 pub fn rule_books(system: &System, orders: orders::Config, payments: payments::Config) -> Books {
     let settings = Settings::default();
     RuleBooks {
-        orders: Book::new(orders.rules(), &orders.settings()),
-        inventory: Book::new(StockRules::default(), &settings),
-        payments: Book::new(payments.rules(), &settings),
-        shipping: Book::new(ShipmentRules, &settings),
+        orders: DeciderConfig::new(orders.rules(), &orders.settings()),
+        inventory: DeciderConfig::new(StockRules::default(), &settings),
+        payments: DeciderConfig::new(payments.rules(), &settings),
+        shipping: DeciderConfig::new(ShipmentRules, &settings),
         codec: system.codec(),
         cluster: system.cluster().clone().into(),
         has_constant_times: false,

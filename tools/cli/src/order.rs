@@ -1,12 +1,12 @@
 //! `ordermesh order`: places orders, cancels them and looks at them.
 
 mod cancel;
+mod event_text;
 pub mod explain;
 mod list;
 mod place;
 mod show;
 mod watch;
-mod words;
 
 use clap::Subcommand;
 use contracts::rules::uuid_v7_time_ms;

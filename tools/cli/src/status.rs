@@ -1,11 +1,11 @@
 //! `ordermesh status`: the platform at work, on one screen.
 
 mod alerts;
-mod draw;
 mod groups;
-mod picture;
 mod process;
+mod render;
 mod samples;
+mod snapshot;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -18,9 +18,9 @@ use http::uri::Authority;
 
 use self::alerts::Alerts;
 use self::groups::Groups;
-use self::picture::Picture;
 use self::process::Reading;
-use lag::{Look, Observer};
+use self::snapshot::Snapshot;
+use lag::{BrokerProbe, ProbeResult};
 use terminal::say;
 
 /// Between two drawings, and between the two readings that a rate is made of.
@@ -32,8 +32,8 @@ const DEADLINE: Duration = Duration::from_secs(2);
 /// Where the parts are.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "\
-What does not answer is told as such, and the rest is shown all the same. Exits with 0 when it could draw, whatever
-the picture: for a verdict ask ordermesh doctor.
+What does not answer is told as such, and the rest is shown all the same. Exits with 0 when it could render, whatever
+the snapshot: for a verdict ask ordermesh doctor.
 
 Examples:
   ordermesh status
@@ -67,13 +67,13 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         watch(&mut status, args.json).await?;
     } else {
         // What the rates are counted from, and whether a partition stands still.
-        status.picture().await;
+        status.snapshot().await;
         tokio::time::sleep(RATE_OVER).await;
-        let picture = status.picture().await;
+        let snapshot = status.snapshot().await;
         say(if args.json {
-            serde_json::to_string(&picture)?
+            serde_json::to_string(&snapshot)?
         } else {
-            picture.to_string()
+            snapshot.to_string()
         })?;
     }
     Ok(ExitCode::SUCCESS)
@@ -81,22 +81,22 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 async fn watch(status: &mut Status, json: bool) -> anyhow::Result<()> {
     let interruption = platform_client::interruption()?;
-    status.picture().await;
+    status.snapshot().await;
     let first = tokio::time::Instant::now() + RATE_OVER;
     let mut every = tokio::time::interval_at(first, WATCH_EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let drawing = async {
             every.tick().await;
-            status.picture().await
+            status.snapshot().await
         };
-        let Some(picture) = interruption.run_until_cancelled(drawing).await else {
+        let Some(snapshot) = interruption.run_until_cancelled(drawing).await else {
             return Ok(());
         };
         if json {
-            say(serde_json::to_string(&picture)?)?;
+            say(serde_json::to_string(&snapshot)?)?;
         } else {
-            redraw(&picture.to_string())?;
+            redraw(&snapshot.to_string())?;
         }
     }
 }
@@ -118,7 +118,7 @@ fn redraw(text: &str) -> anyhow::Result<()> {
 struct Status {
     cluster: Cluster,
     /// Away while it looks, and for good when it panics.
-    observer: Option<Renewable<Observer>>,
+    observer: Option<Renewable<BrokerProbe>>,
     admins: Vec<Authority>,
     alerts: Alerts,
     http: reqwest::Client,
@@ -131,7 +131,7 @@ impl Status {
         let cluster = platform_client::cluster(&args.kafka);
         let http = platform_client::http(DEADLINE)?;
         Ok(Self {
-            observer: Some(Observer::renewable(cluster.clone())?.silent()),
+            observer: Some(BrokerProbe::renewable(cluster.clone())?.silent()),
             cluster,
             admins: args.admins.clone(),
             alerts: Alerts::new(args.alerts.clone()),
@@ -148,7 +148,7 @@ impl Status {
         futures::future::join_all(readings).await
     }
 
-    async fn picture(&mut self) -> Picture {
+    async fn snapshot(&mut self) -> Snapshot {
         let observer = self.observer.take();
         let (readings, (observer, look), alerts) = tokio::join!(
             self.readings(),
@@ -161,12 +161,12 @@ impl Status {
             .iter()
             .zip(&readings)
             .zip(&self.former)
-            .map(|((admin, now), before)| picture::process(admin, now.as_ref(), before.as_ref()))
+            .map(|((admin, now), before)| snapshot::process(admin, now.as_ref(), before.as_ref()))
             .collect();
         self.former = readings.into_iter().map(Result::ok).collect();
         let broker = &self.cluster.bootstrap;
         let current = self.former.iter().flatten().map(|(_, reading)| reading);
-        Picture::new(
+        Snapshot::new(
             processes,
             Groups::new(broker, &look, self.cluster.partitions),
             current,
@@ -177,14 +177,14 @@ impl Status {
 
 /// The clients of the log block.
 async fn look(
-    observer: Option<Renewable<Observer>>,
-) -> (Option<Renewable<Observer>>, Result<Look, String>) {
+    observer: Option<Renewable<BrokerProbe>>,
+) -> (Option<Renewable<BrokerProbe>>, Result<ProbeResult, String>) {
     let Some(mut observer) = observer else {
         return (None, Err("looking at the broker failed before".to_owned()));
     };
     let looked = tokio::task::spawn_blocking(move || {
         let look = observer
-            .ask(Observer::look)
+            .ask(BrokerProbe::look)
             .map_err(|error| error.to_string());
         (observer, look)
     });

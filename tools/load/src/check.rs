@@ -69,7 +69,7 @@ pub struct Args {
 /// Something that is to be checked does not answer.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let history = args.journal.as_deref().map(journal::history).transpose()?;
-    let ground = Ground::open(&args.stack, &args.sandbox).await?;
+    let ground = Sources::open(&args.stack, &args.sandbox).await?;
     wait_for_rest(&ground.pool, Duration::from_secs(args.wait)).await?;
     let promised = Promised {
         orders: history.map(|history| history.acknowledged().map(Acknowledged::from).collect()),
@@ -97,7 +97,7 @@ pub struct Check {
 }
 
 /// Where everything that is compared stands.
-pub struct Ground {
+pub struct Sources {
     /// The log.
     pub cluster: Arc<Cluster>,
     /// The contracts of its events.
@@ -108,7 +108,7 @@ pub struct Ground {
     pub sandbox: SandboxServiceClient<Peer>,
 }
 
-impl Ground {
+impl Sources {
     /// Reaches for all of it.
     ///
     /// # Errors
@@ -156,7 +156,7 @@ impl From<(Uuid, usize, i64)> for Acknowledged {
 ///
 /// Something that is to be checked does not answer.
 pub async fn all(
-    ground: &Ground,
+    ground: &Sources,
     promised: &Promised,
     sample: u32,
 ) -> anyhow::Result<(Vec<Check>, OrdersLog)> {

@@ -1,8 +1,8 @@
 //! `ordermesh demo`: carries real orders through a fresh stack, and checks the result.
 
-mod endings;
+mod event_tap;
 mod figures;
-mod overheard;
+mod scenarios;
 mod services;
 mod stock;
 
@@ -21,14 +21,14 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use crate::baskets::BasketFile;
-use crate::check::{self, Acknowledged, Ground, Promised};
+use crate::check::{self, Acknowledged, Promised, Sources};
 use crate::journal::Journal;
 use crate::loader::{self, Pace, Placed};
 use crate::{CONCURRENCY, Counts};
-use endings::{Played, Stage};
 use figures::Speed;
 use platform_client::topic_reader;
 use platform_client::{Api, Clients, Sandbox, Stack};
+use scenarios::{Played, Stage};
 use services::{Act, Services};
 use terminal::progress::Progress;
 use terminal::{count, duration, say};
@@ -191,7 +191,7 @@ async fn play(args: &Args) -> anyhow::Result<Played> {
 
 /// Everything is at rest: it is checked and shown.
 async fn conclude(args: &Args, loaded: Loaded, played: Played) -> anyhow::Result<ExitCode> {
-    let ground = Ground::open(&args.stack, &sandbox(args)?).await?;
+    let ground = Sources::open(&args.stack, &sandbox(args)?).await?;
     let Loaded {
         placed,
         counts,
@@ -221,7 +221,7 @@ async fn conclude(args: &Args, loaded: Loaded, played: Played) -> anyhow::Result
         say(result.to_string())?;
     } else {
         say(format!("\nOrders\n{}", figures::table(&orders)))?;
-        say(format!("\nEndings\n{}", endings::table(&endings)))?;
+        say(format!("\nEndings\n{}", scenarios::table(&endings)))?;
         say(format!("\nSpeed\n{speed}"))?;
         say(format!("\nChecks\n{}", check::table(&checks)))?;
         say(format!("\n{HOW_TO_GO_ON}"))?;

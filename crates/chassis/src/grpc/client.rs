@@ -23,11 +23,11 @@ use tower::retry::budget::{Budget as _, TpsBudget};
 use tower::util::BoxCloneSyncService;
 use tracing::{Instrument as _, Span};
 
-use super::answer::Answer;
+use super::client_call::{self, CallMetrics, Outgoing};
 use super::code;
 use super::deadline::{Deadline, set_timeout, timeout};
-use super::outgoing::{self, CallMetrics, Outgoing};
 use super::replica::{Replica, find, is_unconnected, is_unprocessed};
+use super::response_body::Answer;
 use crate::error;
 use crate::process::{Process, chain};
 
@@ -180,7 +180,7 @@ impl Inner {
             if deadline.is_asked() {
                 set_timeout(&mut head.headers, left);
             }
-            outgoing::ask(span, replica.address());
+            client_call::ask(span, replica.address());
             let call = replica.call(turn / self.replicas.len(), copy(head, body.clone()));
             match timeout_at(deadline.instant(), call).await {
                 Ok(Ok(response)) => return Ok(response),

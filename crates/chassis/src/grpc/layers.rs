@@ -5,11 +5,11 @@
 
 mod deadline;
 mod drain;
-mod ending;
-mod guarded;
+mod guarded_body;
 mod load_shed;
 mod metrics;
 mod size;
+mod terminating_body;
 mod trace;
 
 use std::borrow::Cow;

@@ -12,7 +12,9 @@ use super::answers::Answers;
 use super::clock::until;
 use super::target::Target;
 use super::trace::Try;
-use super::{Attempt, Limits, Occasion, Origin, Perform, Surroundings, Unknown, backoff};
+use super::{
+    Attempt, EffectContext, EffectHandler, EffectRuntime, Limits, Origin, Unknown, backoff,
+};
 use crate::metrics::Metrics;
 use crate::{Command, Decider};
 
@@ -20,7 +22,7 @@ use crate::{Command, Decider};
 pub struct Shared<P> {
     pub perform: P,
     pub answers: Answers,
-    pub surroundings: Arc<dyn Surroundings>,
+    pub runtime: Arc<dyn EffectRuntime>,
     pub metrics: Metrics,
     pub limits: Limits,
     pub targets: Mutex<HashMap<&'static str, Arc<Target>>>,
@@ -45,15 +47,15 @@ pub struct Asked<D: Decider> {
     pub effect: D::Effect,
     /// Unix milliseconds.
     pub not_before_ms: i64,
-    pub occasion: Occasion,
+    pub occasion: EffectContext,
 }
 
 /// Tries an effect until its partner gives a definite answer, and sends the answer.
-pub async fn carry_out<D: Decider, P: Perform<D>>(shared: Arc<Shared<P>>, asked: Asked<D>)
+pub async fn carry_out<D: Decider, P: EffectHandler<D>>(shared: Arc<Shared<P>>, asked: Asked<D>)
 where
     Command<D>: Into<contracts::Command>,
 {
-    let wait = until(asked.not_before_ms, shared.surroundings.unix_ms());
+    let wait = until(asked.not_before_ms, shared.runtime.unix_ms());
     if !wait.is_zero() {
         tokio::time::sleep(wait).await;
     }
@@ -75,7 +77,7 @@ where
             .inc();
     };
     let mut may_have_run = asked.occasion.origin == Origin::TakenOver;
-    let mut random = shared.surroundings.random();
+    let mut random = shared.runtime.random();
     for number in 1.. {
         let attempt = Attempt {
             number,
@@ -117,7 +119,7 @@ where
 }
 
 /// One try, as soon as the target lets it pass; `Err(None)` when its time ran out.
-async fn try_once<D: Decider, P: Perform<D>>(
+async fn try_once<D: Decider, P: EffectHandler<D>>(
     shared: &Shared<P>,
     target: &Target,
     asked: &Asked<D>,

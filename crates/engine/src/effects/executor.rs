@@ -16,7 +16,7 @@ use tokio_util::time::delay_queue;
 use super::answers::Answers;
 use super::carry_out::{Asked, Shared, carry_out};
 use super::clock::until;
-use super::{Agenda, Occasion, Perform, Surroundings};
+use super::{EffectContext, EffectHandler, EffectRuntime, EffectScheduler};
 use crate::codec::Codec;
 use crate::log::Partition;
 use crate::metrics::Metrics;
@@ -46,22 +46,22 @@ impl Default for Limits {
 
 /// The worker's end of the executor.
 pub struct Executor<D: Decider> {
-    orders: mpsc::UnboundedSender<Order<D>>,
+    orders: mpsc::UnboundedSender<SchedulerCommand<D>>,
 }
 
-enum Order<D: Decider> {
+enum SchedulerCommand<D: Decider> {
     Replace {
         partition: Partition,
         id: String,
         outstanding: Vec<Outstanding<D>>,
-        occasion: Occasion,
+        occasion: EffectContext,
     },
     Forget {
         partition: Partition,
     },
 }
 
-impl<D: Decider> Agenda<D> for Executor<D>
+impl<D: Decider> EffectScheduler<D> for Executor<D>
 where
     Command<D>: Into<contracts::Command>,
 {
@@ -70,9 +70,9 @@ where
         partition: Partition,
         id: String,
         outstanding: Vec<Outstanding<D>>,
-        occasion: Occasion,
+        occasion: EffectContext,
     ) {
-        let _ = self.orders.send(Order::Replace {
+        let _ = self.orders.send(SchedulerCommand::Replace {
             partition,
             id,
             outstanding,
@@ -81,7 +81,7 @@ where
     }
 
     fn forget(&mut self, partition: Partition) {
-        let _ = self.orders.send(Order::Forget { partition });
+        let _ = self.orders.send(SchedulerCommand::Forget { partition });
     }
 
     fn is_alive(&self) -> bool {
@@ -93,26 +93,26 @@ impl<D: Decider> Executor<D>
 where
     Command<D>: Into<contracts::Command>,
 {
-    /// Starts the executor on `runtime`; it ends when this handle is dropped.
-    pub fn start<P: Perform<D>>(
-        runtime: &Handle,
+    /// Starts the executor on `tokio`; it ends when this handle is dropped.
+    pub fn start<P: EffectHandler<D>>(
+        tokio: &Handle,
         perform: P,
-        surroundings: impl Surroundings,
+        runtime: impl EffectRuntime,
         codec: Codec,
         metrics: Metrics,
         limits: Limits,
     ) -> Self {
         let (orders, inbox) = mpsc::unbounded_channel();
-        let surroundings: Arc<dyn Surroundings> = Arc::new(surroundings);
+        let runtime: Arc<dyn EffectRuntime> = Arc::new(runtime);
         let shared = Arc::new(Shared {
             perform,
-            answers: Answers::new(Arc::clone(&surroundings), codec),
-            surroundings,
+            answers: Answers::new(Arc::clone(&runtime), codec),
+            runtime,
             metrics,
             limits,
             targets: Mutex::default(),
         });
-        runtime.spawn(
+        tokio.spawn(
             Agent {
                 shared,
                 running: BTreeMap::new(),
@@ -125,9 +125,9 @@ where
 }
 
 /// The task that owns everything that runs.
-struct Agent<D: Decider, P: Perform<D>> {
+struct Agent<D: Decider, P: EffectHandler<D>> {
     shared: Arc<Shared<P>>,
-    running: BTreeMap<Partition, BTreeMap<String, Vec<Running<D>>>>,
+    running: BTreeMap<Partition, BTreeMap<String, Vec<RunningEffect<D>>>>,
     timers: DelayQueue<Due<D>>,
 }
 
@@ -138,7 +138,7 @@ struct Due<D: Decider> {
     trace: Option<TraceParent>,
 }
 
-struct Running<D: Decider> {
+struct RunningEffect<D: Decider> {
     what: Outstanding<D>,
     stop: Stop,
 }
@@ -149,11 +149,11 @@ enum Stop {
     Timer(Option<delay_queue::Key>),
 }
 
-impl<D: Decider, P: Perform<D>> Agent<D, P>
+impl<D: Decider, P: EffectHandler<D>> Agent<D, P>
 where
     Command<D>: Into<contracts::Command>,
 {
-    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Order<D>>) {
+    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<SchedulerCommand<D>>) {
         let service = D::Contract::SERVICE.name();
         let metrics = &self.shared.metrics;
         let timers_waiting = metrics.timers_waiting.with_label_values(&[service]);
@@ -163,10 +163,10 @@ where
                 biased;
                 Some(due) = self.timers.next() => self.fire(due),
                 order = inbox.recv() => match order {
-                    Some(Order::Replace { partition, id, outstanding, occasion }) => {
+                    Some(SchedulerCommand::Replace { partition, id, outstanding, occasion }) => {
                         self.replace(partition, id, outstanding, occasion);
                     }
-                    Some(Order::Forget { partition }) => self.forget(partition),
+                    Some(SchedulerCommand::Forget { partition }) => self.forget(partition),
                     None => break,
                 },
             }
@@ -184,7 +184,7 @@ where
         partition: Partition,
         id: String,
         outstanding: Vec<Outstanding<D>>,
-        occasion: Occasion,
+        occasion: EffectContext,
     ) {
         let mut before = self
             .running
@@ -198,7 +198,7 @@ where
                 Some(index) => now.push(before.swap_remove(index)),
                 None => {
                     let stop = self.begin(partition, &id, &what, occasion);
-                    now.push(Running { what, stop });
+                    now.push(RunningEffect { what, stop });
                 }
             }
         }
@@ -215,7 +215,7 @@ where
         partition: Partition,
         id: &str,
         what: &Outstanding<D>,
-        occasion: Occasion,
+        occasion: EffectContext,
     ) -> Stop {
         match what {
             Outstanding::Effect {
@@ -240,7 +240,7 @@ where
                     command: command.clone(),
                     trace: occasion.trace,
                 };
-                let now_ms = self.shared.surroundings.unix_ms();
+                let now_ms = self.shared.runtime.unix_ms();
                 let wait = until(*due_ms, now_ms).min(LONGEST_TIMER);
                 let key = self.timers.insert(due, wait);
                 Stop::Timer(Some(key))
@@ -248,7 +248,7 @@ where
         }
     }
 
-    fn end(&mut self, running: Running<D>) {
+    fn end(&mut self, running: RunningEffect<D>) {
         match running.stop {
             Stop::Effect(task) => task.abort(),
             Stop::Timer(Some(key)) => {

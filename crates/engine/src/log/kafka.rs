@@ -2,7 +2,7 @@
 
 pub mod client;
 pub mod context;
-mod intake;
+mod group_consumer;
 mod native;
 mod reader;
 mod sender;
@@ -24,17 +24,17 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use uuid::Uuid;
 
 pub use reader::KafkaReader;
-pub use sender::{Receipt, SendError, Sender};
+pub use sender::{RecordMetadata, SendError, Sender};
 pub use tail::Tail;
 
 use self::client::{Renewable, drop_in_background};
 use self::context::Quiet;
-use self::intake::{Intake, MemberIds};
+use self::group_consumer::{GroupConsumer, MemberIds};
 use self::settings::SESSION_TIMEOUT;
 use self::transactions::Transactions;
 use super::{
-    Appended, Ends, Error, Failure, Header, Input, Log, Membership, Partition, Peek, Progress,
-    Share, Signal,
+    Appended, Ends, Error, Failure, Header, Input, Log, Membership, Partition, PartitionWrites,
+    Peek, Progress, Signal,
 };
 
 /// Largest record that is written.
@@ -84,7 +84,7 @@ pub struct KafkaLog {
     member_ids: MemberIds,
     /// A member that has our place and is not known to be ours, and since when it has.
     foreign: Option<(String, Instant)>,
-    intake: Intake,
+    group_consumer: GroupConsumer,
     /// Consumers that this log has had.
     consumers: u32,
     transactions: Transactions,
@@ -109,11 +109,11 @@ impl KafkaLog {
         let (consumers, member_ids) = (1, MemberIds::default());
         let client_id = consumer_id(&member, consumers);
         let named = (client_id.as_str(), &member_ids);
-        let intake = Intake::join(&cluster, service, &group, &member, named)?;
+        let group_consumer = GroupConsumer::join(&cluster, service, &group, &member, named)?;
         let transactions = match Transactions::new(Arc::clone(&cluster), service, member.clone()) {
             Ok(transactions) => transactions,
             Err(error) => {
-                drop_in_background(intake);
+                drop_in_background(group_consumer);
                 return Err(error);
             }
         };
@@ -124,7 +124,7 @@ impl KafkaLog {
             member,
             member_ids,
             foreign: None,
-            intake,
+            group_consumer,
             consumers,
             transactions,
             reader,
@@ -139,7 +139,7 @@ impl KafkaLog {
     /// sends heartbeats without it until its owner polls again. A broker that is back by then refuses them in the words
     /// of a replacement. So it is asked who has the place: a newcomer, or this process.
     fn refusal(&mut self) -> Error {
-        let reason = self.intake.fenced().unwrap_or_default();
+        let reason = self.group_consumer.fenced().unwrap_or_default();
         match self.foreign_holder() {
             Ok(Some(_)) => Error::Fenced(reason),
             Ok(None) => Error::Displaced(reason),
@@ -182,8 +182,8 @@ impl Log for KafkaLog {
         wait: Duration,
         inputs: &mut Vec<Input>,
     ) -> Result<Vec<Signal>, Error> {
-        let polled = self.intake.poll(max, wait, inputs);
-        if self.intake.fenced().is_some() || matches!(polled, Err(Error::Fenced(_))) {
+        let polled = self.group_consumer.poll(max, wait, inputs);
+        if self.group_consumer.fenced().is_some() || matches!(polled, Err(Error::Fenced(_))) {
             inputs.clear();
             return Err(self.refusal());
         }
@@ -191,11 +191,11 @@ impl Log for KafkaLog {
     }
 
     fn generation(&mut self) -> Option<Self::Generation> {
-        self.intake.generation()
+        self.group_consumer.generation()
     }
 
     fn committed(&mut self, partition: Partition) -> Result<Option<i64>, Error> {
-        self.intake.committed(partition)
+        self.group_consumer.committed(partition)
     }
 
     fn ends(&mut self, topic: Topic, partition: Partition) -> Result<Ends, Error> {
@@ -208,15 +208,15 @@ impl Log for KafkaLog {
     }
 
     fn stable_end(&self, partition: Partition) -> Option<i64> {
-        self.intake.stable_end(partition)
+        self.group_consumer.stable_end(partition)
     }
 
     fn start(&mut self, partition: Partition, offset: i64) -> Result<(), Error> {
-        self.intake.start(partition, offset)
+        self.group_consumer.start(partition, offset)
     }
 
     fn pause(&mut self, partition: Partition) -> Result<(), Error> {
-        self.intake.pause(partition)
+        self.group_consumer.pause(partition)
     }
 
     fn open(
@@ -237,7 +237,7 @@ impl Log for KafkaLog {
     fn commit(
         &mut self,
         generation: &Self::Generation,
-        shares: Vec<Share>,
+        shares: Vec<PartitionWrites>,
     ) -> Result<Vec<Appended>, Failure> {
         self.transactions.commit(generation, shares)
     }
@@ -249,7 +249,7 @@ impl Log for KafkaLog {
     fn rejoin(&mut self) -> Result<(), Error> {
         self.consumers += 1;
         let client_id = consumer_id(&self.member, self.consumers);
-        let intake = Intake::join(
+        let group_consumer = GroupConsumer::join(
             &self.cluster,
             self.service,
             &self.group,
@@ -257,19 +257,19 @@ impl Log for KafkaLog {
             (&client_id, &self.member_ids),
         )?;
         self.foreign = None;
-        drop_in_background(std::mem::replace(&mut self.intake, intake));
+        drop_in_background(std::mem::replace(&mut self.group_consumer, group_consumer));
         Ok(())
     }
 
     fn is_member(&mut self) -> Result<bool, Error> {
-        match self.intake.fenced() {
+        match self.group_consumer.fenced() {
             Some(_) => Err(self.refusal()),
-            None => Ok(self.intake.is_assigned()),
+            None => Ok(self.group_consumer.is_assigned()),
         }
     }
 
     fn membership(&self) -> Membership {
-        self.intake.membership()
+        self.group_consumer.membership()
     }
 
     fn ask_coordinator(&mut self) -> Result<(), Error> {

@@ -2,15 +2,15 @@
 //! between any two steps.
 //!
 //! It exists for tests: the same conformance suite runs on it and on Kafka, and the simulator runs the whole platform
-//! on it. Nothing here waits, takes the time from the machine, or draws a number: all of that is the [`Fate`]'s.
+//! on it. Nothing here waits, takes the time from the machine, or draws a number: all of that is the [`FaultInjector`]'s.
 //!
 //! - [`Broker`]: partitions ([`records`](self)), the transaction coordinator, the groups' coordinator. Whatever a
-//!   broker does by itself later (markers, expiry, rebalances, delayed requests) waits as a [`Chore`] until somebody
+//!   broker does by itself later (markers, expiry, rebalances, delayed requests) waits as a [`PendingAction`] until somebody
 //!   picks it.
 //! - [`SimulatedLog`]: what librdkafka does on the worker's side.
 
 mod broker;
-mod fate;
+mod fault_injector;
 mod group;
 mod journal;
 mod member;
@@ -25,14 +25,14 @@ use contracts::{Service, Topic};
 
 use super::Partition;
 
-pub use broker::{Broker, Chore, Fetched, Foreign};
-pub use fate::{Calm, Ending, Fate, Point, Verdict};
+pub use broker::{Broker, Fetched, Foreign, PendingAction};
+pub use fault_injector::{Ending, FaultInjector, NoFaults, Point, StepOutcome};
 pub use group::Generation;
 pub use journal::Journal;
-pub use member::{Client, Pulse, SimulatedLog, Weakness};
+pub use member::{Client, DisabledSafeguard, Probe, SimulatedLog};
 
 /// A partition of a topic.
-pub type Place = (Service, Topic, Partition);
+pub type TopicPartition = (Service, Topic, Partition);
 
 /// When a virtual clock begins, Unix milliseconds.
 const BEGIN_MS: i64 = 1_800_000_000_000;

@@ -9,13 +9,13 @@ use contracts::{Body as _, Contract};
 use super::dead_letter::dead_letter;
 use super::decide::{self, Decided};
 use super::ownership::outstanding;
-use super::partition::Running;
+use super::partition::PartitionState;
 use super::trace::Spans;
-use super::{Error, Protection, RETRY, Reject, Tools, Worker, checkpoint};
+use super::{Error, RETRY, Reject, Safeguard, Worker, WorkerContext, checkpoint};
 use crate::Decider;
 use crate::codec::{Poison, Undecodable};
-use crate::effects::{Agenda, Occasion, Origin};
-use crate::log::{Failure, Input, Log, Output, Partition, Share};
+use crate::effects::{EffectContext, EffectScheduler, Origin};
+use crate::log::{Failure, Input, Log, Output, Partition, PartitionWrites};
 
 /// A window with at least this many dead letters, and more than half of it dead, is a bad deploy and no bad record.
 const POISON_LIMIT: usize = 64;
@@ -24,10 +24,10 @@ const FROZEN: Duration = Duration::from_secs(15);
 /// Time for some heartbeats.
 const HEARTBEATS: Duration = Duration::from_secs(3);
 
-impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
+impl<D: Decider, L: Log, A: EffectScheduler<D>> Worker<D, L, A> {
     /// Decides the window and writes it.
     pub(super) fn process(&mut self, generation: &L::Generation) -> Result<(), Error> {
-        let mut shares: BTreeMap<Partition, Share> = BTreeMap::new();
+        let mut shares: BTreeMap<Partition, PartitionWrites> = BTreeMap::new();
         let inputs = std::mem::take(&mut self.inputs);
         let mut dead = 0;
         let mut taken = 0;
@@ -36,7 +36,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
             let Some(running) = self.running.get_mut(&partition) else {
                 continue;
             };
-            let share = shares.entry(partition).or_insert_with(|| Share {
+            let share = shares.entry(partition).or_insert_with(|| PartitionWrites {
                 partition,
                 offset: running.position,
                 outputs: Vec::new(),
@@ -101,7 +101,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
     }
 
     /// Markers and aborted records behind the window's inputs are passed together with them.
-    fn advance(&mut self, shares: &mut BTreeMap<Partition, Share>) {
+    fn advance(&mut self, shares: &mut BTreeMap<Partition, PartitionWrites>) {
         for (partition, offset) in std::mem::take(&mut self.reached) {
             let Some(running) = self.running.get_mut(&partition) else {
                 continue;
@@ -117,9 +117,9 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
     }
 
     fn take(
-        tools: &Tools<D>,
+        tools: &WorkerContext<D>,
         poisoned: &HashSet<(Partition, i64)>,
-        running: &mut Running<D>,
+        running: &mut PartitionState<D>,
         input: &Input,
         spans: &mut Spans,
         outputs: &mut Vec<Output>,
@@ -205,7 +205,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
         }
     }
 
-    fn add_checkpoints(&mut self, shares: &mut BTreeMap<Partition, Share>) {
+    fn add_checkpoints(&mut self, shares: &mut BTreeMap<Partition, PartitionWrites>) {
         let now = self.log.now();
         for (partition, running) in &mut self.running {
             let due = running.round.is_none() && running.checkpoint_at <= now;
@@ -221,7 +221,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
                 }
             }
             if running.round.is_some() {
-                let share = shares.entry(*partition).or_insert_with(|| Share {
+                let share = shares.entry(*partition).or_insert_with(|| PartitionWrites {
                     partition: *partition,
                     offset: running.position,
                     outputs: Vec::new(),
@@ -232,10 +232,10 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
     }
 
     /// A position that has passed the committed offset without input (markers, aborted records) is committed too.
-    fn add_positions(&mut self, shares: &mut BTreeMap<Partition, Share>) {
+    fn add_positions(&mut self, shares: &mut BTreeMap<Partition, PartitionWrites>) {
         for (partition, running) in &self.running {
             if running.position > running.committed {
-                let share = shares.entry(*partition).or_insert_with(|| Share {
+                let share = shares.entry(*partition).or_insert_with(|| PartitionWrites {
                     partition: *partition,
                     offset: running.position,
                     outputs: Vec::new(),
@@ -248,7 +248,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
     fn write(
         &mut self,
         generation: &L::Generation,
-        shares: Vec<Share>,
+        shares: Vec<PartitionWrites>,
         inputs: usize,
     ) -> Result<(), Error> {
         let service = D::Contract::SERVICE.name();
@@ -320,7 +320,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
             }
             if let Some(aggregate) = running.aggregates.get(&id) {
                 let outstanding = outstanding::<D>(&aggregate.state, &id);
-                let occasion = Occasion {
+                let occasion = EffectContext {
                     origin: Origin::Decided,
                     since_ms: aggregate.time_ms,
                     trace: aggregate.trace,
@@ -340,7 +340,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
             .inc();
         match failure {
             Failure::Aborted(_)
-                if self.tools.settings.without == Some(Protection::ForgettingStates) =>
+                if self.tools.settings.without == Some(Safeguard::ForgettingStates) =>
             {
                 return self.drop_window().or_else(|error| self.trouble(error));
             }

@@ -10,9 +10,9 @@ use observability::TraceParent;
 use prost::Message as _;
 use uuid::Uuid;
 
-use super::Tools;
+use super::WorkerContext;
 use super::aggregate::{Aggregate, Stored};
-use super::partition::Running;
+use super::partition::PartitionState;
 use crate::log::{Output, Partition};
 use crate::{Decider, State};
 
@@ -22,7 +22,7 @@ const PIECE: usize = 1_000;
 const LARGEST_STATE: usize = 512 * 1024;
 
 /// A checkpoint under way.
-pub struct Round {
+pub struct CheckpointProgress {
     pending: Vec<String>,
     events_offset: i64,
     commands_offset: i64,
@@ -63,8 +63,8 @@ impl<'a> StateKey<'a> {
 }
 
 /// Begins a checkpoint of everything that has changed, as of the last committed batch.
-pub fn begin<D: Decider>(running: &mut Running<D>) {
-    running.round = Some(Round {
+pub fn begin<D: Decider>(running: &mut PartitionState<D>) {
+    running.round = Some(CheckpointProgress {
         // The open window lies beyond this checkpoint: what it has changed is written now and stays dirty.
         pending: std::mem::replace(&mut running.dirty, running.changed.clone())
             .into_iter()
@@ -76,9 +76,9 @@ pub fn begin<D: Decider>(running: &mut Running<D>) {
 
 /// Appends the next piece; the last one ends the checkpoint.
 pub fn write_piece<D: Decider>(
-    tools: &Tools<D>,
+    tools: &WorkerContext<D>,
     partition: Partition,
-    running: &mut Running<D>,
+    running: &mut PartitionState<D>,
     outputs: &mut Vec<Output>,
 ) {
     let Some(mut round) = running.round.take() else {
@@ -118,9 +118,9 @@ pub fn write_piece<D: Decider>(
 }
 
 fn evict<D: Decider>(
-    tools: &Tools<D>,
+    tools: &WorkerContext<D>,
     partition: Partition,
-    running: &mut Running<D>,
+    running: &mut PartitionState<D>,
     outputs: &mut Vec<Output>,
 ) {
     let until_ms = running.leave_until_ms(&tools.settings);
@@ -135,7 +135,7 @@ fn evict<D: Decider>(
 }
 
 fn write_state<D: Decider>(
-    tools: &Tools<D>,
+    tools: &WorkerContext<D>,
     partition: Partition,
     id: &str,
     aggregate: &mut Aggregate<State<D>>,
@@ -193,7 +193,7 @@ fn write_state<D: Decider>(
 }
 
 fn erase<D: Decider>(
-    tools: &Tools<D>,
+    tools: &WorkerContext<D>,
     partition: Partition,
     id: &str,
     stored: Stored,
@@ -223,7 +223,7 @@ fn metadata<D: Decider>(id: &str, version: u64, time_ms: i64) -> Metadata {
 }
 
 fn output<D: Decider>(
-    tools: &Tools<D>,
+    tools: &WorkerContext<D>,
     partition: Partition,
     key: &StateKey<'_>,
     content: Option<(Metadata, StateBody<State<D>>)>,
@@ -235,7 +235,7 @@ fn output<D: Decider>(
         partition,
         key: Some(key.encode()),
         payload: content.map(|(metadata, body)| {
-            let record = <D::Contract as Contract>::StateRecord::seal(metadata, body);
+            let record = <D::Contract as Contract>::StateRecord::new_record(metadata, body);
             tools.codec.encode(service, Topic::State, &record)
         }),
         headers: Vec::new(),

@@ -2,7 +2,7 @@
 
 use contracts::{Contract, Topic};
 
-use super::Tools;
+use super::WorkerContext;
 use crate::codec::Poison;
 use crate::log::{Header, Input, Output};
 use crate::{Decider, headers};
@@ -16,7 +16,7 @@ const LONGEST_HEADERS: usize = 50_000;
 const LONGEST_KEY: usize = 1_000;
 
 /// The record as it came, with where it stood and why it is dead.
-pub fn dead_letter<D: Decider>(tools: &Tools<D>, input: &Input, poison: &Poison) -> Output {
+pub fn dead_letter<D: Decider>(tools: &WorkerContext<D>, input: &Input, poison: &Poison) -> Output {
     let service = D::Contract::SERVICE;
     let text = |name: &str, value: String| (name.to_owned(), value.into_bytes());
     let length = |(name, value): &Header| name.len() + value.len();

@@ -8,8 +8,8 @@ use observability::TraceParent;
 use uuid::Uuid;
 
 use super::aggregate::Aggregate;
-use super::partition::Running;
-use super::{Reject, Tools};
+use super::partition::PartitionState;
+use super::{Reject, WorkerContext};
 use crate::codec::{Poison, Undecodable, describe, too_large};
 use crate::log::{Header, Input, Output};
 use crate::{Command, Context, Decider, Event, State, headers};
@@ -24,7 +24,7 @@ pub enum Decided {
 
 /// Decodes a command and checks that its key can be trusted.
 pub fn open<D: Decider>(
-    tools: &Tools<D>,
+    tools: &WorkerContext<D>,
     input: &Input,
 ) -> Result<(Metadata, Command<D>), Undecodable> {
     let (metadata, command) = tools.codec.command::<D::Contract>(input)?;
@@ -57,8 +57,8 @@ pub fn open<D: Decider>(
 /// On `Err` the aggregate may be half changed: the caller either writes nothing of the window, or the command was
 /// refused before anything changed ([`Reject::Poison`]).
 pub fn decide<D: Decider>(
-    tools: &Tools<D>,
-    running: &mut Running<D>,
+    tools: &WorkerContext<D>,
+    running: &mut PartitionState<D>,
     input: &Input,
     metadata: &Metadata,
     command: &Command<D>,
@@ -168,7 +168,7 @@ impl Call<'_> {
 }
 
 fn apply<D: Decider>(
-    tools: &Tools<D>,
+    tools: &WorkerContext<D>,
     call: &Call<'_>,
     events: Vec<Event<D>>,
     aggregate: &mut Aggregate<State<D>>,
@@ -200,7 +200,7 @@ fn apply<D: Decider>(
             rules_version: D::RULES_VERSION,
             ..Metadata::default()
         };
-        let record = <D::Contract as Contract>::EventRecord::seal(metadata, event);
+        let record = <D::Contract as Contract>::EventRecord::new_record(metadata, event);
         let mut event_headers = call.headers();
         event_headers.push((
             headers::SOURCE_OFFSET.to_owned(),
@@ -249,7 +249,7 @@ fn apply<D: Decider>(
 }
 
 fn outcome_record<D: Decider>(
-    tools: &Tools<D>,
+    tools: &WorkerContext<D>,
     call: &Call<'_>,
     version: u64,
     events_end: i64,
@@ -268,7 +268,7 @@ fn outcome_record<D: Decider>(
         reply_to: call.metadata.reply_to.clone(),
         events_offset: events_end,
     };
-    let record = <D::Contract as Contract>::OutcomeRecord::seal(metadata, outcome);
+    let record = <D::Contract as Contract>::OutcomeRecord::new_record(metadata, outcome);
     let mut outcome_headers = call.headers();
     outcome_headers.push((
         headers::REPLY_TO.to_owned(),

@@ -7,7 +7,7 @@ use contracts::Contract;
 
 use super::Worker;
 use crate::Decider;
-use crate::effects::{Agenda, unix_ms};
+use crate::effects::{EffectScheduler, unix_ms};
 use crate::log::{Input, Log, Partition};
 
 const EVERY: Duration = Duration::from_secs(1);
@@ -33,7 +33,7 @@ impl Figures {
     }
 }
 
-impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
+impl<D: Decider, L: Log, A: EffectScheduler<D>> Worker<D, L, A> {
     pub(super) fn show(&mut self) {
         let now = self.log.now();
         if now < self.figures.next_at {

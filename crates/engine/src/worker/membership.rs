@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use contracts::{Contract, Topic};
 
-use super::{Error, Protection, Worker};
+use super::{Error, Safeguard, Worker};
 use crate::Decider;
-use crate::effects::Agenda;
+use crate::effects::EffectScheduler;
 use crate::log::replacement::Failing;
 use crate::log::{Log, Membership, Partition};
 
@@ -60,7 +60,7 @@ impl MembershipCheck {
     }
 }
 
-impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
+impl<D: Decider, L: Log, A: EffectScheduler<D>> Worker<D, L, A> {
     /// Proves that a command would be processed now, when that is due; makes the consumer anew when it has lost its
     /// place for good.
     pub(super) fn check_membership(&mut self) -> Result<(), Error> {
@@ -115,7 +115,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
                 false
             }
         };
-        if !is_lost || self.tools.settings.without == Some(Protection::ReplacingClients) {
+        if !is_lost || self.tools.settings.without == Some(Safeguard::ReplacingClients) {
             return Ok(());
         }
         match self.log.ask_coordinator() {

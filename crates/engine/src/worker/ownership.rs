@@ -7,11 +7,11 @@ use contracts::Contract;
 
 use super::takeover::{self, TakeOver};
 use super::{Error, RETRY, Worker};
-use crate::effects::{Agenda, Occasion, Origin};
+use crate::effects::{EffectContext, EffectScheduler, Origin};
 use crate::log::{Log, Membership, Partition};
 use crate::{Decider, Outstanding, State};
 
-impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
+impl<D: Decider, L: Log, A: EffectScheduler<D>> Worker<D, L, A> {
     pub(super) fn forget(&mut self, partition: Partition) {
         self.running.remove(&partition);
         self.queue.retain(|queued| *queued != partition);
@@ -157,7 +157,7 @@ impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
             .collect();
         waiting.sort_unstable_by_key(|(id, ..)| *id);
         for (id, aggregate, outstanding) in waiting {
-            let occasion = Occasion {
+            let occasion = EffectContext {
                 origin: Origin::TakenOver,
                 since_ms: aggregate.time_ms,
                 trace: aggregate.trace,

@@ -10,11 +10,11 @@ use contracts::core::v1::Metadata;
 use crate::{Decider, State};
 
 use super::aggregate::Aggregate;
-use super::checkpoint::Round;
-use super::{Protection, Settings};
+use super::checkpoint::CheckpointProgress;
+use super::{Safeguard, Settings};
 
 /// A running partition.
-pub struct Running<D: Decider> {
+pub struct PartitionState<D: Decider> {
     pub aggregates: HashMap<String, Aggregate<State<D>>>,
     /// First command that has not been processed.
     pub position: i64,
@@ -40,14 +40,14 @@ pub struct Running<D: Decider> {
     /// Finished aggregates, in the order in which they finished.
     pub finished: VecDeque<Finished>,
     /// The checkpoint under way.
-    pub round: Option<Round>,
+    pub round: Option<CheckpointProgress>,
     /// When the next checkpoint begins.
     pub checkpoint_at: Duration,
     /// Paused until then because a record cannot be decoded yet.
     pub blocked_until: Option<Duration>,
 }
 
-impl<D: Decider> Running<D> {
+impl<D: Decider> PartitionState<D> {
     /// A partition that starts at `position` with nothing known.
     pub fn at(position: i64) -> Self {
         Self {
@@ -125,7 +125,7 @@ impl<D: Decider> Running<D> {
 }
 
 fn leaves_by_asker<D: Decider>(settings: &Settings) -> bool {
-    D::ASKER.is_some() && settings.without != Some(Protection::AskersTime)
+    D::ASKER.is_some() && settings.without != Some(Safeguard::AskersTime)
 }
 
 /// An aggregate that is over.

@@ -8,8 +8,8 @@ use contracts::{Contract, Topic};
 
 use super::aggregate::Aggregate;
 use super::dead_letter::dead_letter;
-use super::partition::Running;
-use super::{Reject, Settings, Tools, decide};
+use super::partition::PartitionState;
+use super::{Reject, Settings, WorkerContext, decide};
 use crate::codec::{Codec, Poison, Undecodable};
 use crate::log::kafka::Cluster;
 use crate::log::{Input, Output};
@@ -19,8 +19,8 @@ use crate::{Command, Decider, State};
 /// Decides the commands of one partition again. It writes nothing and tells nobody: what would have been written is
 /// returned.
 pub struct Replay<D: Decider> {
-    tools: Tools<D>,
-    running: Running<D>,
+    tools: WorkerContext<D>,
+    running: PartitionState<D>,
 }
 
 /// What deciding a command leads to.
@@ -59,7 +59,7 @@ impl<D: Decider> Replay<D> {
         let metrics = Metrics::new(&prometheus::Registry::new());
         let commands_topic = cluster.topic(D::Contract::SERVICE, Topic::Commands);
         Self {
-            tools: Tools {
+            tools: WorkerContext {
                 rules,
                 codec,
                 metrics: metrics.expect("a fresh registry takes every name"),
@@ -67,7 +67,7 @@ impl<D: Decider> Replay<D> {
                 cluster,
                 commands_topic,
             },
-            running: Running::at(0),
+            running: PartitionState::at(0),
         }
     }
 

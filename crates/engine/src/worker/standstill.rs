@@ -7,7 +7,7 @@ use contracts::Contract;
 
 use super::{Error, Worker};
 use crate::Decider;
-use crate::effects::Agenda;
+use crate::effects::EffectScheduler;
 use crate::log::replacement::Failing;
 use crate::log::{Ends, Log, Partition, Peek};
 
@@ -62,7 +62,7 @@ impl Waiting {
     }
 }
 
-impl<D: Decider, L: Log, A: Agenda<D>> Worker<D, L, A> {
+impl<D: Decider, L: Log, A: EffectScheduler<D>> Worker<D, L, A> {
     /// Compares the positions with the ends of the partitions: of one as the broker has just told them, of the others
     /// as the consumer heard them last. A consumer that does not deliver what a fresh reader reads is made anew; any
     /// other standstill is named.

@@ -11,9 +11,9 @@ use registry::Resolution;
 
 use super::aggregate::{Aggregate, Stored};
 use super::checkpoint::StateKey;
-use super::partition::{Finished, Running};
+use super::partition::{Finished, PartitionState};
 use super::trace;
-use super::{Protection, Tools};
+use super::{Safeguard, WorkerContext};
 use crate::codec::Undecodable;
 use crate::log::{self, Ends, Input, Log, Partition, Progress};
 use crate::{Decider, State, headers};
@@ -137,10 +137,10 @@ impl<D: Decider> TakeOver<D> {
     /// Reads a piece; the partition when all is read.
     pub fn step<L: Log>(
         &mut self,
-        tools: &Tools<D>,
+        tools: &WorkerContext<D>,
         log: &mut L,
         wait: Duration,
-    ) -> Result<Option<Running<D>>, Error> {
+    ) -> Result<Option<PartitionState<D>>, Error> {
         let mut buffer = std::mem::take(&mut self.buffer);
         if buffer.is_empty() {
             let read = log.read(wait, &mut buffer);
@@ -179,7 +179,7 @@ impl<D: Decider> TakeOver<D> {
         Ok(None)
     }
 
-    fn count(&self, tools: &Tools<D>, records: usize) {
+    fn count(&self, tools: &WorkerContext<D>, records: usize) {
         let topic = match self.phase {
             Phase::State => Topic::State,
             Phase::Events { .. } => Topic::Events,
@@ -193,9 +193,9 @@ impl<D: Decider> TakeOver<D> {
 
     fn next_phase<L: Log>(
         &mut self,
-        tools: &Tools<D>,
+        tools: &WorkerContext<D>,
         log: &mut L,
-    ) -> Result<Option<Running<D>>, Error> {
+    ) -> Result<Option<PartitionState<D>>, Error> {
         match self.phase {
             Phase::State => {
                 self.check_checkpoint(tools)?;
@@ -229,7 +229,7 @@ impl<D: Decider> TakeOver<D> {
     /// Ignores states and checkpoint, and says so where there is something to replay.
     fn replay_all<L: Log>(
         &mut self,
-        tools: &Tools<D>,
+        tools: &WorkerContext<D>,
         log: &mut L,
         cause: Cause,
     ) -> Result<(), Error> {
@@ -254,7 +254,7 @@ impl<D: Decider> TakeOver<D> {
         Ok(())
     }
 
-    fn take_state(&mut self, tools: &Tools<D>, input: &Input) -> Result<bool, Error> {
+    fn take_state(&mut self, tools: &WorkerContext<D>, input: &Input) -> Result<bool, Error> {
         let key = input.key.as_deref().unwrap_or_default();
         let Some(key) = StateKey::decode(key) else {
             return Ok(true);
@@ -353,7 +353,7 @@ impl<D: Decider> TakeOver<D> {
         true
     }
 
-    fn check_checkpoint(&self, tools: &Tools<D>) -> Result<(), Error> {
+    fn check_checkpoint(&self, tools: &WorkerContext<D>) -> Result<(), Error> {
         let Some(checkpoint) = &self.checkpoint else {
             return Ok(());
         };
@@ -378,7 +378,12 @@ impl<D: Decider> TakeOver<D> {
         }
     }
 
-    fn take_event(&mut self, tools: &Tools<D>, input: &Input, full: bool) -> Result<bool, Error> {
+    fn take_event(
+        &mut self,
+        tools: &WorkerContext<D>,
+        input: &Input,
+        full: bool,
+    ) -> Result<bool, Error> {
         let decoded = tools.codec.own::<<D::Contract as Contract>::EventRecord>(
             D::Contract::SERVICE,
             Topic::Events,
@@ -424,12 +429,16 @@ impl<D: Decider> TakeOver<D> {
         Ok(true)
     }
 
-    fn finish<L: Log>(&mut self, tools: &Tools<D>, log: &mut L) -> Result<Running<D>, Error> {
+    fn finish<L: Log>(
+        &mut self,
+        tools: &WorkerContext<D>,
+        log: &mut L,
+    ) -> Result<PartitionState<D>, Error> {
         let position = self.start()?;
-        let mut running = Running::at(position);
+        let mut running = PartitionState::at(position);
         running.aggregates = std::mem::take(&mut self.aggregates);
         // A state that is not in the topic, or older than there, is written by the next checkpoint.
-        if tools.settings.without != Some(Protection::CheckpointingReplayed) {
+        if tools.settings.without != Some(Safeguard::CheckpointingReplayed) {
             running.dirty.extend(self.replayed.drain(..));
         }
         running.events_end = self.events.high;

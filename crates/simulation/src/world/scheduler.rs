@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use engine::log::simulated::{Point, Verdict};
+use engine::log::simulated::{Point, StepOutcome};
 
 use super::World;
 use super::slots::Slot;
@@ -12,23 +12,23 @@ const DEEPEST: usize = 2;
 
 impl World {
     /// The worker of a slot has come to a point of a call; others may run before it goes on.
-    pub fn reach(self: &Rc<Self>, slot: usize, instance: &str, point: Point) -> Verdict {
+    pub fn reach(self: &Rc<Self>, slot: usize, instance: &str, point: Point) -> StepOutcome {
         if self.dice.below(3) == 0 || !self.is_troubled() {
             self.chore();
         }
         if !self.is_troubled() {
-            return Verdict::Go;
+            return StepOutcome::Go;
         }
         let service = self.slots.borrow().get(slot).map(|slot| slot.service);
         let Some(service) = service else {
             // It is still being made.
-            return Verdict::Go;
+            return StepOutcome::Go;
         };
         if self.dice.happens(self.plan.crash) {
             self.journal
                 .note(format_args!("{service}.{instance} crashes at {point:?}"));
             self.slots.borrow_mut()[slot].has_crashed = true;
-            return Verdict::Crash;
+            return StepOutcome::Crash;
         }
         if self.depth.get() < DEEPEST && self.dice.happens(self.plan.pause) {
             self.journal
@@ -41,9 +41,9 @@ impl World {
             self.journal.note(format_args!(
                 "{service}.{instance} gets no answer at {point:?}"
             ));
-            return Verdict::Unavailable;
+            return StepOutcome::Unavailable;
         }
-        Verdict::Go
+        StepOutcome::Go
     }
 
     /// Others run while somebody is in the middle of something.

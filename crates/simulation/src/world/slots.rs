@@ -4,15 +4,15 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use contracts::Service;
-use engine::log::simulated::{Client, Pulse};
+use engine::log::simulated::{Client, Probe};
 use engine::worker::Error;
 use payments::Provider;
 use shipping::{Carrier, Deadlines, ShipmentRules};
 
 use super::World;
 use crate::checks;
-use crate::fate::Drawn;
 use crate::process::{self, NoEffects, Process};
+use crate::random_faults::RandomFaults;
 
 const PARTNER_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -21,7 +21,7 @@ pub struct Slot {
     pub service: Service,
     pub instance: &'static str,
     pub process: Option<Box<dyn Process>>,
-    pub(super) pulse: Option<Pulse>,
+    pub(super) pulse: Option<Probe>,
     /// It runs now, further down on the stack.
     pub is_busy: bool,
     /// It has met its end in the middle of a step.
@@ -119,7 +119,7 @@ impl World {
             let slot = &self.slots.borrow()[index];
             (slot.service, slot.instance)
         };
-        let fate = Rc::new(Drawn {
+        let fate = Rc::new(RandomFaults {
             world: Rc::downgrade(self),
             slot: index,
         });

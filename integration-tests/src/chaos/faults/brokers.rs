@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use engine::log::kafka::settings::{SOCKET_TIMEOUT, TRANSACTION_TIMEOUT};
 
-use crate::chaos::{Ground, PROCESSORS};
+use crate::chaos::{ChaosRig, PROCESSORS};
 
 const RECREATED: &str = "ordermesh_engine_consumers_recreated_total";
 /// So much later the broker takes producers: some heartbeats, and less than a worker waits for its producer.
@@ -20,7 +20,7 @@ const BACK: Duration = Duration::from_secs(30);
 
 /// The broker is killed and started again; nobody else is. The last time it takes members of groups before it takes
 /// producers.
-pub fn broker(ground: &mut Ground) {
+pub fn broker(ground: &mut ChaosRig) {
     for _ in 0..ground.form.of(1, 3) {
         ground.load.goes_on(20);
         let said = troubles(ground);
@@ -40,7 +40,7 @@ pub fn broker(ground: &mut Ground) {
 
 /// Whoever waits for its producer meanwhile has given up its session, is refused in favour of what it was before, and
 /// must not take that for a replacement. Whether somebody was; nobody may be when the broker was away too long.
-fn late_with_producers(ground: &mut Ground) -> bool {
+fn late_with_producers(ground: &mut ChaosRig) -> bool {
     let names = ground.processors();
     let refused = ground.sum(&names, RECREATED);
     ground.load.goes_on(20);
@@ -73,13 +73,13 @@ fn waiting() -> Duration {
 }
 
 /// How often each process has told that an outage begins.
-fn troubles(ground: &Ground) -> BTreeMap<String, usize> {
+fn troubles(ground: &ChaosRig) -> BTreeMap<String, usize> {
     let told = |name: String| (name.clone(), ground.system.times_said(&name, TROUBLE));
     ground.processors().into_iter().map(told).collect()
 }
 
 /// Everything goes on in time, by the same processes, which have not said much since `said`.
-fn goes_on(ground: &mut Ground, what: &str, said: &BTreeMap<String, usize>) {
+fn goes_on(ground: &mut ChaosRig, what: &str, said: &BTreeMap<String, usize>) {
     let recovery = ground.progress(what, "query");
     assert!(recovery.took < BACK + recovery.silence, "{recovery:?}");
     for name in ground.names() {

@@ -6,7 +6,7 @@ use contracts::orders::v1::OrderStatus;
 
 use super::processes;
 use crate::chaos::load::Mix;
-use crate::chaos::{Ground, Plan};
+use crate::chaos::{ChaosRig, Plan};
 
 /// What is on sale.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +32,7 @@ pub fn sell(sale: Sale, plan: Plan) {
         free_percent: 0,
     };
     let declined_percent = if sale.returns { 5 } else { 0 };
-    let mut ground = Ground::new(Plan {
+    let mut ground = ChaosRig::new(Plan {
         mix,
         declined_percent,
         orders: Some(sale.orders),
@@ -43,7 +43,7 @@ pub fn sell(sale: Sale, plan: Plan) {
     ground.counts(sale);
 }
 
-impl Ground {
+impl ChaosRig {
     fn counts(&self, sale: Sale) {
         let stock = self.query(
             "SELECT sku, received, on_hand, reserved, deducted FROM read_v1.stock ORDER BY sku",

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use contracts::sandbox::v1::{Behaviour, Faults};
 
-use crate::chaos::Ground;
+use crate::chaos::ChaosRig;
 use crate::eventually::eventually;
 use crate::system::FAULTLESS;
 
@@ -20,7 +20,7 @@ const TRIES: usize = 3;
 const NOISE_MS: f64 = 15.0;
 
 /// Charges wait, fail, are repeated, and are never done twice. Orders that need no payment do not notice.
-pub fn provider(ground: &mut Ground) {
+pub fn provider(ground: &mut ChaosRig) {
     ground.lasts(ground.form.seconds(6, 30));
     let phases = [
         (
@@ -66,7 +66,7 @@ pub fn provider(ground: &mut Ground) {
 }
 
 /// Lets the provider fail for a while; whether orders that do not need it took longer than before and after.
-fn is_slowed(ground: &Ground, what: &str, faults: Faults, lasting: Duration) -> bool {
+fn is_slowed(ground: &ChaosRig, what: &str, faults: Faults, lasting: Duration) -> bool {
     let behave = |faults| {
         ground.system.behave(Behaviour {
             decline_percent: 5,
@@ -98,7 +98,7 @@ fn is_slowed(ground: &Ground, what: &str, faults: Faults, lasting: Duration) -> 
     during > (usual * SLOWER).max(usual + NOISE_MS)
 }
 
-impl Ground {
+impl ChaosRig {
     /// Median time from created to confirmed of the last orders that needed no payment, milliseconds.
     fn free_orders_ms(&self) -> f64 {
         let sql = "SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY took) FROM (

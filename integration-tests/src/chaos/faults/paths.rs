@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use crate::chaos::proxy::Proxy;
 use crate::chaos::stack::KAFKA_CLIENTS;
-use crate::chaos::{Ground, PROCESSORS};
+use crate::chaos::{ChaosRig, PROCESSORS};
 
 /// All of a way, as the proxies make it.
 const SLOW: Duration = Duration::from_millis(200);
 
 /// One way after the other is cut, for longer than a session the first; then all are slow, and connections break.
-pub fn partitions(ground: &mut Ground) {
+pub fn partitions(ground: &mut ChaosRig) {
     let mut services = PROCESSORS;
     ground.random.shuffle(&mut services);
     let mut lasting = ground.form.seconds(18, 20);
@@ -39,7 +39,7 @@ pub fn partitions(ground: &mut Ground) {
     assert!(resets() > before, "no connection was reset");
 }
 
-type Way = fn(&Ground) -> &Proxy;
+type Way = fn(&ChaosRig) -> &Proxy;
 
 fn ways() -> [(&'static str, &'static str, Way); 4] {
     [
@@ -58,7 +58,7 @@ fn ways() -> [(&'static str, &'static str, Way); 4] {
     ]
 }
 
-fn every(ground: &Ground, change: impl Fn(&Proxy)) {
+fn every(ground: &ChaosRig, change: impl Fn(&Proxy)) {
     let kafka = KAFKA_CLIENTS
         .iter()
         .map(|client| &ground.stack.kafka[client]);

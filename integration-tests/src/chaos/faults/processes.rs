@@ -1,7 +1,7 @@
 //! Processes that are killed, frozen, doubled, added, removed, restarted.
 
 use crate::chaos::proxy::Step;
-use crate::chaos::{Ground, PROCESSORS};
+use crate::chaos::{ChaosRig, PROCESSORS};
 use crate::eventually::eventually;
 
 /// Transactions of a process that were not its own any more.
@@ -14,7 +14,7 @@ const BETWEEN: std::ops::Range<u64> = 10..40;
 
 /// Each service in turn, at random points; each processor between the flush of a transaction and its commit; the
 /// projectors between an SQL commit and the next poll.
-pub fn kills(ground: &mut Ground) {
+pub fn kills(ground: &mut ChaosRig) {
     for _ in 0..ground.form.of(1, 2) {
         let mut names = ground.names();
         ground.random.shuffle(&mut names);
@@ -38,7 +38,7 @@ pub fn kills(ground: &mut Ground) {
 }
 
 /// One process after the other, until every order of the load has its answer; some at least.
-pub fn kills_until_over(ground: &mut Ground) {
+pub fn kills_until_over(ground: &mut ChaosRig) {
     let mut killed = 0;
     while killed < KILLS || !ground.load.is_over() {
         let names = ground.names();
@@ -55,7 +55,7 @@ pub fn kills_until_over(ground: &mut Ground) {
     println!("{killed} kills");
 }
 
-fn before_its_commit(ground: &mut Ground, service: &str) {
+fn before_its_commit(ground: &mut ChaosRig, service: &str) {
     let name = ground.one_of(service);
     let caught = ground.ends_transaction(&name);
     ground.system.kill(&name);
@@ -67,7 +67,7 @@ fn before_its_commit(ground: &mut Ground, service: &str) {
     );
 }
 
-fn behind_an_sql_commit(ground: &mut Ground) {
+fn behind_an_sql_commit(ground: &mut ChaosRig) {
     let committed = ground.stack.postgres.catch(Step::HasCommitted).seen();
     // Whichever of the two it was.
     let names = ["query-1", "query-2"];
@@ -82,7 +82,7 @@ fn behind_an_sql_commit(ground: &mut Ground) {
     );
 }
 
-fn revive(ground: &mut Ground, what: &str, names: &[&str]) {
+fn revive(ground: &mut ChaosRig, what: &str, names: &[&str]) {
     for name in names {
         ground.start(name);
     }
@@ -94,7 +94,7 @@ fn revive(ground: &mut Ground, what: &str, names: &[&str]) {
 
 /// A transaction is open when its owner freezes. Others take its partitions over; when it thaws it is refused, says so,
 /// and comes back to the group.
-pub fn zombies(ground: &mut Ground) {
+pub fn zombies(ground: &mut ChaosRig) {
     for service in PROCESSORS {
         // All of them in the long form.
         let chosen = ground.form.of("payments", service);
@@ -122,7 +122,7 @@ pub fn zombies(ground: &mut Ground) {
 }
 
 /// The one that was there ends with a clear error; the other goes on, and is not disturbed again.
-pub fn twins(ground: &mut Ground) {
+pub fn twins(ground: &mut ChaosRig) {
     for service in PROCESSORS {
         let chosen = ground.form.of("orders", service);
         if service != chosen {
@@ -159,7 +159,7 @@ pub fn twins(ground: &mut Ground) {
 }
 
 /// A worker more or less, all the time.
-pub fn churn(ground: &mut Ground) {
+pub fn churn(ground: &mut ChaosRig) {
     let mut more: Vec<String> = Vec::new();
     for turn in 0..ground.form.of(6, 36) {
         if more.len() < 2 && (more.is_empty() || ground.random.bool()) {
@@ -190,7 +190,7 @@ pub fn churn(ground: &mut Ground) {
 }
 
 /// One process after the other ends in order and comes back; nobody has to ask more than twice.
-pub fn restarts(ground: &mut Ground) {
+pub fn restarts(ground: &mut ChaosRig) {
     ground.load.most_failures();
     for round in 1..=ground.form.of(1, 3) {
         for name in ground.names() {

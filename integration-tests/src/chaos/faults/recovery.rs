@@ -17,7 +17,7 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 use tonic::Request;
 use uuid::Uuid;
 
-use crate::chaos::{Form, Ground, KAFKA_CLIENTS, PARTITIONS, PROCESSORS};
+use crate::chaos::{ChaosRig, KAFKA_CLIENTS, PARTITIONS, PROCESSORS, Scale};
 use crate::eventually::within;
 use crate::system::order_of;
 
@@ -49,7 +49,7 @@ struct Measured {
 
 /// The broker is stopped and started, away for some seconds more each time; then it is fenced at random moments of
 /// take-overs; then the database and the registry are restarted.
-pub fn recovery(ground: &mut Ground) {
+pub fn recovery(ground: &mut ChaosRig) {
     let mut measured = Measured::default();
     for away in absences(ground) {
         ground.load.goes_on(5);
@@ -63,8 +63,8 @@ pub fn recovery(ground: &mut Ground) {
     ground.stack.start_kafka(SHORT_SESSION);
     measured.back(ground, "broker restarted", "short session", log_answers);
     let freezes = match ground.form {
-        Form::Short | Form::Long => 3,
-        Form::Whole => 30,
+        Scale::Short | Scale::Long => 3,
+        Scale::Whole => 30,
     };
     let fences: usize = (0..freezes)
         .map(|number| fence(ground, &mut measured, number))
@@ -75,8 +75,8 @@ pub fn recovery(ground: &mut Ground) {
     ground.stack.start_kafka(SESSION);
     measured.back(ground, "broker restarted", "long session", log_answers);
     let restarts = match ground.form {
-        Form::Short | Form::Long => 1,
-        Form::Whole => 10,
+        Scale::Short | Scale::Long => 1,
+        Scale::Whole => 10,
     };
     for _ in 0..restarts {
         for part in ["postgres", "registry"] {
@@ -94,17 +94,17 @@ pub fn recovery(ground: &mut Ground) {
 }
 
 /// Seconds for which the broker is away: around the session's time-out, and long before and after it.
-fn absences(ground: &mut Ground) -> Vec<u64> {
+fn absences(ground: &mut ChaosRig) -> Vec<u64> {
     match ground.form {
-        Form::Short => vec![5, 12],
-        Form::Long => (0..4).map(|_| ground.random.u64(5..=40)).collect(),
-        Form::Whole => (5..=40).chain(9..=22).collect(),
+        Scale::Short => vec![5, 12],
+        Scale::Long => (0..4).map(|_| ground.random.u64(5..=40)).collect(),
+        Scale::Whole => (5..=40).chain(9..=22).collect(),
     }
 }
 
 /// A processor is started anew, and the broker is frozen at a random moment of its take-over, until it is fenced. How
 /// often it was.
-fn fence(ground: &mut Ground, measured: &mut Measured, number: usize) -> usize {
+fn fence(ground: &mut ChaosRig, measured: &mut Measured, number: usize) -> usize {
     let service = PROCESSORS[ground.random.usize(..PROCESSORS.len())];
     let name = ground.one_of(service);
     ground.load.goes_on(5);
@@ -126,10 +126,10 @@ impl Measured {
     /// Waits until everything is back.
     fn back(
         &mut self,
-        ground: &mut Ground,
+        ground: &mut ChaosRig,
         kind: &'static str,
         what: &str,
-        answers: impl FnOnce(&Ground),
+        answers: impl FnOnce(&ChaosRig),
     ) {
         answers(ground);
         let began = Instant::now();
@@ -157,7 +157,7 @@ impl Measured {
         let orders = place(ground);
         let slowest = orders.iter().max().copied().unwrap_or_default();
         println!("{what}: everything ready after {took:.1?}, then an order within {slowest:.2?}");
-        let limit = usize::from(ground.form == Form::Short);
+        let limit = usize::from(ground.form == Scale::Short);
         let (back, order) = (BACK[limit], ORDER[limit]);
         let late: BTreeMap<_, _> = ready.iter().filter(|(_, took)| **took > back).collect();
         assert!(took <= back, "{what}: back after {took:.1?}: {late:?}");
@@ -188,7 +188,7 @@ impl Measured {
 }
 
 /// Places some orders through all gateways at once; how long each took.
-fn place(ground: &Ground) -> Vec<Duration> {
+fn place(ground: &ChaosRig) -> Vec<Duration> {
     let calls = (0..ORDERS).map(|number| {
         let peer = ground.load.gateway(number);
         let order = PlaceOrderRequest {
@@ -221,7 +221,7 @@ async fn timed(peer: Peer, order: PlaceOrderRequest) -> Duration {
 
 /// Waits until a fresh client gets every answer that a take-over asks for: the end of each partition, and what each
 /// group has committed.
-fn log_answers(ground: &Ground) {
+fn log_answers(ground: &ChaosRig) {
     let prefix = ground.system.variable("ORDERMESH_PREFIX");
     within(PATIENCE, "the broker answers a fresh client", || {
         Service::ALL
@@ -263,7 +263,7 @@ const KINDS: [&str; 7] = [
 ];
 
 /// Each client of the log loses the broker for good, one after the other, while the broker is well.
-pub fn clients(ground: &mut Ground) {
+pub fn clients(ground: &mut ChaosRig) {
     let mut measured = Measured::default();
     let mut lost: BTreeMap<String, usize> = BTreeMap::new();
     for service in KAFKA_CLIENTS {
@@ -275,7 +275,7 @@ pub fn clients(ground: &mut Ground) {
                 .filter(|id| id.starts_with(&prefix) && id.contains(kind))
                 .cloned()
                 .collect();
-            let is_left_out = ground.form == Form::Short && !matches!(service, "orders" | "query");
+            let is_left_out = ground.form == Scale::Short && !matches!(service, "orders" | "query");
             if of_kind.is_empty() || is_left_out {
                 continue;
             }
@@ -306,7 +306,7 @@ pub fn clients(ground: &mut Ground) {
 }
 
 /// The process whose client this is.
-fn victim_process(ground: &Ground, client_id: &str) -> String {
+fn victim_process(ground: &ChaosRig, client_id: &str) -> String {
     let names = ground.names().into_iter();
     let mut owners = names.filter(|name| client_id.contains(&format!(".{name}.")));
     owners.next().expect("it is a worker's client")
@@ -316,7 +316,7 @@ impl Measured {
     /// Waits until the victim's successor has come, and everything is back.
     fn replaced(
         &mut self,
-        ground: &mut Ground,
+        ground: &mut ChaosRig,
         service: &str,
         known: &BTreeSet<String>,
         victim: &str,

@@ -3,13 +3,13 @@
 use std::io::{Write as _, stderr};
 use std::process::Command;
 
-use crate::chaos::{Ground, REPLICATED};
+use crate::chaos::{ChaosRig, REPLICATED};
 use crate::eventually::eventually;
 
 const FAILURES: &str = "ordermesh_query_database_failures_total";
 
 /// Orders are taken all the while; the read model catches up.
-pub fn database(ground: &mut Ground) {
+pub fn database(ground: &mut ChaosRig) {
     ground.stack.control(["kill9", "postgres"]);
     ground.load.goes_on(60);
     ground.stack.control(["start", "postgres"]);
@@ -24,7 +24,7 @@ pub fn database(ground: &mut Ground) {
     full_disk(ground);
 }
 
-fn full_disk(ground: &mut Ground) {
+fn full_disk(ground: &mut ChaosRig) {
     let Some(disk) = ground.stack.disk.clone() else {
         let _ = writeln!(
             stderr(),
@@ -32,7 +32,7 @@ fn full_disk(ground: &mut Ground) {
         );
         return;
     };
-    let failures = |ground: &Ground| -> f64 {
+    let failures = |ground: &ChaosRig| -> f64 {
         ["query-1", "query-2"]
             .iter()
             .map(|name| ground.figure(name, FAILURES))
@@ -56,13 +56,13 @@ fn full_disk(ground: &mut Ground) {
 }
 
 /// Whoever runs goes on; whoever starts meanwhile waits, says for what, and goes on when the registry is back.
-pub fn registry(ground: &mut Ground) {
+pub fn registry(ground: &mut ChaosRig) {
     ground.stack.control(["kill9", "registry"]);
     ground.load.goes_on(60);
     let service = REPLICATED[ground.random.usize(1..=4)];
     let name = format!("{service}-cold");
     let killed = ground.one_of("shipping");
-    let said = |ground: &Ground, name| ground.system.times_said(name, "registry");
+    let said = |ground: &ChaosRig, name| ground.system.times_said(name, "registry");
     let said_before = [&name, &killed].map(|name| said(ground, name));
     ground.start_more(&name, service, &[]);
     ground.system.kill(&killed);

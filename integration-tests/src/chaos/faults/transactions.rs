@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::chaos::{Ground, PROCESSORS};
+use crate::chaos::{ChaosRig, PROCESSORS};
 use crate::eventually::eventually;
 
 const UNCLEAR: &str = "ordermesh_engine_failed_transactions_total{result=\"unclear\"";
@@ -11,7 +11,7 @@ const RECREATED: &str = "ordermesh_engine_producers_recreated_total";
 
 /// The broker freezes while a transaction ends; then only the requests to end transactions are late, once by less and
 /// once by more than a client waits. Whoever does not know how its transaction ended makes its producer anew.
-pub fn unclear(ground: &mut Ground) {
+pub fn unclear(ground: &mut ChaosRig) {
     for service in PROCESSORS {
         let chosen = ground.form.of("orders", service);
         if service != chosen {
@@ -41,12 +41,12 @@ pub fn unclear(ground: &mut Ground) {
 }
 
 /// Transactions with an unclear end, and producers made anew.
-fn seen(ground: &Ground, name: &str) -> [f64; 2] {
+fn seen(ground: &ChaosRig, name: &str) -> [f64; 2] {
     [UNCLEAR, RECREATED].map(|sample| ground.figure(name, sample))
 }
 
 /// Waits until one of these has both seen an unclear end and made its producer anew.
-fn acted(ground: &Ground, names: &[String], before: &[[f64; 2]]) {
+fn acted(ground: &ChaosRig, names: &[String], before: &[[f64; 2]]) {
     eventually("the rule for unclear ends acts", || {
         let acted = names.iter().zip(before).any(|(name, before)| {
             let now = seen(ground, name);
@@ -57,7 +57,7 @@ fn acted(ground: &Ground, names: &[String], before: &[[f64; 2]]) {
 }
 
 /// Five of a hundred transactions cannot be committed, and are aborted with all that they have written.
-pub fn aborts(ground: &mut Ground) {
+pub fn aborts(ground: &mut ChaosRig) {
     let names = ground.processors();
     let before = ground.sum(&names, ABORTED);
     let refused = || PROCESSORS.map(|service| ground.stack.kafka[service].refused());

@@ -38,7 +38,7 @@ fn answers() -> Vec<Panel> {
         Panel::lines(
             "Answered share",
             "Which part of the tries brings an answer?",
-            Unit::Share,
+            Unit::PartitionWrites,
         )
         .query(
             format!("{} / {}", rate(&answered, "target"), rate(&tries, "target")),

@@ -126,7 +126,7 @@ fn runtime() -> Vec<Panel> {
         Panel::lines(
             "Busy workers",
             "Which part of the runtime's threads is at work? At 1 everything waits.",
-            Unit::Share,
+            Unit::PartitionWrites,
         )
         .query(format!("{busy} / {workers}"), "{{instance}}")
         .warn_at(0.7)
@@ -153,7 +153,7 @@ fn machine() -> Vec<Panel> {
         Panel::lines(
             "Processor",
             "How much of the machine's processor is in use?",
-            Unit::Share,
+            Unit::PartitionWrites,
         )
         .query(
             "1 - avg by (instance) (rate(node_cpu_seconds_total{job=\"node\",mode=\"idle\"}[$__rate_interval]))",
@@ -164,7 +164,7 @@ fn machine() -> Vec<Panel> {
         Panel::lines(
             "Memory in use",
             "How much of the machine's memory is in use?",
-            Unit::Share,
+            Unit::PartitionWrites,
         )
         .query(
             "1 - sum by (instance) (node_memory_MemAvailable_bytes{job=\"node\"}) / sum by (instance) (node_memory_MemTotal_bytes{job=\"node\"})",
@@ -175,7 +175,7 @@ fn machine() -> Vec<Panel> {
         Panel::lines(
             "Disk in use",
             "Which disk fills up?",
-            Unit::Share,
+            Unit::PartitionWrites,
         )
         .query(
             format!(
@@ -197,7 +197,7 @@ fn machine() -> Vec<Panel> {
         Panel::lines(
             "Time that disks are busy",
             "Is a disk the bottleneck?",
-            Unit::Share,
+            Unit::PartitionWrites,
         )
         .query(
             rate("node_disk_io_time_seconds_total{job=\"node\"}", "instance, device"),

@@ -34,7 +34,7 @@ fn now() -> Vec<Panel> {
         Panel::number(
             "Delivered share",
             "Of the orders that ended in the time shown, how many arrived?",
-            Unit::Share,
+            Unit::PartitionWrites,
         )
         .query(
             format!(
@@ -170,7 +170,7 @@ fn money() -> Vec<Panel> {
         Panel::lines(
             "Share of money lost",
             "How much of the money that ends is cancelled or rejected, by currency?",
-            Unit::Share,
+            Unit::PartitionWrites,
         )
         .query(
             format!(

@@ -133,7 +133,7 @@ fn writing() -> Vec<Panel> {
         Panel::lines(
             "Time spent writing",
             "Which part of a second does the projector write? At 1 it can do no more.",
-            Unit::Share,
+            Unit::PartitionWrites,
         )
         .query(total_rate(&format!("{write}_sum")), "writing")
         .warn_at(0.7)

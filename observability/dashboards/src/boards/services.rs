@@ -44,7 +44,7 @@ fn now() -> Vec<Panel> {
         Panel::number(
             "Failed share",
             "Which part of all calls fails through a fault of ours?",
-            Unit::Share,
+            Unit::PartitionWrites,
         )
         .rare(
             format!("{} / {}", total_rate(&faults), total_rate(&calls)),
@@ -85,7 +85,7 @@ fn by_service() -> Vec<Panel> {
         Panel::lines(
             "Failed share by service",
             "Which service fails, through a fault of ours?",
-            Unit::Share,
+            Unit::PartitionWrites,
         )
         .query(failed("server"), "{{server}}")
         .alarm_at(0.01)
@@ -141,7 +141,7 @@ fn by_method() -> Vec<Panel> {
         Panel::lines(
             "Failed share by method",
             "Which method fails, through a fault of ours?",
-            Unit::Share,
+            Unit::PartitionWrites,
         )
         .query(failed("server, method"), "{{server}} {{method}}")
         .alarm_at(0.01)
@@ -169,7 +169,7 @@ fn clients() -> Vec<Panel> {
         Panel::lines(
             "Failed share by peer",
             "Which peer fails, as its callers see it?",
-            Unit::Share,
+            Unit::PartitionWrites,
         )
         .query(share_of(&faults, CLIENT_CALLS, "peer"), "{{peer}}")
         .alarm_at(0.01),

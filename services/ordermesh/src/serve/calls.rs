@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use chassis::Process;
 use contracts::Contract;
-use engine::Caller;
+use engine::CommandClient;
 use tokio_util::sync::CancellationToken;
 
 use super::status::follow;
@@ -29,7 +29,7 @@ trait Listen: Send + Sync {
     fn listen(&self, stopped: &dyn Fn() -> bool) -> Result<(), engine::log::Error>;
 }
 
-impl<C: Contract> Listen for Caller<C> {
+impl<C: Contract> Listen for CommandClient<C> {
     fn name(&self) -> &'static str {
         C::SERVICE.name()
     }
@@ -53,7 +53,7 @@ impl<C: Contract> Listen for Caller<C> {
 
 impl Calls {
     /// Adds a caller.
-    pub fn add<C: Contract>(&mut self, caller: &Caller<C>) {
+    pub fn add<C: Contract>(&mut self, caller: &CommandClient<C>) {
         self.callers.push(Arc::new(caller.clone()));
     }
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use chassis::{Component, Process};
 use contracts::{Contract, Service};
-use engine::effects::{Attempt, Limits, Perform, Unknown};
+use engine::effects::{Attempt, EffectHandler, Limits, Unknown};
 use engine::worker::Settings;
-use engine::{Caller, Cluster, Codec, Command, Decider, Metrics, Processor, Sender};
+use engine::{Cluster, Codec, Command, CommandClient, Decider, Metrics, Processor, Sender};
 use tokio::runtime::Handle;
 
 use super::calls::Calls;
@@ -67,8 +67,8 @@ impl Runtime {
     }
 
     /// A client of the commands of a service; `calls` waits for its outcomes.
-    pub(super) fn caller<C: Contract>(&self, calls: &mut Calls) -> Caller<C> {
-        let caller = Caller::new(
+    pub(super) fn caller<C: Contract>(&self, calls: &mut Calls) -> CommandClient<C> {
+        let caller = CommandClient::new(
             Arc::clone(&self.cluster),
             self.sender.clone(),
             self.codec.clone(),
@@ -87,7 +87,7 @@ impl Runtime {
     ) -> anyhow::Result<()>
     where
         D: Decider,
-        P: Perform<D>,
+        P: EffectHandler<D>,
         Command<D>: Into<contracts::Command>,
     {
         let service = D::Contract::SERVICE;
@@ -132,7 +132,7 @@ impl Runtime {
 /// Orders and stock items ask nothing of the outside world.
 pub(super) struct NoEffects;
 
-impl<D: Decider<Effect = std::convert::Infallible>> Perform<D> for NoEffects {
+impl<D: Decider<Effect = std::convert::Infallible>> EffectHandler<D> for NoEffects {
     fn target(&self, effect: &std::convert::Infallible) -> &'static str {
         match *effect {}
     }

@@ -5,7 +5,7 @@ use contracts::orders::v1::{EndReason, OrderStatus};
 use sqlx::types::time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Misfit, Occurrence, Row, add, text};
+use super::{ApplyError, Occurrence, Row, add, text};
 
 /// A row of `orders`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +72,7 @@ impl Row for OrderRow {
         row: Option<&Self>,
         occurrence: &Occurrence<'_>,
         event: &Event,
-    ) -> Result<Self, Misfit> {
+    ) -> Result<Self, ApplyError> {
         let Some(row) = row else {
             return created(occurrence, event);
         };
@@ -80,7 +80,7 @@ impl Row for OrderRow {
         row.version = occurrence.version;
         row.updated_at = occurrence.time;
         match event {
-            Event::OrderCreated(_) => return Err(Misfit::Creation),
+            Event::OrderCreated(_) => return Err(ApplyError::Creation),
             Event::OrderStockReserved(_) => row.enter(OrderStatus::AwaitingPayment),
             Event::OrderConfirmed(_) => {
                 row.enter(OrderStatus::Confirmed);
@@ -127,9 +127,9 @@ impl OrderRow {
     }
 }
 
-fn created(occurrence: &Occurrence<'_>, event: &Event) -> Result<OrderRow, Misfit> {
+fn created(occurrence: &Occurrence<'_>, event: &Event) -> Result<OrderRow, ApplyError> {
     let Event::OrderCreated(created) = event else {
-        return Err(Misfit::Creation);
+        return Err(ApplyError::Creation);
     };
     for line in &created.lines {
         text("sku", &line.sku)?;
@@ -142,7 +142,7 @@ fn created(occurrence: &Occurrence<'_>, event: &Event) -> Result<OrderRow, Misfi
         customer_id: text("customer_id", &created.customer_id)?,
         total: created.total,
         currency: text("currency", &created.currency)?,
-        line_count: i32::try_from(created.lines.len()).map_err(|_| Misfit::Range {
+        line_count: i32::try_from(created.lines.len()).map_err(|_| ApplyError::Range {
             field: "line_count",
         })?,
         placed_at: occurrence.time,
@@ -156,16 +156,16 @@ fn created(occurrence: &Occurrence<'_>, event: &Event) -> Result<OrderRow, Misfi
 }
 
 /// The order that a key names. Only the usual spelling is one: two spellings would be two keys, on two partitions.
-pub(super) fn order_id(key: &str) -> Result<Uuid, Misfit> {
-    let id = Uuid::try_parse(key).map_err(|_| Misfit::Id)?;
+pub(super) fn order_id(key: &str) -> Result<Uuid, ApplyError> {
+    let id = Uuid::try_parse(key).map_err(|_| ApplyError::Id)?;
     if id.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == key {
         Ok(id)
     } else {
-        Err(Misfit::Id)
+        Err(ApplyError::Id)
     }
 }
 
 /// An enumeration's number as a column holds it.
-pub(super) fn small(field: &'static str, number: i32) -> Result<i16, Misfit> {
-    i16::try_from(number).map_err(|_| Misfit::Range { field })
+pub(super) fn small(field: &'static str, number: i32) -> Result<i16, ApplyError> {
+    i16::try_from(number).map_err(|_| ApplyError::Range { field })
 }

@@ -5,7 +5,7 @@ use contracts::payments::v1::payment_event::Event;
 use uuid::Uuid;
 
 use super::order::{order_id, small};
-use super::{Misfit, Occurrence, Row, text};
+use super::{ApplyError, Occurrence, Row, text};
 
 /// A row of `payments`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,7 +51,7 @@ impl Row for PaymentRow {
         row: Option<&Self>,
         occurrence: &Occurrence<'_>,
         event: &Event,
-    ) -> Result<Self, Misfit> {
+    ) -> Result<Self, ApplyError> {
         let mut row = match row {
             Some(row) => row.clone(),
             None => Self {

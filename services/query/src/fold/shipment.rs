@@ -5,7 +5,7 @@ use contracts::shipping::v1::shipment_event::Event;
 use uuid::Uuid;
 
 use super::order::{order_id, small};
-use super::{Misfit, Occurrence, Row, text};
+use super::{ApplyError, Occurrence, Row, text};
 
 /// A row of `shipments`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl Row for ShipmentRow {
         row: Option<&Self>,
         occurrence: &Occurrence<'_>,
         event: &Event,
-    ) -> Result<Self, Misfit> {
+    ) -> Result<Self, ApplyError> {
         let mut row = match row {
             Some(row) => row.clone(),
             None => Self {

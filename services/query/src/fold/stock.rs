@@ -2,7 +2,7 @@
 
 use contracts::inventory::v1::stock_event::Event;
 
-use super::{Misfit, Occurrence, Row, add, text};
+use super::{ApplyError, Occurrence, Row, add, text};
 
 /// A row of `stock`, in pieces.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,7 +45,7 @@ impl Row for StockRow {
         row: Option<&Self>,
         occurrence: &Occurrence<'_>,
         event: &Event,
-    ) -> Result<Self, Misfit> {
+    ) -> Result<Self, ApplyError> {
         let mut row = match row {
             Some(row) => row.clone(),
             None => Self {
@@ -74,10 +74,10 @@ impl Row for StockRow {
             Event::StockRefused(_) => {}
         }
         if row.on_hand < row.reserved {
-            return Err(Misfit::Range { field: "available" });
+            return Err(ApplyError::Range { field: "available" });
         }
         if row.reserved < 0 {
-            return Err(Misfit::Range { field: "reserved" });
+            return Err(ApplyError::Range { field: "reserved" });
         }
         Ok(row)
     }

@@ -421,7 +421,7 @@ fn an_unreadable_record_parks_its_key_unless_it_has_none() {
 
 #[test]
 fn what_no_column_can_hold_is_a_misfit() {
-    fn misfit<R: Row + std::fmt::Debug>(id: &str, event: R::Event) -> Misfit {
+    fn misfit<R: Row + std::fmt::Debug>(id: &str, event: R::Event) -> ApplyError {
         R::apply(
             None,
             &Occurrence {
@@ -440,15 +440,15 @@ fn what_no_column_can_hold_is_a_misfit() {
         }
         _ => unreachable!("it is the first event"),
     };
-    assert_eq!(misfit::<OrderRow>(ID, shipped()), Misfit::Creation);
-    assert_eq!(misfit::<OrderRow>("order 1", created()), Misfit::Id);
+    assert_eq!(misfit::<OrderRow>(ID, shipped()), ApplyError::Creation);
+    assert_eq!(misfit::<OrderRow>("order 1", created()), ApplyError::Id);
     assert_eq!(
         misfit::<OrderRow>(&ID.to_uppercase(), created()),
-        Misfit::Id
+        ApplyError::Id
     );
     assert_eq!(
         misfit::<OrderRow>(ID, with(|created| created.customer_id = "a\0b".into())),
-        Misfit::Text {
+        ApplyError::Text {
             field: "customer_id"
         }
     );
@@ -457,7 +457,7 @@ fn what_no_column_can_hold_is_a_misfit() {
             ID,
             with(|created| created.lines[0].description = "\0".into())
         ),
-        Misfit::Text {
+        ApplyError::Text {
             field: "description"
         }
     );
@@ -467,14 +467,14 @@ fn what_no_column_can_hold_is_a_misfit() {
     };
     assert_eq!(
         misfit::<StockRow>(SKU, stock_event::Event::StockDeducted(deducted)),
-        Misfit::Range { field: "reserved" }
+        ApplyError::Range { field: "reserved" }
     );
     let processed = PaymentProcessed {
         provider_reference: "\0".into(),
     };
     assert_eq!(
         misfit::<PaymentRow>(ID, payment_event::Event::PaymentProcessed(processed)),
-        Misfit::Text {
+        ApplyError::Text {
             field: "provider_reference"
         }
     );
@@ -486,7 +486,7 @@ fn what_no_column_can_hold_is_a_misfit() {
     };
     assert_eq!(
         OrderRow::apply(Some(&row), &second, &created()),
-        Err(Misfit::Creation)
+        Err(ApplyError::Creation)
     );
 }
 

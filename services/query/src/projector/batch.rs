@@ -182,7 +182,7 @@ fn change<C: Contract>(
         }
     };
     *schema_id = Some(id);
-    let Some((metadata, event)) = C::EventRecord::decode(framed.payload)?.open() else {
+    let Some((metadata, event)) = C::EventRecord::decode(framed.payload)?.into_parts() else {
         // A field that this binary does not know reads as an empty oneof: the event is one of a later version.
         return Err(if newer {
             Stop::Obstacle(Obstacle::Newer)

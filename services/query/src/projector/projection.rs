@@ -7,7 +7,7 @@ use registry::Schemas;
 
 use super::batch::Batch;
 use super::log::{Fetched, Source};
-use super::steps::steps;
+use super::offset_advances::steps;
 use super::topics::Topics;
 use super::write::Writer;
 use crate::metrics::Statements;

@@ -21,10 +21,10 @@ const CACHED_ROWS: usize = 32_768;
 /// It remembers rows and parked keys, which is sound because nobody else writes them. After any error it must be
 /// dropped: what it remembers may then be ahead of the database.
 pub struct Writer {
-    orders: Lane<OrderRow>,
-    stock: Lane<StockRow>,
-    payments: Lane<PaymentRow>,
-    shipments: Lane<ShipmentRow>,
+    orders: TableWriter<OrderRow>,
+    stock: TableWriter<StockRow>,
+    payments: TableWriter<PaymentRow>,
+    shipments: TableWriter<ShipmentRow>,
     statements: Statements,
 }
 
@@ -59,10 +59,10 @@ impl Writer {
         statements: Statements,
     ) -> sqlx::Result<Self> {
         Ok(Self {
-            orders: Lane::open(model, topics.of(Service::Orders), partitions).await?,
-            stock: Lane::open(model, topics.of(Service::Inventory), partitions).await?,
-            payments: Lane::open(model, topics.of(Service::Payments), partitions).await?,
-            shipments: Lane::open(model, topics.of(Service::Shipping), partitions).await?,
+            orders: TableWriter::open(model, topics.of(Service::Orders), partitions).await?,
+            stock: TableWriter::open(model, topics.of(Service::Inventory), partitions).await?,
+            payments: TableWriter::open(model, topics.of(Service::Payments), partitions).await?,
+            shipments: TableWriter::open(model, topics.of(Service::Shipping), partitions).await?,
             statements,
         })
     }
@@ -140,13 +140,13 @@ impl Written {
 }
 
 /// One kind of aggregate on its way into its table.
-struct Lane<R> {
+struct TableWriter<R> {
     topic: String,
     rows: LruCache<String, R>,
     parked: HashSet<Vec<u8>>,
 }
 
-impl<R: Table> Lane<R> {
+impl<R: Table> TableWriter<R> {
     async fn open(model: &mut impl Store, topic: &str, partitions: &[i32]) -> sqlx::Result<Self> {
         Ok(Self {
             topic: topic.to_owned(),

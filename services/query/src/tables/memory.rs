@@ -114,7 +114,7 @@ impl Transaction for Pending<'_> {
     }
 
     async fn load<R: Table>(&mut self, keys: &[&str]) -> sqlx::Result<Vec<R>> {
-        let rows = R::shelf(&mut self.copy);
+        let rows = R::rows_mut(&mut self.copy);
         Ok(keys
             .iter()
             .filter_map(|key| rows.get(*key).cloned())
@@ -122,8 +122,8 @@ impl Transaction for Pending<'_> {
     }
 
     async fn store<R: Table>(&mut self, rows: &[R]) -> sqlx::Result<()> {
-        let shelf = R::shelf(&mut self.copy);
-        shelf.extend(rows.iter().map(|row| (row.key(), row.clone())));
+        let rows_mut = R::rows_mut(&mut self.copy);
+        rows_mut.extend(rows.iter().map(|row| (row.key(), row.clone())));
         Ok(())
     }
 

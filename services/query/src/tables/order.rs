@@ -46,7 +46,7 @@ impl Table for OrderRow {
         Ok(())
     }
 
-    fn shelf(memory: &mut Memory) -> &mut BTreeMap<String, Self> {
+    fn rows_mut(memory: &mut Memory) -> &mut BTreeMap<String, Self> {
         &mut memory.orders
     }
 }

@@ -31,7 +31,7 @@ impl Table for ShipmentRow {
         Ok(())
     }
 
-    fn shelf(memory: &mut Memory) -> &mut BTreeMap<String, Self> {
+    fn rows_mut(memory: &mut Memory) -> &mut BTreeMap<String, Self> {
         &mut memory.shipments
     }
 }

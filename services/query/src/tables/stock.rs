@@ -36,7 +36,7 @@ impl Table for StockRow {
         Ok(())
     }
 
-    fn shelf(memory: &mut Memory) -> &mut BTreeMap<String, Self> {
+    fn rows_mut(memory: &mut Memory) -> &mut BTreeMap<String, Self> {
         &mut memory.stock
     }
 }

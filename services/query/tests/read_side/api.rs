@@ -11,8 +11,8 @@ use contracts::query::v1::{
 use contracts::{Inventory, Orders, Service};
 use tonic::{Code, Request};
 
-use crate::events::{self, SKU, created, life, metadata, new_id, seal};
-use crate::stand::{Running, Stand};
+use crate::events::{self, SKU, created, life, metadata, new_id, new_record};
+use crate::fixture::{ReadSideFixture, Running};
 
 fn get(order_id: &str, min_version: u64) -> GetOrderRequest {
     GetOrderRequest {
@@ -24,12 +24,12 @@ fn get(order_id: &str, min_version: u64) -> GetOrderRequest {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_its_history_and_stock_are_read_back() {
-    let stand = Stand::new(1).await;
-    let mut running = stand.start();
+    let fixture = ReadSideFixture::new(1).await;
+    let mut running = fixture.start();
     let id = new_id();
-    stand.commit(&life::<Orders>(&id, 1, events::order("anne", 3)));
-    stand.commit(&life::<Inventory>(SKU, 1, events::stock(&id, 10)));
-    stand.applied().await;
+    fixture.commit(&life::<Orders>(&id, 1, events::order("anne", 3)));
+    fixture.commit(&life::<Inventory>(SKU, 1, events::stock(&id, 10)));
+    fixture.applied().await;
 
     let order = running
         .client
@@ -99,13 +99,13 @@ async fn an_order_its_history_and_stock_are_read_back() {
     );
     assert_eq!((stock.received, stock.version), (10, 3));
     running.stop();
-    stand.close().await;
+    fixture.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_answered_is_refused_clearly() {
-    let stand = Stand::new(1).await;
-    let mut running = stand.start();
+    let fixture = ReadSideFixture::new(1).await;
+    let mut running = fixture.start();
     running.ready().await;
     let client = &mut running.client;
     let list = |page_token: &str| ListOrdersRequest {
@@ -177,7 +177,7 @@ async fn what_cannot_be_answered_is_refused_clearly() {
         Code::InvalidArgument
     );
     running.stop();
-    stand.close().await;
+    fixture.close().await;
 }
 
 /// Every page of a list, in order.
@@ -205,8 +205,8 @@ async fn pages(running: &mut Running, mut request: ListOrdersRequest) -> Vec<Vec
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_are_complete_and_repeat_nothing() {
-    let stand = Stand::new(1).await;
-    let mut running = stand.start();
+    let fixture = ReadSideFixture::new(1).await;
+    let mut running = fixture.start();
     // Several orders of every moment; every third one is confirmed, every fifth one is Bob's.
     let mut orders = Vec::new();
     let mut records = Vec::new();
@@ -215,14 +215,14 @@ async fn pages_are_complete_and_repeat_nothing() {
         let customer = if number % 5 == 0 { "bob" } else { "anne" };
         let mut first = metadata(&id, 1);
         first.time_ms += i64::try_from(number / 7).unwrap();
-        records.push(seal::<Orders>(first, created(customer, 1)));
+        records.push(new_record::<Orders>(first, created(customer, 1)));
         if number % 3 == 0 {
-            records.push(seal::<Orders>(metadata(&id, 2), events::confirmed()));
+            records.push(new_record::<Orders>(metadata(&id, 2), events::confirmed()));
         }
         orders.push((number / 7, id, number));
     }
-    stand.commit(&records);
-    stand.applied().await;
+    fixture.commit(&records);
+    fixture.applied().await;
     orders.sort_unstable_by(|one, other| other.cmp(one));
 
     let (pending, confirmed) = (OrderStatus::Pending as i32, OrderStatus::Confirmed as i32);
@@ -262,13 +262,13 @@ async fn pages_are_complete_and_repeat_nothing() {
         }
     }
     running.stop();
-    stand.close().await;
+    fixture.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_are_bounded_by_time_beside_the_other_filters() {
-    let stand = Stand::new(1).await;
-    let mut running = stand.start();
+    let fixture = ReadSideFixture::new(1).await;
+    let mut running = fixture.start();
     let (pending, confirmed) = (OrderStatus::Pending as i32, OrderStatus::Confirmed as i32);
     // Two orders of every millisecond.
     let mut orders = Vec::new();
@@ -278,14 +278,14 @@ async fn lists_are_bounded_by_time_beside_the_other_filters() {
         let customer = if number % 4 < 2 { "bob" } else { "anne" };
         let mut first = metadata(&id, 1);
         first.time_ms = events::START_MS + number / 2;
-        records.push(seal::<Orders>(first, created(customer, 1)));
+        records.push(new_record::<Orders>(first, created(customer, 1)));
         if number % 3 == 0 {
-            records.push(seal::<Orders>(metadata(&id, 2), events::confirmed()));
+            records.push(new_record::<Orders>(metadata(&id, 2), events::confirmed()));
         }
         orders.push((number / 2, id, number));
     }
-    stand.commit(&records);
-    stand.applied().await;
+    fixture.commit(&records);
+    fixture.applied().await;
     orders.sort_unstable_by(|one, other| other.cmp(one));
 
     let at = |ms: i64, nanos: i32| {
@@ -348,21 +348,21 @@ async fn lists_are_bounded_by_time_beside_the_other_filters() {
     assert_eq!(refused.code(), Code::InvalidArgument);
     assert!(String::from_utf8_lossy(refused.details()).contains("placed_before"));
     running.stop();
-    stand.close().await;
+    fixture.close().await;
 }
 
 /// Orders that are placed or change while somebody turns the pages are neither skipped nor repeated.
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_stand_still_while_orders_move() {
-    let stand = Stand::new(1).await;
-    let mut running = stand.start();
+    let fixture = ReadSideFixture::new(1).await;
+    let mut running = fixture.start();
     let ids: Vec<_> = (0..30).map(|_| new_id()).collect();
-    stand.commit(
+    fixture.commit(
         &ids.iter()
-            .map(|id| seal::<Orders>(metadata(id, 1), created("anne", 1)))
+            .map(|id| new_record::<Orders>(metadata(id, 1), created("anne", 1)))
             .collect::<Vec<_>>(),
     );
-    stand.applied().await;
+    fixture.applied().await;
     let mut seen = Vec::new();
     let mut request = ListOrdersRequest {
         page_size: 4,
@@ -382,11 +382,11 @@ async fn pages_stand_still_while_orders_move() {
         request.page_token = page.next_page_token;
         let mut fresh = metadata(&new_id(), 1);
         fresh.time_ms += 1_000;
-        stand.commit(&[
-            seal::<Orders>(fresh, created("anne", 1)),
-            seal::<Orders>(metadata(id, 2), events::confirmed()),
+        fixture.commit(&[
+            new_record::<Orders>(fresh, created("anne", 1)),
+            new_record::<Orders>(metadata(id, 2), events::confirmed()),
         ]);
-        stand.applied().await;
+        fixture.applied().await;
     }
     assert_eq!(seen.len(), ids.len());
     assert_eq!(
@@ -394,27 +394,27 @@ async fn pages_stand_still_while_orders_move() {
         ids.into_iter().collect()
     );
     running.stop();
-    stand.close().await;
+    fixture.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_waits_for_the_version_it_asks_for() {
-    let stand = Stand::new(1).await;
-    let mut running = stand.start();
+    let fixture = ReadSideFixture::new(1).await;
+    let mut running = fixture.start();
     running.ready().await;
     let id = new_id();
     let mut client = running.client.clone();
     let request = get(&id, 6);
     let read = tokio::spawn(async move { client.get_order(request).await });
     // Also where the projector of another process applies it: this one's own gets no partition.
-    let other = stand.start();
+    let other = fixture.start();
     other.ready().await;
     let mut other_client = other.client.clone();
     let request = get(&id, 6);
     let other_read = tokio::spawn(async move { other_client.get_order(request).await });
     for (version, event) in (1..).zip(events::order("anne", 1)) {
         assert!(!read.is_finished());
-        stand.commit(&life::<Orders>(&id, version, [event]));
+        fixture.commit(&life::<Orders>(&id, version, [event]));
     }
     for read in [read, other_read] {
         let order = read.await.unwrap().unwrap().into_inner().order.unwrap();
@@ -426,7 +426,7 @@ async fn a_read_waits_for_the_version_it_asks_for() {
     };
     let mut client = running.client.clone();
     let read = tokio::spawn(async move { client.get_stock(stock).await });
-    stand.commit(&life::<Inventory>(SKU, 1, events::stock(&id, 10)));
+    fixture.commit(&life::<Inventory>(SKU, 1, events::stock(&id, 10)));
     assert!(read.await.unwrap().unwrap().into_inner().version >= 2);
 
     // A version that never comes.
@@ -445,16 +445,16 @@ async fn a_read_waits_for_the_version_it_asks_for() {
     );
     other.stop();
     running.stop();
-    stand.close().await;
+    fixture.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_waits_for_the_position_it_asks_for() {
-    let stand = Stand::new(1).await;
-    let mut running = stand.start();
+    let fixture = ReadSideFixture::new(1).await;
+    let mut running = fixture.start();
     running.ready().await;
     let (id, unknown) = (new_id(), new_id());
-    stand.commit(&life::<Orders>(&id, 1, [created("anne", 1)]));
+    fixture.commit(&life::<Orders>(&id, 1, [created("anne", 1)]));
     // Behind the record stands its marker; behind that, two aborted records and another marker.
     let mut at = get(&unknown, 0);
     at.min_position = Some(EventsPosition {
@@ -464,13 +464,13 @@ async fn a_read_waits_for_the_position_it_asks_for() {
     let mut client = running.client.clone();
     let request = at.clone();
     let read = tokio::spawn(async move { client.get_order(request).await });
-    stand.abort(&life::<Orders>(
+    fixture.abort(&life::<Orders>(
         &unknown,
         1,
         [created("anne", 1), events::confirmed()],
     ));
     assert_eq!(read.await.unwrap().unwrap_err().code(), Code::NotFound);
-    assert_eq!(stand.position(Service::Orders, 0).await, 5);
+    assert_eq!(fixture.position(Service::Orders, 0).await, 5);
 
     at.min_position = Some(EventsPosition {
         partition: 0,
@@ -485,14 +485,14 @@ async fn a_read_waits_for_the_position_it_asks_for() {
         Code::DeadlineExceeded
     );
     running.stop();
-    stand.close().await;
+    fixture.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_its_database_the_api_is_unavailable() {
-    let mut stand = Stand::new(1).await;
-    let server = stand.point_at_nothing();
-    let mut running = stand.start();
+    let mut fixture = ReadSideFixture::new(1).await;
+    let server = fixture.point_at_nothing();
+    let mut running = fixture.start();
     for _ in 0..3 {
         assert_eq!(
             running
@@ -505,6 +505,6 @@ async fn without_its_database_the_api_is_unavailable() {
         );
     }
     running.stop();
-    stand.point_at(server);
-    stand.close().await;
+    fixture.point_at(server);
+    fixture.close().await;
 }

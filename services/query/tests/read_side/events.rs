@@ -51,11 +51,11 @@ pub fn metadata(id: &str, version: u64) -> Metadata {
 }
 
 /// A record of one event.
-pub fn seal<C: Contract>(metadata: Metadata, event: C::Event) -> Sealed {
+pub fn new_record<C: Contract>(metadata: Metadata, event: C::Event) -> Sealed {
     assert_eq!(event.violations().len(), 0, "{event:?}");
     let key = metadata.aggregate_id.clone();
     let mut value = registry::frame_header(schema_id(C::SERVICE)).to_vec();
-    C::EventRecord::seal(metadata, event)
+    C::EventRecord::new_record(metadata, event)
         .encode(&mut value)
         .unwrap();
     Sealed {
@@ -73,7 +73,7 @@ pub fn life<C: Contract>(
 ) -> Vec<Sealed> {
     (first..)
         .zip(events)
-        .map(|(version, event)| seal::<C>(metadata(id, version), event))
+        .map(|(version, event)| new_record::<C>(metadata(id, version), event))
         .collect()
 }
 
@@ -94,7 +94,7 @@ pub fn life_now<C: Contract>(
                 time_ms: now_ms + i64::try_from(version).unwrap(),
                 ..metadata(id, version)
             };
-            seal::<C>(metadata, event)
+            new_record::<C>(metadata, event)
         })
         .collect()
 }

@@ -4,7 +4,7 @@ use contracts::{Orders, Payments, Service};
 use tonic::Request;
 
 use crate::events::{self, life, life_now, new_id};
-use crate::stand::{Running, Stand, eventually};
+use crate::fixture::{ReadSideFixture, Running, eventually};
 
 fn reached(running: &Running, status: &str) -> f64 {
     let orders = running.figure("ordermesh_query_orders_total", &[status]);
@@ -26,10 +26,10 @@ async fn counted(running: &Running, status: &str, orders: f64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_is_counted_once_and_timed_unless_it_is_old_news() {
-    let stand = Stand::new(1).await;
-    let running = stand.start();
+    let fixture = ReadSideFixture::new(1).await;
+    let running = fixture.start();
     let (old, new) = (new_id(), new_id());
-    stand.commit(&life::<Orders>(&old, 1, events::order("anne", 1)));
+    fixture.commit(&life::<Orders>(&old, 1, events::order("anne", 1)));
     counted(&running, "delivered", 1.0).await;
     for status in ["created", "awaiting_payment", "confirmed", "delivered"] {
         assert_eq!(reached(&running, status), 1.0, "{status}");
@@ -42,11 +42,11 @@ async fn an_order_is_counted_once_and_timed_unless_it_is_old_news() {
     assert_eq!(visible(Service::Orders), 0.0);
 
     let records = life_now::<Orders>(&new, 1, events::order("anne", 1));
-    stand.commit(&records);
-    stand.commit(&records);
-    stand.commit(&life_now::<Payments>(&new, 1, events::payment()));
+    fixture.commit(&records);
+    fixture.commit(&records);
+    fixture.commit(&life_now::<Payments>(&new, 1, events::payment()));
     counted(&running, "delivered", 2.0).await;
-    stand.applied().await;
+    fixture.applied().await;
     eventually("the payment is seen", async || {
         visible(Service::Payments) == 3.0
     })
@@ -71,19 +71,19 @@ async fn an_order_is_counted_once_and_timed_unless_it_is_old_news() {
         "{lag:?}: the age of an event that is applied"
     );
     running.stop();
-    stand.close().await;
+    fixture.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn open_orders_are_shown_with_the_age_of_the_oldest() {
-    let stand = Stand::new(1).await;
-    let mut running = stand.start();
+    let fixture = ReadSideFixture::new(1).await;
+    let mut running = fixture.start();
     let order = events::order("anne", 1);
     let torn = new_id();
     let mut records = life::<Orders>(&new_id(), 1, order[..1].to_vec());
     records.extend(life_now::<Orders>(&new_id(), 1, order[..4].to_vec()));
     records.extend(life_now::<Orders>(&torn, 2, order[1..2].to_vec()));
-    stand.commit(&records);
+    fixture.commit(&records);
     let open =
         |running: &Running, status: &str| running.figure("ordermesh_query_open_orders", &[status]);
     eventually("the tables were looked at", async || {
@@ -121,7 +121,7 @@ async fn open_orders_are_shown_with_the_age_of_the_oldest() {
 
     // A figure of before would be taken for one of now.
     sqlx::query("ALTER TABLE parked RENAME TO elsewhere")
-        .execute(&stand.pool)
+        .execute(&fixture.pool)
         .await
         .unwrap();
     eventually("what cannot be looked at is not shown", async || {
@@ -133,16 +133,16 @@ async fn open_orders_are_shown_with_the_age_of_the_oldest() {
     })
     .await;
     running.stop();
-    stand.close().await;
+    fixture.close().await;
 }
 
 /// A figure of yesterday would be taken for one of today.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_database_no_order_is_shown_as_open() {
-    let mut stand = Stand::new(1).await;
-    let url = stand.point_at_nothing();
-    let running = stand.start();
-    stand.point_at(url);
+    let mut fixture = ReadSideFixture::new(1).await;
+    let url = fixture.point_at_nothing();
+    let running = fixture.start();
+    fixture.point_at(url);
     eventually("a look has failed", async || {
         running.metric("ordermesh_query_look_failures_total") >= 1.0
     })
@@ -153,5 +153,5 @@ async fn without_a_database_no_order_is_shown_as_open() {
     );
     assert_eq!(running.figure("ordermesh_query_parked_keys", &[]), None);
     running.stop();
-    stand.close().await;
+    fixture.close().await;
 }

@@ -9,9 +9,9 @@
 mod api;
 mod events;
 mod figures;
+mod fixture;
 mod projector;
 mod sharing;
-mod stand;
 mod throughput;
 mod trouble;
 mod watch;

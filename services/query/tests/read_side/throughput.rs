@@ -8,7 +8,7 @@ use contracts::query::v1::GetOrderRequest;
 use contracts::{Inventory, Orders, Payments, Shipping};
 
 use crate::events::{self, Sealed, life, new_id};
-use crate::stand::Stand;
+use crate::fixture::ReadSideFixture;
 
 const ORDERS: usize = 5_000;
 /// Orders that are in the same step at the same time.
@@ -19,17 +19,17 @@ const PARTITIONS: u16 = 4;
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement"]
 async fn events_per_second() {
-    let stand = Stand::new(PARTITIONS).await;
+    let fixture = ReadSideFixture::new(PARTITIONS).await;
     let mut written = 0;
     for wave in 0..ORDERS / AT_ONCE {
         let records = interleaved((0..AT_ONCE).flat_map(|_| lives_of_an_order()).collect());
         written += records.len();
         let partition = wave % usize::from(PARTITIONS);
-        stand.commit_to(i32::try_from(partition).unwrap(), &records);
+        fixture.commit_to(i32::try_from(partition).unwrap(), &records);
     }
     let start = Instant::now();
-    let running = stand.start();
-    stand.applied().await;
+    let running = fixture.start();
+    fixture.applied().await;
     let elapsed = start.elapsed();
     let rate = written as f64 / elapsed.as_secs_f64();
     println!("{written} events of {ORDERS} orders in {elapsed:.2?}: {rate:.0} events/s");
@@ -38,8 +38,8 @@ async fn events_per_second() {
         running.metric("ordermesh_query_events_total"),
         written as f64
     );
-    assert_eq!(stand.parked().await, []);
-    let rows = async |sql| usize::try_from(stand.number(sql).await).unwrap();
+    assert_eq!(fixture.parked().await, []);
+    let rows = async |sql| usize::try_from(fixture.number(sql).await).unwrap();
     assert_eq!(
         rows("SELECT count(*) FROM orders WHERE version = 15").await,
         ORDERS
@@ -50,7 +50,7 @@ async fn events_per_second() {
         ORDERS * LINES
     );
     running.stop();
-    stand.close().await;
+    fixture.close().await;
 }
 
 fn lives_of_an_order() -> Vec<Vec<Sealed>> {
@@ -79,13 +79,13 @@ fn interleaved(lives: Vec<Vec<Sealed>>) -> Vec<Sealed> {
 #[ignore = "a measurement"]
 async fn time_from_commit_to_visible() {
     const READS: usize = 300;
-    let stand = Stand::new(PARTITIONS).await;
-    let mut running = stand.start();
+    let fixture = ReadSideFixture::new(PARTITIONS).await;
+    let mut running = fixture.start();
     running.ready().await;
     let mut times = Vec::new();
     for _ in 0..READS {
         let id = new_id();
-        stand.commit(&life::<Orders>(&id, 1, [events::created("anne", LINES)]));
+        fixture.commit(&life::<Orders>(&id, 1, [events::created("anne", LINES)]));
         let start = Instant::now();
         let request = GetOrderRequest {
             order_id: id,
@@ -105,5 +105,5 @@ async fn time_from_commit_to_visible() {
     );
     assert!(at(50) < Duration::from_secs(1));
     running.stop();
-    stand.close().await;
+    fixture.close().await;
 }

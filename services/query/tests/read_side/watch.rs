@@ -12,7 +12,7 @@ use contracts::query::v1::{GetOrderRequest, WatchOrderRequest, WatchOrderRespons
 use tonic::{Code, Request, Status, Streaming};
 
 use crate::events::{self, life, new_id};
-use crate::stand::{Running, Stand, eventually};
+use crate::fixture::{ReadSideFixture, Running, eventually};
 
 const SERVICE: &str = "ordermesh.query.v1.QueryService";
 
@@ -59,11 +59,11 @@ async fn rest(changes: &mut Streaming<WatchOrderResponse>) -> Vec<Vec<u64>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_is_told_from_its_placing_to_its_end() {
-    let stand = Stand::new(1).await;
-    let running = stand.start();
+    let fixture = ReadSideFixture::new(1).await;
+    let running = fixture.start();
     running.ready().await;
     // This one's projector gets no partition: it learns by looking.
-    let other = stand.start();
+    let other = fixture.start();
     other.ready().await;
     let id = new_id();
     let mut tellers = Vec::new();
@@ -84,8 +84,8 @@ async fn an_order_is_told_from_its_placing_to_its_end() {
     }
     let mut version = 0;
     for batch in events::order("anne", 3).chunks(3) {
-        stand.commit(&life::<Orders>(&id, version + 1, batch.iter().cloned()));
-        stand.applied().await;
+        fixture.commit(&life::<Orders>(&id, version + 1, batch.iter().cloned()));
+        fixture.applied().await;
         version += batch.len() as u64;
     }
     for teller in tellers {
@@ -95,19 +95,19 @@ async fn an_order_is_told_from_its_placing_to_its_end() {
     }
     other.stop();
     running.stop();
-    stand.close().await;
+    fixture.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_is_resumed_where_it_ended() {
-    let stand = Stand::new(1).await;
-    let running = stand.start();
+    let fixture = ReadSideFixture::new(1).await;
+    let running = fixture.start();
     let (done, going) = (new_id(), new_id());
     let all = events::order("anne", 3);
     let last = all.len() as u64;
-    stand.commit(&life::<Orders>(&done, 1, all.clone()));
-    stand.commit(&life::<Orders>(&going, 1, all[..2].to_vec()));
-    stand.applied().await;
+    fixture.commit(&life::<Orders>(&done, 1, all.clone()));
+    fixture.commit(&life::<Orders>(&going, 1, all[..2].to_vec()));
+    fixture.applied().await;
 
     let mut changes = watch(&running, &done, 0).await.unwrap();
     assert_eq!(rest(&mut changes).await, [(1..=last).collect::<Vec<_>>()]);
@@ -121,23 +121,23 @@ async fn a_watch_is_resumed_where_it_ended() {
 
     // Somebody who has seen more than is here waits for what comes after that.
     let mut ahead = watch(&running, &going, 3).await.unwrap();
-    stand.commit(&life::<Orders>(&going, 3, all[2..3].to_vec()));
-    stand.applied().await;
-    stand.commit(&life::<Orders>(&going, 4, all[3..4].to_vec()));
+    fixture.commit(&life::<Orders>(&going, 3, all[2..3].to_vec()));
+    fixture.applied().await;
+    fixture.commit(&life::<Orders>(&going, 4, all[3..4].to_vec()));
     let change = ahead.message().await.unwrap().unwrap();
     assert_eq!(versions(&change), [4]);
     running.stop();
-    stand.close().await;
+    fixture.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_reader_gets_the_changes_that_it_missed_at_once() {
-    let stand = Stand::new(1).await;
-    let running = stand.start();
+    let fixture = ReadSideFixture::new(1).await;
+    let running = fixture.start();
     let id = new_id();
     let all = events::order("anne", 3);
-    stand.commit(&life::<Orders>(&id, 1, all[..1].to_vec()));
-    stand.applied().await;
+    fixture.commit(&life::<Orders>(&id, 1, all[..1].to_vec()));
+    fixture.applied().await;
     let mut changes = watch(&running, &id, 0).await.unwrap();
     assert_eq!(
         versions(&changes.message().await.unwrap().unwrap()),
@@ -145,19 +145,19 @@ async fn a_slow_reader_gets_the_changes_that_it_missed_at_once() {
         "the first change"
     );
     for (version, event) in (2..).zip(&all[1..]) {
-        stand.commit(&life::<Orders>(&id, version, [event.clone()]));
-        stand.applied().await;
+        fixture.commit(&life::<Orders>(&id, version, [event.clone()]));
+        fixture.applied().await;
     }
     let missed: Vec<_> = (2..=all.len() as u64).collect();
     assert_eq!(rest(&mut changes).await, [missed]);
     running.stop();
-    stand.close().await;
+    fixture.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_watched_is_refused_clearly() {
-    let stand = Stand::new(1).await;
-    let running = stand.start();
+    let fixture = ReadSideFixture::new(1).await;
+    let running = fixture.start();
     running.ready().await;
     for (order_id, after_version, code) in [
         (new_id().as_str(), 0, Code::NotFound),
@@ -168,20 +168,20 @@ async fn what_cannot_be_watched_is_refused_clearly() {
         assert_eq!(status.code(), code, "{order_id} {after_version}");
     }
     running.stop();
-    stand.close().await;
+    fixture.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn watchers_are_bounded_leave_room_for_reads_and_free_their_place() {
-    let stand = Stand::new(1).await;
-    let running = stand.start();
+    let fixture = ReadSideFixture::new(1).await;
+    let running = fixture.start();
     let id = new_id();
-    stand.commit(&life::<Orders>(
+    fixture.commit(&life::<Orders>(
         &id,
         1,
         events::order("anne", 1)[..1].to_vec(),
     ));
-    stand.applied().await;
+    fixture.applied().await;
     let mut watching = Vec::new();
     let refused = loop {
         match watch(&running, &id, 1).await {
@@ -208,26 +208,26 @@ async fn watchers_are_bounded_leave_room_for_reads_and_free_their_place() {
     })
     .await;
 
-    stand.commit(&life::<Orders>(&id, 2, [events::confirmed()]));
+    fixture.commit(&life::<Orders>(&id, 2, [events::confirmed()]));
     for watcher in watching {
         let change = watcher.await.unwrap().unwrap().unwrap();
         assert_eq!(versions(&change), [2]);
     }
     running.stop();
-    stand.close().await;
+    fixture.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_ends_with_its_deadline_and_with_its_server() {
-    let stand = Stand::new(1).await;
-    let running = stand.start();
+    let fixture = ReadSideFixture::new(1).await;
+    let running = fixture.start();
     let id = new_id();
-    stand.commit(&life::<Orders>(
+    fixture.commit(&life::<Orders>(
         &id,
         1,
         events::order("anne", 1)[..1].to_vec(),
     ));
-    stand.applied().await;
+    fixture.applied().await;
     let process = Process::new();
     let server = Server::bind("query", ([127, 0, 0, 1], 0).into())
         .await
@@ -253,5 +253,5 @@ async fn a_watch_ends_with_its_deadline_and_with_its_server() {
     assert_eq!(code, ExitCode::SUCCESS);
     assert_eq!(end.unwrap_err().code(), Code::Unavailable);
     running.stop();
-    stand.close().await;
+    fixture.close().await;
 }

@@ -195,7 +195,7 @@ mod tests {
             aggregate_version: 2,
             ..Default::default()
         };
-        let record = OrderEvent::seal(metadata, event).encode_to_vec();
+        let record = OrderEvent::new_record(metadata, event).encode_to_vec();
         let content = decode(Service::Orders, Topic::Events, &record);
         let input = Input {
             partition: 3,

@@ -121,7 +121,7 @@ impl std::fmt::Display for Life {
                 format!("{:+}", step.since_ms),
                 step.place.service.to_owned(),
                 step.place.short(),
-                step.words.clone(),
+                step.event_text.clone(),
                 step.cause.text(),
             ]);
         }

@@ -4,7 +4,7 @@ use contracts::orders::v1::{EndReason, OrderEvent, OrderStatus};
 use contracts::query::v1::OrderView;
 use uuid::Uuid;
 
-use super::{order_id, words};
+use super::{event_text, order_id};
 use platform_client::Api;
 use platform_client::order_watch::Watch;
 use terminal::{say, say_json, status, time};
@@ -55,12 +55,12 @@ pub async fn watch(args: &Args) -> anyhow::Result<()> {
 /// When, which version, what happened; with the last event the status that it led to.
 fn line(order: &OrderView, event: OrderEvent) -> String {
     let metadata = event.metadata.unwrap_or_default();
-    let words = event.event.map_or_else(
+    let text = event.event.map_or_else(
         || "something that a newer program has written".to_owned(),
-        |event| words::of_order(&event, &order.currency),
+        |event| event_text::of_order(&event, &order.currency),
     );
     let version = format!("v{}", metadata.aggregate_version);
-    let mut line = format!("{}  {version:<4} {words}", time(metadata.time_ms));
+    let mut line = format!("{}  {version:<4} {text}", time(metadata.time_ms));
     if metadata.aggregate_version == order.version && !is_end(order.status()) {
         let state = status(order.status(), EndReason::Unspecified);
         line.push_str(&format!("  [{state}]"));

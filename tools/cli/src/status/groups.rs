@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use contracts::Service;
 use serde::Serialize;
 
-use lag::Look;
+use lag::ProbeResult;
 
 /// What the broker tells.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -61,7 +61,7 @@ pub struct DeadLetters {
 
 impl Groups {
     /// From a look at the broker.
-    pub fn new(broker: &str, look: &Result<Look, String>, partitions: u16) -> Self {
+    pub fn new(broker: &str, look: &Result<ProbeResult, String>, partitions: u16) -> Self {
         let look = match look {
             Ok(look) => look,
             Err(failure) => {
@@ -99,7 +99,7 @@ impl Groups {
     }
 }
 
-fn shares(look: &Look, service: Service, partitions: u16) -> Vec<Share> {
+fn shares(look: &ProbeResult, service: Service, partitions: u16) -> Vec<Share> {
     let share = |owner: Option<&str>, partitions: Vec<i32>| {
         let own = || {
             look.lags
@@ -148,14 +148,14 @@ mod tests {
             name: "host-1".into(),
             partitions: vec![0, 2],
         };
-        let look = Look {
+        let look = ProbeResult {
             lags: vec![lag(0, 5), lag(1, 70), lag(2, 30)],
             groups: vec![Group {
                 service: Service::Orders,
                 members: vec![member],
             }],
             dead_letters: vec![("orders.dlq".into(), 0), ("payments.dlq".into(), 2)],
-            ..Look::default()
+            ..ProbeResult::default()
         };
         let groups = Groups::new("here:1", &Ok(look), 3);
         let orders = &groups.groups[..2];

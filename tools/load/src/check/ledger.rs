@@ -14,7 +14,7 @@ use engine::{Cluster, Codec};
 use registry::Schemas;
 use tonic::Request;
 
-use super::{Check, Ground};
+use super::{Check, Sources};
 use crate::baskets::CURRENCY;
 use platform_client::{retry, topic_reader};
 use terminal::{amount, count};
@@ -62,7 +62,7 @@ impl Payment {
 /// # Errors
 ///
 /// The log cannot be read.
-pub async fn matches_log(ground: &Ground, kept: &Payments) -> anyhow::Result<Check> {
+pub async fn matches_log(ground: &Sources, kept: &Payments) -> anyhow::Result<Check> {
     let (cluster, schemas) = (Arc::clone(&ground.cluster), ground.schemas.clone());
     // The clients of the log block.
     let logged = tokio::task::spawn_blocking(move || payments_of_log(&cluster, schemas)).await??;
@@ -153,7 +153,7 @@ fn add_event(payment: &mut Payment, event: Event) {
 /// # Errors
 ///
 /// The sandbox does not answer.
-pub async fn payments_of_ledger(ground: &Ground) -> anyhow::Result<Payments> {
+pub async fn payments_of_ledger(ground: &Sources) -> anyhow::Result<Payments> {
     let mut request = Request::new(ListPaymentsRequest {});
     request.set_timeout(LEDGER_TIMEOUT);
     let listing = ground.sandbox.clone().list_payments(request).await;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use audit::Note;
+use audit::ClientObservation;
 use uuid::Uuid;
 
 use super::{Error, Fact};
@@ -13,11 +13,11 @@ use super::{Error, Fact};
 /// # Errors
 ///
 /// It cannot be read, or is none.
-pub fn read(path: &Path) -> Result<Vec<Note>, Error> {
+pub fn read(path: &Path) -> Result<Vec<ClientObservation>, Error> {
     Ok(of(super::facts(path)?))
 }
 
-fn of(facts: Vec<Fact>) -> Vec<Note> {
+fn of(facts: Vec<Fact>) -> Vec<ClientObservation> {
     // By basket: under which id it was sent last.
     let mut chosen: HashMap<String, Uuid> = HashMap::new();
     let note = |fact| match fact {
@@ -30,19 +30,23 @@ fn of(facts: Vec<Fact>) -> Vec<Note> {
             version,
             cents,
             ..
-        } => Some(Note::Acknowledged {
+        } => Some(ClientObservation::Acknowledged {
             order_id: order_id.to_string(),
             minor_units: cents,
             version,
         }),
-        Fact::Refused { basket, .. } => chosen.get(&basket).map(|order_id| Note::Refused {
-            order_id: order_id.to_string(),
-        }),
+        Fact::Refused { basket, .. } => {
+            chosen
+                .get(&basket)
+                .map(|order_id| ClientObservation::Refused {
+                    order_id: order_id.to_string(),
+                })
+        }
         Fact::Read {
             reader,
             order_id,
             version,
-        } => Some(Note::Read {
+        } => Some(ClientObservation::Read {
             reader,
             order_id: order_id.to_string(),
             version,
@@ -69,6 +73,6 @@ mod tests {
             Fact::Refused { basket, reason },
         ]);
         let order_id = order_id.to_string();
-        assert_eq!(notes, [Note::Refused { order_id }]);
+        assert_eq!(notes, [ClientObservation::Refused { order_id }]);
     }
 }

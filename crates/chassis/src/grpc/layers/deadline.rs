@@ -10,8 +10,8 @@ use futures::FutureExt as _;
 use tokio::time::{sleep_until, timeout_at};
 use tonic::Status;
 
-use super::ending::Ending;
 use super::refuse;
+use super::terminating_body::Ending;
 use crate::error;
 use crate::grpc::deadline::{Deadline, timeout};
 

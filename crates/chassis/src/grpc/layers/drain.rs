@@ -9,8 +9,8 @@ use futures::FutureExt as _;
 use http::header::CONTENT_TYPE;
 use tokio_util::sync::CancellationToken;
 
-use super::ending::Ending;
 use super::refuse;
+use super::terminating_body::Ending;
 use crate::error;
 use crate::grpc::methods;
 

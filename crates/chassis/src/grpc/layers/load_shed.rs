@@ -8,7 +8,7 @@ use axum::response::Response;
 use http::HeaderMap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::guarded::{Guard, Guarded};
+use super::guarded_body::{Guard, Guarded};
 use super::refuse;
 use crate::error;
 use crate::grpc::methods;

@@ -13,7 +13,7 @@ use observability::{Metric, TraceParent, TracedHistograms};
 use prometheus::{HistogramOpts, IntCounterVec, IntGauge, Registry};
 use tonic::Code;
 
-use super::guarded::{Guard, Guarded};
+use super::guarded_body::{Guard, Guarded};
 use super::label;
 use crate::error::code_name;
 use crate::grpc::code;

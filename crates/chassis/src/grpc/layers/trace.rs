@@ -10,7 +10,7 @@ use tonic::Code;
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span};
 
-use super::guarded::{Guard, Guarded};
+use super::guarded_body::{Guard, Guarded};
 use super::label;
 use crate::grpc::code;
 use crate::grpc::methods::{self, Method};

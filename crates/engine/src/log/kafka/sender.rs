@@ -40,7 +40,7 @@ type Producer = Arc<ThreadedProducer<Acknowledge>>;
 
 /// Where a command stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Receipt {
+pub struct RecordMetadata {
     /// Its partition.
     pub partition: Partition,
     /// Its offset.
@@ -111,11 +111,11 @@ impl Activity {
 }
 
 impl ProducerContext for Acknowledge {
-    type DeliveryOpaque = Box<oneshot::Sender<Result<Receipt, SendError>>>;
+    type DeliveryOpaque = Box<oneshot::Sender<Result<RecordMetadata, SendError>>>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, waiting: Self::DeliveryOpaque) {
         let answer = match result {
-            Ok(message) => Ok(Receipt {
+            Ok(message) => Ok(RecordMetadata {
                 partition: message.partition(),
                 offset: message.offset(),
             }),
@@ -235,7 +235,7 @@ impl Sender {
         key: &str,
         payload: &[u8],
         headers: &[Header],
-    ) -> Result<impl Future<Output = Result<Receipt, SendError>> + use<>, SendError> {
+    ) -> Result<impl Future<Output = Result<RecordMetadata, SendError>> + use<>, SendError> {
         let topic = self.cluster.topic(service, Topic::Commands);
         let (waiting, answer) = oneshot::channel();
         let headers = headers.iter().fold(

@@ -16,7 +16,7 @@ use rdkafka::consumer::ConsumerGroupMetadata;
 use super::client::is_answered_afresh;
 use super::settings::{SOCKET_TIMEOUT, TRANSACTION_TIMEOUT};
 use super::transactor::Transactor;
-use super::{Appended, Cluster, Error, Failure, LOOKUP_TIMEOUT, Share};
+use super::{Appended, Cluster, Error, Failure, LOOKUP_TIMEOUT, PartitionWrites};
 use crate::log::replacement::{Failing, PATIENCE};
 
 /// Between two looks at a producer that is at work.
@@ -56,7 +56,7 @@ impl Drop for Producer {
 
 struct Commit {
     generation: Arc<ConsumerGroupMetadata>,
-    shares: Vec<Share>,
+    shares: Vec<PartitionWrites>,
 }
 
 impl Transactions {
@@ -105,7 +105,7 @@ impl Transactions {
     pub fn commit(
         &mut self,
         generation: &Arc<ConsumerGroupMetadata>,
-        shares: Vec<Share>,
+        shares: Vec<PartitionWrites>,
     ) -> Result<Vec<Appended>, Failure> {
         let Some(producer) = &self.producer else {
             return Err(Failure::Unclear(

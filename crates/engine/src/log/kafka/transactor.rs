@@ -17,7 +17,9 @@ use rdkafka::{ClientContext, Statistics};
 use super::context::{Reports, log};
 use super::sender::Activity;
 use super::settings::{SOCKET_TIMEOUT, SUSPICIOUS, TRANSACTION_TIMEOUT};
-use super::{Appended, Cluster, Error, Failure, Partition, Share, error, native, settings};
+use super::{
+    Appended, Cluster, Error, Failure, Partition, PartitionWrites, error, native, settings,
+};
 
 /// How long one try of taking the transactional id lasts.
 const INIT_STEP: Duration = Duration::from_secs(1);
@@ -126,7 +128,7 @@ impl Transactor {
     pub fn commit(
         &self,
         generation: &ConsumerGroupMetadata,
-        shares: Vec<Share>,
+        shares: Vec<PartitionWrites>,
     ) -> Result<Vec<Appended>, Failure> {
         let mut offsets = TopicPartitionList::new();
         for share in &shares {
@@ -147,7 +149,7 @@ impl Transactor {
             .producer
             .begin_transaction()
             .and_then(|()| self.write(shares))
-            .and_then(|()| timed(|| self.seal(&offsets, generation)));
+            .and_then(|()| timed(|| self.new_record(&offsets, generation)));
         match ended {
             // It is committed, but the producer is suspect; what was written is found again by take-over.
             Ok(took) if took > SUSPICIOUS => Err(Failure::Unclear(format!(
@@ -171,7 +173,7 @@ impl Transactor {
         }
     }
 
-    fn write(&self, shares: Vec<Share>) -> Result<(), KafkaError> {
+    fn write(&self, shares: Vec<PartitionWrites>) -> Result<(), KafkaError> {
         let mut names: HashMap<(Service, Topic), String> = HashMap::new();
         for output in shares.iter().flat_map(|share| &share.outputs) {
             let topic = names
@@ -226,7 +228,7 @@ impl Transactor {
 
     /// Offsets after the records: the partition of the group's offsets joins the transaction last, when the one
     /// before it has surely ended at that coordinator.
-    fn seal(
+    fn new_record(
         &self,
         offsets: &TopicPartitionList,
         generation: &ConsumerGroupMetadata,

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use contracts::{Service, Topic};
 
-use super::group::{Generation, Group, Word};
+use super::group::{Generation, Group, MembershipReply};
 use super::journal::Journal;
 use super::records::{New, Records};
 use super::transactions::{Refusal, Target, Transaction};
-use super::{Clock, Place};
+use super::{Clock, TopicPartition};
 use crate::log::kafka::MAX_RECORD_BYTES;
 use crate::log::{Ends, Header, Input, Output, Partition};
 
@@ -24,7 +24,7 @@ pub struct Broker {
 
 #[derive(Default)]
 struct State {
-    topics: BTreeMap<Place, Records>,
+    topics: BTreeMap<TopicPartition, Records>,
     transactions: BTreeMap<String, Transaction>,
     groups: BTreeMap<Service, Group>,
     late: Vec<Late>,
@@ -41,7 +41,7 @@ struct Late {
 
 /// Something that the broker does by itself, sooner or later.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Chore {
+pub enum PendingAction {
     /// A marker of an ended transaction reaches one of the places that took part in it.
     Marker(String, Target),
     /// A group completes its rebalance.
@@ -56,9 +56,9 @@ pub enum Chore {
     Compact(Service, Partition),
 }
 
-impl Chore {
+impl PendingAction {
     /// Where a marker goes, unless it goes to a group's offsets.
-    pub fn place(&self) -> Option<Place> {
+    pub fn place(&self) -> Option<TopicPartition> {
         match self {
             Self::Marker(_, Target::Data(place)) => Some(*place),
             _ => None,
@@ -136,7 +136,7 @@ impl Broker {
     /// Appends a record outside of any transaction; its offset.
     pub fn append(
         &self,
-        place: Place,
+        place: TopicPartition,
         key: Option<Vec<u8>>,
         payload: Option<Vec<u8>>,
         headers: Vec<Header>,
@@ -168,18 +168,18 @@ impl Broker {
     }
 
     /// Committed records of a partition from `from` on, at most `most`.
-    pub fn fetch(&self, place: Place, from: i64, most: usize) -> Fetched {
+    pub fn fetch(&self, place: TopicPartition, from: i64, most: usize) -> Fetched {
         let (inputs, position) = self.state().records(place).committed(place.2, from, most);
         Fetched { inputs, position }
     }
 
     /// Every record of a partition, those of aborted and open transactions too, and whether it is committed.
-    pub fn all(&self, place: Place) -> Vec<(Input, bool)> {
+    pub fn all(&self, place: TopicPartition) -> Vec<(Input, bool)> {
         self.state().records(place).all(place.2)
     }
 
     /// The ends of a partition, without regard to transactions.
-    pub fn ends(&self, place: Place) -> Ends {
+    pub fn ends(&self, place: TopicPartition) -> Ends {
         let mut state = self.state();
         let records = state.records(place);
         Ends {
@@ -189,7 +189,7 @@ impl Broker {
     }
 
     /// The last stable offset.
-    pub fn stable_end(&self, place: Place) -> i64 {
+    pub fn stable_end(&self, place: TopicPartition) -> i64 {
         self.state().records(place).stable()
     }
 
@@ -200,7 +200,7 @@ impl Broker {
     }
 
     /// What the broker may do by itself now, without the compaction of states.
-    pub fn chores(&self) -> Vec<Chore> {
+    pub fn chores(&self) -> Vec<PendingAction> {
         let now_ms = self.clock.unix_ms();
         let state = self.state();
         let mut chores = Vec::new();
@@ -210,31 +210,31 @@ impl Broker {
         for (id, transaction) in &state.transactions {
             if let Some((_, targets)) = transaction.markers() {
                 let markers = targets.iter();
-                chores.extend(markers.map(|target| Chore::Marker(id.clone(), *target)));
+                chores.extend(markers.map(|target| PendingAction::Marker(id.clone(), *target)));
             }
             if transaction.is_overdue(now_ms) {
-                chores.push(Chore::Expire(id.clone()));
+                chores.push(PendingAction::Expire(id.clone()));
             }
         }
         for (service, group) in &state.groups {
             if group.is_rebalancing() {
-                chores.push(Chore::Rebalance(*service));
+                chores.push(PendingAction::Rebalance(*service));
             }
             let silent = group.silent(now_ms).into_iter();
-            chores.extend(silent.map(|name| Chore::Remove(*service, name)));
+            chores.extend(silent.map(|name| PendingAction::Remove(*service, name)));
         }
         let due = state.late.iter().enumerate();
         let due = due.filter(|(_, late)| late.arrives_ms <= now_ms);
-        chores.extend(due.map(|(index, _)| Chore::Arrive(index)));
+        chores.extend(due.map(|(index, _)| PendingAction::Arrive(index)));
         chores
     }
 
     /// Does one of them.
-    pub fn perform(&self, chore: &Chore) {
+    pub fn perform(&self, chore: &PendingAction) {
         let now_ms = self.clock.unix_ms();
         let mut state = self.state();
         match chore {
-            Chore::Marker(id, target) => {
+            PendingAction::Marker(id, target) => {
                 let Some(transaction) = state.transactions.get_mut(id) else {
                     return;
                 };
@@ -255,25 +255,25 @@ impl Broker {
                     Shown(*target)
                 ));
             }
-            Chore::Rebalance(service) => {
+            PendingAction::Rebalance(service) => {
                 state.group(*service).rebalance(self.partitions);
                 self.journal
                     .note(format_args!("broker: group {service} has a new generation"));
             }
-            Chore::Remove(service, name) => {
+            PendingAction::Remove(service, name) => {
                 state.group(*service).remove(name);
                 self.journal.note(format_args!(
                     "broker: group {service} goes on without {name}"
                 ));
             }
-            Chore::Expire(id) => {
+            PendingAction::Expire(id) => {
                 if let Some(transaction) = state.transactions.get_mut(id) {
                     transaction.expire();
                 }
                 self.journal
                     .note(format_args!("broker: transaction of {id} has expired"));
             }
-            Chore::Arrive(index) => {
+            PendingAction::Arrive(index) => {
                 if *index >= state.late.len() {
                     return;
                 }
@@ -287,7 +287,7 @@ impl Broker {
                     late.transactional_id
                 ));
             }
-            Chore::Compact(service, partition) => {
+            PendingAction::Compact(service, partition) => {
                 state
                     .records((*service, Topic::State, *partition))
                     .compact();
@@ -355,7 +355,7 @@ impl Broker {
         Ok(records.append(now_ms, new, Some((producer, epoch))))
     }
 
-    pub(super) fn add(&self, id: &str, epoch: u32, place: Place) -> Result<(), Refused> {
+    pub(super) fn add(&self, id: &str, epoch: u32, place: TopicPartition) -> Result<(), Refused> {
         let now_ms = self.clock.unix_ms();
         let mut state = self.state();
         let target = Target::Data(place);
@@ -417,7 +417,7 @@ impl Broker {
         self.state().group(service).join(instance, now_ms)
     }
 
-    pub(super) fn word(&self, service: Service, instance: &str, member: u64) -> Word {
+    pub(super) fn word(&self, service: Service, instance: &str, member: u64) -> MembershipReply {
         let mut state = self.state();
         let group = state.group(service);
         group.heartbeat(instance, member, self.clock.unix_ms());
@@ -446,7 +446,7 @@ impl Broker {
         self.state().group(service).committed(partition)
     }
 
-    fn written(&self, place: Place, key: Option<&[u8]>, payload: Option<&[u8]>) {
+    fn written(&self, place: TopicPartition, key: Option<&[u8]>, payload: Option<&[u8]>) {
         self.journal.note(format_args!(
             "  {}.{}/{} << {}",
             place.0,
@@ -475,7 +475,7 @@ fn vouched(group: &Group, instance: &str, generation: Option<&Generation>) -> Re
 }
 
 impl State {
-    fn records(&mut self, place: Place) -> &mut Records {
+    fn records(&mut self, place: TopicPartition) -> &mut Records {
         self.topics.entry(place).or_default()
     }
 
@@ -501,7 +501,7 @@ impl Foreign {
     /// # Panics
     ///
     /// When it has been fenced.
-    pub fn append(&self, place: Place, payload: &[u8]) {
+    pub fn append(&self, place: TopicPartition, payload: &[u8]) {
         let output = Output {
             service: place.0,
             topic: place.1,

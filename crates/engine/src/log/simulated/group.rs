@@ -39,7 +39,7 @@ struct Member {
 
 /// What the coordinator says to a heartbeat.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Word {
+pub enum MembershipReply {
     /// Nothing new.
     Nothing,
     /// These have to be given up first.
@@ -142,19 +142,19 @@ impl Group {
     }
 
     /// What a member is told next; it does as it is told.
-    pub fn word(&mut self, instance: &str, id: u64) -> Word {
+    pub fn word(&mut self, instance: &str, id: u64) -> MembershipReply {
         let generation = Generation {
             number: self.generation,
             member: id,
         };
         let Some(member) = self.members.get(instance) else {
-            return Word::Unknown;
+            return MembershipReply::Unknown;
         };
         if member.id != id {
-            return Word::Fenced;
+            return MembershipReply::Fenced;
         }
         if member.told == Some(self.generation) || (member.told.is_none() && self.rebalancing) {
-            return Word::Nothing;
+            return MembershipReply::Nothing;
         }
         let target = member.target.clone();
         let gone: Vec<_> = member.owned.difference(&target).copied().collect();
@@ -170,7 +170,7 @@ impl Group {
             member.owned.retain(|partition| target.contains(partition));
             // It joins once more, so that they are free for the others.
             self.rebalancing = true;
-            return Word::Revoke(gone, generation);
+            return MembershipReply::Revoke(gone, generation);
         }
         let came: Vec<_> = target
             .difference(&member.owned)
@@ -178,7 +178,7 @@ impl Group {
             .copied()
             .collect();
         member.owned.extend(&came);
-        Word::Assign(came, generation)
+        MembershipReply::Assign(came, generation)
     }
 
     /// Members that have been silent for too long.

@@ -9,15 +9,15 @@ use std::time::Duration;
 
 use contracts::{Service, Topic};
 
-use super::Place;
+use super::TopicPartition;
 use super::broker::Broker;
-use super::fate::{Fate, Point, Verdict};
-use super::group::{Generation, Word};
+use super::fault_injector::{FaultInjector, Point, StepOutcome};
+use super::group::{Generation, MembershipReply};
 use crate::log::kafka::settings::SUSPICIOUS;
 use crate::log::replacement::Failing;
 use crate::log::{
-    Appended, Ends, Error, Failure, Input, Log, Membership, Partition, Peek, Progress, Share,
-    Signal,
+    Appended, Ends, Error, Failure, Input, Log, Membership, Partition, PartitionWrites, Peek,
+    Progress, Signal,
 };
 
 /// How often a busy coordinator is asked before its caller gives up.
@@ -29,7 +29,7 @@ const HEARTBEATS: Duration = Duration::from_secs(2);
 
 /// A protection that the log does without, so that a test can show what it is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Weakness {
+pub enum DisabledSafeguard {
     /// Offsets are committed beside the transaction, not in it.
     OffsetsOutside,
     /// Nobody vouches for the offsets: the group does not see that it has gone on without their sender.
@@ -67,14 +67,14 @@ impl Client {
 /// One worker's log.
 pub struct SimulatedLog {
     broker: Broker,
-    fate: Rc<dyn Fate>,
+    fate: Rc<dyn FaultInjector>,
     service: Service,
     instance: String,
     transactional_id: String,
-    weakness: Option<Weakness>,
+    weakness: Option<DisabledSafeguard>,
     /// The process has ended; nothing that its worker still asks for is done.
     crashed: bool,
-    pulse: Pulse,
+    pulse: Probe,
     generation: Option<Generation>,
     /// The place in the group is lost until the next assignment.
     lost: bool,
@@ -94,7 +94,7 @@ pub struct SimulatedLog {
 
 /// What a scheduler sees of a worker's log from outside.
 #[derive(Clone, Debug, Default)]
-pub struct Pulse {
+pub struct Probe {
     /// Its member id, for heartbeats.
     pub member: Rc<Cell<u64>>,
     /// Waits take time on the worker's own clock; others may not have come so far. It has nothing to do before.
@@ -103,7 +103,7 @@ pub struct Pulse {
     pub lost: Rc<RefCell<BTreeSet<Client>>>,
 }
 
-impl Pulse {
+impl Probe {
     /// Whether the member's heartbeats reach the group.
     pub fn beats(&self) -> bool {
         !self.lost.borrow().contains(&Client::Consumer)
@@ -122,7 +122,7 @@ struct Delivery {
 }
 
 struct Read {
-    place: Place,
+    place: TopicPartition,
     next: i64,
     until: i64,
 }
@@ -135,10 +135,10 @@ impl SimulatedLog {
     /// The broker does not answer, or is still busy with what a former producer left open.
     pub fn new(
         broker: Broker,
-        fate: Rc<dyn Fate>,
+        fate: Rc<dyn FaultInjector>,
         service: Service,
         instance: &str,
-        weakness: Option<Weakness>,
+        weakness: Option<DisabledSafeguard>,
     ) -> Result<Self, Error> {
         if broker.is_away() {
             return Err(Error::Unavailable("the broker is away".into()));
@@ -153,7 +153,7 @@ impl SimulatedLog {
             service,
             weakness,
             crashed: false,
-            pulse: Pulse {
+            pulse: Probe {
                 member: Rc::new(Cell::new(member)),
                 ahead: Rc::new(Cell::new(now)),
                 lost: Rc::default(),
@@ -175,7 +175,7 @@ impl SimulatedLog {
     }
 
     /// How it does.
-    pub fn pulse(&self) -> Pulse {
+    pub fn pulse(&self) -> Probe {
         self.pulse.clone()
     }
 
@@ -191,15 +191,17 @@ impl SimulatedLog {
         }
         self.seen = now;
         match verdict {
-            Verdict::Crash => {
+            StepOutcome::Crash => {
                 self.crashed = true;
                 Err(crash())
             }
-            Verdict::Unavailable => Err(Error::Unavailable("the broker does not answer".into())),
-            Verdict::Go if self.broker.is_away() => {
+            StepOutcome::Unavailable => {
+                Err(Error::Unavailable("the broker does not answer".into()))
+            }
+            StepOutcome::Go if self.broker.is_away() => {
                 Err(Error::Unavailable("the broker is away".into()))
             }
-            Verdict::Go => Ok(()),
+            StepOutcome::Go => Ok(()),
         }
     }
 
@@ -223,7 +225,7 @@ impl SimulatedLog {
             return Ok(());
         }
         let now = self.now();
-        let is_kept = self.is(Weakness::LostClientsKept);
+        let is_kept = self.is(DisabledSafeguard::LostClientsKept);
         let failing = self.failing.entry(client).or_default();
         if is_kept || !failing.failed(now) {
             return Err(Error::Unavailable(format!(
@@ -239,7 +241,7 @@ impl SimulatedLog {
         self.pulse.ahead.set(self.now() + wait);
     }
 
-    fn is(&self, weakness: Weakness) -> bool {
+    fn is(&self, weakness: DisabledSafeguard) -> bool {
         self.weakness == Some(weakness)
     }
 
@@ -252,12 +254,12 @@ impl SimulatedLog {
             .broker
             .word(self.service, &self.instance, self.pulse.member.get())
         {
-            Word::Nothing => {}
-            Word::Fenced => {
+            MembershipReply::Nothing => {}
+            MembershipReply::Fenced => {
                 self.fenced = true;
                 return Err(Error::Fenced("another member has the instance id".into()));
             }
-            Word::Unknown => {
+            MembershipReply::Unknown => {
                 self.generation = None;
                 self.lost = true;
                 let gone = std::mem::take(&mut self.owned).into_keys().collect();
@@ -265,12 +267,12 @@ impl SimulatedLog {
                 let member = self.broker.join(self.service, &self.instance);
                 self.pulse.member.set(member);
             }
-            Word::Revoke(gone, generation) => {
+            MembershipReply::Revoke(gone, generation) => {
                 self.generation = Some(generation);
                 self.owned.retain(|partition, _| !gone.contains(partition));
                 signals.push(Signal::Revoked(gone));
             }
-            Word::Assign(came, generation) => {
+            MembershipReply::Assign(came, generation) => {
                 self.generation = Some(generation);
                 self.lost = false;
                 for partition in &came {
@@ -388,7 +390,7 @@ impl Log for SimulatedLog {
     }
 
     fn committed(&mut self, partition: Partition) -> Result<Option<i64>, Error> {
-        if self.is(Weakness::StateBeforeOffset) {
+        if self.is(DisabledSafeguard::StateBeforeOffset) {
             for topic in [Topic::State, Topic::Events] {
                 // Who reads now reads what has been committed by now.
                 let place = (self.service, topic, partition);
@@ -431,10 +433,10 @@ impl Log for SimulatedLog {
         if let Some(early) = self.early.remove(&(topic, partition)) {
             ends = early;
         }
-        if self.is(Weakness::OnlyToStable) && topic != Topic::Commands {
+        if self.is(DisabledSafeguard::OnlyToStable) && topic != Topic::Commands {
             ends.high = stable;
         }
-        if self.is(Weakness::AnswersUnread) && topic == Topic::Commands {
+        if self.is(DisabledSafeguard::AnswersUnread) && topic == Topic::Commands {
             ends.high = self.committed_seen.get(&partition).map_or(0, |seen| *seen);
         }
         Ok(ends)
@@ -517,7 +519,7 @@ impl Log for SimulatedLog {
     fn commit(
         &mut self,
         generation: &Generation,
-        shares: Vec<Share>,
+        shares: Vec<PartitionWrites>,
     ) -> Result<Vec<Appended>, Failure> {
         if self.epoch.is_none() {
             return Err(Failure::Unclear(
@@ -531,7 +533,7 @@ impl Log for SimulatedLog {
         // By the broker's clock: the worker's own may be ahead by what it has waited.
         let begun = self.broker.clock().elapsed();
         match self.transact(generation, shares) {
-            Ok((_, took)) if took > SUSPICIOUS && !self.is(Weakness::UnclearKept) => {
+            Ok((_, took)) if took > SUSPICIOUS && !self.is(DisabledSafeguard::UnclearKept) => {
                 self.epoch = None;
                 Err(Failure::Unclear(format!(
                     "the commit took {} ms",

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use contracts::Service;
 
-use super::Place;
+use super::TopicPartition;
 use super::records::ProducerId;
 
 /// How long a transaction may stay open, milliseconds.
@@ -36,7 +36,7 @@ enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Target {
     /// A partition of a topic.
-    Data(Place),
+    Data(TopicPartition),
     /// The offsets of a service's group.
     Offsets(Service),
 }
@@ -98,7 +98,7 @@ impl Transaction {
     }
 
     /// Whether a first record may be written there: the partition's leader asks.
-    pub fn verifies(&self, epoch: u32, place: Place) -> bool {
+    pub fn verifies(&self, epoch: u32, place: TopicPartition) -> bool {
         self.epoch == epoch
             && self.phase == Phase::Ongoing
             && self.members.contains(&Target::Data(place))

@@ -2,7 +2,7 @@
 
 use chassis::grpc::Server;
 use contracts::inventory::v1::inventory_service_server::InventoryServiceServer;
-use engine::Caller;
+use engine::CommandClient;
 use engine::worker::Settings;
 use inventory::StockRules;
 
@@ -13,7 +13,7 @@ use crate::serve::runtime::{NoEffects, Runtime};
 pub(in crate::serve) fn serve_api(
     runtime: &Runtime,
     server: Server,
-    caller: Caller<contracts::Inventory>,
+    caller: CommandClient<contracts::Inventory>,
 ) -> anyhow::Result<()> {
     let api = inventory::Api::new(caller);
     server

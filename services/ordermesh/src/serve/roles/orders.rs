@@ -2,7 +2,7 @@
 
 use chassis::grpc::{Peer, Server};
 use contracts::orders::v1::order_service_server::OrderServiceServer;
-use engine::Caller;
+use engine::CommandClient;
 
 use crate::serve::Args;
 use crate::serve::calls::Calls;
@@ -12,7 +12,7 @@ use crate::serve::runtime::{NoEffects, Runtime};
 pub(in crate::serve) fn serve_api(
     runtime: &Runtime,
     server: Server,
-    caller: Caller<contracts::Orders>,
+    caller: CommandClient<contracts::Orders>,
     query: &Peer,
 ) -> anyhow::Result<()> {
     let api = orders::Api::new(caller, query);

@@ -202,5 +202,5 @@ fn happened(service: Service, record: &Record) -> Happened {
 
 fn body<R: Sealed>(record: &Record) -> Option<R::Body> {
     let record: R = record.message.transcode_to().ok()?;
-    record.open().map(|(_, body)| body)
+    record.into_parts().map(|(_, body)| body)
 }

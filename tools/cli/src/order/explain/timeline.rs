@@ -9,7 +9,7 @@ use contracts::payments::v1::payment_event::Event as PaymentEvent;
 use contracts::shipping::v1::shipment_event::Event as ShipmentEvent;
 use serde::Serialize;
 
-use crate::order::words;
+use crate::order::event_text;
 
 /// An event that belongs to an order.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,7 +71,7 @@ pub struct Step {
     /// Such as `order_created`.
     pub event: &'static str,
     /// What happened, in words.
-    pub words: String,
+    pub event_text: String,
     /// Why.
     pub cause: Cause,
 }
@@ -133,7 +133,7 @@ pub fn timeline(
             place: event.place(),
             event_id: event.id.clone(),
             event: event.happened.kind(),
-            words: event.happened.words(currency),
+            event_text: event.happened.event_text(currency),
             cause: Cause {
                 command: commands
                     .get(&event.command_id)
@@ -284,12 +284,12 @@ impl Happened {
         }
     }
 
-    fn words(&self, currency: &str) -> String {
+    fn event_text(&self, currency: &str) -> String {
         match self {
-            Self::Order(event) => words::of_order(event, currency),
-            Self::Stock(event) => words::of_stock(event),
-            Self::Payment(event) => words::of_payment(event),
-            Self::Shipment(event) => words::of_shipment(event),
+            Self::Order(event) => event_text::of_order(event, currency),
+            Self::Stock(event) => event_text::of_stock(event),
+            Self::Payment(event) => event_text::of_payment(event),
+            Self::Shipment(event) => event_text::of_shipment(event),
             Self::Newer(_) => "something that a newer program has written".into(),
         }
     }

@@ -6,12 +6,12 @@ use std::time::Duration;
 use contracts::Topic;
 
 use super::super::broker::Refused;
-use super::super::fate::{Ending, Point};
+use super::super::fault_injector::{Ending, Point};
 use super::super::group::Generation;
 use super::super::transactions::Refusal;
-use super::{PAUSE, SimulatedLog, TRIES, Weakness};
+use super::{DisabledSafeguard, PAUSE, SimulatedLog, TRIES};
 use crate::log::kafka::settings::{SOCKET_TIMEOUT, SUSPICIOUS};
-use crate::log::{Appended, Failure, Log as _, Partition, Share};
+use crate::log::{Appended, Failure, Log as _, Partition, PartitionWrites};
 
 /// A request that was held up arrives within this time, milliseconds.
 const LATE_MS: i64 = 4_000;
@@ -33,7 +33,7 @@ impl SimulatedLog {
     pub(super) fn transact(
         &mut self,
         generation: &Generation,
-        shares: Vec<Share>,
+        shares: Vec<PartitionWrites>,
     ) -> Result<(Vec<Appended>, Duration), Trouble> {
         let epoch = self.epoch.unwrap_or(0);
         self.reached(Point::Begin)?;
@@ -60,7 +60,7 @@ impl SimulatedLog {
         self.send_offsets(epoch, generation, &offsets)?;
         self.reached(Point::End)?;
         // Without its offsets it may hold nothing at all.
-        if !(self.is(Weakness::OffsetsOutside) && added.is_empty()) {
+        if !(self.is(DisabledSafeguard::OffsetsOutside) && added.is_empty()) {
             self.end(epoch, true)?;
         }
         self.reached(Point::Ended)?;
@@ -77,11 +77,11 @@ impl SimulatedLog {
         generation: &Generation,
         offsets: &[(Partition, i64)],
     ) -> Result<(), Trouble> {
-        if self.is(Weakness::OffsetsOutside) {
+        if self.is(DisabledSafeguard::OffsetsOutside) {
             let who = (self.service, self.instance.as_str());
             return Ok(self.broker.store_offsets(who, generation, offsets)?);
         }
-        let vouching = (!self.is(Weakness::NobodyVouches)).then_some(generation);
+        let vouching = (!self.is(DisabledSafeguard::NobodyVouches)).then_some(generation);
         self.patiently(|log| {
             let who = (log.service, log.instance.as_str());
             log.broker
@@ -106,7 +106,7 @@ impl SimulatedLog {
             }
             Ending::Late | Ending::Repeated => self.broker.hold_up(&id, epoch, commit, arrives_ms),
         }
-        if ending == Ending::Repeated || self.is(Weakness::UnclearKept) {
+        if ending == Ending::Repeated || self.is(DisabledSafeguard::UnclearKept) {
             // The client asks again under its own steam.
             self.wait(SUSPICIOUS + PAUSE);
             return self.patiently(|log| log.broker.end(&id, epoch, commit));

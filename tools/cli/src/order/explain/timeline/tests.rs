@@ -77,7 +77,7 @@ fn a_step_names_its_cause() {
             "RecordStockReserved from somebody, mug v12",
         ]
     );
-    assert_eq!(steps[1].words, "2 pieces reserved");
+    assert_eq!(steps[1].event_text, "2 pieces reserved");
     assert_eq!(
         (steps[1].place.service, steps[1].place.short().as_str()),
         ("inventory", "mug v12")

@@ -1,0 +1,174 @@
+//! The payment: its state machine, its money, its row.
+
+use contracts::core::v1::Money;
+use contracts::payments::v1::PaymentStatus as Status;
+use contracts::payments::v1::payment_event::Event;
+use contracts::{Body as _, Payments};
+use uuid::Uuid;
+
+use super::{Answered, Occurrence, ReferenceModel};
+use crate::context::AuditContext;
+use crate::report::Invariant;
+use crate::rows::PaymentRow;
+
+/// A payment, as far as the business is concerned.
+#[derive(Clone, Debug)]
+pub(crate) struct PaymentModel {
+    pub(crate) status: Status,
+    pub(crate) version: u64,
+    /// What is asked for.
+    pub(crate) amount: Money,
+    /// How often money was taken.
+    pub(crate) captures: u32,
+    /// How often it was given back.
+    pub(crate) refunds: u32,
+    pub(crate) row: PaymentRow,
+}
+
+impl Default for PaymentModel {
+    fn default() -> Self {
+        Self {
+            status: Status::Unspecified,
+            version: 0,
+            amount: Money::default(),
+            captures: 0,
+            refunds: 0,
+            row: PaymentRow::default(),
+        }
+    }
+}
+
+impl PaymentModel {
+    pub(crate) const fn is_over(&self) -> bool {
+        matches!(
+            self.status,
+            Status::Unspecified
+                | Status::Declined
+                | Status::Voided
+                | Status::Refunded
+                | Status::Settled
+        )
+    }
+
+    fn follow(&mut self, event: &Event) -> Result<(), String> {
+        let before = self.status;
+        let (from, to): (&[Status], Status) = match event {
+            Event::PaymentRequested(_) => (&[Status::Unspecified], Status::Requested),
+            Event::PaymentProcessed(_) => (&[Status::Requested], Status::Processed),
+            Event::PaymentDeclined(event) if event.while_cancelling => {
+                (&[Status::CancelRequested], Status::Declined)
+            }
+            Event::PaymentDeclined(_) => (&[Status::Requested], Status::Declined),
+            Event::PaymentSettled(_) => (&[Status::Processed], Status::Settled),
+            Event::PaymentCancelRequested(_) => (&[Status::Requested], Status::CancelRequested),
+            Event::PaymentVoided(_) => (&[Status::CancelRequested], Status::Voided),
+            Event::PaymentRefundRequested(event) if event.captured => {
+                (&[Status::CancelRequested], Status::Refunding)
+            }
+            Event::PaymentRefundRequested(_) => (&[Status::Processed], Status::Refunding),
+            Event::PaymentRefunded(_) => (&[Status::Refunding], Status::Refunded),
+            Event::PaymentRefundRefused(_) => (&[Status::Refunding], Status::Refunding),
+            Event::PaymentCancelSettled(event) => {
+                return if self.is_over() && event.status() == before {
+                    Ok(())
+                } else {
+                    Err(format!(
+                        "{} while {}",
+                        event_name(event.status()),
+                        name(before)
+                    ))
+                };
+            }
+        };
+        self.status = to;
+        if from.contains(&before) {
+            Ok(())
+        } else {
+            Err(format!("{} while {}", event.kind(), name(before)))
+        }
+    }
+}
+
+fn name(status: Status) -> String {
+    let name = status.as_str_name().trim_start_matches("PAYMENT_STATUS_");
+    name.to_ascii_lowercase()
+}
+
+fn event_name(status: Status) -> String {
+    format!("its cancellation was settled as {}", name(status))
+}
+
+impl ReferenceModel for Payments {
+    fn happened(context: &mut AuditContext, at: &Occurrence<'_>, event: &Event) {
+        let payment = context.cases.life(at).payment.get_or_insert_default();
+        context.findings.checked(Invariant::I14);
+        if let Err(wrong) = payment.follow(event) {
+            context.findings.violated(Invariant::I14, at.example(wrong));
+        }
+        payment.version = at.version;
+        match event {
+            Event::PaymentRequested(event) => {
+                payment.amount = event.amount.clone().unwrap_or_default();
+            }
+            Event::PaymentProcessed(_) => payment.captures += 1,
+            Event::PaymentRefundRequested(event) if event.captured => payment.captures += 1,
+            Event::PaymentRefunded(_) => payment.refunds += 1,
+            _ => {}
+        }
+        if at.is_applied
+            && let Ok(order_id) = Uuid::try_parse(at.id)
+        {
+            payment.row.order_id = order_id;
+            show(&mut payment.row, at, event);
+        }
+        context.cases.note_over(at.id);
+    }
+
+    fn answered(_: &mut AuditContext, _: &Answered<'_, Self>) {}
+
+    fn without_times(event: &mut Event) {
+        if let Event::PaymentRefundRefused(event) = event {
+            event.retry_at_ms = 0;
+        }
+    }
+
+    fn is_known(context: &AuditContext, id: &str) -> bool {
+        let life = context.cases.lives.get(id);
+        life.is_some_and(|life| life.payment.is_some())
+    }
+}
+
+/// The row after an event.
+fn show(row: &mut PaymentRow, at: &Occurrence<'_>, event: &Event) {
+    row.version = at.row_version();
+    let status = match event {
+        Event::PaymentRequested(event) => {
+            if let Some(amount) = &event.amount {
+                row.amount = amount.minor_units;
+                row.currency.clone_from(&amount.currency);
+            }
+            Status::Requested
+        }
+        Event::PaymentProcessed(event) => {
+            row.provider_reference.clone_from(&event.provider_reference);
+            Status::Processed
+        }
+        Event::PaymentDeclined(_) => Status::Declined,
+        Event::PaymentSettled(_) => Status::Settled,
+        Event::PaymentCancelRequested(_) => Status::CancelRequested,
+        Event::PaymentVoided(_) => Status::Voided,
+        Event::PaymentRefundRequested(event) => {
+            if event.captured {
+                row.provider_reference.clone_from(&event.provider_reference);
+            }
+            Status::Refunding
+        }
+        Event::PaymentRefunded(_) => Status::Refunded,
+        Event::PaymentRefundRefused(_) => {
+            row.flagged = true;
+            return;
+        }
+        Event::PaymentCancelSettled(event) => event.status(),
+    };
+    row.status = status as i16;
+}
