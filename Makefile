@@ -1,34 +1,47 @@
-# The work is done by the scripts in compose/native; `make help` lists it.
+# `make help` lists the targets. The scripts in compose/native do the work.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-observability chaos recovery up down logs clean sim sim-ablate
+.PHONY: help demo test test-observability chaos recovery up down logs clean sim sim-ablate release install
 
 help:
-	@echo 'make demo   install, build, carry real orders through a fresh stack, check, stop'
-	@echo 'make test   format, clippy, dependency rules and every test, on a stack of its own'
+	@echo 'make demo   install, build, process real orders on a fresh stack, audit, stop'
+	@echo 'make test   format, clippy, dependency rules and every test, on a stack of its own, except:'
 	@echo 'make test-observability'
-	@echo '            every alert, panel and trace, on a running system'
+	@echo '            test every alert, panel and trace on a running system; FORM=short skips long tests'
 	@echo 'make sim SEEDS=10000'
-	@echo '            the whole platform on a simulated log, seed by seed; SEED=N replays one'
+	@echo '            run the platform on a simulated log, once per seed; SEED=N replays one'
 	@echo 'make sim-ablate'
-	@echo '            for each protection a seed that fails without it'
-	@echo 'make chaos  kill, freeze, fill up and cut off everything under load, and audit;'
-	@echo '            MINUTES=30 SEED=... are its settings'
+	@echo '            find for each safeguard a seed that fails without it'
+	@echo 'make chaos  inject faults under load (crash, freeze, full disk, network) and audit;'
+	@echo '            settings: MINUTES=30 SEED=...; FORM=short tests each fault once'
 	@echo 'make recovery'
-	@echo '            restart and fence the broker, restart all parts, again and again; print how soon all'
-	@echo '            is back (about an hour); CYCLES=20 is its setting'
+	@echo '            restart and fence the broker and restart all parts, repeatedly; print the recovery'
+	@echo '            times (takes about an hour); setting: CYCLES=20'
 	@echo 'make up     start the stack and all services, and leave them running'
 	@echo 'make down   stop what make up started; data is kept'
 	@echo 'make logs   follow the logs of what make up started'
+	@echo 'make release'
+	@echo '            an optimised binary: target/release/ordermesh'
+	@echo 'make install PREFIX=/usr/local'
+	@echo '            the release with completions and man pages'
 	@echo 'make clean  stop everything and delete builds, downloads and data'
 
 demo test test-observability chaos recovery up down logs clean:
 	@compose/native/$@
 
 SEEDS ?= 1000
-SIM = cargo run --quiet --locked --package simulation --bin sim --
+# With the features of the whole workspace, so that nothing is built twice.
+SIM = cargo build --quiet --locked --workspace --bin sim && target/debug/sim
 
 sim:
 	@$(SIM) $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) $(if $(WITHOUT),--without $(WITHOUT))
 
 sim-ablate:
 	@$(SIM) --ablate --seeds $(SEEDS)
+
+PREFIX ?= /usr/local
+
+release:
+	@tools/packaging/release
+
+install:
+	@PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) tools/packaging/install

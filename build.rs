@@ -1,5 +1,5 @@
-//! Compiles `proto/` with protox: messages, gRPC clients and servers, reflection, and the validators of the field
-//! rules that stand in the proto files.
+//! Compiles `proto/` with protox: messages, gRPC clients and servers, reflection, and validators of the field rules in
+//! the proto files.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -15,7 +15,7 @@ use protox::file::{
 };
 
 const PROTO_ROOT: &str = "proto";
-/// Messages with rules that span fields, which stand in `proto/rules.rs`.
+/// Messages with cross-field rules, which are in `proto/rules.rs`.
 const CROSS_FIELD: &[&str] = &["ordermesh.orders.v1.PlaceOrder"];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out_dir = PathBuf::from(env::var("OUT_DIR")?);
 
     let compiler = compile()?;
-    // Encoded by protox so that the rules, which are extensions, survive.
+    // Encoded by protox, which keeps extensions: the field rules are extensions.
     let descriptors = compiler.encode_file_descriptor_set();
     let pool = DescriptorPool::decode(descriptors.as_slice())?;
     fs::write(out_dir.join("contracts.bin"), &descriptors)?;
@@ -56,7 +56,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn compile() -> Result<Compiler, Box<dyn Error>> {
     let mut resolver = ChainFileResolver::new();
     resolver.add(IncludeFileResolver::new(PROTO_ROOT.into()));
-    // The rules' vocabulary (buf/validate/validate.proto) comes with the crate that enforces it.
+    // buf/validate/validate.proto comes from the crate that enforces the rules.
     resolver.add(DescriptorSetFileResolver::decode(
         VALIDATE_POOL.encode_to_vec().as_slice(),
     )?);
@@ -94,8 +94,8 @@ fn is_ours(message: &MessageDescriptor) -> bool {
     message.full_name().starts_with("ordermesh.")
 }
 
-/// The descriptors with the oneofs taken out: the validator's generator does not follow messages inside a oneof.
-/// [`bodies`] does.
+/// The descriptors without oneofs: the generator of validators does not follow messages inside a oneof. [`bodies`]
+/// generates the code for those.
 fn without_oneofs(pool: &DescriptorPool, descriptors: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
     let set = pool
         .get_message_by_name("google.protobuf.FileDescriptorSet")
@@ -134,14 +134,14 @@ fn list<'a>(message: &'a mut DynamicMessage, field: &str) -> &'a mut Vec<Value> 
         .expect("a repeated field of descriptor.proto")
 }
 
-/// Implements `Body` for the oneof of every record: the variant's name and its field rules.
+/// Generates `Body` for the oneof of every record: the names of the variants and their field rules.
 fn bodies(pool: &DescriptorPool, validators: &str) -> String {
     let mut code = String::new();
     for message in pool.all_messages().filter(is_ours) {
         let Some(oneof) = message.oneofs().next() else {
             continue;
         };
-        // State records hold what the engine itself wrote; they are taken apart by hand.
+        // State records are written by the engine; their `Body` is written by hand.
         if oneof.name() == "state" {
             continue;
         }

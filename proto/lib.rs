@@ -1,8 +1,8 @@
-//! The contracts of ordermesh: everything that a client, a service or the log may say.
+//! The contracts of ordermesh: all messages of clients, services and the log.
 //!
-//! The messages are generated from the `.proto` files beside this one; what stands here by hand is the
-//! little that generated code lacks: one view of the records of a topic ([`Record`]), the commands that
-//! services send each other ([`Message`]), and the rules that the proto files cannot express ([`rules`]).
+//! The messages are generated from the `.proto` files beside this one. Written by hand are a common view of the records
+//! of all topics ([`Record`]), the commands between services ([`Message`]), and the rules that the proto files cannot
+//! express ([`rules`]).
 
 pub mod rules;
 

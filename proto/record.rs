@@ -1,4 +1,4 @@
-//! One view of the records of every topic, and the commands that services send each other.
+//! A common view of the records of all topics, and the commands between services.
 
 use std::fmt::{self, Debug};
 
@@ -15,7 +15,7 @@ use crate::{inventory, orders, payments, shipping};
 /// A service that owns aggregates and the topics named after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Service {
-    /// Orders, and the process manager of an order's life.
+    /// Orders, with the process manager of an order.
     Orders,
     /// Stock items.
     Inventory,
@@ -34,7 +34,7 @@ impl Service {
         Self::Shipping,
     ];
 
-    /// The name that stands in topics, groups and flags.
+    /// The name in topics, groups and flags.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Orders => "orders",
@@ -54,11 +54,11 @@ impl fmt::Display for Service {
 /// The topics of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Topic {
-    /// What the service is asked to do.
+    /// Requests to the service.
     Commands,
-    /// What happened: the immutable log.
+    /// Events: the immutable log.
     Events,
-    /// Snapshots for take-over.
+    /// Snapshots for take-overs.
     State,
     /// Answers to callers.
     Outcomes,
@@ -76,7 +76,7 @@ impl Topic {
         Self::Dlq,
     ];
 
-    /// The name after the service's.
+    /// The suffix of the topic name, after the service.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Commands => "commands",
@@ -87,7 +87,7 @@ impl Topic {
         }
     }
 
-    /// The topic's full name; the prefix keeps tests and tenants apart on one broker.
+    /// The full name of the topic; the prefix separates tests and tenants on one broker.
     pub fn of(self, service: Service, prefix: &str) -> String {
         format!("{prefix}{service}.{}", self.name())
     }
@@ -95,38 +95,38 @@ impl Topic {
 
 /// The content of a record, one of the variants of its `oneof`.
 pub trait Body: Clone + Debug + PartialEq + Send + 'static {
-    /// What [`Self::kind`] can be, in the order of the proto file.
+    /// All values of [`Self::kind`], in the order of the proto file.
     const KINDS: &'static [&'static str];
 
-    /// The variant's name as the proto file has it in `oneof`, for logs and metrics.
+    /// The name of the variant in the `oneof` of the proto file, for logs and metrics.
     fn kind(&self) -> &'static str;
 
-    /// What the body violates of its field rules.
+    /// The violations of the body's field rules.
     fn violations(&self) -> Vec<Violation>;
 }
 
-/// A message that stands alone in a topic: metadata and a body.
+/// The message of a record of a topic: metadata and a body.
 pub trait Record: prost::Message + Default + Clone + PartialEq + ReflectMessage {
     /// The `oneof`.
     type Body: Body;
 
-    /// Puts a record together.
+    /// Builds a record.
     fn new_record(metadata: Metadata, body: Self::Body) -> Self;
 
-    /// Takes a record apart; `None` when its metadata or its body is missing.
+    /// Splits a record; `None` when its metadata or its body is missing.
     fn into_parts(self) -> Option<(Metadata, Self::Body)>;
 }
 
-/// What a state topic holds: the aggregates of the service and the engine's own entries.
+/// The body of a state record: an aggregate of the service or an entry of the engine.
 #[derive(Clone, Debug, PartialEq)]
 pub enum StateBody<S> {
     /// An aggregate.
     Aggregate(S),
     /// The end of a checkpoint.
     Checkpoint(Checkpoint),
-    /// A piece of a large state.
+    /// A chunk of a large state.
     Chunk(Chunk),
-    /// A key that waits behind a dead letter.
+    /// A key that is parked behind a dead letter.
     Parked(Parked),
 }
 
@@ -142,7 +142,7 @@ impl<S: Clone + Debug + PartialEq + Send + 'static> Body for StateBody<S> {
         }
     }
 
-    /// Only the engine writes these; they have no field rules.
+    /// None: only the engine writes state records, and they have no field rules.
     fn violations(&self) -> Vec<Violation> {
         Vec::new()
     }
@@ -150,7 +150,7 @@ impl<S: Clone + Debug + PartialEq + Send + 'static> Body for StateBody<S> {
 
 /// The record types of one service.
 pub trait Contract: Send + Sync + 'static {
-    /// Whose contract it is.
+    /// The service.
     const SERVICE: Service;
     /// Body of the commands.
     type Command: Body;
@@ -169,7 +169,7 @@ pub trait Contract: Send + Sync + 'static {
     /// Record of `S.outcomes`.
     type OutcomeRecord: Record<Body = Self::Outcome>;
 
-    /// The outcome of a command that waits behind a dead letter.
+    /// The outcome of a command that is parked behind a dead letter.
     fn parked() -> Self::Outcome;
 }
 
@@ -295,9 +295,9 @@ pub enum Command {
 /// A command addressed to an aggregate.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Message {
-    /// Whom it is for; also its key.
+    /// Id of the aggregate; also the key of the record.
     pub aggregate_id: String,
-    /// What is asked.
+    /// The command.
     pub command: Command,
 }
 
@@ -310,7 +310,7 @@ impl Message {
         }
     }
 
-    /// The service that is asked.
+    /// The service that receives the command.
     pub const fn service(&self) -> Service {
         match self.command {
             Command::Order(_) => Service::Orders,
@@ -320,7 +320,7 @@ impl Message {
         }
     }
 
-    /// The command's name.
+    /// The name of the command.
     pub fn kind(&self) -> &'static str {
         match &self.command {
             Command::Order(command) => command.kind(),
@@ -330,7 +330,7 @@ impl Message {
         }
     }
 
-    /// What the message violates of its field rules.
+    /// The violations of the command's field rules.
     pub fn violations(&self) -> Vec<Violation> {
         match &self.command {
             Command::Order(command) => command.violations(),
@@ -340,7 +340,7 @@ impl Message {
         }
     }
 
-    /// Appends the bytes of the command's record.
+    /// Appends the encoded record of the command to `bytes`.
     pub fn encode(self, metadata: Metadata, bytes: &mut Vec<u8>) {
         fn append(record: &impl prost::Message, bytes: &mut Vec<u8>) {
             record.encode(bytes).expect("a vector grows");

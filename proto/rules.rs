@@ -1,5 +1,4 @@
-//! The rules that span several fields, and the arithmetic of money. Rules of single fields stand in the
-//! proto files.
+//! Cross-field rules, and checked arithmetic of money. Rules of single fields are in the proto files.
 
 use std::collections::HashSet;
 
@@ -8,14 +7,14 @@ use uuid::{Uuid, Version};
 
 use crate::orders::v1::{OrderLine, PlaceOrder, PlaceOrderRequest};
 
-/// What a message violates, all at once: the rules of its proto file and those that span fields.
+/// All violations of a message: of the rules in its proto file and of its cross-field rules.
 pub fn violations<M: Validate + CrossField>(message: &M) -> Vec<Violation> {
     let mut violations = field_violations(message);
     message.cross_field(&mut violations);
     violations
 }
 
-/// What a message violates of the rules in its proto file.
+/// The violations of the rules in the proto file of a message.
 pub fn field_violations<M: Validate>(message: &M) -> Vec<Violation> {
     match message.validate() {
         Ok(()) => Vec::new(),
@@ -25,7 +24,7 @@ pub fn field_violations<M: Validate>(message: &M) -> Vec<Violation> {
 
 /// Rules that span several fields of a message; most messages have none.
 pub trait CrossField {
-    /// Appends what is violated.
+    /// Appends the violations.
     fn cross_field(&self, _violations: &mut Vec<Violation>) {}
 }
 
@@ -47,7 +46,7 @@ impl CrossField for PlaceOrder {
 
 impl CrossField for crate::inventory::v1::AdjustStockRequest {
     fn cross_field(&self, violations: &mut Vec<Violation>) {
-        // An empty one violates the field's own rule.
+        // An empty SKU violates the rule of the field.
         if !self.sku.is_empty() && !is_sku(&self.sku) {
             violations.push(bad_sku("sku"));
         }
@@ -103,7 +102,7 @@ impl CrossField for crate::sandbox::v1::SetBehaviourRequest {
     }
 }
 
-/// Whether a time is one that JSON can write: the range of google.protobuf.Timestamp.
+/// Whether a time is within the range of google.protobuf.Timestamp, which JSON can represent.
 fn is_timestamp(time: &prost_types::Timestamp) -> bool {
     const FIRST_SECOND: i64 = -62_135_596_800;
     const LAST_SECOND: i64 = 253_402_300_799;
@@ -129,7 +128,7 @@ pub fn line_total(line: &OrderLine) -> Option<i64> {
         .filter(|total| *total >= 0)
 }
 
-/// The time (Unix milliseconds) inside a UUIDv7; `None` for anything else.
+/// The timestamp of a UUIDv7, in Unix milliseconds; `None` for any other text.
 pub fn uuid_v7_time_ms(id: &str) -> Option<i64> {
     let id = Uuid::try_parse(id).ok()?;
     if id.get_version() != Some(Version::SortRand) {
@@ -142,7 +141,7 @@ pub fn uuid_v7_time_ms(id: &str) -> Option<i64> {
         .checked_add(i64::from(nanos / 1_000_000))
 }
 
-/// Whether `text` can name a stock item: 1 to 64 bytes (it is a record's key) without control characters.
+/// Whether `text` is a valid SKU: 1 to 64 bytes, because it is a record key, without control characters.
 pub fn is_sku(text: &str) -> bool {
     (1..=64).contains(&text.len()) && !text.contains(char::is_control)
 }
@@ -165,7 +164,7 @@ fn lines(lines: &[OrderLine], violations: &mut Vec<Violation>) {
             violations.push(Violation::new(
                 format!("lines[{index}].sku"),
                 "order.unique_sku",
-                "stands in an earlier line already",
+                "is already in an earlier line",
             ));
         }
         text(
@@ -190,7 +189,7 @@ fn lines(lines: &[OrderLine], violations: &mut Vec<Violation>) {
     }
 }
 
-/// Text that a read model can hold and a terminal can show.
+/// Checks that text has no control characters, which read models and terminals do not handle.
 fn text(field: &str, value: &str, violations: &mut Vec<Violation>) {
     if value.chars().any(char::is_control) {
         violations.push(Violation::new(
@@ -230,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_total_is_exact_or_refused() {
+    fn a_total_is_exact_or_none() {
         assert_eq!(
             order_total(&[line("a", 3, 34, 2), line("b", 1, 0, 0)]),
             Some(100)
@@ -244,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn every_violation_is_named() {
+    fn every_violation_is_reported() {
         let request = PlaceOrderRequest {
             lines: vec![line("a", 0, 1, 0), line("a", 1, -1, 0)],
             currency: "ZZZ".into(),
@@ -302,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sku_fits_a_key() {
+    fn a_sku_is_a_valid_record_key() {
         for sku in ["a", "85123A", "M & S", "für", &"x".repeat(64)] {
             assert!(is_sku(sku), "{sku:?}");
         }

@@ -1,5 +1,5 @@
-// check loads compose.yaml as `docker compose config` does, without an engine: once for each profile, with the file of
-// variables that belongs to it.
+// check loads compose.yaml as `docker compose config` does, without a container engine: once for each profile, with the
+// env file of the profile.
 package main
 
 import (

@@ -1,5 +1,5 @@
-//! The project's alerts at work: a real Prometheus with its rules, a real Alertmanager with its routes, and somebody
-//! who is told.
+//! The project's alerts on a running system: a real Prometheus with its rules, a real Alertmanager with its routes, and
+//! a webhook receiver.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,43 +14,43 @@ use regex::{Captures, Regex};
 use serde::Deserialize;
 use tokio::runtime::Runtime;
 
+use crate::child_process::{ChildProcess, PROJECT};
 use crate::eventually;
-use crate::parts::{PROJECT, Part};
 use crate::prometheus::{Programs, Prometheus};
 use crate::system::{System, free_port};
 
-/// Fires always: it is no news.
+/// Fires always, and is therefore ignored.
 const WATCHDOG: &str = "Watchdog";
-/// Tell of this machine's disks, whatever else is at work on it.
+/// Alerts about this machine's disks, which depend on whatever else runs on it.
 const DISKS: [&str; 2] = ["DiskFilling", "DiskFull"];
 
-/// An alert is this name and whatever labels matter to who asks.
+/// The labels that identify an alert, besides its name.
 pub type Labels<'a> = &'a [(&'a str, &'a str)];
 
-/// Prometheus, Alertmanager and a receiver. All end when this is dropped.
+/// Prometheus, Alertmanager and a receiver. All end when the value is dropped.
 pub struct Alerts {
     prometheus: Prometheus,
-    _alertmanager: Part,
+    _alertmanager: ChildProcess,
     address: SocketAddr,
-    told: Arc<Mutex<Told>>,
+    notifications: Arc<Mutex<Notifications>>,
     _runtime: Runtime,
 }
 
-/// The last that was told of each alert.
-type Told = BTreeMap<BTreeMap<String, String>, Notice>;
+/// The latest notification of each alert, by its labels.
+type Notifications = BTreeMap<BTreeMap<String, String>, Notification>;
 
-/// What a receiver was told of an alert.
+/// A notification as a receiver got it.
 #[derive(Clone, Debug)]
-pub struct Notice {
-    /// Who was told: the receiver's name in Alertmanager's file.
+pub struct Notification {
+    /// Name of the receiver in Alertmanager's configuration.
     pub receiver: String,
-    /// Whether the alert fires; otherwise it has cleared.
+    /// Whether the alert fires; otherwise it is resolved.
     pub fires: bool,
     /// Summary, description and runbook.
     pub annotations: BTreeMap<String, String>,
 }
 
-/// The body of a webhook, as far as it matters here.
+/// Body of a webhook call, as far as it is used.
 #[derive(Deserialize)]
 struct Message {
     alerts: Vec<Alert>,
@@ -63,9 +63,9 @@ struct Alert {
     annotations: BTreeMap<String, String>,
 }
 
-/// An alert as Alertmanager's API shows it.
+/// An alert as returned by Alertmanager's API.
 #[derive(Deserialize)]
-struct Shown {
+struct ActiveAlert {
     labels: BTreeMap<String, String>,
     status: Status,
 }
@@ -77,16 +77,16 @@ struct Status {
 }
 
 impl Alerts {
-    /// Watches over `system` with the project's own rules and routes, whose times are all divided by `factor`.
+    /// Monitors `system` with the project's own rules and routes, all of whose times are divided by `factor`.
     ///
     /// # Panics
     ///
-    /// When something cannot be started.
+    /// When a program cannot be started.
     pub fn start(programs: &Programs, system: &System, factor: u32) -> Self {
         let folder = PathBuf::from(system.path("alerts"));
-        let (address, told) = (free_port(), Arc::<Mutex<Told>>::default());
-        let runtime = Runtime::new().expect("threads");
-        let receiver = receive(&runtime, &told);
+        let (address, notifications) = (free_port(), Arc::<Mutex<Notifications>>::default());
+        let runtime = Runtime::new().expect("threads can be started");
+        let receiver = start_receiver(&runtime, &notifications);
         fs::create_dir_all(folder.join("rules")).expect("a folder");
         for file in fs::read_dir(Path::new(PROJECT).join("observability/prometheus/rules"))
             .expect("the project's rules")
@@ -94,11 +94,15 @@ impl Alerts {
             let path = file.expect("a file").path();
             let rules = fs::read_to_string(&path).expect("text");
             let name = path.file_name().expect("a name");
-            fs::write(folder.join("rules").join(name), shortened(&rules, factor)).expect("a file");
+            fs::write(
+                folder.join("rules").join(name),
+                shorten_times(&rules, factor),
+            )
+            .expect("a file");
         }
         let routes = Path::new(PROJECT).join("observability/alertmanager/alertmanager.yml");
         let routes = fs::read_to_string(routes).expect("the project's routes");
-        let routes = to_webhooks(&shortened(&routes, factor), receiver);
+        let routes = to_webhooks(&shorten_times(&routes, factor), receiver);
         fs::write(folder.join("alertmanager.yml"), routes).expect("a file");
 
         let mut alertmanager = programs.alertmanager();
@@ -110,29 +114,28 @@ impl Alerts {
             .arg(format!("--storage.path={}", path(&folder, "silences")))
             .arg(format!("--web.listen-address={address}"))
             .arg("--cluster.listen-address=");
-        let alertmanager = Part::start("alertmanager", alertmanager, &folder);
+        let alertmanager = ChildProcess::start("alertmanager", alertmanager, &folder);
         let prometheus = Prometheus::start(programs, &[], &[], folder.clone());
         prometheus.scrape("alertmanager", &[("alertmanager:9093".into(), address)]);
         let alerts = Self {
             prometheus,
             _alertmanager: alertmanager,
             address,
-            told,
+            notifications,
             _runtime: runtime,
         };
-        alerts.follow(system);
-        alerts.arrives(WATCHDOG, &[]);
+        alerts.scrape_processes(system);
+        alerts.wait_until_firing(WATCHDOG, &[]);
         alerts
     }
 
-    /// Takes note of where the processes of a system are now, and of which there are. As in containers, a process is
-    /// known by its name.
-    pub fn follow(&self, system: &System) {
-        self.follow_all_but(system, "");
+    /// Sets the scrape targets to the current processes of a system. As in containers, a process is known by its name.
+    pub fn scrape_processes(&self, system: &System) {
+        self.scrape_processes_except(system, "");
     }
 
-    /// The same without one, as when somebody has scaled it to nothing.
-    pub fn follow_all_but(&self, system: &System, without: &str) {
+    /// Like [`Alerts::scrape_processes`], without one process, as if it had been scaled to zero.
+    pub fn scrape_processes_except(&self, system: &System, without: &str) {
         let processes = system.processes();
         let targets: Vec<_> = processes
             .filter(|(name, _)| *name != without)
@@ -141,63 +144,76 @@ impl Alerts {
         self.prometheus.scrape("ordermesh", &targets);
     }
 
-    /// The Prometheus.
+    /// The Prometheus server.
     pub const fn prometheus(&self) -> &Prometheus {
         &self.prometheus
     }
 
-    /// Waits until somebody is told that an alert with these labels fires.
-    pub fn arrives(&self, name: &str, labels: Labels<'_>) -> Notice {
-        eventually(&format!("{name} {labels:?} arrives"), || {
-            let told = self.told(name, labels);
-            told.into_iter().find(|notice| notice.fires)
+    /// Waits until a receiver is notified that an alert with these labels fires.
+    pub fn wait_until_firing(&self, name: &str, labels: Labels<'_>) -> Notification {
+        eventually(&format!("{name} {labels:?} is firing"), || {
+            let notifications = self.notifications_of(name, labels);
+            notifications
+                .into_iter()
+                .find(|notification| notification.fires)
         })
     }
 
-    /// Whether somebody was told that it fires, and not yet that it is over.
-    pub fn fires(&self, name: &str, labels: Labels<'_>) -> bool {
-        let told = self.told(name, labels);
-        told.iter().any(|notice| notice.fires)
+    /// Whether the latest notification of the alert says that it fires.
+    pub fn is_firing(&self, name: &str, labels: Labels<'_>) -> bool {
+        let notifications = self.notifications_of(name, labels);
+        notifications.iter().any(|notification| notification.fires)
     }
 
-    /// Waits until somebody is told that it is over.
-    pub fn clears(&self, name: &str, labels: Labels<'_>) {
-        eventually(&format!("{name} {labels:?} clears"), || {
-            let told = self.told(name, labels);
-            assert!(!told.is_empty(), "{name} has never arrived");
-            told.iter().all(|notice| !notice.fires).then_some(())
+    /// Waits until a receiver is notified that the alert is resolved.
+    pub fn wait_until_resolved(&self, name: &str, labels: Labels<'_>) {
+        eventually(&format!("{name} {labels:?} is resolved"), || {
+            let notifications = self.notifications_of(name, labels);
+            assert!(!notifications.is_empty(), "{name} has never fired");
+            notifications
+                .iter()
+                .all(|notification| !notification.fires)
+                .then_some(())
         });
     }
 
-    /// Waits until an alert fires of which nobody is told, because of another one.
-    pub fn is_silent(&self, name: &str, labels: Labels<'_>) {
-        eventually(&format!("{name} {labels:?} fires silently"), || {
-            self.fires_silently(name, labels).then_some(())
+    /// Waits until the alert fires and is inhibited by another one.
+    pub fn wait_until_inhibited(&self, name: &str, labels: Labels<'_>) {
+        eventually(&format!("{name} {labels:?} is inhibited"), || {
+            self.is_inhibited(name, labels).then_some(())
         });
     }
 
-    /// Whether an alert fires of which nobody is told, because of another one.
-    pub fn fires_silently(&self, name: &str, labels: Labels<'_>) -> bool {
-        let mut shown = self.shown().into_iter();
-        shown.any(|alert| is(&alert.labels, name, labels) && !alert.status.inhibited_by.is_empty())
+    /// Whether the alert fires and is inhibited by another one.
+    pub fn is_inhibited(&self, name: &str, labels: Labels<'_>) -> bool {
+        let mut active = self.active_alerts().into_iter();
+        active.any(|alert| {
+            matches(&alert.labels, name, labels) && !alert.status.inhibited_by.is_empty()
+        })
     }
 
-    /// The names of all alerts about the system that somebody was ever told of.
-    pub fn heard(&self) -> BTreeSet<String> {
-        let told = self.told.lock().expect("no holder panics");
-        let names = told.keys().map(|labels| labels["alertname"].clone());
+    /// Names of all alerts about the system that any receiver was notified of.
+    pub fn notified_alerts(&self) -> BTreeSet<String> {
+        let notifications = self.notifications.lock().expect("no holder panics");
+        let names = notifications
+            .keys()
+            .map(|labels| labels["alertname"].clone());
         names
             .filter(|name| name != WATCHDOG && !DISKS.contains(&name.as_str()))
             .collect()
     }
 
-    fn told(&self, name: &str, labels: Labels<'_>) -> Vec<Notice> {
-        let told = self.told.lock().expect("no holder panics");
-        let told = told.iter().filter(|(found, _)| is(found, name, labels));
-        told.map(|(_, notice)| notice.clone()).collect()
+    fn notifications_of(&self, name: &str, labels: Labels<'_>) -> Vec<Notification> {
+        let notifications = self.notifications.lock().expect("no holder panics");
+        let notifications = notifications
+            .iter()
+            .filter(|(found, _)| matches(found, name, labels));
+        notifications
+            .map(|(_, notification)| notification.clone())
+            .collect()
     }
 
-    fn shown(&self) -> Vec<Shown> {
+    fn active_alerts(&self) -> Vec<ActiveAlert> {
         let url = format!("http://{}/api/v2/alerts", self.address);
         let output = Command::new("curl")
             .args(["-s", "-m", "5", &url])
@@ -210,14 +226,14 @@ impl Alerts {
 impl Drop for Alerts {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            println!("--- told\n{:#?}", self.told.lock());
+            println!("--- notifications\n{:#?}", self.notifications.lock());
         }
     }
 }
 
-/// Divides every time of rules or routes: durations after the words that take one, and thresholds that say `# seconds`.
-/// A window keeps some samples, and nothing else gets shorter than a round of Prometheus.
-fn shortened(text: &str, factor: u32) -> String {
+/// Divides all times of rules or routes: durations after the keywords that take one, and thresholds marked `# seconds`.
+/// A window keeps several samples, and no other time becomes shorter than an evaluation interval.
+fn shorten_times(text: &str, factor: u32) -> String {
     let durations = Regex::new(
         r"(for: |keep_firing_for: |offset |\[|group_wait: |group_interval: |repeat_interval: )(\d+)([smhd])\b",
     )
@@ -246,7 +262,7 @@ fn shortened(text: &str, factor: u32) -> String {
     text.into_owned()
 }
 
-/// Every receiver is told at its own path instead of by mail.
+/// Replaces the e-mail of each receiver by a webhook at its own path.
 fn to_webhooks(routes: &str, address: SocketAddr) -> String {
     let mail = Regex::new(r"- name: (\S+)\n    email_configs: .*").expect("a valid pattern");
     let routes = mail.replace_all(routes, |found: &Captures<'_>| {
@@ -257,16 +273,16 @@ fn to_webhooks(routes: &str, address: SocketAddr) -> String {
     });
     assert!(
         !routes.contains("email_configs"),
-        "a receiver is not told:\n{routes}"
+        "a receiver has no webhook:\n{routes}"
     );
     routes.into_owned()
 }
 
-/// Takes what Alertmanager tells.
-fn receive(runtime: &Runtime, told: &Arc<Mutex<Told>>) -> SocketAddr {
+/// Starts the server that receives Alertmanager's webhook calls.
+fn start_receiver(runtime: &Runtime, notifications: &Arc<Mutex<Notifications>>) -> SocketAddr {
     let router = axum::Router::new()
-        .route("/{receiver}", post(note))
-        .with_state(Arc::clone(told));
+        .route("/{receiver}", post(receive_webhook))
+        .with_state(Arc::clone(notifications));
     let listener = runtime
         .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
         .expect("some port is free");
@@ -275,23 +291,23 @@ fn receive(runtime: &Runtime, told: &Arc<Mutex<Told>>) -> SocketAddr {
     address
 }
 
-async fn note(
-    State(told): State<Arc<Mutex<Told>>>,
+async fn receive_webhook(
+    State(notifications): State<Arc<Mutex<Notifications>>>,
     Receiver(receiver): Receiver<String>,
     Json(message): Json<Message>,
 ) {
-    let mut told = told.lock().expect("no holder panics");
+    let mut notifications = notifications.lock().expect("no holder panics");
     for alert in message.alerts {
-        let notice = Notice {
+        let notification = Notification {
             receiver: receiver.clone(),
             fires: alert.status == "firing",
             annotations: alert.annotations,
         };
-        told.insert(alert.labels, notice);
+        notifications.insert(alert.labels, notification);
     }
 }
 
-fn is(found: &BTreeMap<String, String>, name: &str, labels: Labels<'_>) -> bool {
+fn matches(found: &BTreeMap<String, String>, name: &str, labels: Labels<'_>) -> bool {
     let has = |(label, value): &(&str, &str)| found.get(*label).is_some_and(|found| found == value);
     has(&("alertname", name)) && labels.iter().all(has)
 }

@@ -1,35 +1,35 @@
-//! Waiting for a state that is reached, with a deadline.
+//! Polling for a state, with a deadline.
 
 use std::time::{Duration, Instant};
 
-/// Longest wait for anything: beyond what a session, a transaction or a restart of a part takes.
+/// Default deadline: beyond what a session, a transaction or a restart of a server takes.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Between looks at something that can only be polled.
+/// Pause between two probes.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Waits until `look` finds what it looks for.
+/// Polls `probe` until it returns a value.
 ///
 /// # Panics
 ///
-/// When it has not been found by the deadline; `what` says what is missing.
-pub fn eventually<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
-    within(DEADLINE, what, look)
+/// When there is none by the deadline; the message contains `what`.
+pub fn eventually<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
+    within(DEADLINE, what, probe)
 }
 
-/// Waits until `look` finds what it looks for, by a deadline of its own.
+/// Like [`eventually`], with another deadline.
 ///
 /// # Panics
 ///
 /// See [`eventually`].
 #[allow(
     clippy::disallowed_methods,
-    reason = "between two looks; the state is what is waited for"
+    reason = "a pause between two probes; the loop ends when the state is reached"
 )]
-pub fn within<T>(deadline: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub fn within<T>(deadline: Duration, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + deadline;
     loop {
-        if let Some(found) = look() {
+        if let Some(found) = probe() {
             return found;
         }
         assert!(

@@ -1,4 +1,4 @@
-//! A log that fails on command.
+//! A log with injected faults.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -11,22 +11,22 @@ use engine::log::{
     Peek, Progress, Signal,
 };
 
-/// What happens to a transaction.
+/// Fault of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Nothing is written, and the worker is told that it was aborted.
+    /// Nothing is written; the worker receives an abort.
     Abort,
-    /// Everything is written and then really aborted, because one record is too large.
-    AbortBehindData,
-    /// Nothing is written, and the worker is told that the end is unclear.
+    /// Everything is written and then aborted by Kafka, because one record is too large.
+    AbortAfterWrite,
+    /// Nothing is written; the worker receives an unclear end.
     UnclearAndLost,
-    /// It is committed, and the worker is told that the end is unclear.
+    /// The transaction is committed; the worker receives an unclear end.
     UnclearButCommitted,
-    /// Nothing is written, and the producer is refused, although nobody has come under its name.
-    FencedByNobody,
+    /// Nothing is written; the producer is fenced although it has no successor.
+    FencedWithoutSuccessor,
 }
 
-/// The faults that are still to come, by the number of the transaction among all.
+/// The remaining faults, by the number of the transaction.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
     inner: Arc<Mutex<Inner>>,
@@ -74,65 +74,65 @@ impl Plan {
     }
 }
 
-/// Steers what becomes of a consumer, and shows what is done about it.
-pub type Steering = Arc<Group>;
+/// Shared handle that controls a consumer and observes the worker's reactions.
+pub type ConsumerControl = Arc<ConsumerState>;
 
-/// What is steered and seen.
+/// Injected faults and observed calls of a consumer.
 #[derive(Debug, Default)]
-pub struct Group {
-    /// The consumer has lost its place, and does not find its group again until it is made anew.
-    pub lost: AtomicBool,
-    /// Nobody answers, although the place is kept.
-    pub silent: AtomicBool,
-    /// So many looks at the broker find nobody while the place is lost.
-    pub away: AtomicU32,
-    /// Looks that were answered since.
-    pub answers: AtomicU32,
+pub struct ConsumerState {
+    /// The consumer has lost its membership and does not find its group until it is recreated.
+    pub membership_lost: AtomicBool,
+    /// The broker does not answer, although the membership is kept.
+    pub unresponsive: AtomicBool,
+    /// Number of probes of the broker that fail while the membership is lost.
+    pub failing_probes: AtomicU32,
+    /// Number of probes that succeeded after that.
+    pub answered_probes: AtomicU32,
     /// How often the coordinator was asked.
-    pub asked: AtomicU32,
-    /// How often the consumer was made anew.
-    pub rejoined: AtomicU32,
+    pub coordinator_lookups: AtomicU32,
+    /// How often the consumer was recreated.
+    pub recreations: AtomicU32,
 }
 
-impl Group {
-    fn is_lost(&self) -> bool {
-        self.lost.load(Ordering::SeqCst)
+impl ConsumerState {
+    fn has_lost_membership(&self) -> bool {
+        self.membership_lost.load(Ordering::SeqCst)
     }
 
-    fn is_silent(&self) -> bool {
-        self.silent.load(Ordering::SeqCst)
+    fn is_unresponsive(&self) -> bool {
+        self.unresponsive.load(Ordering::SeqCst)
     }
 }
 
-/// Seconds that pass in one where a consumer is steered.
-const HASTE: u32 = 30;
+/// How much faster the log's clock runs with a controlled consumer.
+const TIME_FACTOR: u32 = 30;
 
-/// A log whose transactions fail by plan, or whose consumer is steered; everything else goes through.
+/// A log whose transactions fail by plan, or whose consumer is controlled. All other calls are forwarded.
 pub struct FaultInjectingLog<L> {
     log: L,
     plan: Plan,
-    group: Steering,
-    told_of_loss: bool,
-    haste: u32,
+    consumer: ConsumerControl,
+    loss_reported: bool,
+    time_factor: u32,
 }
 
 impl<L: Log> FaultInjectingLog<L> {
-    /// Fails by `plan`, which may go on from one log to the next.
+    /// Fails by `plan`, which may span several logs.
     pub fn new(log: L, plan: Plan) -> Self {
         Self {
             log,
             plan,
-            group: Steering::default(),
-            told_of_loss: false,
-            haste: 1,
+            consumer: ConsumerControl::default(),
+            loss_reported: false,
+            time_factor: 1,
         }
     }
 
-    /// Its consumer is steered, and time passes quickly.
-    pub fn steered(log: L, group: Steering) -> Self {
+    /// Puts the consumer under control and accelerates the clock.
+    pub fn controlled(log: L, consumer: ConsumerControl) -> Self {
         Self {
-            group,
-            haste: HASTE,
+            consumer,
+            time_factor: TIME_FACTOR,
             ..Self::new(log, Plan::default())
         }
     }
@@ -147,22 +147,22 @@ impl<L: Log> Log for FaultInjectingLog<L> {
         wait: Duration,
         inputs: &mut Vec<Input>,
     ) -> Result<Vec<Signal>, Error> {
-        if self.group.is_silent() {
+        if self.consumer.is_unresponsive() {
             return Ok(vec![Signal::Disconnected]);
         }
-        if self.group.is_lost() {
-            let told = std::mem::replace(&mut self.told_of_loss, true);
-            return Ok(if told {
+        if self.consumer.has_lost_membership() {
+            let reported = std::mem::replace(&mut self.loss_reported, true);
+            return Ok(if reported {
                 Vec::new()
             } else {
                 vec![Signal::Revoked(vec![0, 1])]
             });
         }
-        self.log.poll(max, wait / self.haste, inputs)
+        self.log.poll(max, wait / self.time_factor, inputs)
     }
 
     fn generation(&mut self) -> Option<Self::Generation> {
-        if self.group.is_lost() {
+        if self.consumer.has_lost_membership() {
             None
         } else {
             self.log.generation()
@@ -174,16 +174,18 @@ impl<L: Log> Log for FaultInjectingLog<L> {
     }
 
     fn ends(&mut self, topic: Topic, partition: Partition) -> Result<Ends, Error> {
-        if self.group.is_silent() {
+        if self.consumer.is_unresponsive() {
             return Err(Error::Unavailable("silent by plan".into()));
         }
-        if self.group.is_lost() {
-            let looks = self.group.away.load(Ordering::SeqCst);
-            if looks > 0 {
-                self.group.away.store(looks - 1, Ordering::SeqCst);
+        if self.consumer.has_lost_membership() {
+            let probes = self.consumer.failing_probes.load(Ordering::SeqCst);
+            if probes > 0 {
+                self.consumer
+                    .failing_probes
+                    .store(probes - 1, Ordering::SeqCst);
                 return Err(Error::Unavailable("away by plan".into()));
             }
-            self.group.answers.fetch_add(1, Ordering::SeqCst);
+            self.consumer.answered_probes.fetch_add(1, Ordering::SeqCst);
         }
         self.log.ends(topic, partition)
     }
@@ -217,28 +219,28 @@ impl<L: Log> Log for FaultInjectingLog<L> {
     fn commit(
         &mut self,
         generation: &Self::Generation,
-        mut shares: Vec<PartitionWrites>,
+        mut writes: Vec<PartitionWrites>,
     ) -> Result<Vec<Appended>, Failure> {
         let Some(fault) = self.plan.next() else {
-            return self.log.commit(generation, shares);
+            return self.log.commit(generation, writes);
         };
-        println!("transaction with {} shares: {fault:?}", shares.len());
+        println!("transaction with {} writes: {fault:?}", writes.len());
         match fault {
             Fault::Abort => Err(Failure::Aborted("by plan".into())),
-            Fault::AbortBehindData => {
-                // A share may do nothing but move its offset.
-                let Some(share) = shares.iter_mut().find(|share| !share.outputs.is_empty()) else {
+            Fault::AbortAfterWrite => {
+                // A write may contain nothing but its offset.
+                let Some(write) = writes.iter_mut().find(|write| !write.outputs.is_empty()) else {
                     return Err(Failure::Aborted("by plan, without data".into()));
                 };
-                share.outputs.push(too_large(&share.outputs[0]));
-                match self.log.commit(generation, shares) {
+                write.outputs.push(too_large(&write.outputs[0]));
+                match self.log.commit(generation, writes) {
                     Ok(_) => unreachable!("no log takes a record that is too large"),
                     failure => failure,
                 }
             }
-            Fault::FencedByNobody => Err(Failure::Fenced("by plan".into())),
+            Fault::FencedWithoutSuccessor => Err(Failure::Fenced("by plan".into())),
             Fault::UnclearAndLost => Err(Failure::Unclear("by plan".into())),
-            Fault::UnclearButCommitted => match self.log.commit(generation, shares) {
+            Fault::UnclearButCommitted => match self.log.commit(generation, writes) {
                 Ok(_) => Err(Failure::Unclear("by plan, but committed".into())),
                 failure => failure,
             },
@@ -250,9 +252,9 @@ impl<L: Log> Log for FaultInjectingLog<L> {
     }
 
     fn rejoin(&mut self) -> Result<(), Error> {
-        self.group.rejoined.fetch_add(1, Ordering::SeqCst);
-        self.group.lost.store(false, Ordering::SeqCst);
-        self.told_of_loss = false;
+        self.consumer.recreations.fetch_add(1, Ordering::SeqCst);
+        self.consumer.membership_lost.store(false, Ordering::SeqCst);
+        self.loss_reported = false;
         self.log.rejoin()
     }
 
@@ -261,7 +263,7 @@ impl<L: Log> Log for FaultInjectingLog<L> {
     }
 
     fn membership(&self) -> Membership {
-        if self.group.is_lost() {
+        if self.consumer.has_lost_membership() {
             return Membership::Unconfirmed {
                 reason: "lost by plan".to_owned(),
                 lasts: Duration::ZERO,
@@ -271,7 +273,9 @@ impl<L: Log> Log for FaultInjectingLog<L> {
     }
 
     fn ask_coordinator(&mut self) -> Result<(), Error> {
-        self.group.asked.fetch_add(1, Ordering::SeqCst);
+        self.consumer
+            .coordinator_lookups
+            .fetch_add(1, Ordering::SeqCst);
         self.log.ask_coordinator()
     }
 
@@ -280,7 +284,7 @@ impl<L: Log> Log for FaultInjectingLog<L> {
     }
 
     fn now(&self) -> Duration {
-        self.log.now() * self.haste
+        self.log.now() * self.time_factor
     }
 
     fn unix_ms(&self) -> i64 {
@@ -288,7 +292,7 @@ impl<L: Log> Log for FaultInjectingLog<L> {
     }
 }
 
-/// A record beside `other` that no log takes.
+/// A record like `other` that is larger than any log accepts.
 pub fn too_large(other: &Output) -> Output {
     Output {
         payload: Some(vec![0; 8_000_000]),

@@ -1,4 +1,4 @@
-//! A real Jaeger behind a real collector, with the project's configuration, for the traces of a test.
+//! A real Jaeger behind a real collector, with the project's configuration.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,11 +8,11 @@ use std::process::Command;
 
 use serde::Deserialize;
 
+use crate::child_process::{ChildProcess, PROJECT, installed};
 use crate::eventually;
-use crate::parts::{PROJECT, Part, installed};
 use crate::system::free_port;
 
-/// What this machine has to trace with.
+/// Paths of the tracing programs.
 #[derive(Clone, Debug)]
 pub struct Programs {
     jaeger: PathBuf,
@@ -20,11 +20,11 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// What `stack install --telemetry` has built.
+    /// Finds the programs that `stack install --telemetry` has built.
     ///
     /// # Errors
     ///
-    /// Names the program that is missing.
+    /// A message with the path of the missing program.
     pub fn find() -> Result<Self, String> {
         Ok(Self {
             jaeger: installed("jaeger/jaeger")?,
@@ -33,30 +33,30 @@ impl Programs {
     }
 }
 
-/// Both of them, for as long as this lives.
+/// A running Jaeger and collector. Both are killed when the value is dropped.
 pub struct Jaeger {
     query: SocketAddr,
     otlp: SocketAddr,
-    _parts: [Part; 2],
+    _processes: [ChildProcess; 2],
 }
 
-/// One trace as Jaeger's API gives it.
+/// A trace as returned by Jaeger's API.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Trace {
-    /// In no order.
+    /// In no particular order.
     pub spans: Vec<Span>,
     processes: BTreeMap<String, Process>,
 }
 
-/// One span.
+/// A span as returned by Jaeger's API.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Span {
     /// 16 hexadecimal digits.
     #[serde(rename = "spanID")]
     pub id: String,
-    /// Its name.
+    /// Name of the operation.
     pub operation_name: String,
     references: Vec<Reference>,
     tags: Vec<Tag>,
@@ -92,11 +92,11 @@ struct Answer {
 }
 
 impl Jaeger {
-    /// Starts both and waits until they take spans. `variables` say how the collector judges traces.
+    /// Starts both and waits until they accept spans. `variables` configure the collector's sampling.
     ///
     /// # Panics
     ///
-    /// When they cannot be started.
+    /// When one of them cannot be started.
     pub fn start(
         programs: &Programs,
         folder: impl Into<PathBuf>,
@@ -126,42 +126,42 @@ impl Jaeger {
             .env("JAEGER_OTLP", jaeger_otlp.to_string())
             .envs(variables.iter().copied());
         let parts = [("jaeger", jaeger), ("collector", collector)]
-            .map(|(name, command)| Part::start(name, command, &folder));
+            .map(|(name, command)| ChildProcess::start(name, command, &folder));
         let started = Self {
             query,
             otlp,
-            _parts: parts,
+            _processes: parts,
         };
         eventually("jaeger answers", || started.get("/api/services"));
         for address in [jaeger_otlp, otlp] {
-            eventually("spans are taken", || {
+            eventually("spans are accepted", || {
                 std::net::TcpStream::connect(address).ok()
             });
         }
         started
     }
 
-    /// Where spans go (OTLP over gRPC).
+    /// Address that accepts spans (OTLP over gRPC).
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.otlp)
     }
 
-    /// A trace, as far as it has arrived.
+    /// The spans of a trace that have arrived so far.
     ///
     /// # Panics
     ///
-    /// When the answer is none of Jaeger's.
+    /// When Jaeger's answer is malformed.
     pub fn trace(&self, id: &str) -> Option<Trace> {
         let text = self.get(&format!("/api/traces/{id}"))?;
         let answer: Answer = serde_json::from_str(&text).expect("Jaeger's format");
         answer.data?.into_iter().next()
     }
 
-    /// The traces of a service whose root, or some span, has this name; newest first, no more than 20.
+    /// The traces of a service that contain a span with this name; newest first, at most 20.
     ///
     /// # Panics
     ///
-    /// When the answer is none of Jaeger's.
+    /// When Jaeger's answer is malformed.
     pub fn traces(&self, service: &str, operation: &str) -> Vec<Trace> {
         let operation = operation.replace(' ', "%20");
         let path = format!("/api/traces?service={service}&operation={operation}");
@@ -184,17 +184,17 @@ impl Jaeger {
 }
 
 impl Trace {
-    /// The span of that id.
+    /// The span with this id.
     pub fn span(&self, id: &str) -> Option<&Span> {
         self.spans.iter().find(|span| span.id == id)
     }
 
-    /// The service that a span is of.
+    /// The service that reported a span.
     pub fn service(&self, span: &Span) -> &str {
         &self.processes[&span.process].service_name
     }
 
-    /// The spans right below one.
+    /// The direct children of a span.
     pub fn children(&self, id: &str) -> impl Iterator<Item = &Span> {
         self.spans
             .iter()
@@ -203,7 +203,7 @@ impl Trace {
 }
 
 impl Span {
-    /// The span that it is a child of.
+    /// The parent of a span.
     pub fn parent(&self) -> Option<&str> {
         self.references
             .iter()
@@ -211,7 +211,7 @@ impl Span {
             .map(|reference| reference.span.as_str())
     }
 
-    /// Trace and span of everything that it is linked to.
+    /// Trace id and span id of each link.
     pub fn links(&self) -> impl Iterator<Item = (&str, &str)> {
         self.references
             .iter()
@@ -228,7 +228,7 @@ impl Span {
         })
     }
 
-    /// Whether it ended well.
+    /// Whether the span has no error status.
     pub fn is_ok(&self) -> bool {
         self.tag("error").as_deref() != Some("true")
     }

@@ -1,4 +1,6 @@
-//! Topics of one test, a producer that writes whatever it likes to them, and a reader that sees what is committed.
+//! The Kafka topics of one test, with a producer that can write any record and a reader of committed records.
+
+mod transaction;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, Once};
@@ -15,46 +17,46 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-
-use rdkafka::message::{Header as RecordHeader, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::producer::{BaseProducer, Producer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use registry::Schemas;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
+pub use self::transaction::OpenTransaction;
+use self::transaction::produce;
 use crate::eventually::{DEADLINE, eventually};
-use crate::servers::{self, Shared, variable};
+use crate::servers::{self, SharedServers, variable};
 
 const SHORT: Duration = Duration::from_millis(100);
 
 /// The `reply-to` of commands that a test sends.
 pub const REPLY_TO: &str = "test";
 
-/// What a test stands on. Its topics are deleted at the end, unless it fails.
+/// Topics, clients and a runtime of one test. The topics are deleted when the test succeeds.
 pub struct KafkaFixture {
-    /// Where the topics are.
+    /// The Kafka cluster and topic prefix.
     pub cluster: Arc<Cluster>,
-    /// Fixed ids, one for each topic.
+    /// Schema ids: a fixed one for each topic.
     pub schemas: Schemas,
-    /// With these ids.
+    /// Codec with these schema ids.
     pub codec: Codec,
-    /// Runs effects.
+    /// Runtime of the effects.
     pub runtime: Runtime,
     sender: Sender,
     writer: BaseProducer,
-    /// Is told high watermarks: all other clients, producers too, are told last stable offsets.
+    /// Reads high watermarks. All other clients, producers included, get last stable offsets.
     watermarks: BaseConsumer,
-    /// Clients are kept, because closing a consumer takes a tenth of a second.
-    reader: Mutex<BaseConsumer<Quiet>>,
+    /// Clients are reused, because closing a consumer takes a tenth of a second.
+    reader: Mutex<BaseConsumer<IgnorePartitionEof>>,
     groups: Mutex<HashMap<Service, BaseConsumer>>,
-    _servers: Shared,
+    _servers: SharedServers,
 }
 
-/// Says nothing about ends of partitions, which are answers here.
-struct Quiet;
+/// Does not log the end of a partition, which is an expected answer here.
+struct IgnorePartitionEof;
 
-impl ClientContext for Quiet {
+impl ClientContext for IgnorePartitionEof {
     fn error(&self, error: KafkaError, reason: &str) {
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
             println!("reader: {error}: {reason}");
@@ -62,26 +64,21 @@ impl ClientContext for Quiet {
     }
 }
 
-impl ConsumerContext for Quiet {}
+impl ConsumerContext for IgnorePartitionEof {}
 
 /// A command that is durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sent {
-    /// The command's id.
+pub struct SentCommand {
+    /// Id of the command.
     pub id: String,
-    /// Where it stands.
+    /// Partition that holds the command.
     pub partition: Partition,
-    /// Where it stands.
+    /// Offset of the command.
     pub offset: i64,
 }
 
-/// A transaction that a test holds open.
-pub struct Open {
-    producer: BaseProducer,
-}
-
 impl KafkaFixture {
-    /// Fresh topics.
+    /// Creates the topics.
     ///
     /// # Panics
     ///
@@ -103,7 +100,7 @@ impl KafkaFixture {
         let schemas = schemas();
         let config = client(&cluster);
         Self {
-            // Larger than what the engine writes: others need not keep to its limits.
+            // Larger than the engine's limit: other producers need not respect it.
             writer: config
                 .clone()
                 .set("message.max.bytes", "1048000")
@@ -123,7 +120,7 @@ impl KafkaFixture {
                     .set("enable.partition.eof", "true")
                     .set("auto.offset.reset", "error")
                     .set("fetch.wait.max.ms", "10")
-                    .create_with_context(Quiet)
+                    .create_with_context(IgnorePartitionEof)
                     .expect("the settings are valid"),
             ),
             groups: Mutex::default(),
@@ -141,8 +138,8 @@ impl KafkaFixture {
         self.sender.clone()
     }
 
-    /// Sends a command that asks for an outcome, as a caller does, and waits until it is durable.
-    pub fn send(&self, id: &str, command: impl Into<contracts::Command>) -> Sent {
+    /// Sends a command that requests an outcome, as a client does, and waits until it is durable.
+    pub fn send(&self, id: &str, command: impl Into<contracts::Command>) -> SentCommand {
         self.send_all([(id.to_owned(), command.into())]).remove(0)
     }
 
@@ -150,12 +147,12 @@ impl KafkaFixture {
     ///
     /// # Panics
     ///
-    /// When one could not be written.
+    /// When one cannot be written.
     pub fn send_all(
         &self,
         commands: impl IntoIterator<Item = (String, contracts::Command)>,
-    ) -> Vec<Sent> {
-        let under_way: Vec<_> = commands
+    ) -> Vec<SentCommand> {
+        let pending: Vec<_> = commands
             .into_iter()
             .map(|(id, command)| {
                 let message = Message::new(&id, command);
@@ -172,43 +169,45 @@ impl KafkaFixture {
             })
             .collect();
         self.runtime.block_on(async {
-            let mut sent = Vec::with_capacity(under_way.len());
-            for (id, durable) in under_way {
-                let receipt = durable.await.expect("Kafka takes it");
-                sent.push(Sent {
+            let mut sent = Vec::with_capacity(pending.len());
+            for (id, durable) in pending {
+                let metadata = durable.await.expect("Kafka accepts it");
+                sent.push(SentCommand {
                     id,
-                    partition: receipt.partition,
-                    offset: receipt.offset,
+                    partition: metadata.partition,
+                    offset: metadata.offset,
                 });
             }
             sent
         })
     }
 
-    /// Begins a transaction that has nothing to do with any engine.
+    /// Begins a transaction of a producer that belongs to no engine.
     ///
     /// # Panics
     ///
     /// When Kafka cannot be reached.
-    pub fn begin(&self) -> Open {
+    pub fn begin(&self) -> OpenTransaction {
         let id = format!("{}{}", self.cluster.prefix, Uuid::now_v7());
         let producer: BaseProducer = settings::transactional_producer(&self.cluster, &id)
             .set("transaction.timeout.ms", "60000")
             .create()
             .expect("the settings are valid");
         producer.init_transactions(DEADLINE).expect("Kafka runs");
-        producer.begin_transaction().expect("it has just been made");
-        Open { producer }
+        producer
+            .begin_transaction()
+            .expect("no transaction is open");
+        OpenTransaction { producer }
     }
 
-    /// Writes a record as it is, to the partition that it names, and returns its offset.
+    /// Writes a record unchanged to its partition and returns its offset.
     ///
     /// # Panics
     ///
-    /// When Kafka does not take it.
+    /// When Kafka rejects the record.
     pub fn write(&self, service: Service, topic: Topic, record: &Input) -> i64 {
-        put(&self.writer, &self.cluster.topic(service, topic), record);
-        self.writer.flush(DEADLINE).expect("Kafka takes it");
+        produce(&self.writer, &self.cluster.topic(service, topic), record);
+        self.writer.flush(DEADLINE).expect("Kafka accepts it");
         let topic = self.cluster.topic(service, topic);
         let (_, high) = self
             .watermarks
@@ -217,24 +216,24 @@ impl KafkaFixture {
         high - 1
     }
 
-    /// Takes what the latest states say back, as if none had ever been written.
+    /// Writes a tombstone for every state.
     ///
     /// # Panics
     ///
-    /// When Kafka does not take it.
-    pub fn erase_states(&self, service: Service) {
+    /// When Kafka rejects a tombstone.
+    pub fn tombstone_states(&self, service: Service) {
         let topic = self.cluster.topic(service, Topic::State);
         for record in self.read(service, Topic::State) {
             let erased = Input {
                 payload: None,
                 ..record
             };
-            put(&self.writer, &topic, &erased);
+            produce(&self.writer, &topic, &erased);
         }
-        self.writer.flush(DEADLINE).expect("Kafka takes it");
+        self.writer.flush(DEADLINE).expect("Kafka accepts it");
     }
 
-    /// Past-the-end offset of a partition, once the markers of all transactions are there: a commit returns before.
+    /// End offset of a partition, once the markers of all transactions are written: a commit returns before that.
     ///
     /// # Panics
     ///
@@ -254,7 +253,7 @@ impl KafkaFixture {
         })
     }
 
-    /// The group's committed offset.
+    /// Committed offset of the service's group.
     ///
     /// # Panics
     ///
@@ -275,7 +274,7 @@ impl KafkaFixture {
             .expect("Kafka runs");
         match answer
             .find_partition(&topic, partition)
-            .expect("it was asked for")
+            .expect("the request contains it")
             .offset()
         {
             Offset::Offset(offset) => Some(offset),
@@ -283,12 +282,18 @@ impl KafkaFixture {
         }
     }
 
-    /// Deletes the first records of a partition, as retention does.
+    /// Deletes the records of a partition below an offset, as retention does.
     ///
     /// # Panics
     ///
-    /// When Kafka refuses.
-    pub fn delete_before(&self, service: Service, topic: Topic, partition: Partition, offset: i64) {
+    /// When Kafka rejects the request.
+    pub fn delete_records_before(
+        &self,
+        service: Service,
+        topic: Topic,
+        partition: Partition,
+        offset: i64,
+    ) {
         let admin: AdminClient<DefaultClientContext> = client(&self.cluster)
             .create()
             .expect("the settings are valid");
@@ -309,12 +314,12 @@ impl KafkaFixture {
         }
     }
 
-    /// Deletes a topic, and makes another of the same name.
+    /// Deletes a topic and creates another of the same name.
     ///
     /// # Panics
     ///
-    /// When Kafka refuses.
-    pub fn recreate(&self, service: Service, topic: Topic) {
+    /// When Kafka rejects the request.
+    pub fn recreate_topic(&self, service: Service, topic: Topic) {
         let admin: AdminClient<DefaultClientContext> = client(&self.cluster)
             .create()
             .expect("the settings are valid");
@@ -326,7 +331,7 @@ impl KafkaFixture {
         for result in deleted.expect("Kafka runs") {
             result.expect("the topic can be deleted");
         }
-        eventually("the topic is made anew", || {
+        eventually("the topic is recreated", || {
             self.runtime
                 .block_on(engine::topics::apply(&self.cluster, 1))
                 .ok()?;
@@ -334,16 +339,16 @@ impl KafkaFixture {
         });
     }
 
-    /// Moves the offset that the worker `one` has committed, as somebody who resets its group does. The worker must
-    /// have been stopped.
+    /// Overwrites the offset that the worker `one` has committed, as a reset of its group does. The worker must have
+    /// been stopped.
     ///
     /// # Panics
     ///
     /// When Kafka cannot be reached.
-    pub fn move_offset(&self, service: Service, partition: Partition, offset: i64) {
+    pub fn reset_committed_offset(&self, service: Service, partition: Partition, offset: i64) {
         let topic = self.cluster.topic(service, Topic::Commands);
         let group = format!("{}{service}", self.cluster.prefix);
-        // In the place of the worker, because a group's offsets can only be moved by a member until its session ends.
+        // Uses the worker's member id, because only a member can commit until its session ends.
         let consumer: BaseConsumer =
             settings::group_member(&self.cluster, &group, &format!("{group}.one"))
                 .create()
@@ -362,10 +367,10 @@ impl KafkaFixture {
             .expect("the offset is valid");
         consumer
             .commit(&offsets, CommitMode::Sync)
-            .expect("Kafka takes it");
+            .expect("Kafka accepts it");
     }
 
-    /// Everything committed in a topic, partition by partition.
+    /// All committed records of a topic, partition by partition.
     ///
     /// # Panics
     ///
@@ -389,7 +394,7 @@ impl KafkaFixture {
                     ended.insert(partition);
                 }
                 Some(Err(error)) => panic!("{name} cannot be read: {error}"),
-                // Something else was served, such as the end of the last assignment.
+                // Another event was served, such as the end of the last assignment.
                 None => assert!(begun.elapsed() < DEADLINE, "{name} cannot be read"),
             }
         }
@@ -421,41 +426,7 @@ impl Drop for KafkaFixture {
     }
 }
 
-impl Open {
-    /// Writes a record as it is and waits until Kafka has it.
-    ///
-    /// # Panics
-    ///
-    /// When Kafka does not take it.
-    pub fn write(&self, topic: &str, record: &Input) {
-        put(&self.producer, topic, record);
-        self.producer.flush(DEADLINE).expect("Kafka takes it");
-    }
-
-    /// Ends it well.
-    ///
-    /// # Panics
-    ///
-    /// When Kafka refuses.
-    pub fn commit(self) {
-        self.producer
-            .commit_transaction(DEADLINE)
-            .expect("it commits");
-    }
-
-    /// Ends it badly.
-    ///
-    /// # Panics
-    ///
-    /// When Kafka refuses.
-    pub fn abort(self) {
-        self.producer
-            .abort_transaction(DEADLINE)
-            .expect("it aborts");
-    }
-}
-
-/// The head of a caller's command.
+/// Metadata of a client's command.
 pub fn metadata(command_id: &str, aggregate_id: &str) -> Metadata {
     Metadata {
         id: command_id.to_owned(),
@@ -472,7 +443,7 @@ fn client(cluster: &Cluster) -> ClientConfig {
     config
 }
 
-/// An id for every topic.
+/// A fixed schema id for every topic.
 fn schemas() -> Schemas {
     let topics = Service::ALL
         .into_iter()
@@ -484,32 +455,7 @@ fn schemas() -> Schemas {
     Schemas::fixed(&ids)
 }
 
-fn put(producer: &BaseProducer, topic: &str, record: &Input) {
-    let headers = record
-        .headers
-        .iter()
-        .fold(OwnedHeaders::new(), |headers, (key, value)| {
-            headers.insert(RecordHeader {
-                key,
-                value: Some(value),
-            })
-        });
-    let mut message = BaseRecord::<[u8], [u8]>::to(topic)
-        .partition(record.partition)
-        .headers(headers);
-    if let Some(key) = &record.key {
-        message = message.key(key);
-    }
-    if let Some(payload) = &record.payload {
-        message = message.payload(payload);
-    }
-    producer
-        .send(message)
-        .map_err(|(error, _)| error)
-        .expect("the queue has room");
-}
-
-/// Warnings of the code under test belong to a failed test's output; `RUST_LOG` shows more.
+/// Prints warnings of the code under test in a failed test's output. `RUST_LOG` selects other levels.
 fn show_warnings() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

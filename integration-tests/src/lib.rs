@@ -1,4 +1,4 @@
-//! What the tests stand on: real servers, topics of their own, engines and processes to run, kill and watch.
+//! The test harness: real servers, topics, engines and processes to run, kill and observe.
 
 #![allow(
     clippy::print_stdout,
@@ -6,13 +6,14 @@
 )]
 
 pub mod alerts;
+pub mod basket_load;
 pub mod chaos;
+mod child_process;
 pub mod conformance;
 pub mod eventually;
 pub mod fault_injecting_log;
 pub mod jaeger;
 pub mod kafka_fixture;
-mod parts;
 pub mod prometheus;
 pub mod records;
 pub mod runner;
@@ -21,5 +22,5 @@ mod signals;
 pub mod system;
 
 pub use eventually::eventually;
-pub use kafka_fixture::{KafkaFixture, Sent};
+pub use kafka_fixture::{KafkaFixture, SentCommand};
 pub use runner::{NoEffects, RunningWorker};

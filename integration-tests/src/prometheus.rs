@@ -7,14 +7,14 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::child_process::{ChildProcess, PROJECT, installed};
 use crate::eventually;
-use crate::parts::{PROJECT, Part, installed};
 use crate::system::free_port;
 
-/// Of the project's own configuration, whose intervals are too long for a test.
+/// Settings of the project's configuration that are too long for a test.
 const INTERVALS: [&str; 2] = ["scrape_interval: 5s", "evaluation_interval: 5s"];
 
-/// What this machine has of Prometheus.
+/// Paths of Prometheus's programs.
 #[derive(Clone, Debug)]
 pub struct Programs {
     prometheus: PathBuf,
@@ -22,29 +22,29 @@ pub struct Programs {
     alertmanager: PathBuf,
 }
 
-/// A Prometheus with the project's configuration and a folder of its own, which looks every second. It ends when it
-/// is dropped.
+/// A Prometheus with the project's configuration, a folder of its own, and a scrape interval of one second. It is
+/// killed when the value is dropped.
 pub struct Prometheus {
     address: SocketAddr,
     folder: PathBuf,
-    _parts: [Part; 2],
+    _processes: [ChildProcess; 2],
 }
 
-/// One answer of a query.
+/// One element of a query result.
 #[derive(Clone, Debug)]
 pub struct Sample {
-    /// Its labels, as a JSON object.
+    /// Labels, as a JSON object.
     pub labels: Value,
-    /// Its value, which may be no number.
+    /// Value; may be NaN or infinite.
     pub value: f64,
 }
 
 impl Programs {
-    /// What `stack install --telemetry` has fetched.
+    /// Finds the programs that `stack install --telemetry` has fetched.
     ///
     /// # Errors
     ///
-    /// Names the program that is missing.
+    /// A message with the path of the missing program.
     pub fn find() -> Result<Self, String> {
         Ok(Self {
             prometheus: installed("prometheus/usr/bin/prometheus")?,
@@ -63,7 +63,7 @@ impl Programs {
         Command::new(self.alertmanager.with_file_name("amtool"))
     }
 
-    /// Alertmanager, in the folder where it finds its templates.
+    /// Alertmanager, run in the folder of its templates.
     pub(crate) fn alertmanager(&self) -> Command {
         let mut command = Command::new(&self.alertmanager);
         let usr = self.alertmanager.ancestors().nth(2);
@@ -73,12 +73,12 @@ impl Programs {
 }
 
 impl Prometheus {
-    /// Starts it, with a node exporter beside it, and waits until it is ready. It scrapes `processes` as the job
-    /// `ordermesh`; the other jobs are itself, the node exporter, and `away`, of which nobody answers.
+    /// Starts Prometheus and a node exporter, and waits until it is ready. It scrapes `processes` as the job
+    /// `ordermesh`; the other jobs are Prometheus itself, the node exporter, and `away`, whose target does not answer.
     ///
     /// # Panics
     ///
-    /// When it cannot be started.
+    /// When a program cannot be started.
     pub fn start(
         programs: &Programs,
         processes: &[SocketAddr],
@@ -115,11 +115,11 @@ impl Prometheus {
         let mut node_exporter = Command::new(&programs.node_exporter);
         node_exporter.arg(option("web.listen-address", node));
         let parts = [("prometheus", prometheus), ("node-exporter", node_exporter)]
-            .map(|(name, command)| Part::start(name, command, &folder));
+            .map(|(name, command)| ChildProcess::start(name, command, &folder));
         let started = Self {
             address,
             folder,
-            _parts: parts,
+            _processes: parts,
         };
         eventually("prometheus is ready", || {
             started.get("/-/ready", &[]).map(|_| ())
@@ -127,7 +127,7 @@ impl Prometheus {
         started
     }
 
-    /// Scrapes these from now on as a job, under names of their own.
+    /// Replaces the targets of a job, given with their instance names.
     pub fn scrape(&self, job: &str, targets: &[(String, SocketAddr)]) {
         let targets = targets
             .iter()
@@ -136,11 +136,11 @@ impl Prometheus {
         replace(&self.folder, job, &json!(list));
     }
 
-    /// What an instant query finds now.
+    /// Result of an instant query.
     ///
     /// # Errors
     ///
-    /// What Prometheus says against the query.
+    /// The error of Prometheus.
     pub fn query(&self, query: &str) -> Result<Vec<Sample>, String> {
         let answer = self.data("/api/v1/query", &[("query", query)])?;
         let found = match answer["resultType"].as_str() {
@@ -156,11 +156,11 @@ impl Prometheus {
             .collect())
     }
 
-    /// The values that a label has in a metric.
+    /// The values of a label of a metric.
     ///
     /// # Errors
     ///
-    /// What Prometheus says against it.
+    /// The error of Prometheus.
     pub fn values(&self, label: &str, metric: &str) -> Result<Vec<Value>, String> {
         let path = format!("/api/v1/label/{label}/values");
         let answer = self.data(&path, &[("match[]", metric)])?;
@@ -179,7 +179,7 @@ impl Prometheus {
         }
     }
 
-    /// The body of an answer; of one that is no success too, when it says why.
+    /// Body of an answer, also of an error with a description.
     fn get(&self, path: &str, parameters: &[(&str, &str)]) -> Option<String> {
         let mut command = Command::new("curl");
         command.args(["-sG", "-m", "10"]);
@@ -203,7 +203,7 @@ fn targets(folder: &Path, job: &str, addresses: &[SocketAddr]) {
     replace(folder, job, &json!([{ "targets": addresses }]));
 }
 
-/// Never half a list: Prometheus looks at any time.
+/// Replaces a target list atomically: Prometheus may read it at any time.
 fn replace(folder: &Path, job: &str, list: &Value) {
     let path = folder.join(format!("targets/{job}.json"));
     let new = path.with_extension("new");
@@ -211,7 +211,7 @@ fn replace(folder: &Path, job: &str, list: &Value) {
     fs::rename(new, path).expect("a file");
 }
 
-/// Values come as text, because JSON has no words for what is no number.
+/// Values are text, because JSON has no NaN and no infinity.
 fn number(value: &Value) -> f64 {
     match value.as_str() {
         Some("+Inf") => f64::INFINITY,

@@ -1,4 +1,4 @@
-//! The records of a test's topics, decoded.
+//! Decoded records of a test's topics.
 
 use std::collections::BTreeMap;
 
@@ -8,33 +8,33 @@ use engine::log::Input;
 
 use crate::KafkaFixture;
 
-/// A record of a topic, taken apart.
+/// A decoded record.
 #[derive(Clone, Debug)]
-pub struct Opened<B> {
-    /// As it was read.
+pub struct DecodedRecord<B> {
+    /// The raw record.
     pub input: Input,
-    /// Its head.
+    /// Its metadata.
     pub metadata: Metadata,
-    /// Its content.
+    /// Its body.
     pub body: B,
 }
 
 impl KafkaFixture {
-    /// Every event, in the order of the log.
-    pub fn events<C: Contract>(&self) -> Vec<Opened<C::Event>> {
-        self.open::<C::EventRecord>(C::SERVICE, Topic::Events)
+    /// All events, in log order.
+    pub fn events<C: Contract>(&self) -> Vec<DecodedRecord<C::Event>> {
+        self.decode_all::<C::EventRecord>(C::SERVICE, Topic::Events)
     }
 
-    /// Every command, in the order of the log; those that cannot be decoded are left out.
-    pub fn commands<C: Contract>(&self) -> Vec<Opened<C::Command>> {
+    /// All commands, in log order, except those that cannot be decoded.
+    pub fn commands<C: Contract>(&self) -> Vec<DecodedRecord<C::Command>> {
         self.read(C::SERVICE, Topic::Commands)
             .into_iter()
             .filter_map(|input| {
                 let (metadata, body) = self
                     .codec
-                    .own::<C::CommandRecord>(C::SERVICE, Topic::Commands, &input)
+                    .decode::<C::CommandRecord>(C::SERVICE, Topic::Commands, &input)
                     .ok()?;
-                Some(Opened {
+                Some(DecodedRecord {
                     input,
                     metadata,
                     body,
@@ -43,13 +43,13 @@ impl KafkaFixture {
             .collect()
     }
 
-    /// Every outcome, in the order of the log.
-    pub fn outcomes<C: Contract>(&self) -> Vec<Opened<C::Outcome>> {
-        self.open::<C::OutcomeRecord>(C::SERVICE, Topic::Outcomes)
+    /// All outcomes, in log order.
+    pub fn outcomes<C: Contract>(&self) -> Vec<DecodedRecord<C::Outcome>> {
+        self.decode_all::<C::OutcomeRecord>(C::SERVICE, Topic::Outcomes)
     }
 
     /// The latest state of every aggregate in the state topic.
-    pub fn states<C: Contract>(&self) -> BTreeMap<String, Opened<C::State>> {
+    pub fn states<C: Contract>(&self) -> BTreeMap<String, DecodedRecord<C::State>> {
         let mut latest = BTreeMap::new();
         for input in self.read(C::SERVICE, Topic::State) {
             latest.insert((input.partition, input.key.clone()), input);
@@ -60,12 +60,12 @@ impl KafkaFixture {
             .filter_map(|input| {
                 let (metadata, body) = self
                     .codec
-                    .own::<C::StateRecord>(C::SERVICE, Topic::State, &input)
+                    .decode::<C::StateRecord>(C::SERVICE, Topic::State, &input)
                     .ok()?;
                 match body {
                     StateBody::Aggregate(body) => Some((
                         metadata.aggregate_id.clone(),
-                        Opened {
+                        DecodedRecord {
                             input,
                             metadata,
                             body,
@@ -77,15 +77,15 @@ impl KafkaFixture {
             .collect()
     }
 
-    fn open<R: Record>(&self, service: Service, topic: Topic) -> Vec<Opened<R::Body>> {
+    fn decode_all<R: Record>(&self, service: Service, topic: Topic) -> Vec<DecodedRecord<R::Body>> {
         self.read(service, topic)
             .into_iter()
             .map(|input| {
                 let (metadata, body) = self
                     .codec
-                    .own::<R>(service, topic, &input)
+                    .decode::<R>(service, topic, &input)
                     .expect("the engine wrote it");
-                Opened {
+                DecodedRecord {
                     input,
                     metadata,
                     body,

@@ -1,4 +1,4 @@
-//! Engines on threads.
+//! Workers on threads.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use contracts::Contract as _;
-use engine::effects::{Attempt, EffectHandler, Executor, Limits, Unknown};
+use engine::effects::{Attempt, EffectHandler, Executor, Indeterminate, Limits};
 use engine::log::Log;
 use engine::log::kafka::KafkaLog;
 use engine::worker::{Error, Settings, Status, Worker};
@@ -15,7 +15,7 @@ use prometheus::proto::Metric;
 
 use crate::{KafkaFixture, eventually};
 
-/// For rule books that ask nothing of the outside world.
+/// Effect handler of rule books without effects.
 pub struct NoEffects;
 
 impl<D: Decider<Effect = Infallible>> EffectHandler<D> for NoEffects {
@@ -28,23 +28,23 @@ impl<D: Decider<Effect = Infallible>> EffectHandler<D> for NoEffects {
         _key: &str,
         effect: &Infallible,
         _attempt: Attempt,
-    ) -> Result<Command<D>, Unknown> {
+    ) -> Result<Command<D>, Indeterminate> {
         match *effect {}
     }
 }
 
 /// A worker on a thread of its own.
 pub struct RunningWorker {
-    /// What it says of itself.
+    /// Status of the worker.
     pub status: Status,
-    /// Its figures.
-    pub figures: prometheus::Registry,
+    /// Registry of its metrics.
+    pub registry: prometheus::Registry,
     stopped: Arc<AtomicBool>,
     thread: JoinHandle<Result<(), Error>>,
 }
 
 impl KafkaFixture {
-    /// The log of a worker of `D`'s service.
+    /// The Kafka log of a worker of `D`'s service.
     ///
     /// # Panics
     ///
@@ -54,7 +54,7 @@ impl KafkaFixture {
             .expect("Kafka runs")
     }
 
-    /// A worker that has not polled yet, for tests that take its steps themselves.
+    /// A worker that has not polled yet, for tests that call its steps themselves.
     ///
     /// # Panics
     ///
@@ -62,19 +62,19 @@ impl KafkaFixture {
     pub fn worker<D: Decider, L: Log, P: EffectHandler<D>>(
         &self,
         rules: D,
-        perform: P,
+        handler: P,
         log: L,
         codec: Codec,
         settings: Settings,
-        figures: &prometheus::Registry,
+        registry: &prometheus::Registry,
     ) -> Worker<D, L, Executor<D>>
     where
         Command<D>: Into<contracts::Command>,
     {
-        let metrics = Metrics::new(figures).expect("the registry is empty");
+        let metrics = Metrics::new(registry).expect("the registry is empty");
         let executor = Executor::start(
             self.runtime.handle(),
-            perform,
+            handler,
             self.sender(),
             codec.clone(),
             metrics.clone(),
@@ -91,52 +91,52 @@ impl KafkaFixture {
         )
     }
 
-    /// Runs a worker of `D` under the instance name `one` until it is stopped.
+    /// Runs a worker of `D` as instance `one` until it is stopped.
     pub fn run<D: Decider, P: EffectHandler<D>>(
         &self,
         rules: D,
-        perform: P,
+        handler: P,
         settings: Settings,
     ) -> RunningWorker
     where
         Command<D>: Into<contracts::Command>,
     {
-        self.run_as("one", rules, perform, settings)
+        self.run_as("one", rules, handler, settings)
     }
 
-    /// Runs a worker of `D` under a name of its own.
+    /// Runs a worker of `D` as another instance.
     pub fn run_as<D: Decider, P: EffectHandler<D>>(
         &self,
         instance: &str,
         rules: D,
-        perform: P,
+        handler: P,
         settings: Settings,
     ) -> RunningWorker
     where
         Command<D>: Into<contracts::Command>,
     {
-        self.run_on(rules, perform, self.log::<D>(instance), settings)
+        self.run_on(rules, handler, self.log::<D>(instance), settings)
     }
 
-    /// Runs a worker of `D` on a log of its own.
+    /// Runs a worker of `D` on another log.
     pub fn run_on<D: Decider, P: EffectHandler<D>, L: Log + Send + 'static>(
         &self,
         rules: D,
-        perform: P,
+        handler: P,
         log: L,
         settings: Settings,
     ) -> RunningWorker
     where
         Command<D>: Into<contracts::Command>,
     {
-        let figures = prometheus::Registry::new();
-        let mut worker = self.worker(rules, perform, log, self.codec.clone(), settings, &figures);
+        let registry = prometheus::Registry::new();
+        let mut worker = self.worker(rules, handler, log, self.codec.clone(), settings, &registry);
         let stopped = Arc::new(AtomicBool::new(false));
         let status = worker.status();
         let thread = std::thread::spawn({
             let stopped = Arc::clone(&stopped);
             move || {
-                let ended = loop {
+                let result = loop {
                     if stopped.load(Ordering::Relaxed) {
                         worker.close();
                         break Ok(());
@@ -145,14 +145,14 @@ impl KafkaFixture {
                         break Err(error);
                     }
                 };
-                // Closing a consumer in the middle of a rebalance can hang: nobody waits for it.
+                // Closing a consumer in the middle of a rebalance can hang: its thread is detached.
                 std::thread::spawn(move || drop(worker));
-                ended
+                result
             }
         });
         RunningWorker {
             status,
-            figures,
+            registry,
             stopped,
             thread,
         }
@@ -160,16 +160,16 @@ impl KafkaFixture {
 }
 
 impl RunningWorker {
-    /// Waits until it does its work.
-    pub fn ready(&self) {
+    /// Waits until the worker is ready.
+    pub fn wait_until_ready(&self) {
         eventually("the worker is ready", || self.status.ready().ok());
     }
 
-    /// Stops it; it must have been at work.
+    /// Stops the worker.
     ///
     /// # Panics
     ///
-    /// When it had ended by itself.
+    /// When the worker had already ended.
     pub fn stop(self) {
         self.stopped.store(true, Ordering::Relaxed);
         self.thread
@@ -178,30 +178,30 @@ impl RunningWorker {
             .expect("the worker was at work until it was stopped");
     }
 
-    /// Waits until it ends by itself, and says why.
+    /// Waits until the worker ends by itself. Returns its error.
     ///
     /// # Panics
     ///
-    /// When it does not end.
-    pub fn failed(self) -> Error {
+    /// When the worker does not end.
+    pub fn wait_for_failure(self) -> Error {
         eventually("the worker ends by itself", || {
             self.thread.is_finished().then_some(())
         });
         self.thread
             .join()
             .expect("the worker does not panic")
-            .expect_err("nobody stopped the worker")
+            .expect_err("the worker ended by itself")
     }
 
-    /// The sum of a counter or gauge over its labels.
-    pub fn figure(&self, name: &str) -> f64 {
+    /// Sum of a counter or gauge over its labels.
+    pub fn metric(&self, name: &str) -> f64 {
         self.sum(name, |metric| {
             metric.get_counter().get_value() + metric.get_gauge().get_value()
         })
     }
 
-    /// The same of what has this value as one of its labels.
-    pub fn figure_of(&self, name: &str, label: &str) -> f64 {
+    /// Sum of a counter or gauge over the series with this label value.
+    pub fn metric_with_label(&self, name: &str, label: &str) -> f64 {
         self.sum(name, |metric| {
             let is_meant = metric.get_label().iter().any(|pair| pair.value() == label);
             f64::from(u8::from(is_meant))
@@ -209,13 +209,13 @@ impl RunningWorker {
         })
     }
 
-    /// What a histogram has observed, together.
-    pub fn seconds(&self, name: &str) -> f64 {
+    /// Sum of a histogram over its labels.
+    pub fn histogram_sum(&self, name: &str) -> f64 {
         self.sum(name, |metric| metric.get_histogram().get_sample_sum())
     }
 
     fn sum(&self, name: &str, value: impl Fn(&Metric) -> f64) -> f64 {
-        let families = self.figures.gather();
+        let families = self.registry.gather();
         families
             .iter()
             .filter(|family| family.name() == name)

@@ -1,21 +1,21 @@
-//! The servers under test: where they are, and how single parts of the stack are killed and started.
+//! The servers under test: their addresses, and shared or exclusive access to them.
 
 use std::process::Command;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// Names of the environment variables that tell the tests where they run.
+/// Names of the environment variables with the addresses of the servers.
 pub mod env {
     /// Kafka's bootstrap servers.
     pub const KAFKA: &str = "ORDERMESH_KAFKA";
     /// URL of the schema registry.
     pub const REGISTRY: &str = "ORDERMESH_REGISTRY";
-    /// URL of a PostgreSQL database; tests make databases of their own beside it.
+    /// URL of a PostgreSQL database. Tests create databases of their own on the same server.
     pub const DATABASE: &str = "ORDERMESH_DATABASE";
-    /// The script that controls the stack.
+    /// Path of the script that controls the stack.
     pub const STACK: &str = "ORDERMESH_STACK";
 }
 
-/// Where servers are.
+/// Addresses of the servers.
 #[derive(Clone, Debug)]
 pub struct Addresses {
     /// Kafka's bootstrap servers.
@@ -27,7 +27,7 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    /// Those that the environment names.
+    /// Reads the addresses from the environment.
     ///
     /// # Panics
     ///
@@ -41,39 +41,39 @@ impl Addresses {
     }
 }
 
-/// Held for reading by every test that uses the servers, for writing by one that kills a part of them.
+/// Read lock: a test uses the servers. Write lock: a test kills parts of them.
 static IN_USE: RwLock<()> = RwLock::new(());
 
-/// The servers, in use together with other tests.
-pub struct Shared {
+/// Shared access to the servers, together with other tests.
+pub struct SharedServers {
     _use: RwLockReadGuard<'static, ()>,
 }
 
-/// The servers, in use by this test alone: it may kill them.
-pub struct Alone {
+/// Exclusive access to the servers: the test may kill them.
+pub struct ExclusiveServers {
     _use: RwLockWriteGuard<'static, ()>,
 }
 
-/// Waits until no test has the servers for itself.
-pub fn shared() -> Shared {
-    Shared {
+/// Waits until no test has exclusive access.
+pub fn shared() -> SharedServers {
+    SharedServers {
         _use: IN_USE.read().unwrap_or_else(PoisonError::into_inner),
     }
 }
 
 /// Waits until no other test uses the servers.
-pub fn alone() -> Alone {
-    Alone {
+pub fn exclusive() -> ExclusiveServers {
+    ExclusiveServers {
         _use: IN_USE.write().unwrap_or_else(PoisonError::into_inner),
     }
 }
 
-impl Alone {
-    /// Runs a command of the stack's script, such as `["kill9", "registry"]`.
+impl ExclusiveServers {
+    /// Runs a command of the stack script, such as `["kill9", "registry"]`.
     ///
     /// # Panics
     ///
-    /// When it fails.
+    /// When the command fails.
     pub fn stack(&self, arguments: [&str; 2]) {
         let script = variable(env::STACK);
         let status = Command::new(&script)
@@ -88,11 +88,11 @@ impl Alone {
     }
 }
 
-/// The value of a variable that every test needs.
+/// The value of a variable that the tests need.
 ///
 /// # Panics
 ///
-/// When it is not set: a test that has no servers must not pass.
+/// When it is not set: a test without servers must not pass.
 pub fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| {
         panic!("{name} is not set: run `make test`, or start a stack and load `compose/native/stack env`")

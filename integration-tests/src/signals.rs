@@ -5,13 +5,13 @@ use std::process::Command;
 
 use crate::eventually::eventually;
 
-/// Holds a process where it stands.
+/// Suspends a process.
 pub const STOP: &str = "-STOP";
-/// Lets it go on.
+/// Resumes a suspended process.
 pub const CONTINUE: &str = "-CONT";
 
-/// Sends a signal; whether all were there to take it. [`STOP`] only asks for what it does, and on a busy machine a
-/// thread may still answer what was sent behind it: so it is waited for until all threads stand.
+/// Sends a signal to processes. Returns whether all of them existed. [`STOP`] takes effect asynchronously, and on a
+/// busy machine a thread may still answer a later request; therefore the function waits until all threads have stopped.
 ///
 /// # Panics
 ///
@@ -20,21 +20,21 @@ pub fn send(signal: &str, ids: &[&str]) -> bool {
     let sent = Command::new("kill").arg(signal).args(ids).output();
     let sent = sent.expect("kill can be run").status.success();
     if signal == STOP {
-        eventually("every thread stands", || {
-            ids.iter().all(|id| stands(id)).then_some(())
+        eventually("every thread is stopped", || {
+            ids.iter().all(|id| is_stopped(id)).then_some(())
         });
     }
     sent
 }
 
-/// Whether no thread of a process runs, because it was stopped or has ended.
-fn stands(id: &str) -> bool {
+/// Whether no thread of a process runs, because the process is suspended or has ended.
+fn is_stopped(id: &str) -> bool {
     let Ok(threads) = fs::read_dir(format!("/proc/{id}/task")) else {
         return true;
     };
     threads.flatten().all(|thread| {
         let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
-        // Behind the name, which may contain anything.
+        // The state follows the name, which may contain any character.
         let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
         state.is_none_or(|state| state.starts_with(['T', 'Z', 'X']))
     })
@@ -45,18 +45,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_was_stopped_stands() {
+    fn a_signalled_process_stops() {
         let mut busy = Command::new("sh")
             .args(["-c", "while :; do :; done"])
             .spawn()
             .unwrap();
         let id = busy.id().to_string();
-        assert!(!stands(&id));
-        assert!(send(STOP, &[&id]) && stands(&id));
+        assert!(!is_stopped(&id));
+        assert!(send(STOP, &[&id]) && is_stopped(&id));
         assert!(send(CONTINUE, &[&id]));
-        eventually("it goes on", || (!stands(&id)).then_some(()));
+        eventually("the process resumes", || (!is_stopped(&id)).then_some(()));
         busy.kill().unwrap();
         busy.wait().unwrap();
-        assert!(stands(&id) && !send(CONTINUE, &[&id]));
+        assert!(is_stopped(&id) && !send(CONTINUE, &[&id]));
     }
 }

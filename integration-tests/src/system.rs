@@ -1,4 +1,4 @@
-//! The whole system as its user runs it: processes of the binary, killed and watched from outside.
+//! The whole system as its user runs it: processes of the binary, controlled and observed from outside.
 
 mod calls;
 
@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 pub use calls::{FAULTLESS, OUTAGE, PROVIDER_OUTAGE, order_of};
 
 use crate::eventually::{DEADLINE, eventually};
-use crate::servers::{self, Addresses, Shared};
+use crate::servers::{self, Addresses, SharedServers};
 use crate::signals;
 
-/// What every service of a system is called, in the order in which they are started.
+/// Names of the services, in start order.
 pub const SERVICES: [&str; 7] = [
     "sandbox",
     "query",
@@ -29,12 +29,12 @@ pub const SERVICES: [&str; 7] = [
     "gateway",
 ];
 
-/// Below the ports that outgoing connections take: one of those may be taken again before a process listens on it.
+/// Below the ephemeral ports: one of those may be taken again before a process listens on it.
 const PORTS: Range<u16> = 22_000..32_000;
 
-/// A system with topics, a database, ports and a folder of its own. Dropping it kills what still runs.
+/// A system with topics, a database, ports and a folder of its own. Its processes are killed when it is dropped.
 pub struct System {
-    _servers: Option<Shared>,
+    _servers: Option<SharedServers>,
     binary: PathBuf,
     folder: PathBuf,
     environment: BTreeMap<&'static str, String>,
@@ -57,17 +57,17 @@ impl System {
         Self::make(Some(shared), &Addresses::of_environment(), None)
     }
 
-    /// A system of a test that has the servers for itself.
-    pub fn alone(_servers: &servers::Alone) -> Self {
+    /// A system of a test with exclusive access to the servers.
+    pub fn exclusive(_servers: &servers::ExclusiveServers) -> Self {
         Self::make(None, &Addresses::of_environment(), None)
     }
 
-    /// A system on servers that nobody else uses; its database in a tablespace, when one is named.
-    pub fn on(servers: &Addresses, tablespace: Option<&str>) -> Self {
+    /// A system on other servers, with its database in a tablespace if one is given.
+    pub fn on_servers(servers: &Addresses, tablespace: Option<&str>) -> Self {
         Self::make(None, servers, tablespace)
     }
 
-    fn make(shared: Option<Shared>, servers: &Addresses, tablespace: Option<&str>) -> Self {
+    fn make(shared: Option<SharedServers>, servers: &Addresses, tablespace: Option<&str>) -> Self {
         let name = format!("t{}", fastrand::u32(..));
         println!("system {name}");
         let folder = std::env::temp_dir().join(format!("ordermesh-{name}"));
@@ -97,7 +97,7 @@ impl System {
             public,
             sandbox,
             processes: BTreeMap::new(),
-            runtime: tokio::runtime::Runtime::new().expect("threads"),
+            runtime: tokio::runtime::Runtime::new().expect("threads can be started"),
         };
         for (listen, peer) in [
             ("ORDERMESH_ORDERS_LISTEN", "ORDERMESH_ORDERS"),
@@ -112,21 +112,21 @@ impl System {
         system
     }
 
-    /// Adds or replaces a variable of the processes started from now on.
+    /// Adds or replaces an environment variable of the processes started from now on.
     pub fn set(&mut self, name: &'static str, value: impl Into<String>) {
         self.environment.insert(name, value.into());
     }
 
-    /// The value of a variable of the processes.
+    /// The value of an environment variable of the processes.
     pub fn variable(&self, name: &str) -> &str {
         &self.environment[name]
     }
 
-    /// Runs a command of the binary to its end.
+    /// Runs a command of the binary to its end and returns its standard output.
     ///
     /// # Panics
     ///
-    /// When it fails.
+    /// When the command fails.
     pub fn run(&self, arguments: &[&str]) -> String {
         let output = self.try_run(arguments);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -140,14 +140,14 @@ impl System {
         text
     }
 
-    /// Runs a command of the binary to its end, whatever that is.
+    /// Runs a command of the binary to its end, whatever its exit code.
     pub fn try_run(&self, arguments: &[&str]) -> Output {
         self.command(arguments)
             .output()
             .expect("the binary can be run")
     }
 
-    /// Runs a command whose output nobody reads.
+    /// Runs a command whose standard output is closed.
     pub fn run_unread(&self, arguments: &[&str]) -> ExitStatus {
         let mut command = self.command(arguments);
         command.stdout(Stdio::piped()).stderr(Stdio::null());
@@ -156,7 +156,7 @@ impl System {
         child.wait().expect("it is a child")
     }
 
-    /// A command of the binary that goes on beside the test.
+    /// Starts a command of the binary that runs beside the test.
     pub fn spawn(&self, name: &str, arguments: &[&str]) -> Child {
         let log = self.log(name);
         self.command(arguments)
@@ -181,12 +181,12 @@ impl System {
         self.folder.join(name).display().to_string()
     }
 
-    /// Starts a process that serves `service` (or `all`); it is called by that name from then on.
+    /// Starts a process that serves `service` (or `all`), under that name.
     pub fn start(&mut self, service: &str) {
         self.start_as(service, service, &[]);
     }
 
-    /// Starts another process of a service under a name of its own.
+    /// Starts a process of a service under another name.
     pub fn start_as(&mut self, name: &str, service: &str, variables: &[(&str, String)]) {
         let admin = free_port();
         let log = self.log(name);
@@ -207,49 +207,49 @@ impl System {
     ///
     /// # Panics
     ///
-    /// When it ends instead, or is not ready in time.
-    pub fn ready(&mut self, name: &str) {
+    /// When the process ends, or is not ready in time.
+    pub fn wait_until_ready(&mut self, name: &str) {
         let deadline = Instant::now() + DEADLINE;
         let admin = self.process(name).admin;
-        let mut said = String::new();
+        let mut report = String::new();
         eventually(&format!("{name} is ready"), || {
             if let Some(status) = self.process(name).child.try_wait().expect("a child") {
-                panic!("{name} ended ({status}):\n{}", self.tail(name));
+                panic!("{name} ended ({status}):\n{}", self.log_tail(name));
             }
             let (ready, body) = get(admin, "/health/ready");
-            said = body;
+            report = body;
             if !ready && Instant::now() + Duration::from_secs(1) > deadline {
-                panic!("{name} is not ready: {said}\n{}", self.tail(name));
+                panic!("{name} is not ready: {report}\n{}", self.log_tail(name));
             }
             ready.then_some(())
         });
     }
 
     /// Starts a process and waits until it is ready.
-    pub fn up(&mut self, service: &str) {
+    pub fn start_until_ready(&mut self, service: &str) {
         self.start(service);
-        self.ready(service);
+        self.wait_until_ready(service);
     }
 
-    /// Ends a process at once, without its doing.
+    /// Kills a process (SIGKILL).
     pub fn kill(&mut self, name: &str) {
         let mut process = self.processes.remove(name).expect("it runs");
         process.child.kill().expect("it can be killed");
         process.child.wait().expect("a child");
     }
 
-    /// Asks a process to end and waits for it.
+    /// Terminates a process (SIGTERM) and waits for its exit.
     pub fn terminate(&mut self, name: &str) -> ExitStatus {
         self.signal(name, "-TERM");
-        self.ended(name)
+        self.wait_for_exit(name)
     }
 
-    /// Holds a process where it stands, as a machine that is out of memory does.
+    /// Suspends a process, as a machine without memory does.
     pub fn freeze(&self, name: &str) {
         self.signal(name, signals::STOP);
     }
 
-    /// Lets a frozen process go on.
+    /// Resumes a suspended process.
     pub fn thaw(&self, name: &str) {
         self.signal(name, signals::CONTINUE);
     }
@@ -259,53 +259,53 @@ impl System {
         assert!(
             signals::send(signal, &[&id]),
             "{name} had ended already:\n{}",
-            self.tail(name)
+            self.log_tail(name)
         );
     }
 
-    /// Waits for the end of a process that ends by itself.
-    pub fn ended(&mut self, name: &str) -> ExitStatus {
+    /// Waits until a process ends by itself.
+    pub fn wait_for_exit(&mut self, name: &str) -> ExitStatus {
         let mut process = self.processes.remove(name).expect("it runs");
         eventually(&format!("{name} ends"), || {
             process.child.try_wait().expect("a child")
         })
     }
 
-    /// All processes that run, and where they tell their health and metrics.
+    /// Names and admin addresses of all running processes.
     pub fn processes(&self) -> impl Iterator<Item = (&str, SocketAddr)> {
         let processes = self.processes.iter();
         processes.map(|(name, process)| (name.as_str(), process.admin))
     }
 
-    /// Where a process tells its health and metrics.
+    /// Address of a process's health and metrics.
     pub fn admin(&self, name: &str) -> SocketAddr {
         self.processes[name].admin
     }
 
-    /// What a process says of itself on its admin port.
+    /// The metrics of a process in text form.
     pub fn metrics(&self, name: &str) -> String {
         get(self.processes[name].admin, "/metrics").1
     }
 
-    /// The last lines that a process wrote.
-    pub fn tail(&self, name: &str) -> String {
+    /// The last lines of a process's log.
+    pub fn log_tail(&self, name: &str) -> String {
         let text = std::fs::read(self.folder.join(format!("{name}.log"))).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<_> = text.lines().collect();
         lines[lines.len().saturating_sub(30)..].join("\n")
     }
 
-    /// The last line of a process that contains `words`; nothing when it has not said so.
-    pub fn said(&self, name: &str, words: &str) -> String {
-        let text = self.log_of(name);
-        let line = text.lines().rev().find(|line| line.contains(words));
+    /// The last line of a process's log that contains `text`; empty when there is none.
+    pub fn last_log_line(&self, name: &str, text: &str) -> String {
+        let log = self.log_of(name);
+        let line = log.lines().rev().find(|line| line.contains(text));
         line.unwrap_or_default().to_owned()
     }
 
-    /// How many lines of its log have these words.
-    pub fn times_said(&self, name: &str, words: &str) -> usize {
-        let text = self.log_of(name);
-        text.lines().filter(|line| line.contains(words)).count()
+    /// Number of lines of a process's log that contain `text`.
+    pub fn count_log_lines(&self, name: &str, text: &str) -> usize {
+        let log = self.log_of(name);
+        log.lines().filter(|line| line.contains(text)).count()
     }
 
     fn log_of(&self, name: &str) -> String {
@@ -313,12 +313,12 @@ impl System {
         String::from_utf8_lossy(&text).into_owned()
     }
 
-    /// What a process says of its readiness.
+    /// The readiness report of a process.
     pub fn readiness(&self, name: &str) -> String {
         get(self.processes[name].admin, "/health/ready").1
     }
 
-    /// Whether a process says that it is ready.
+    /// Whether a process reports that it is ready.
     pub fn is_ready(&self, name: &str) -> bool {
         get(self.admin(name), "/health/ready").0
     }
@@ -335,7 +335,7 @@ impl System {
         self.processes.get_mut(name).expect("it runs")
     }
 
-    /// Holds log, read model and ledger against each other, once everything is at rest.
+    /// Compares log, read model and ledger, once nothing is in flight.
     pub fn check(&self, journal: Option<&str>) {
         let mut arguments = vec!["check", "--wait", "90"];
         if let Some(journal) = journal {
@@ -344,25 +344,25 @@ impl System {
         println!("{}", self.run(&arguments));
     }
 
-    /// Holds everything that was written against everything else, once it is at rest.
+    /// Audits everything that was written, once nothing is in flight.
     ///
     /// # Panics
     ///
-    /// When something is violated, could not be checked, or is still under way.
+    /// When an invariant is violated or could not be checked, or the system is not at rest.
     pub fn audit(&self, journal: &str) {
         let report = self.run(&["audit", "--journal", journal]);
         assert!(report.contains("; at rest"), "{report}");
         println!("{report}");
     }
 
-    /// The value of a sample, such as `name{label="value"}`, on a process's admin port.
-    pub fn figure(&self, name: &str, sample: &str) -> Option<f64> {
+    /// The value of a sample, such as `name{label="value"}`, of a process.
+    pub fn metric(&self, name: &str, sample: &str) -> Option<f64> {
         let metrics = self.metrics(name);
         let mut lines = metrics.lines();
         lines.find_map(|line| line.strip_prefix(sample)?.trim().parse().ok())
     }
 
-    /// A request over HTTP with curl's options; the process goes on beside the test.
+    /// Starts an HTTP request with curl's options beside the test.
     pub fn curl(&self, options: &[&str], url: &str) -> Child {
         Command::new("curl")
             .args(["-s", "-N", "-m", "60"])
@@ -390,7 +390,7 @@ impl Drop for System {
         if std::thread::panicking() {
             let names: Vec<_> = self.processes.keys().cloned().collect();
             for name in names {
-                println!("--- {name}\n{}", self.tail(&name));
+                println!("--- {name}\n{}", self.log_tail(&name));
             }
         } else {
             let _ = std::fs::remove_dir_all(&self.folder);
@@ -398,7 +398,7 @@ impl Drop for System {
     }
 }
 
-/// Status and body of an HTTP request; `false` and nothing when nobody answers.
+/// Whether an HTTP request succeeded, and its body; `false` and nothing without an answer.
 fn get(address: SocketAddr, path: &str) -> (bool, String) {
     let url = format!("http://{address}{path}");
     let output = Command::new("curl")
@@ -410,11 +410,11 @@ fn get(address: SocketAddr, path: &str) -> (bool, String) {
     (code == "200", body.to_owned())
 }
 
-/// A port that nobody listens on now, and that this process gives out once.
+/// A free port. This process returns each port at most once.
 ///
 /// # Panics
 ///
-/// When all are taken.
+/// When no port is free.
 pub fn free_port() -> SocketAddr {
     static TURN: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(fastrand::u16(..)));
     let mut candidates = PORTS.map(|_| {
@@ -427,11 +427,11 @@ pub fn free_port() -> SocketAddr {
         .expect("some port is free")
 }
 
-/// The binary that was built beside this test.
+/// Path of the binary that was built beside this test.
 ///
 /// # Panics
 ///
-/// When it was not.
+/// When it is missing.
 pub fn binary() -> PathBuf {
     let this = std::env::current_exe().expect("this program has a path");
     // target/PROFILE/deps/TEST, or target/PROFILE/PROGRAM.

@@ -1,9 +1,10 @@
-//! The rules of the house that a compiler does not know.
+//! Rules of the repository that no compiler checks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use regex::Regex;
 use serde::Deserialize;
 
 /// Packages that a layer consists of, and what they may depend on beside their own layer's list. From the contracts up.
@@ -130,22 +131,15 @@ fn dependencies_point_one_way() {
 #[test]
 fn nothing_names_a_machine() {
     let root = metadata().workspace_root;
-    let listed = Command::new("git")
-        .arg("-C")
-        .arg(&root)
-        .arg("ls-files")
-        .output()
-        .unwrap();
-    assert!(listed.status.success(), "git lists the files");
     let mut looked_at = 0;
-    for file in String::from_utf8(listed.stdout).unwrap().lines() {
-        let Ok(text) = std::fs::read_to_string(root.join(file)) else {
+    for file in tracked_files(&root) {
+        let Ok(text) = std::fs::read_to_string(root.join(&file)) else {
             continue;
         };
         looked_at += 1;
         for (number, line) in text.lines().enumerate() {
             for home in ["/home/", "/root/", "/Users/"] {
-                let named = line.contains(home) && Path::new(file) != Path::new(THIS_FILE);
+                let named = line.contains(home) && file != THIS_FILE;
                 assert!(
                     !named,
                     "{file}:{} names a folder of one machine: {line}",
@@ -155,6 +149,57 @@ fn nothing_names_a_machine() {
         }
     }
     assert!(looked_at > 100, "only {looked_at} files were looked at");
+}
+
+#[test]
+fn every_link_in_a_document_resolves() {
+    let root = metadata().workspace_root;
+    let link = Regex::new(r"\]\(([^)#\s]+)(#[^)]*)?\)").unwrap();
+    let mut resolved = 0;
+    for file in tracked_files(&root).filter(|file| file.ends_with(".md")) {
+        let path = root.join(&file);
+        // Code is no link.
+        let text = std::fs::read_to_string(&path).unwrap();
+        for found in link.captures_iter(&text) {
+            let target = &found[1];
+            if target.contains("://") || target.starts_with("mailto:") {
+                continue;
+            }
+            let target_path = path.parent().unwrap().join(target);
+            assert!(
+                target_path.exists(),
+                "{file} links to {target}, which is not there"
+            );
+            resolved += 1;
+        }
+    }
+    assert!(resolved > 100, "only {resolved} links were found");
+}
+
+#[test]
+fn a_module_with_parts_is_a_file_beside_its_folder() {
+    let root = metadata().workspace_root;
+    let old_style: Vec<_> = tracked_files(&root)
+        .filter(|file| file.ends_with("/mod.rs"))
+        .collect();
+    assert!(old_style.is_empty(), "foo.rs and foo/, not {old_style:?}");
+}
+
+/// The paths of all files of the repository.
+fn tracked_files(root: &Path) -> impl Iterator<Item = String> + use<> {
+    let listed = Command::new("git")
+        .arg("-C")
+        .arg(root)
+        .arg("ls-files")
+        .output()
+        .unwrap();
+    assert!(listed.status.success(), "git lists the files");
+    let files = String::from_utf8(listed.stdout).unwrap();
+    files
+        .lines()
+        .map(str::to_owned)
+        .collect::<Vec<_>>()
+        .into_iter()
 }
 
 const THIS_FILE: &str = "integration-tests/tests/architecture.rs";

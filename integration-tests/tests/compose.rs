@@ -1,4 +1,4 @@
-//! The stack of containers against the native one: what runs natively is tested, and here is told where they differ.
+//! The container stack compared with the native stack: the native one is tested, and the differences are checked here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,11 +9,11 @@ use harness::system::binary;
 use serde_json::Value;
 
 const PROJECT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-/// What all containers of the profile `full` may take together, bytes.
-const MEMORY: u64 = 2_500_000_000;
+/// Upper limit of the memory of all containers of the profile `full`, bytes.
+const MEMORY_LIMIT: u64 = 2_500_000_000;
 const MIB: u64 = 1024 * 1024;
-/// Where a broker is, and where its data lie, is another matter in a container.
-const PLACES: [&str; 7] = [
+/// Settings that differ in a container: addresses of the broker and the location of its data.
+const LOCATION_SETTINGS: [&str; 7] = [
     "controller.quorum.voters",
     "listeners",
     "advertised.listeners",
@@ -43,9 +43,9 @@ fn containers_listen_where_the_native_stack_does() {
     let settings = text("compose/native/lib/settings.sh");
     let mut ports = BTreeMap::new();
     for found in settings.split("port_from ORDERMESH_").skip(1) {
-        let mut words = found.split([' ', ')']);
-        let name = words.next().unwrap().strip_suffix("_PORT").unwrap();
-        if let Ok(port) = words.next().unwrap().parse::<u16>() {
+        let mut parts = found.split([' ', ')']);
+        let name = parts.next().unwrap().strip_suffix("_PORT").unwrap();
+        if let Ok(port) = parts.next().unwrap().parse::<u16>() {
             ports.insert(name.to_lowercase().replace('_', "-"), port);
         }
     }
@@ -70,14 +70,16 @@ fn variables_are_known_to_the_services() {
         let variables = service["environment"].as_object().unwrap();
         assert!(variables.len() > 10, "{name} has {variables:?}");
         for variable in variables.keys() {
-            // Where the value is a secret, help does not show it.
-            let told = [
+            // Help does not show the value of a secret.
+            let documented = [
                 format!("env: {variable}="),
                 format!("env: {variable}]"),
                 format!("\"{variable}\""),
             ];
             assert!(
-                told.iter().any(|told| known.contains(told)),
+                documented
+                    .iter()
+                    .any(|documented| known.contains(documented)),
                 "no service reads {variable}, which {name} has"
             );
         }
@@ -91,7 +93,7 @@ fn the_broker_is_set_up_as_the_native_one() {
     let properties = text("compose/native/kafka/server.properties");
     let mut compared = 0;
     for (key, value) in properties.lines().filter_map(|line| line.split_once('=')) {
-        if PLACES.contains(&key) || key.starts_with('#') {
+        if LOCATION_SETTINGS.contains(&key) || key.starts_with('#') {
             continue;
         }
         let variable = format!("KAFKA_{}", key.to_uppercase().replace('.', "_"));
@@ -137,7 +139,7 @@ fn versions_are_pinned_and_those_of_the_native_stack() {
 }
 
 #[test]
-fn a_small_machine_holds_all_of_them() {
+fn memory_limits_fit_a_small_machine() {
     let mut sum = 0;
     for (name, service) in &Compose::read().services {
         let limit = service["mem_limit"].as_str().unwrap_or_else(|| {
@@ -148,11 +150,11 @@ fn a_small_machine_holds_all_of_them() {
             sum += limit * MIB;
         }
     }
-    assert!(sum > 0 && sum < MEMORY, "they may take {sum} bytes");
+    assert!(sum > 0 && sum < MEMORY_LIMIT, "they may take {sum} bytes");
 }
 
 #[test]
-fn whatever_is_mounted_is_there() {
+fn mounted_files_exist() {
     let folder = Path::new(PROJECT).join("compose");
     let mut mounted = 0;
     for (name, service) in &Compose::read().services {
@@ -191,11 +193,15 @@ fn every_process_is_scraped() {
         assert!(scraped.contains(name), "{name} is not scraped");
     }
     let jobs = text("observability/prometheus/prometheus.yml");
-    assert_eq!(jobs.matches("job_name:").count(), 5, "a job is new or gone");
+    assert_eq!(
+        jobs.matches("job_name:").count(),
+        5,
+        "the number of jobs has changed"
+    );
 }
 
 #[test]
-fn faults_stand_between_the_services_and_what_they_need() {
+fn fault_proxies_are_between_services_and_their_dependencies() {
     let compose = Compose::read();
     let proxies: Vec<Value> =
         serde_json::from_str(&text("compose/toxiproxy/proxies.json")).unwrap();
@@ -217,13 +223,13 @@ fn faults_stand_between_the_services_and_what_they_need() {
         );
         assert!(
             compose.source.contains(&format!("${{{variable}:-")),
-            "nobody reads {variable}"
+            "no service reads {variable}"
         );
     }
 }
 
 #[test]
-fn the_image_is_built_from_all_that_the_build_reads() {
+fn the_image_contains_every_build_input() {
     let allowed = text("compose/Dockerfile.dockerignore");
     let allowed: BTreeSet<_> = allowed
         .lines()
@@ -262,8 +268,8 @@ struct Compose {
 impl Compose {
     fn read() -> Self {
         let source = text("compose/compose.yaml");
-        let whole: Value = serde_saphyr::from_str(&source).unwrap();
-        let services: BTreeMap<_, _> = whole["services"]
+        let compose: Value = serde_saphyr::from_str(&source).unwrap();
+        let services: BTreeMap<_, _> = compose["services"]
             .as_object()
             .unwrap()
             .iter()
@@ -279,7 +285,7 @@ impl Compose {
             .unwrap_or_else(|| panic!("there is no container {name}"))
     }
 
-    /// Those that run `ordermesh serve`, by what they serve.
+    /// Containers that run `ordermesh serve`, by service.
     fn served(&self) -> BTreeMap<String, &Value> {
         let mut served = BTreeMap::new();
         for (name, service) in &self.services {
@@ -302,7 +308,7 @@ fn text(path: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Without its colours.
+/// Help text without colours.
 fn help_of_serve() -> String {
     let output = Command::new(binary())
         .args(["serve", "--help"])

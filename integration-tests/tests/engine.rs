@@ -7,7 +7,7 @@ mod dead_letters;
 mod effects;
 mod eviction;
 mod faults;
-mod given;
+mod inventory_helpers;
 mod membership;
 mod offsets;
 mod recovery;

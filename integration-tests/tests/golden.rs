@@ -1,7 +1,8 @@
-//! What users and stored data rely on, pinned in `golden/`: a change of layout or of names must leave it as it is.
+//! Interfaces that users and stored data rely on, pinned in `golden/`. A change of layout or of internal names must not
+//! change them.
 //!
-//! Prose may change, what a program reads may not. `ORDERMESH_BLESS=1` writes the files anew; the change is then one of
-//! the interface, and belongs in the changelog.
+//! Prose may change; what a program reads may not. `ORDERMESH_BLESS=1` rewrites the files; the change is then one of
+//! the interface and belongs in the changelog.
 
 mod command_line;
 mod declared;
@@ -9,7 +10,7 @@ mod written;
 
 use std::path::PathBuf;
 
-/// Set to write the files instead of comparing them.
+/// Set to rewrite the files instead of comparing them.
 const BLESS: &str = "ORDERMESH_BLESS";
 
 /// Compares `text` with the golden file of that name.

@@ -1,7 +1,7 @@
-//! The engine on a real Kafka, and the whole system on the whole stack.
+//! Tests of the engine on a real Kafka, and of the whole system on the whole stack.
 //!
-//! Every test has topics, and where it needs one a database, of its own. `ORDERMESH_KAFKA`, `ORDERMESH_REGISTRY`,
-//! `ORDERMESH_DATABASE` and `ORDERMESH_STACK` say on which servers; `make test` sets them.
+//! Every test has topics of its own, and a database where it needs one. `ORDERMESH_KAFKA`, `ORDERMESH_REGISTRY`,
+//! `ORDERMESH_DATABASE` and `ORDERMESH_STACK` select the servers; `make test` sets them.
 #![allow(
     clippy::unwrap_used,
     reason = "a test fails where something unexpected happens"
@@ -15,6 +15,5 @@ mod architecture;
 mod compose;
 mod engine;
 mod golden;
-mod observability;
 mod rule_books;
 mod system;

@@ -1,10 +1,10 @@
-//! The four rule books together, without a log: what one says to another arrives in any order that Kafka allows,
-//! partners answer late, twice or not at all, customers cancel and timers ring at any moment. Whatever happens, the
-//! invariants of the business hold.
+//! The four rule books together, without a log. Messages arrive in any order that Kafka allows, partners answer late,
+//! twice or never, customers cancel and timers fire at any moment. The invariants of the business hold in every
+//! scenario.
 
 mod invariants;
 mod partners;
-mod world;
+mod platform;
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,12 +20,12 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 
-use world::{SKUS, World};
+use platform::{Platform, SKUS};
 
-/// What customers want, what there is of it, and what happens first.
+/// A random scenario: the orders, the stock, and the first steps.
 #[derive(Clone, Debug)]
 struct Scenario {
-    /// Of each order: quantity and price of its lines.
+    /// Quantity and price of the lines of each order.
     orders: Vec<Vec<(u32, i64)>>,
     pieces: i64,
     steps: Vec<Step>,
@@ -33,13 +33,13 @@ struct Scenario {
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// Something of what can happen: a message arrives, a partner is asked, decides, or is heard.
+    /// Performs one of the possible steps: a message arrives, a partner is called, decides, or its answer arrives.
     Progress(u32),
     CustomerCancels(u16),
     StrangerCancels(u16),
     CustomerRepeats(u16),
     CustomerReusesTheId(u16),
-    TimerRings(u16),
+    TimerFires(u16),
     StockChanges(u16, i64),
 }
 
@@ -47,14 +47,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn whatever_happens_the_invariants_hold(scenario in scenarios()) {
+    fn invariants_hold_in_every_scenario(scenario in scenarios()) {
         run(&scenario, PaymentRules::default());
     }
 }
 
-/// The property above says little unless its scenarios reach every end.
+/// The property above is meaningful only if its scenarios reach every final status.
 #[test]
-fn the_scenarios_reach_every_end() {
+fn scenarios_reach_every_final_status() {
     let ends: BTreeSet<_> = samples(1_500)
         .flat_map(|scenario| run(&scenario, PaymentRules::default()))
         .collect();
@@ -77,12 +77,12 @@ fn the_scenarios_reach_every_end() {
     }
 }
 
-/// And it says little unless it sees a violation.
+/// The property above is meaningful only if it detects a violation.
 #[test]
-fn a_payment_that_is_void_without_the_providers_word_is_found() {
+fn a_void_without_the_providers_confirmation_is_detected() {
     let found = samples(1_500).any(|scenario| {
         catch_unwind(AssertUnwindSafe(|| {
-            run(&scenario, Hasty(PaymentRules::default()))
+            run(&scenario, UnconfirmedVoid(PaymentRules::default()))
         }))
         .is_err()
     });
@@ -107,7 +107,7 @@ fn scenarios() -> impl Strategy<Value = Scenario> {
         1 => any::<u16>().prop_map(Step::StrangerCancels),
         2 => any::<u16>().prop_map(Step::CustomerRepeats),
         1 => any::<u16>().prop_map(Step::CustomerReusesTheId),
-        2 => any::<u16>().prop_map(Step::TimerRings),
+        2 => any::<u16>().prop_map(Step::TimerFires),
         2 => (any::<u16>(), -3..4_i64).prop_map(|(sku, delta)| Step::StockChanges(sku, delta)),
     ];
     (
@@ -122,37 +122,37 @@ fn scenarios() -> impl Strategy<Value = Scenario> {
         })
 }
 
-/// Runs a scenario until nothing is left to happen, and says how everything ended.
+/// Runs a scenario until no step is possible. Returns the final statuses.
 fn run<P>(scenario: &Scenario, payments: P) -> Vec<String>
 where
     P: Decider<Contract = Payments, Effect = payments::Effect>,
 {
-    let mut world = World::new(payments, scenario.pieces);
+    let mut platform = Platform::new(payments, scenario.pieces);
     for lines in &scenario.orders {
-        world.place(lines);
+        platform.place(lines);
     }
     for step in &scenario.steps {
         match step {
             Step::Progress(choice) => {
-                world.progress(*choice);
+                platform.progress(*choice);
             }
-            Step::CustomerCancels(order) => world.cancel(usize::from(*order), "ada"),
-            Step::StrangerCancels(order) => world.cancel(usize::from(*order), "eve"),
-            Step::CustomerRepeats(order) => world.repeat(usize::from(*order)),
-            Step::CustomerReusesTheId(order) => world.reuse_id(usize::from(*order)),
-            Step::TimerRings(order) => world.ring(usize::from(*order)),
-            Step::StockChanges(sku, delta) => world.adjust(usize::from(*sku), *delta),
+            Step::CustomerCancels(order) => platform.cancel(usize::from(*order), "ada"),
+            Step::StrangerCancels(order) => platform.cancel(usize::from(*order), "eve"),
+            Step::CustomerRepeats(order) => platform.repeat(usize::from(*order)),
+            Step::CustomerReusesTheId(order) => platform.reuse_id(usize::from(*order)),
+            Step::TimerFires(order) => platform.fire_timers(usize::from(*order)),
+            Step::StockChanges(sku, delta) => platform.adjust(usize::from(*sku), *delta),
         }
     }
-    world.settle();
-    invariants::at_rest(&world);
-    world.ends()
+    platform.settle();
+    invariants::at_rest(&platform);
+    platform.final_statuses()
 }
 
-/// Takes a cancelled charge for void at once: what a payment service does that trusts its own memory.
-struct Hasty(PaymentRules);
+/// A faulty rule book that voids a cancelled charge without the provider's confirmation.
+struct UnconfirmedVoid(PaymentRules);
 
-impl Decider for Hasty {
+impl Decider for UnconfirmedVoid {
     type Contract = Payments;
     type Rejection = std::convert::Infallible;
     type Effect = payments::Effect;

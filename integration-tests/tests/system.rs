@@ -1,4 +1,4 @@
-//! The whole system, as its user runs it.
+//! The whole system as its user runs it.
 
 mod api;
 mod audit;
@@ -8,5 +8,5 @@ mod edge;
 mod endings;
 pub(crate) mod faults;
 mod lag;
-mod life;
+mod lifecycle;
 mod partners;

@@ -1,4 +1,4 @@
-//! Histograms whose buckets show a trace that landed in them.
+//! Histograms with exemplars: a trace for each bucket.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -11,7 +11,7 @@ use prometheus::{HistogramOpts, HistogramVec, Registry};
 
 use crate::TraceParent;
 
-/// A sampled observation: it leads from a bucket to a trace.
+/// A sampled observation that links a bucket to a trace.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Exemplar {
     pub trace: String,
@@ -19,19 +19,19 @@ pub(crate) struct Exemplar {
     pub time: SystemTime,
 }
 
-/// The last exemplar of each bucket of one series, `+Inf` last.
+/// The latest exemplar of each bucket of one series, `+Inf` last.
 pub(crate) type Buckets = Vec<Option<Exemplar>>;
 
-/// Histograms that keep, for each bucket, the last observation that belongs to a recorded trace. The OpenMetrics
-/// exposition shows it beside the bucket; the classic one has no place for it.
+/// Histograms that keep, for each bucket, the latest observation of a recorded trace. The OpenMetrics exposition writes
+/// it beside the bucket; the classic format does not support exemplars.
 #[derive(Clone, Debug)]
 pub struct TracedHistograms {
     histograms: HistogramVec,
-    kept: Arc<Kept>,
+    exemplars: Arc<ExemplarStore>,
 }
 
 #[derive(Debug)]
-struct Kept {
+struct ExemplarStore {
     labels: Vec<String>,
     upper_bounds: Vec<f64>,
     /// By label values.
@@ -39,36 +39,36 @@ struct Kept {
 }
 
 impl TracedHistograms {
-    /// Registers histograms with constant labels of their own; for others there is
+    /// Registers histograms with constant labels; without them use
     /// [`Metric::traced_histograms`](crate::Metric::traced_histograms).
     ///
     /// # Errors
     ///
-    /// When the name is taken on `registry`.
+    /// The name is taken on `registry`.
     pub fn register(
         options: HistogramOpts,
         labels: &[&str],
         registry: &Registry,
     ) -> Result<Self, prometheus::Error> {
-        let kept = Kept {
+        let exemplars = ExemplarStore {
             labels: labels.iter().map(|&label| label.to_owned()).collect(),
             upper_bounds: options.buckets.clone(),
             series: Mutex::default(),
         };
         let traced = Self {
             histograms: HistogramVec::new(options, labels)?,
-            kept: Arc::new(kept),
+            exemplars: Arc::new(exemplars),
         };
         registry.register(Box::new(traced.clone()))?;
         Ok(traced)
     }
 
-    /// Counts `value` in its bucket; one that belongs to a recorded trace is also kept as the bucket's exemplar. Only
-    /// the latter costs a lock.
+    /// Counts `value` in its bucket. An observation of a recorded trace also becomes the exemplar of the bucket, which
+    /// takes a lock.
     pub fn observe(&self, labels: &[&str], value: f64, parent: Option<TraceParent>) {
         self.histograms.with_label_values(labels).observe(value);
         if let Some(parent) = parent.filter(|parent| parent.is_sampled()) {
-            self.kept.keep(labels, value, parent);
+            self.exemplars.store(labels, value, parent);
         }
     }
 
@@ -78,8 +78,8 @@ impl TracedHistograms {
     }
 }
 
-impl Kept {
-    fn keep(&self, labels: &[&str], value: f64, parent: TraceParent) {
+impl ExemplarStore {
+    fn store(&self, labels: &[&str], value: f64, parent: TraceParent) {
         let exemplar = Exemplar {
             trace: parent.trace_id(),
             value,
@@ -113,12 +113,12 @@ impl Collector for TracedHistograms {
 
     fn collect(&self) -> Vec<MetricFamily> {
         let families = self.histograms.collect();
-        HEARD.with_borrow_mut(|heard| {
-            let Some(heard) = heard else { return };
+        GATHERED.with_borrow_mut(|gathered| {
+            let Some(gathered) = gathered else { return };
             for family in &families {
                 for metric in family.get_metric() {
-                    if let Some(buckets) = self.kept.of(metric.get_label()) {
-                        heard.add(family.name(), metric.get_label(), buckets);
+                    if let Some(buckets) = self.exemplars.of(metric.get_label()) {
+                        gathered.add(family.name(), metric.get_label(), buckets);
                     }
                 }
             }
@@ -128,12 +128,12 @@ impl Collector for TracedHistograms {
 }
 
 thread_local! {
-    /// What is heard while this thread gathers. The model of the `prometheus` crate has no place for exemplars; a
-    /// registry asks its collectors on the thread that gathers.
-    static HEARD: RefCell<Option<Exemplars>> = const { RefCell::new(None) };
+    /// The exemplars collected while this thread gathers. The data model of the `prometheus` crate has no exemplars; a
+    /// registry calls its collectors on the thread that gathers.
+    static GATHERED: RefCell<Option<Exemplars>> = const { RefCell::new(None) };
 }
 
-/// The exemplars of everything that was gathered.
+/// The exemplars of all gathered metrics.
 #[derive(Debug, Default)]
 pub(crate) struct Exemplars(HashMap<String, Vec<(Vec<LabelPair>, Buckets)>>);
 
@@ -143,7 +143,7 @@ impl Exemplars {
         of_family.push((labels.to_vec(), buckets));
     }
 
-    /// Those of one series.
+    /// The exemplars of one series.
     pub fn find(&self, family: &str, labels: &[LabelPair]) -> Option<&Buckets> {
         let series = self.0.get(family)?;
         let found = series.iter().find(|(of, _)| of == labels);
@@ -151,11 +151,11 @@ impl Exemplars {
     }
 }
 
-/// Gathers all metrics of a registry and the exemplars that belong to them.
+/// Gathers all metrics of a registry and their exemplars.
 pub(crate) fn gather(registry: &Registry) -> (Vec<MetricFamily>, Exemplars) {
-    HEARD.set(Some(Exemplars::default()));
+    GATHERED.set(Some(Exemplars::default()));
     let families = registry.gather();
-    (families, HEARD.take().unwrap_or_default())
+    (families, GATHERED.take().unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_keeps_its_last_sampled_observation() {
+    fn a_bucket_keeps_its_latest_sampled_observation() {
         let registry = Registry::new();
         let wait = WAIT
             .traced_histograms(&registry, vec![1.0, 2.0])
@@ -213,18 +213,18 @@ mod tests {
     }
 
     #[test]
-    fn registries_hear_their_own() {
-        let (mine, theirs) = (Registry::new(), Registry::new());
+    fn exemplars_of_registries_are_separate() {
+        let (first, second) = (Registry::new(), Registry::new());
         let register = |registry| {
             WAIT.traced_histograms(registry, vec![1.0])
                 .expect("the name is free")
         };
-        let (my_wait, their_wait) = (register(&mine), register(&theirs));
-        my_wait.observe(&["post"], 0.5, parent(SAMPLED));
-        their_wait.observe(&["post"], 0.5, None);
-        assert_eq!(traces(&mine).len(), 2);
-        assert_eq!(traces(&theirs).len(), 0);
-        mine.gather();
-        assert!(HEARD.take().is_none(), "nobody listens to a plain gather");
+        let (first_wait, second_wait) = (register(&first), register(&second));
+        first_wait.observe(&["post"], 0.5, parent(SAMPLED));
+        second_wait.observe(&["post"], 0.5, None);
+        assert_eq!(traces(&first).len(), 2);
+        assert_eq!(traces(&second).len(), 0);
+        first.gather();
+        assert!(GATHERED.take().is_none(), "a plain gather collects none");
     }
 }

@@ -1,8 +1,7 @@
-//! Spans on their way to the collector: a bounded number of them, each counted once.
+//! Export of spans to the collector, with a bound on the spans in memory and a result for each span.
 //!
-//! Nobody who makes a span ever waits. The batch processor of the SDK bounds what waits in its queue, not what its
-//! exporter holds, and tells neither; so what is let in is counted here, and counted out when the collector has
-//! answered.
+//! Creating a span never blocks. The batch processor of the SDK bounds its queue but not the spans that its exporter
+//! holds, and exposes neither count. So this module counts admitted spans up, and down when the collector has answered.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -17,17 +16,17 @@ use opentelemetry_sdk::trace::{
 
 use crate::metrics::Spans;
 
-/// Spans that go in one request.
+/// Spans per request.
 const BATCH: usize = 512;
 
-/// How much is held for a collector that is slow, and how long an answer is waited for.
+/// Limits for a slow collector.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Spans that wait, those that the exporter holds included. A span is about a kilobyte.
+    /// Spans in memory, including those that the exporter holds. A span is about a kilobyte.
     pub spans: usize,
-    /// For one batch, repetitions included.
+    /// Timeout of one batch, including retries.
     pub timeout: Duration,
-    /// Between batches that are not full.
+    /// Longest time before a batch that is not full is sent.
     pub delay: Duration,
 }
 
@@ -41,25 +40,25 @@ impl Default for Limits {
     }
 }
 
-/// Lets in as many spans as may wait.
+/// A batch span processor that drops spans above the limit.
 #[derive(Debug)]
-pub(crate) struct Bounded {
+pub(crate) struct BoundedSpanProcessor {
     batches: BatchSpanProcessor,
     waiting: Arc<AtomicUsize>,
     bound: usize,
     spans: Spans,
 }
 
-impl Bounded {
+impl BoundedSpanProcessor {
     pub fn new(exporter: impl SpanExporter + 'static, limits: Limits, spans: Spans) -> Self {
         let waiting = Arc::new(AtomicUsize::new(0));
-        let exporter = Counted {
+        let exporter = CountingExporter {
             exporter,
             waiting: Arc::clone(&waiting),
             spans: spans.clone(),
             refused: AtomicBool::new(false),
         };
-        // Its own queue never fills up before the bound is reached here.
+        // The queue of the batch processor is never full before the bound is reached here.
         let config = BatchConfigBuilder::default()
             .with_max_queue_size(limits.spans.max(BATCH))
             .with_max_export_batch_size(BATCH)
@@ -74,18 +73,18 @@ impl Bounded {
     }
 }
 
-impl SpanProcessor for Bounded {
+impl SpanProcessor for BoundedSpanProcessor {
     fn on_start(&self, span: &mut Span, context: &Context) {
         self.batches.on_start(span, context);
     }
 
     fn on_end(&self, span: SpanData) {
-        let let_in = self
+        let admitted = self
             .waiting
             .try_update(Ordering::AcqRel, Ordering::Acquire, |waiting| {
                 (waiting < self.bound).then_some(waiting + 1)
             });
-        if let_in.is_ok() {
+        if admitted.is_ok() {
             self.batches.on_end(span);
         } else {
             self.spans.dropped.inc();
@@ -105,17 +104,17 @@ impl SpanProcessor for Bounded {
     }
 }
 
-/// Counts what the collector has answered.
+/// Counts spans by the result of their export.
 #[derive(Debug)]
-struct Counted<E> {
+struct CountingExporter<E> {
     exporter: E,
     waiting: Arc<AtomicUsize>,
     spans: Spans,
-    /// The last batch was not taken: it is said once, not for each.
+    /// The last batch failed: only the first of several failures is logged as a warning.
     refused: AtomicBool,
 }
 
-impl<E: SpanExporter> SpanExporter for Counted<E> {
+impl<E: SpanExporter> SpanExporter for CountingExporter<E> {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let count = batch.len();
         let result = self.exporter.export(batch).await;
@@ -123,13 +122,13 @@ impl<E: SpanExporter> SpanExporter for Counted<E> {
             Ok(()) => {
                 self.spans.exported.inc_by(count as u64);
                 if self.refused.swap(false, Ordering::Relaxed) {
-                    tracing::info!("the collector takes spans again");
+                    tracing::info!("the collector accepts spans again");
                 }
             }
             Err(error) => {
                 self.spans.failed.inc_by(count as u64);
                 if !self.refused.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(%error, "the collector does not take spans");
+                    tracing::warn!(%error, "the collector does not accept spans");
                 }
             }
         }

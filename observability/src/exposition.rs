@@ -1,4 +1,4 @@
-//! What a scrape gets: the classic Prometheus text, or OpenMetrics, which has exemplars too.
+//! Text formats of metrics: the classic Prometheus format, or OpenMetrics, which includes exemplars.
 
 use std::fmt::{self, Write as _};
 use std::time::{Duration, SystemTime};
@@ -8,24 +8,24 @@ use prometheus::{Encoder as _, Registry, TextEncoder};
 
 use crate::exemplars::{self, Exemplar, Exemplars};
 
-/// Media type that a scraper asks for when it understands OpenMetrics.
+/// Media type in the `Accept` header of a scraper that supports OpenMetrics.
 const OPEN_METRICS: &str = "application/openmetrics-text";
 const OPEN_METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// All metrics of a registry, as text.
 #[derive(Debug)]
 pub struct Exposition {
-    /// Its media type.
+    /// Media type.
     pub content_type: String,
     /// The text.
     pub text: String,
 }
 
-/// Writes down all metrics of `registry`, in OpenMetrics when the `Accept` header of the scrape names it.
+/// Encodes all metrics of `registry`, in OpenMetrics when the `Accept` header of the scrape names it.
 ///
 /// # Errors
 ///
-/// A metric is not complete.
+/// A metric is incomplete.
 pub fn expose(registry: &Registry, accept: Option<&str>) -> Result<Exposition, prometheus::Error> {
     if accept.is_some_and(|accept| accept.contains(OPEN_METRICS)) {
         let (families, exemplars) = exemplars::gather(registry);
@@ -52,7 +52,7 @@ fn open_metrics(families: &[MetricFamily], exemplars: &Exemplars) -> String {
 
 fn write_family(text: &mut String, family: &MetricFamily, exemplars: &Exemplars) -> fmt::Result {
     let kind = family.get_field_type();
-    // Of a counter only the sample is called a total.
+    // OpenMetrics: the sample of a counter ends in `_total`, its family does not.
     let name = match kind {
         MetricType::COUNTER => family
             .name()
@@ -60,13 +60,13 @@ fn write_family(text: &mut String, family: &MetricFamily, exemplars: &Exemplars)
             .unwrap_or(family.name()),
         _ => family.name(),
     };
-    writeln!(text, "# TYPE {name} {}", word(kind))?;
+    writeln!(text, "# TYPE {name} {}", type_name(kind))?;
     if !family.help().is_empty() {
         writeln!(text, "# HELP {name} {}", Escaped(family.help()))?;
     }
     for metric in family.get_metric() {
         let labels = Labels(metric.get_label());
-        let end = Stamp(metric.timestamp_ms());
+        let end = Timestamp(metric.timestamp_ms());
         match kind {
             MetricType::COUNTER => {
                 let value = Number(metric.get_counter().get_value());
@@ -97,15 +97,15 @@ fn write_family(text: &mut String, family: &MetricFamily, exemplars: &Exemplars)
                 writeln!(text, "{name}_sum{labels} {sum}{end}")?;
                 writeln!(text, "{name}_count{labels} {}{end}", summary.sample_count())?;
             }
-            // The model cannot hold its value.
+            // The data model of the crate has no value for it.
             MetricType::UNTYPED => {}
         }
     }
     Ok(())
 }
 
-/// The buckets of a histogram, each with its exemplar. Upper bounds are written as in the classic text, so that a
-/// series has the same labels whichever way it was scraped.
+/// Writes the buckets of a histogram with their exemplars. Upper bounds are written as in the classic format, so that a
+/// series has the same labels in both formats.
 fn write_buckets(
     text: &mut String,
     name: &str,
@@ -113,7 +113,7 @@ fn write_buckets(
     exemplars: &[Option<Exemplar>],
 ) -> fmt::Result {
     let labels = Labels(metric.get_label());
-    let end = Stamp(metric.timestamp_ms());
+    let end = Timestamp(metric.timestamp_ms());
     for (index, (bound, count)) in buckets(metric.get_histogram()).enumerate() {
         let labels = labels.with("le", Number(bound));
         write!(text, "{name}_bucket{labels} {count}{end}")?;
@@ -127,7 +127,7 @@ fn write_buckets(
     Ok(())
 }
 
-/// Upper bounds and cumulative counts, to infinity.
+/// Upper bounds and cumulative counts, up to infinity.
 fn buckets(histogram: &Histogram) -> impl Iterator<Item = (f64, u64)> {
     let bounded = histogram
         .get_bucket()
@@ -137,7 +137,7 @@ fn buckets(histogram: &Histogram) -> impl Iterator<Item = (f64, u64)> {
     bounded.chain([(f64::INFINITY, histogram.get_sample_count())])
 }
 
-const fn word(kind: MetricType) -> &'static str {
+const fn type_name(kind: MetricType) -> &'static str {
     match kind {
         MetricType::COUNTER => "counter",
         MetricType::GAUGE => "gauge",
@@ -152,8 +152,8 @@ const fn word(kind: MetricType) -> &'static str {
 struct Labels<'a>(&'a [LabelPair]);
 
 impl<'a> Labels<'a> {
-    const fn with(self, name: &'static str, value: Number) -> LabelsAnd<'a> {
-        LabelsAnd {
+    const fn with(self, name: &'static str, value: Number) -> LabelsWithNumber<'a> {
+        LabelsWithNumber {
             labels: self,
             name,
             value,
@@ -182,14 +182,14 @@ impl fmt::Display for Labels<'_> {
     }
 }
 
-/// Labels and one more, whose value is a number.
-struct LabelsAnd<'a> {
+/// Labels and one more with a numeric value.
+struct LabelsWithNumber<'a> {
     labels: Labels<'a>,
     name: &'static str,
     value: Number,
 }
 
-impl fmt::Display for LabelsAnd<'_> {
+impl fmt::Display for LabelsWithNumber<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_char('{')?;
         self.labels.write(formatter)?;
@@ -200,7 +200,7 @@ impl fmt::Display for LabelsAnd<'_> {
     }
 }
 
-/// Text in a help line or between quotes.
+/// Text of a help line or a label value.
 struct Escaped<'a>(&'a str);
 
 impl fmt::Display for Escaped<'_> {
@@ -232,10 +232,10 @@ impl fmt::Display for Number {
     }
 }
 
-/// The time of a sample that has one, in milliseconds: OpenMetrics counts seconds.
-struct Stamp(i64);
+/// The optional time of a sample, in milliseconds since 1970; written in seconds, as OpenMetrics requires.
+struct Timestamp(i64);
 
-impl fmt::Display for Stamp {
+impl fmt::Display for Timestamp {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match u64::try_from(self.0) {
             Ok(0) | Err(_) => Ok(()),
@@ -247,7 +247,7 @@ impl fmt::Display for Stamp {
     }
 }
 
-/// Seconds since 1970, to the millisecond.
+/// Seconds since 1970, with milliseconds.
 struct Seconds(SystemTime);
 
 impl fmt::Display for Seconds {

@@ -1,4 +1,4 @@
-//! The log filter, which can be changed while the process runs.
+//! The log filter, which can be changed at run time.
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -9,31 +9,31 @@ use tracing_subscriber::reload;
 
 use crate::names;
 
-/// Crates whose chatter is no news at `info`; a filter that names one of them wins. What the SDK of OpenTelemetry has
-/// to say, we say ourselves.
-const TAMED: &str = "h2=warn,hyper=warn,hyper_util=warn,librdkafka=warn,opentelemetry=warn,opentelemetry_sdk=off,\
+/// Default levels of libraries that log too much at `info`; a filter that names one of them overrides its level. The
+/// OpenTelemetry SDK is off because export failures are logged by this crate.
+const LIBRARY_LEVELS: &str = "h2=warn,hyper=warn,hyper_util=warn,librdkafka=warn,opentelemetry=warn,opentelemetry_sdk=off,\
                      opentelemetry-otlp=warn,rdkafka=warn,sqlx=warn,tonic=warn,tower=warn";
 
-/// Why a filter is no good. Nothing was changed.
+/// Why a filter was rejected. The current filter stays.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadFilter {
-    /// There is nothing in it.
+    /// The filter is empty.
     #[error("a filter is needed, such as 'info' or 'info,engine=debug'")]
     Empty,
-    /// A part of it cannot be read.
-    #[error("'{directive}' is no part of a filter: {reason}")]
+    /// A directive cannot be parsed.
+    #[error("'{directive}' is not a valid filter directive: {reason}")]
     Directive {
-        /// The part.
+        /// The directive.
         directive: String,
-        /// What is wrong with it.
+        /// The parser's error.
         reason: String,
     },
-    /// The process has no filter that could be changed.
-    #[error("the log of this process cannot be changed")]
+    /// The process has no log filter that can be changed.
+    #[error("the log filter of this process cannot be changed")]
     Fixed,
 }
 
-/// The filter of the process's log, in the syntax of `tracing_subscriber::EnvFilter`. Traces do not depend on it.
+/// The log filter of the process, in the syntax of `tracing_subscriber::EnvFilter`. Traces do not depend on it.
 pub struct LogFilter {
     text: Mutex<String>,
     traces: bool,
@@ -49,15 +49,15 @@ impl std::fmt::Debug for LogFilter {
     }
 }
 
-static OF_PROCESS: OnceLock<LogFilter> = OnceLock::new();
+static PROCESS_FILTER: OnceLock<LogFilter> = OnceLock::new();
 
-/// The filter of this process; `None` before telemetry is set up.
+/// The log filter of this process; `None` before telemetry is set up.
 pub fn log_filter() -> Option<&'static LogFilter> {
-    OF_PROCESS.get()
+    PROCESS_FILTER.get()
 }
 
 impl LogFilter {
-    /// A filter and the layer that applies it; `traces` says whether spans of traces are let through.
+    /// A filter and the layer that applies it; `traces` says whether the spans of traces are enabled.
     pub(crate) fn new<S: Subscriber>(
         text: &str,
         traces: bool,
@@ -71,13 +71,13 @@ impl LogFilter {
         Ok((layer, filter))
     }
 
-    /// Makes this the filter of the process.
+    /// Makes this the filter that [`log_filter`] returns.
     pub(crate) fn publish(self) {
-        // Telemetry is set up once: nobody was faster.
-        let _ = OF_PROCESS.set(self);
+        // Telemetry is set up once, so the cell is empty.
+        let _ = PROCESS_FILTER.set(self);
     }
 
-    /// What it is now.
+    /// The current filter.
     pub fn text(&self) -> String {
         self.text
             .lock()
@@ -85,23 +85,23 @@ impl LogFilter {
             .clone()
     }
 
-    /// Changes it, at once and for all threads.
+    /// Changes the filter, at once and for all threads.
     ///
     /// # Errors
     ///
-    /// [`BadFilter`] names what cannot be read.
+    /// [`BadFilter`] names the directive that cannot be parsed.
     pub fn change(&self, text: &str) -> Result<(), BadFilter> {
         let text = text.trim();
         let filter = parse(text, self.traces)?;
         let mut current = self.text.lock().unwrap_or_else(PoisonError::into_inner);
-        (self.reload)(filter).map_err(|_gone| BadFilter::Fixed)?;
+        (self.reload)(filter).map_err(|_no_subscriber| BadFilter::Fixed)?;
         text.clone_into(&mut current);
         Ok(())
     }
 }
 
 fn parse(text: &str, traces: bool) -> Result<EnvFilter, BadFilter> {
-    // The parser of directives looks at them without the blanks around, and cuts them with.
+    // Trimmed, because the parser of directives does not handle surrounding blanks consistently.
     let directives: Vec<_> = text
         .split(',')
         .map(str::trim)
@@ -116,9 +116,9 @@ fn parse(text: &str, traces: bool) -> Result<EnvFilter, BadFilter> {
         }
     }
     let text = directives.join(",");
-    // Spans of traces are for the exporter: without one they are disabled, and cost nothing.
+    // Spans of traces are disabled without an exporter, so that they cost nothing.
     let traces = if traces { "info" } else { "off" };
-    let directives = format!("{TAMED},{text},{}={traces}", names::TRACE_TARGET);
+    let directives = format!("{LIBRARY_LEVELS},{text},{}={traces}", names::TRACE_TARGET);
     EnvFilter::try_new(directives).map_err(|reason| bad(&text, &reason))
 }
 
@@ -129,16 +129,16 @@ fn bad(directive: &str, reason: &impl ToString) -> BadFilter {
     }
 }
 
-/// Messages of parsers may span lines; ours is one.
+/// The message of a parser, which may span lines, on one line.
 pub(crate) fn one_line(reason: &impl ToString) -> String {
     let reason = reason.to_string();
     let lines: Vec<_> = reason.lines().map(str::trim).collect();
     lines.join(" ")
 }
 
-/// The level of the `log` crate belongs to the whole process: tests that change filters do so one after the other.
+/// Serialises the tests that change filters: the level of the `log` crate is global to the process.
 #[cfg(test)]
-pub(crate) fn alone() -> std::sync::MutexGuard<'static, ()> {
+pub(crate) fn serialize_tests() -> std::sync::MutexGuard<'static, ()> {
     static LEVEL: Mutex<()> = Mutex::new(());
     LEVEL.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -150,8 +150,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_wrong_is_named_and_changes_nothing() {
-        let _alone = alone();
+    fn an_invalid_filter_is_rejected_and_changes_nothing() {
+        let _serialized = serialize_tests();
         let (layer, filter) = LogFilter::new("info", true).expect("it is a filter");
         let subscriber = tracing_subscriber::registry().with(layer);
         tracing::subscriber::with_default(subscriber, || {
@@ -172,8 +172,8 @@ mod tests {
     }
 
     #[test]
-    fn blanks_around_its_parts_say_nothing() {
-        let _alone = alone();
+    fn blanks_around_directives_are_ignored() {
+        let _serialized = serialize_tests();
         let (layer, filter) = LogFilter::new("error", true).expect("it is a filter");
         let subscriber = tracing_subscriber::registry().with(layer);
         tracing::subscriber::with_default(subscriber, || {
@@ -187,13 +187,13 @@ mod tests {
                 );
             }
             filter.change("error, debug").expect("it is a filter");
-            assert!(tracing::enabled!(target: "anybody", tracing::Level::DEBUG));
+            assert!(tracing::enabled!(target: "another", tracing::Level::DEBUG));
         });
     }
 
     #[test]
-    fn traces_do_not_depend_on_it() {
-        let _alone = alone();
+    fn traces_do_not_depend_on_the_filter() {
+        let _serialized = serialize_tests();
         let (layer, filter) = LogFilter::new("info", true).expect("it is a filter");
         let subscriber = tracing_subscriber::registry().with(layer);
         tracing::subscriber::with_default(subscriber, || {
@@ -208,13 +208,13 @@ mod tests {
         tracing::subscriber::with_default(subscriber, || {
             filter.change("trace").expect("it is a filter");
             let span = tracing::info_span!(target: names::TRACE_TARGET, "work");
-            assert!(span.is_disabled(), "nobody would export it");
+            assert!(span.is_disabled(), "there is no exporter");
         });
     }
 
     #[test]
-    fn without_a_subscriber_it_says_so() {
-        let _alone = alone();
+    fn a_filter_without_a_subscriber_is_fixed() {
+        let _serialized = serialize_tests();
         let (layer, filter) =
             LogFilter::new::<tracing_subscriber::Registry>("info", true).expect("it is a filter");
         drop(layer);

@@ -1,10 +1,9 @@
-//! Telemetry set-up: logs on standard error, spans to a collector, and the trace context that travels with calls
-//! and records.
+//! Telemetry set-up: logs on standard error, spans to a collector, and the trace context of calls and records.
 //!
-//! Spans that belong to a trace are made with `target: names::TRACE_TARGET`. Whether a trace is recorded is decided
-//! once, where it begins; everything after that follows the decision it was handed ([`TraceParent`]).
+//! Spans of a trace are created with `target: names::TRACE_TARGET`. The sampling decision is made where a trace
+//! begins; all later spans follow the decision in their [`TraceParent`].
 //!
-//! Metrics are defined with [`Metric`]; those of this crate stand in [`metrics`].
+//! Metrics are defined with [`Metric`]; those of this crate are in [`metrics`].
 
 pub mod exposition;
 pub mod metric;
@@ -29,4 +28,4 @@ pub use outage::Outage;
 pub use scraped::Samples;
 pub use settings::{Format, Settings};
 pub use telemetry::{Error, Telemetry, init};
-pub use trace_parent::{TraceParent, about_order, fail};
+pub use trace_parent::{TraceParent, mark_failed, record_order_id};

@@ -1,4 +1,4 @@
-//! Log lines that say which trace and which order they belong to.
+//! Log lines with the ids of their trace, span and order.
 
 use std::fmt::{self, Write as _};
 
@@ -15,28 +15,28 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::names;
 
-/// Hands events on, and keeps the order of each span. A layer that also heard of spans would write all their fields
-/// down, for lines that mostly never come.
-pub(crate) struct Lines<L>(pub L);
+/// Forwards events to a layer and stores the order id of each span. Spans are not forwarded: the layer would format all
+/// their fields, although most spans have no log lines.
+pub(crate) struct EventLayer<L>(pub L);
 
-impl<S, L> Layer<S> for Lines<L>
+impl<S, L> Layer<S> for EventLayer<L>
 where
     S: Subscriber + for<'s> LookupSpan<'s>,
     L: Layer<S>,
 {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
-        // Most spans have no such field.
+        // Most spans have no order id.
         if attributes.fields().field(names::ORDER_ID).is_some() {
-            let mut order = Order::default();
-            attributes.record(&mut order);
-            order.keep(id, &context);
+            let mut order_id = OrderId::default();
+            attributes.record(&mut order_id);
+            order_id.store(id, &context);
         }
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
-        let mut order = Order::default();
-        values.record(&mut order);
-        order.keep(id, &context);
+        let mut order_id = OrderId::default();
+        values.record(&mut order_id);
+        order_id.store(id, &context);
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
@@ -44,19 +44,19 @@ where
     }
 }
 
-/// The order that a span is about.
+/// The order id of a span, if any.
 #[derive(Default)]
-struct Order(Option<String>);
+struct OrderId(Option<String>);
 
-impl Order {
-    fn keep<S: for<'s> LookupSpan<'s> + Subscriber>(self, id: &Id, context: &Context<'_, S>) {
+impl OrderId {
+    fn store<S: for<'s> LookupSpan<'s> + Subscriber>(self, id: &Id, context: &Context<'_, S>) {
         if let (Some(_), Some(span)) = (&self.0, context.span(id)) {
             span.extensions_mut().replace(self);
         }
     }
 }
 
-impl Visit for Order {
+impl Visit for OrderId {
     fn record_str(&mut self, field: &Field, value: &str) {
         if field.name() == names::ORDER_ID {
             self.0 = Some(value.to_owned());
@@ -70,20 +70,20 @@ impl Visit for Order {
     }
 }
 
-/// How a line looks: what is added to it has the same look.
+/// The syntax of log lines, which the appended ids must follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Look {
+pub(crate) enum LineStyle {
     Pretty,
     Json,
 }
 
-/// A format whose lines end with the trace (when it is recorded), the span and the order.
-pub(crate) struct Marked<F> {
+/// A format that appends the ids of the recorded trace, the span and the order to each line.
+pub(crate) struct WithIds<F> {
     pub format: F,
-    pub look: Look,
+    pub style: LineStyle,
 }
 
-impl<S, N, F> FormatEvent<S, N> for Marked<F>
+impl<S, N, F> FormatEvent<S, N> for WithIds<F>
 where
     S: Subscriber + for<'s> LookupSpan<'s>,
     N: for<'w> FormatFields<'w> + 'static,
@@ -95,33 +95,33 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let order = order_of(context, event);
-        // Thread-local, and as cheap as it gets: entering a span of a trace makes it the current one.
+        let order_id = order_id_of(context, event);
+        // A cheap thread-local: entering a span of a trace makes its context the current one.
         let trace = TraceContext::map_current(|trace| {
             let span = trace.span();
             Some(span.span_context())
                 .filter(|span| span.is_sampled())
                 .cloned()
         });
-        if order.is_none() && trace.is_none() {
+        if order_id.is_none() && trace.is_none() {
             return self.format.format_event(context, writer, event);
         }
         let mut line = String::new();
         self.format
             .format_event(context, Writer::new(&mut line), event)?;
-        self.look
-            .mark(&mut line, trace.as_ref(), order.as_deref())?;
+        self.style
+            .append_ids(&mut line, trace.as_ref(), order_id.as_deref())?;
         writer.write_str(&line)
     }
 }
 
-impl Look {
-    /// Adds the marks before the end of a line.
-    fn mark(
+impl LineStyle {
+    /// Appends the ids before the end of a line.
+    fn append_ids(
         self,
         line: &mut String,
         trace: Option<&SpanContext>,
-        order: Option<&str>,
+        order_id: Option<&str>,
     ) -> fmt::Result {
         let end = match self {
             Self::Pretty => "\n",
@@ -139,16 +139,16 @@ impl Look {
             add("trace_id", &trace.trace_id().to_string())?;
             add("span_id", &trace.span_id().to_string())?;
         }
-        if let Some(order) = order {
-            add(names::ORDER_ID, order)?;
+        if let Some(order_id) = order_id {
+            add(names::ORDER_ID, order_id)?;
         }
         line.push_str(end);
         Ok(())
     }
 }
 
-/// The order of the innermost span that has one; `None` when the event names an order itself.
-fn order_of<S, N>(context: &FmtContext<'_, S, N>, event: &Event<'_>) -> Option<String>
+/// The order id of the innermost span that has one; `None` when the event has an order id itself.
+fn order_id_of<S, N>(context: &FmtContext<'_, S, N>, event: &Event<'_>) -> Option<String>
 where
     S: Subscriber + for<'s> LookupSpan<'s>,
     N: for<'w> FormatFields<'w> + 'static,
@@ -158,5 +158,5 @@ where
     }
     context
         .event_scope()?
-        .find_map(|span| span.extensions().get::<Order>()?.0.clone())
+        .find_map(|span| span.extensions().get::<OrderId>()?.0.clone())
 }

@@ -1,5 +1,4 @@
-//! What a metric is: name, kind, labels and meaning, said once. The structs that hold the figures are made from it,
-//! and so is the list of all metrics.
+//! Definitions of metrics: name, kind, labels and help text. Collectors and the list of all metrics are made from them.
 
 use prometheus::core::Collector;
 use prometheus::{
@@ -8,9 +7,9 @@ use prometheus::{
 };
 
 use crate::exemplars::TracedHistograms;
-use crate::scraped::{Samples, Scraped};
+use crate::scraped::{Samples, ScrapeCollector};
 
-/// What the end of a name says of the unit; the first that fits counts.
+/// Units by name suffix; the first match counts.
 const UNITS: &[(&str, &str)] = &[
     ("_seconds_total", "seconds"),
     ("_minor_total", "minor units of money"),
@@ -46,19 +45,19 @@ const UNITS: &[(&str, &str)] = &[
     ("_workers", "threads"),
 ];
 
-/// How a metric behaves.
+/// The kind of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Only rises, from 0 at the start of the process.
+    /// Only increases, from 0 at the start of the process.
     Counter,
-    /// Rises and falls.
+    /// Increases and decreases.
     Gauge,
-    /// Observations, counted by buckets.
+    /// Observations, counted in buckets.
     Histogram,
 }
 
 impl Kind {
-    /// Its word in the exposition format.
+    /// The name in the exposition format.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Counter => "counter",
@@ -71,13 +70,13 @@ impl Kind {
 /// The definition of a metric. Labels hold services, kinds, classes and partitions, never ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Metric {
-    /// Full name; its end is the unit (`_seconds`, `_records`, `_bytes`; `_total` counts).
+    /// Full name; its suffix is the unit (`_seconds`, `_records`, `_bytes`; `_total` for counts).
     pub name: &'static str,
-    /// How it behaves.
+    /// The kind.
     pub kind: Kind,
-    /// Names of the labels, constant ones included.
+    /// Names of the labels, including constant ones.
     pub labels: &'static [&'static str],
-    /// What it says, in a sentence, with the values of the labels where they are few.
+    /// Help text: one sentence, with the label values when there are few.
     pub help: &'static str,
 }
 
@@ -124,19 +123,19 @@ impl Metric {
         }
     }
 
-    /// The unit, by the end of the name; `None` when that is no known one.
+    /// The unit by the suffix of the name; `None` for an unknown suffix.
     pub fn unit(&self) -> Option<&'static str> {
-        let fits = |(end, _): &&(&str, &str)| self.name.ends_with(end);
-        UNITS.iter().find(fits).map(|(_, unit)| *unit)
+        let matches = |(suffix, _): &&(&str, &str)| self.name.ends_with(suffix);
+        UNITS.iter().find(matches).map(|(_, unit)| *unit)
     }
 
-    /// What the `prometheus` crate wants to know, for collectors that are made by hand.
+    /// The options of the `prometheus` crate, for collectors that are made by hand.
     pub fn opts(&self) -> Opts {
         Opts::new(self.name, self.help)
     }
 
-    /// What is made of a definition is what it says, or the list of metrics would lie.
-    fn is(&self, kind: Kind) {
+    /// Collectors must have the kind of their definition, or the list of metrics would be wrong.
+    fn assert_kind(&self, kind: Kind) {
         debug_assert_eq!(self.kind, kind, "{}", self.name);
     }
 
@@ -144,9 +143,9 @@ impl Metric {
     ///
     /// # Errors
     ///
-    /// When the name is taken on `registry`; so with all of these.
+    /// The name is taken on `registry`; the same for all methods that register.
     pub fn int_counter(&self, registry: &Registry) -> Result<IntCounter, prometheus::Error> {
-        self.is(Kind::Counter);
+        self.assert_kind(Kind::Counter);
         registered(registry, IntCounter::with_opts(self.opts())?)
     }
 
@@ -156,27 +155,27 @@ impl Metric {
     ///
     /// See [`Self::int_counter`].
     pub fn int_counters(&self, registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
-        self.is(Kind::Counter);
+        self.assert_kind(Kind::Counter);
         registered(registry, IntCounterVec::new(self.opts(), self.labels)?)
     }
 
-    /// A whole-numbered gauge without labels.
+    /// An integer gauge without labels.
     ///
     /// # Errors
     ///
     /// See [`Self::int_counter`].
     pub fn int_gauge(&self, registry: &Registry) -> Result<IntGauge, prometheus::Error> {
-        self.is(Kind::Gauge);
+        self.assert_kind(Kind::Gauge);
         registered(registry, IntGauge::with_opts(self.opts())?)
     }
 
-    /// A whole-numbered gauge for each set of label values.
+    /// An integer gauge for each set of label values.
     ///
     /// # Errors
     ///
     /// See [`Self::int_counter`].
     pub fn int_gauges(&self, registry: &Registry) -> Result<IntGaugeVec, prometheus::Error> {
-        self.is(Kind::Gauge);
+        self.assert_kind(Kind::Gauge);
         registered(registry, IntGaugeVec::new(self.opts(), self.labels)?)
     }
 
@@ -185,8 +184,8 @@ impl Metric {
     /// # Errors
     ///
     /// See [`Self::int_counter`].
-    pub fn gauges_of_fractions(&self, registry: &Registry) -> Result<GaugeVec, prometheus::Error> {
-        self.is(Kind::Gauge);
+    pub fn float_gauges(&self, registry: &Registry) -> Result<GaugeVec, prometheus::Error> {
+        self.assert_kind(Kind::Gauge);
         registered(registry, GaugeVec::new(self.opts(), self.labels)?)
     }
 
@@ -195,12 +194,12 @@ impl Metric {
     /// # Errors
     ///
     /// See [`Self::int_counter`].
-    pub fn one_histogram(
+    pub fn single_histogram(
         &self,
         registry: &Registry,
         buckets: Vec<f64>,
     ) -> Result<Histogram, prometheus::Error> {
-        self.is(Kind::Histogram);
+        self.assert_kind(Kind::Histogram);
         let options = HistogramOpts::from(self.opts()).buckets(buckets);
         registered(registry, Histogram::with_opts(options)?)
     }
@@ -215,12 +214,12 @@ impl Metric {
         registry: &Registry,
         buckets: Vec<f64>,
     ) -> Result<HistogramVec, prometheus::Error> {
-        self.is(Kind::Histogram);
+        self.assert_kind(Kind::Histogram);
         let options = HistogramOpts::from(self.opts()).buckets(buckets);
         registered(registry, HistogramVec::new(options, self.labels)?)
     }
 
-    /// A histogram for each set of label values, whose buckets show a trace each.
+    /// A histogram with exemplars for each set of label values.
     ///
     /// # Errors
     ///
@@ -230,12 +229,12 @@ impl Metric {
         registry: &Registry,
         buckets: Vec<f64>,
     ) -> Result<TracedHistograms, prometheus::Error> {
-        self.is(Kind::Histogram);
+        self.assert_kind(Kind::Histogram);
         let options = HistogramOpts::from(self.opts()).buckets(buckets);
         TracedHistograms::register(options, self.labels, registry)
     }
 
-    /// A counter or gauge whose figures are taken by `look` whenever somebody asks for them.
+    /// A counter or gauge whose values `sample` adds at every scrape.
     ///
     /// # Errors
     ///
@@ -243,9 +242,9 @@ impl Metric {
     pub fn on_scrape(
         &self,
         registry: &Registry,
-        look: impl Fn(&mut Samples) + Send + Sync + 'static,
+        sample: impl Fn(&mut Samples) + Send + Sync + 'static,
     ) -> Result<(), prometheus::Error> {
-        registry.register(Box::new(Scraped::new(self, look)?))
+        registry.register(Box::new(ScrapeCollector::new(self, sample)?))
     }
 }
 

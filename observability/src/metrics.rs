@@ -1,4 +1,4 @@
-//! What telemetry tells about itself. There is one subscriber in a process, so these figures are the process's own.
+//! The metrics of telemetry itself. They are global, because a process has one subscriber.
 
 use std::sync::LazyLock;
 
@@ -6,20 +6,20 @@ use prometheus::{IntCounter, IntCounterVec, Registry};
 
 use crate::Metric;
 
-/// Spans by what became of them.
+/// Spans by export result.
 pub const TRACE_SPANS: Metric = Metric::counter(
     "ordermesh_trace_spans_total",
     &["result"],
     "Spans of recorded traces, by what became of them (exported, failed, dropped).",
 );
-/// Trace contexts that could not be read.
+/// Trace contexts that could not be parsed.
 pub const TRACE_BAD_PARENTS: Metric = Metric::counter(
     "ordermesh_trace_bad_parents_total",
     &[],
     "Trace contexts of calls and records that could not be read, and were ignored.",
 );
 
-/// All of them.
+/// All metrics of this crate.
 pub const ALL: &[Metric] = &[TRACE_SPANS, TRACE_BAD_PARENTS];
 
 static SPANS: LazyLock<IntCounterVec> = LazyLock::new(|| {
@@ -29,19 +29,19 @@ static BAD_PARENTS: LazyLock<IntCounter> = LazyLock::new(|| {
     IntCounter::with_opts(TRACE_BAD_PARENTS.opts()).expect("the definition is valid")
 });
 
-/// Registers the figures of this process's telemetry.
+/// Registers the metrics of telemetry.
 ///
 /// # Errors
 ///
-/// They are registered there already.
+/// They are registered already.
 pub fn register(registry: &Registry) -> Result<(), prometheus::Error> {
-    // A result that never came is 0, and not absent.
+    // Creates the series of every result, so that they begin at 0.
     let _ = Spans::of_process();
     registry.register(Box::new(SPANS.clone()))?;
     registry.register(Box::new(BAD_PARENTS.clone()))
 }
 
-pub(crate) fn bad_parent() {
+pub(crate) fn count_bad_parent() {
     BAD_PARENTS.inc();
 }
 
@@ -50,14 +50,14 @@ pub(crate) fn bad_parents() -> u64 {
     BAD_PARENTS.get()
 }
 
-/// What became of spans.
+/// Counters of spans by export result.
 #[derive(Clone, Debug)]
 pub(crate) struct Spans {
-    /// The collector has them.
+    /// The collector accepted them.
     pub exported: IntCounter,
-    /// The collector did not take them.
+    /// The collector did not accept them.
     pub failed: IntCounter,
-    /// Too many others waited for the collector.
+    /// Dropped because too many spans were in memory.
     pub dropped: IntCounter,
 }
 

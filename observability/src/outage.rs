@@ -1,19 +1,19 @@
-//! An outage of a part of the platform, logged as one line when it begins and one line when it ends.
+//! Logging of outages: one line when an outage of a component begins and one when it ends.
 
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
-/// Causes of one outage that are logged; further ones are logged at debug level, whatever they are.
+/// Distinct causes of one outage that are logged as warnings; further ones are logged at debug level.
 const LOGGED_CAUSES: usize = 3;
 
-/// A part that answers is still in its outage when it fails again within this time.
+/// An outage ends when no call has failed for this time.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// What a caller knows of a part that it calls again and again: whether it answers, and since when not.
+/// The outage state of a component that a caller calls repeatedly.
 ///
-/// A part that is away fails many calls a second. The first failure of each cause is a warning, repetitions are logged
-/// at debug level. When the part has answered and not failed for a second, the end is logged with the length of the
-/// outage.
+/// A component that is down fails many calls a second. The first failure of each cause is logged as a warning,
+/// repetitions at debug level. When the component has answered and not failed for a second, the end is logged with the
+/// length of the outage.
 #[derive(Debug)]
 pub struct Outage {
     part: String,
@@ -24,14 +24,14 @@ pub struct Outage {
 struct Current {
     since: Instant,
     failed_at: Instant,
-    /// Since when it has only answered.
+    /// The first answer since the last failure.
     answered_at: Option<Instant>,
     failures: u64,
     causes: Vec<String>,
 }
 
 impl Outage {
-    /// No outage of `part`, which is named in each line.
+    /// A tracker without an outage; every line names `part`.
     pub fn of(part: impl Into<String>) -> Self {
         Self {
             part: part.into(),
@@ -39,7 +39,7 @@ impl Outage {
         }
     }
 
-    /// A call of the part failed.
+    /// Records a failed call.
     pub fn failed(&mut self, cause: impl Display) {
         let cause = cause.to_string();
         let part = self.part.as_str();
@@ -66,7 +66,7 @@ impl Outage {
         }
     }
 
-    /// A call of the part succeeded. Called again and again while the part answers.
+    /// Records a successful call. Must be called for every success, so that the end of an outage is noticed.
     pub fn answered(&mut self) {
         if let Some(current) = &mut self.current {
             current.answered_at.get_or_insert_with(Instant::now);
@@ -92,7 +92,7 @@ impl Outage {
 }
 
 impl Drop for Outage {
-    /// Who asks no more after an answer waits for no second one.
+    /// Logs the end of an outage after an answer, because no further call will follow.
     fn drop(&mut self) {
         self.end();
     }
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_is_one_line_for_each_cause_and_one_for_its_end() {
+    fn an_outage_logs_each_cause_once_and_its_end() {
         let lines = Lines::default();
         let written = lines.clone();
         let subscriber = tracing_subscriber::fmt()
@@ -137,7 +137,7 @@ mod tests {
                 outage.failed("all brokers are down");
                 outage.failed(format!("timed out after {number} ms"));
             }
-            // It fails again at once: the same outage.
+            // A failure soon after an answer belongs to the same outage.
             outage.answered();
             outage.failed("connection refused");
             outage.answered();

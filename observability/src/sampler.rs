@@ -1,23 +1,23 @@
-//! Which traces that begin here are recorded.
+//! The sampling decision of new traces.
 
 use opentelemetry::trace::{Link, SpanKind, TraceContextExt as _, TraceState};
 use opentelemetry::{Context, KeyValue, TraceId};
 use opentelemetry_sdk::trace::{Sampler, SamplingDecision, SamplingResult, ShouldSample};
 
-/// Follows the decision of a parent; without one, a span that is linked to something recorded is recorded too, and of
-/// the rest a share. So the span of a batch is there whenever something in the batch is.
+/// A head sampler. A span with a parent follows the parent's decision. A root span is sampled when it is linked to a
+/// sampled span, otherwise by ratio. So the span of a batch is recorded whenever something in the batch is.
 #[derive(Clone, Debug)]
-pub(crate) struct Head(Sampler);
+pub(crate) struct HeadSampler(Sampler);
 
-impl Head {
-    /// `ratio` of the traces that begin here, 0 to 1.
+impl HeadSampler {
+    /// A sampler that records the share `ratio` of new traces, 0 to 1.
     pub(crate) fn new(ratio: f64) -> Self {
         let roots = Sampler::TraceIdRatioBased(ratio);
         Self(Sampler::ParentBased(Box::new(roots)))
     }
 }
 
-impl ShouldSample for Head {
+impl ShouldSample for HeadSampler {
     fn should_sample(
         &self,
         parent_context: Option<&Context>,
@@ -52,10 +52,10 @@ mod tests {
     const SAMPLED: &[u8] = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     const UNSAMPLED: &[u8] = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
 
-    /// Whether a root span that is linked to `links` is sampled, where no trace is begun.
+    /// Whether a root span with these links is sampled at ratio 0.
     fn sampled_with(links: &[&[u8]]) -> bool {
         let provider = SdkTracerProvider::builder()
-            .with_sampler(Head::new(0.0))
+            .with_sampler(HeadSampler::new(0.0))
             .build();
         let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_recorded_when_something_in_it_is() {
+    fn a_batch_with_a_sampled_link_is_sampled() {
         assert!(!sampled_with(&[]));
         assert!(!sampled_with(&[UNSAMPLED]));
         assert!(sampled_with(&[UNSAMPLED, SAMPLED]));

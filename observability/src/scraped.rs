@@ -1,4 +1,4 @@
-//! Figures that are taken when somebody looks, because they change by themselves.
+//! Metrics whose values are read at scrape time.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
 
 use crate::metric::{Kind, Metric};
 
-/// What a look at the figures of one metric found.
+/// The samples of one metric at one scrape.
 #[derive(Debug)]
 pub struct Samples {
     labels: &'static [&'static str],
@@ -16,13 +16,13 @@ pub struct Samples {
 }
 
 impl Samples {
-    /// Adds the figure of one set of label values, which stand in the order of the metric's labels.
-    pub fn add(&mut self, values: &[&str], figure: f64) {
-        debug_assert_eq!(values.len(), self.labels.len(), "a value for each label");
+    /// Adds the value for one set of label values, in the order of the metric's labels.
+    pub fn add(&mut self, labels: &[&str], value: f64) {
+        debug_assert_eq!(labels.len(), self.labels.len(), "a value for each label");
         let mut pairs: Vec<_> = self
             .labels
             .iter()
-            .zip(values)
+            .zip(labels)
             .map(|(name, value)| {
                 let mut pair = LabelPair::default();
                 pair.set_name((*name).to_owned());
@@ -35,12 +35,12 @@ impl Samples {
         match self.kind {
             Kind::Counter => {
                 let mut counter = proto::Counter::default();
-                counter.set_value(figure);
+                counter.set_value(value);
                 metric.set_counter(counter);
             }
             Kind::Gauge | Kind::Histogram => {
                 let mut gauge = proto::Gauge::default();
-                gauge.set_value(figure);
+                gauge.set_value(value);
                 metric.set_gauge(gauge);
             }
         }
@@ -48,15 +48,15 @@ impl Samples {
     }
 }
 
-/// A collector that looks.
-pub(crate) struct Scraped<F> {
+/// A collector that calls `sample` at every scrape.
+pub(crate) struct ScrapeCollector<F> {
     metric: Metric,
     desc: Desc,
-    look: F,
+    sample: F,
 }
 
-impl<F: Fn(&mut Samples) + Send + Sync> Scraped<F> {
-    pub(crate) fn new(metric: &Metric, look: F) -> Result<Self, prometheus::Error> {
+impl<F: Fn(&mut Samples) + Send + Sync> ScrapeCollector<F> {
+    pub(crate) fn new(metric: &Metric, sample: F) -> Result<Self, prometheus::Error> {
         let labels = metric.labels.iter().map(|&label| label.to_owned());
         let desc = Desc::new(
             metric.name.to_owned(),
@@ -67,12 +67,12 @@ impl<F: Fn(&mut Samples) + Send + Sync> Scraped<F> {
         Ok(Self {
             metric: *metric,
             desc,
-            look,
+            sample,
         })
     }
 }
 
-impl<F: Fn(&mut Samples) + Send + Sync> Collector for Scraped<F> {
+impl<F: Fn(&mut Samples) + Send + Sync> Collector for ScrapeCollector<F> {
     fn desc(&self) -> Vec<&Desc> {
         vec![&self.desc]
     }
@@ -83,7 +83,7 @@ impl<F: Fn(&mut Samples) + Send + Sync> Collector for Scraped<F> {
             kind: self.metric.kind,
             metrics: Vec::new(),
         };
-        (self.look)(&mut samples);
+        (self.sample)(&mut samples);
         let mut family = MetricFamily::default();
         family.set_name(self.metric.name.to_owned());
         family.set_help(self.metric.help.to_owned());
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_look_is_a_new_one() {
+    fn every_scrape_takes_new_samples() {
         const ROOMS: Metric = Metric::gauge("rooms", &["floor", "side"], "Rooms.");
         let registry = Registry::new();
         let rooms = Arc::new(AtomicU32::new(1));

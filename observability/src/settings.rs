@@ -1,4 +1,4 @@
-//! What telemetry can be told.
+//! Settings of telemetry.
 
 use std::str::FromStr;
 
@@ -8,13 +8,13 @@ use crate::telemetry::Error;
 const DEFAULT_FILTER: &str = "info";
 const DEFAULT_TRACE_RATIO: f64 = 0.01;
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
     /// Pretty on a terminal, JSON elsewhere.
     #[default]
     Auto,
-    /// For eyes.
+    /// For people.
     Pretty,
     /// One JSON object a line.
     Json,
@@ -33,25 +33,25 @@ impl FromStr for Format {
     }
 }
 
-/// What telemetry can be told.
+/// The settings of telemetry.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Name of this process in traces.
     pub service: String,
-    /// Name of this process among its like in traces, where it has one.
+    /// Name of this process among its replicas in traces, if any.
     pub instance: Option<String>,
-    /// How log lines look.
+    /// The format of log lines.
     pub format: Format,
     /// Log filter, in the syntax of `tracing_subscriber::EnvFilter`.
     pub filter: String,
-    /// Where spans go (OTLP over gRPC); without one no span is made.
+    /// Endpoint for spans (OTLP over gRPC); without one no spans are created.
     pub otlp_endpoint: Option<String>,
-    /// Share of the traces begun here that are recorded, 0 to 1.
+    /// Share of new traces that are recorded, 0 to 1.
     pub trace_ratio: f64,
 }
 
 impl Settings {
-    /// The settings that stand in the environment.
+    /// The settings in the environment.
     ///
     /// # Errors
     ///
@@ -60,7 +60,7 @@ impl Settings {
         Self::read(service, |name| std::env::var(name).ok())
     }
 
-    /// The settings that `lookup` knows by their environment names. An empty value counts as none.
+    /// The settings that `lookup` returns for the names of environment variables. An empty value counts as unset.
     ///
     /// # Errors
     ///
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_set_gives_the_defaults() {
+    fn an_empty_environment_gives_the_defaults() {
         let settings = read(&[(names::OTLP_ENDPOINT, "")]).expect("defaults are valid");
         assert_eq!(
             settings,
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_set_counts() {
+    fn set_values_override_the_defaults() {
         let settings = read(&[
             (names::LOG_FORMAT, "json"),
             (names::LOG, "debug"),
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_value_is_named_in_one_line() {
+    fn a_bad_value_is_reported_on_one_line() {
         for (name, value) in [
             (names::LOG_FORMAT, "xml"),
             (names::TRACE_RATIO, "1.5"),

@@ -1,4 +1,4 @@
-//! Puts the layers of telemetry together, once per process.
+//! Sets up the layers of telemetry, once per process.
 
 use std::io::{self, IsTerminal};
 use std::time::Duration;
@@ -16,33 +16,33 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer, fmt};
 
-use crate::export::{Bounded, Limits};
+use crate::export::{BoundedSpanProcessor, Limits};
 use crate::filter::{LogFilter, one_line};
-use crate::log_format::{Lines, Look, Marked};
+use crate::log_format::{EventLayer, LineStyle, WithIds};
 use crate::metrics::Spans;
 use crate::names;
-use crate::sampler::Head;
+use crate::sampler::HeadSampler;
 use crate::settings::{Format, Settings};
 
-/// A batch is linked to everything in it that is recorded; the SDK's own limit is 128.
-const MOST_LINKS: u32 = 2_000;
-/// Longest time that the last spans get to reach the collector.
+/// Limit on the links of a span. The span of a batch is linked to every sampled record in it; the SDK's default is 128.
+const MAX_LINKS: u32 = 2_000;
+/// Limit on the wait for the last spans at the shutdown.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Why telemetry could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A setting is bad.
+    /// A setting is invalid.
     #[error("invalid value '{value}' for {name}: {reason}")]
     Invalid {
         /// The environment variable.
         name: &'static str,
-        /// What it holds.
+        /// Its value.
         value: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
-    /// Telemetry is set up once per process.
+    /// Telemetry can be set up only once per process.
     #[error("telemetry is set up already")]
     AlreadySetUp(#[source] tracing_subscriber::util::TryInitError),
 }
@@ -64,7 +64,7 @@ pub struct Telemetry {
     tracing: Option<SdkTracerProvider>,
 }
 
-/// Sets up logs and, where an endpoint is given, traces. Runs inside a tokio runtime, which carries the exporter.
+/// Sets up logs and, when an endpoint is set, traces. Must be called within a tokio runtime, which runs the exporter.
 ///
 /// # Errors
 ///
@@ -82,10 +82,10 @@ pub fn init(settings: &Settings) -> Result<Telemetry, Error> {
     Ok(Telemetry { tracing })
 }
 
-/// One filter in front of all layers (the last one added is asked first). A filter of a layer's own keeps its verdict
-/// on a record of the `log` crate, or for whoever only asks whether something is enabled, until the next event or span
-/// of the same thread, which is then lost. So spans of every target that the filter lets through reach the exporter;
-/// there are none but those of traces, unless somebody asks for those of a library.
+/// One filter in front of all layers (the layer added last is called first). Per-layer filters are not used: such a
+/// filter keeps its decision about a record of the `log` crate, or about a mere `enabled!` check, until the next event
+/// or span of the same thread, which is then lost. As a consequence, enabled spans of every target reach the exporter;
+/// only those of traces are enabled unless the filter names a library.
 fn subscriber<W>(
     settings: &Settings,
     tracing: Option<&SdkTracerProvider>,
@@ -112,10 +112,10 @@ where
 }
 
 impl Telemetry {
-    /// Hands the last spans to the collector, waiting for it a few seconds at most.
+    /// Flushes the last spans to the collector, for at most a few seconds.
     pub async fn shutdown(self) {
         let Some(provider) = self.tracing else { return };
-        // The provider waits on its own thread; ours may be the one that carries the exporter.
+        // Blocking, and this thread may be the one that runs the exporter.
         let flushed =
             tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(FLUSH_DEADLINE))
                 .await;
@@ -141,9 +141,9 @@ where
     let format = LineFormat::default().with_ansi(terminal);
     let layer = fmt::layer().with_writer(writer).with_ansi(terminal);
     if pretty {
-        Lines(layer.event_format(Marked {
+        EventLayer(layer.event_format(WithIds {
             format,
-            look: Look::Pretty,
+            style: LineStyle::Pretty,
         }))
         .boxed()
     } else {
@@ -152,9 +152,9 @@ where
             .flatten_event(true)
             .with_current_span(false)
             .with_span_list(false);
-        Lines(layer.event_format(Marked {
+        EventLayer(layer.event_format(WithIds {
             format,
-            look: Look::Json,
+            style: LineStyle::Json,
         }))
         .boxed()
     }
@@ -173,14 +173,14 @@ fn tracer_provider(
         .build()
         .map_err(|reason| Error::invalid(names::OTLP_ENDPOINT, endpoint, reason))?;
     Ok(SdkTracerProvider::builder()
-        .with_span_processor(Bounded::new(exporter, limits, spans))
-        .with_sampler(Head::new(settings.trace_ratio))
-        .with_max_links_per_span(MOST_LINKS)
+        .with_span_processor(BoundedSpanProcessor::new(exporter, limits, spans))
+        .with_sampler(HeadSampler::new(settings.trace_ratio))
+        .with_max_links_per_span(MAX_LINKS)
         .with_resource(resource(settings))
         .build())
 }
 
-/// Who makes the spans.
+/// The resource attributes of all spans.
 fn resource(settings: &Settings) -> Resource {
     let instance = settings
         .instance
@@ -228,11 +228,11 @@ mod tests {
         assert!(message.contains(names::OTLP_ENDPOINT), "{message}");
     }
 
-    /// What was written, line by line.
+    /// A writer that collects log lines.
     #[derive(Clone, Default)]
-    struct Written(Arc<Mutex<Vec<u8>>>);
+    struct LogBuffer(Arc<Mutex<Vec<u8>>>);
 
-    impl io::Write for Written {
+    impl io::Write for LogBuffer {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().expect("no holder panics").extend(bytes);
             Ok(bytes.len())
@@ -243,7 +243,7 @@ mod tests {
         }
     }
 
-    impl Written {
+    impl LogBuffer {
         fn take(&self) -> String {
             let written = std::mem::take(&mut *self.0.lock().expect("no holder panics"));
             String::from_utf8(written).expect("it is text")
@@ -251,32 +251,32 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_is_filtered_out_takes_no_other_with_it() {
-        let _alone = crate::filter::alone();
-        let lines = Written::default();
+    fn a_filtered_record_does_not_suppress_later_ones() {
+        let _serialized = crate::filter::serialize_tests();
+        let lines = LogBuffer::default();
         let writer = lines.clone();
         let (subscriber, filter) = subscriber(&settings("info"), None, move || writer.clone())
             .expect("the settings are good");
         tracing_log::LogTracer::init().expect("no other test takes the log");
         tracing::subscriber::with_default(subscriber, || {
-            let say = || {
+            let log_lines = || {
                 for _ in 0..3 {
                     log::debug!("chatter");
                     tracing::info!("news");
                 }
                 lines.take()
             };
-            let written = say();
+            let written = log_lines();
             assert_eq!(written.matches("news").count(), 3, "{written}");
             assert!(!written.contains("chatter"), "{written}");
 
             filter.change("debug").expect("it is a filter");
-            let written = say();
+            let written = log_lines();
             assert_eq!(written.matches("news").count(), 3, "{written}");
             assert_eq!(written.matches("chatter").count(), 3, "{written}");
         });
 
-        // Nor does a record that is written take the span behind it.
+        // A record that is written does not suppress the next span either.
         let provider = SdkTracerProvider::builder().build();
         let writer = lines.clone();
         let (subscriber, _filter) =
@@ -286,7 +286,7 @@ mod tests {
             for level in [log::Level::Debug, log::Level::Info, log::Level::Warn] {
                 log::log!(level, "a record");
                 log::log!(target: "rdkafka", level, "a record");
-                // The database's client asks before it says anything.
+                // As the database client checks before it logs.
                 assert!(tracing::enabled!(target: "asked", tracing::Level::INFO));
                 let span = tracing::info_span!(target: names::TRACE_TARGET, "work");
                 assert!(TraceParent::of(&span).is_some(), "{level}");
@@ -294,14 +294,14 @@ mod tests {
         });
     }
 
-    /// What is logged within a span of a trace, which is recorded or not.
+    /// The log output of `log`, with traces sampled at `ratio`.
     fn logged(format: Format, ratio: f64, log: impl FnOnce()) -> String {
         let mut settings = settings("info");
         settings.format = format;
         let provider = SdkTracerProvider::builder()
-            .with_sampler(Head::new(ratio))
+            .with_sampler(HeadSampler::new(ratio))
             .build();
-        let lines = Written::default();
+        let lines = LogBuffer::default();
         let writer = lines.clone();
         let (subscriber, _filter) = subscriber(&settings, Some(&provider), move || writer.clone())
             .expect("the settings are good");
@@ -309,7 +309,7 @@ mod tests {
         lines.take()
     }
 
-    /// Two lines: one in a span that is about an order, and one in a span within.
+    /// Logs one line in a span with an order id and one line in a nested span.
     fn log_about_an_order() {
         let outer = tracing::info_span!(
             target: names::TRACE_TARGET,
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_says_which_trace_and_which_order_it_belongs_to() {
+    fn a_line_has_the_ids_of_its_trace_and_order() {
         let written = logged(Format::Json, 1.0, log_about_an_order);
         let lines: Vec<_> = written.lines().map(json).collect();
         let [outside, inside] = &lines[..] else {
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trace_that_is_not_recorded_leads_nowhere() {
+    fn a_trace_that_is_not_recorded_has_no_ids_in_the_log() {
         let written = logged(Format::Json, 0.0, log_about_an_order);
         for line in written.lines().map(json) {
             assert_eq!(line["order_id"], "o\"1");
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_names_its_order_names_it_once() {
+    fn a_line_with_its_own_order_id_has_it_once() {
         let written = logged(Format::Json, 0.0, || {
             let span =
                 tracing::info_span!(target: names::TRACE_TARGET, "work", order_id = "another");
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn outside_a_span_a_line_is_as_ever() {
+    fn a_line_outside_a_span_has_no_ids() {
         for format in [Format::Json, Format::Pretty] {
             let written = logged(format, 1.0, || tracing::info!("alone"));
             assert!(written.contains("alone"), "{written}");
@@ -396,7 +396,7 @@ mod tests {
         const LIMITS: Limits = Limits {
             spans: 100,
             timeout: Duration::from_millis(200),
-            // Batches go when the test says so, or when they are full.
+            // Batches are sent when the test flushes, or when they are full.
             delay: Duration::from_secs(3600),
         };
 
@@ -407,8 +407,8 @@ mod tests {
             tracer_provider(&settings, &endpoint, LIMITS, spans.clone()).expect("it is an address")
         }
 
-        /// Makes spans; it would hang here if they were waited for.
-        fn make(provider: &SdkTracerProvider, count: usize) {
+        /// Creates spans; blocks if creating a span blocks.
+        fn create_spans(provider: &SdkTracerProvider, count: usize) {
             let tracer = provider.tracer("test");
             for _ in 0..count {
                 tracer.start("work").end();
@@ -426,32 +426,36 @@ mod tests {
         }
 
         #[tokio::test(flavor = "multi_thread")]
-        async fn spans_that_are_refused_are_counted() {
+        async fn failed_and_dropped_spans_are_counted() {
             let listener = TcpListener::bind("127.0.0.1:0").await;
             let listener = listener.expect("some port is free");
             let address = listener.local_addr().expect("it is bound");
             drop(listener);
             let spans = Spans::unregistered();
             let provider = provider(address, &spans);
-            make(&provider, 70);
+            create_spans(&provider, 70);
             assert_eq!(counted(&spans), [0, 0, 0]);
             flush(&provider).await;
             assert_eq!(counted(&spans), [0, 70, 0]);
 
-            make(&provider, 130);
-            assert_eq!(counted(&spans), [0, 70, 30], "their places were free again");
+            create_spans(&provider, 130);
+            assert_eq!(
+                counted(&spans),
+                [0, 70, 30],
+                "failed spans no longer count towards the limit"
+            );
             flush(&provider).await;
             assert_eq!(counted(&spans), [0, 170, 30]);
         }
 
         #[tokio::test(flavor = "multi_thread")]
-        async fn what_hangs_holds_nobody() {
-            // The system connects, and nobody ever answers.
+        async fn a_collector_that_hangs_does_not_block_spans() {
+            // The system accepts the connection, and no answer ever arrives.
             let listener = TcpListener::bind("127.0.0.1:0").await;
             let listener = listener.expect("some port is free");
             let spans = Spans::unregistered();
             let provider = provider(listener.local_addr().expect("it is bound"), &spans);
-            make(&provider, 250);
+            create_spans(&provider, 250);
             assert_eq!(counted(&spans), [0, 0, 150]);
             flush(&provider).await;
             assert_eq!(counted(&spans), [0, 100, 150]);

@@ -1,4 +1,4 @@
-//! The W3C trace context of one span: what travels with a call or a record.
+//! The W3C trace context of one span, in the headers of calls and records.
 
 use http::{HeaderMap, HeaderValue};
 use opentelemetry::Context;
@@ -15,9 +15,9 @@ use crate::names::{self, TRACEPARENT};
 
 /// The trace context of one span.
 ///
-/// It is a small value, so that it can be carried by hand where a span cannot follow: over threads, through a
-/// batch, in a record. Calls carry it always, so that a decision *not* to record is followed too. Records carry it
-/// only when it is sampled: whoever reads a record without one makes no span.
+/// A small value that can be passed where a span cannot: between threads, through a batch, in a record. Calls always
+/// carry it, so that a decision *not* to record is followed too. Records carry it only when it is sampled: the reader
+/// of a record without one creates no span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceParent {
     trace: TraceId,
@@ -26,7 +26,7 @@ pub struct TraceParent {
 }
 
 impl TraceParent {
-    /// The context of the innermost span of a trace that is entered; `None` outside a trace.
+    /// The context of the current span of a trace; `None` outside a trace.
     pub fn current() -> Option<Self> {
         Context::map_current(|context| Self::new(context.span().span_context()))
     }
@@ -41,16 +41,16 @@ impl TraceParent {
         Self::new(span.span_context())
     }
 
-    /// Reads the value of a `traceparent` header; one that cannot be read is counted.
+    /// Parses the value of a `traceparent` header; a malformed one is counted.
     pub fn parse(value: &[u8]) -> Option<Self> {
         let parent = std::str::from_utf8(value).ok().and_then(Self::extract);
         if parent.is_none() {
-            metrics::bad_parent();
+            metrics::count_bad_parent();
         }
         parent
     }
 
-    /// Reads the headers of an HTTP request; gRPC metadata is one of these (`metadata.as_ref()`).
+    /// Reads the headers of an HTTP request, or gRPC metadata (`metadata.as_ref()`).
     pub fn from_headers(headers: &HeaderMap) -> Option<Self> {
         Self::parse(headers.get(TRACEPARENT)?.as_bytes())
     }
@@ -83,18 +83,18 @@ impl TraceParent {
         )
     }
 
-    /// Makes this the parent of a span that was just created and has not been entered.
+    /// Makes this the parent of a new span that has not been entered.
     pub fn adopt(self, span: &Span) {
         if span.is_disabled() {
             return;
         }
         let context = Context::new().with_remote_span_context(self.context());
         if let Err(error) = span.set_parent(context) {
-            tracing::debug!(%error, "the span has no place in its trace");
+            tracing::debug!(%error, "the parent of a span cannot be set");
         }
     }
 
-    /// Links a span that was just created to this one, for what belongs to several traces.
+    /// Links a new span to this context, for work that belongs to several traces.
     pub fn link(self, span: &Span) {
         span.add_link(self.context());
     }
@@ -104,12 +104,12 @@ impl TraceParent {
         self.sampled.then_some(self)
     }
 
-    /// Header of a Kafka record; only for a context that is sampled.
+    /// The header of a Kafka record; use it only for a sampled context.
     pub fn record_header(self) -> (String, Vec<u8>) {
         (TRACEPARENT.to_owned(), self.header().into_bytes())
     }
 
-    /// Puts the current span's context, if there is one, into the headers of a call.
+    /// Adds the context of the current span, if any, to the headers of a call.
     pub fn inject_headers(headers: &mut HeaderMap) {
         if let Some(parent) = Self::current() {
             let value =
@@ -128,8 +128,8 @@ impl TraceParent {
     }
 
     fn extract(value: &str) -> Option<Self> {
-        let context =
-            TraceContextPropagator::new().extract_with_context(&Context::new(), &Single(value));
+        let context = TraceContextPropagator::new()
+            .extract_with_context(&Context::new(), &SingleHeader(value));
         Self::new(context.span().span_context())
     }
 
@@ -142,20 +142,20 @@ impl TraceParent {
     }
 }
 
-/// Notes which order the current span is about, if it has a place for that; lines that are logged within say so too.
-pub fn about_order(order_id: &str) {
+/// Records the order id on the current span, if the span has that field; log lines within the span have it too.
+pub fn record_order_id(order_id: &str) {
     Span::current().record(names::ORDER_ID, order_id);
 }
 
-/// Marks a span as failed, by the class of its error.
-pub fn fail(span: &Span, class: &'static str) {
+/// Marks a span as failed, with the class of its error.
+pub fn mark_failed(span: &Span, class: &'static str) {
     span.record(names::SPAN_STATUS, "error");
     span.record(names::ERROR_TYPE, class);
 }
 
-struct Single<'a>(&'a str);
+struct SingleHeader<'a>(&'a str);
 
-impl Extractor for Single<'_> {
+impl Extractor for SingleHeader<'_> {
     fn get(&self, key: &str) -> Option<&str> {
         (key == TRACEPARENT).then_some(self.0)
     }
@@ -189,14 +189,14 @@ mod tests {
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), run)
     }
 
-    /// What a record made in the current span carries.
+    /// The trace headers of a record created in the current span.
     fn record() -> Vec<(String, Vec<u8>)> {
         let parent = TraceParent::current().and_then(TraceParent::sampled);
         parent.map(TraceParent::record_header).into_iter().collect()
     }
 
     #[test]
-    fn a_header_survives_the_way_there_and_back() {
+    fn a_header_round_trips() {
         for header in [SAMPLED, UNSAMPLED] {
             let parent = TraceParent::parse(header.as_bytes()).expect("it is well formed");
             assert_eq!(parent.header(), header);
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_is_no_parent() {
+    fn malformed_headers_are_rejected_and_counted() {
         let zero_trace = "00-00000000000000000000000000000000-b7ad6b7169203331-01";
         let before = metrics::bad_parents();
         for header in ["", "00", "00-xyz-b7ad6b7169203331-01", zero_trace, "00-é"] {
@@ -213,11 +213,15 @@ mod tests {
         }
         assert_eq!(TraceParent::parse(&[0xff, 0xfe]), None);
         assert_eq!(TraceParent::from_headers(&HeaderMap::new()), None);
-        assert_eq!(metrics::bad_parents() - before, 6, "none is not a bad one");
+        assert_eq!(
+            metrics::bad_parents() - before,
+            6,
+            "a missing header is not malformed"
+        );
     }
 
     #[test]
-    fn outside_a_trace_nothing_is_carried() {
+    fn outside_a_trace_there_are_no_headers() {
         let mut headers = HeaderMap::new();
         TraceParent::inject_headers(&mut headers);
         let record = record();
@@ -243,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_decision_not_to_record_travels_with_calls_but_not_with_records() {
+    fn an_unsampled_context_is_sent_with_calls_but_not_with_records() {
         with_roots_sampled(true, || {
             let span = tracing::info_span!("work");
             TraceParent::parse(UNSAMPLED.as_bytes())

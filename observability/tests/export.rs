@@ -1,4 +1,4 @@
-//! Spans reach a collector, and only those of recorded traces. One test: telemetry is set up once per process.
+//! Only spans of recorded traces are exported. One test, because telemetry is set up once per process.
 
 use axum::Router;
 use axum::body::Bytes;
@@ -15,7 +15,7 @@ const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Expor
 
 type Received = mpsc::UnboundedSender<Bytes>;
 
-/// As much of a collector as an exporter needs: gRPC's empty answer.
+/// A minimal collector: answers with an empty gRPC message.
 async fn collect(State(received): State<Received>, request: Bytes) -> impl IntoResponse {
     received.send(request).expect("the test waits for it");
     const EMPTY_MESSAGE: [u8; 5] = [0; 5];

@@ -1,11 +1,11 @@
-//! Waiting between two calls to a registry in trouble.
+//! Back-off between calls to an unavailable registry.
 
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(5);
 
-/// Capped exponential back-off with jitter, so that many processes do not call in step.
+/// Capped exponential back-off with jitter, so that many processes do not call at the same times.
 pub(crate) struct Backoff {
     next: Duration,
 }
@@ -15,7 +15,7 @@ impl Backoff {
         Self { next: FIRST }
     }
 
-    /// How long to wait now: between half of the current step and all of it.
+    /// The next pause: from half of the current step to the full step.
     pub fn next(&mut self) -> Duration {
         let step = self.next;
         self.next = (step * 2).min(LONGEST);
@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_grows_and_is_capped() {
+    fn the_pause_grows_to_its_cap() {
         let mut backoff = Backoff::new();
         assert!((FIRST / 2..=FIRST).contains(&backoff.next()));
         assert!((FIRST..=FIRST * 2).contains(&backoff.next()));

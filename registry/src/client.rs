@@ -1,4 +1,4 @@
-//! The calls of the Confluent API that ordermesh makes; each is tried once.
+//! The calls of the Confluent API that ordermesh makes, without retries.
 
 use std::error::Error as StdError;
 use std::time::{Duration, Instant};
@@ -15,21 +15,21 @@ use serde_json::json;
 
 use crate::metrics::Metrics;
 
-/// Every version against every older one, because the log is read for ever; backward, because readers are
-/// deployed before writers. It is also the only level at which registries agree about new oneof members.
+/// Transitive, because the log is read for ever; backward, because readers are deployed before writers. It is also the
+/// only level at which registries agree about new oneof members.
 const COMPATIBILITY: &str = "BACKWARD_TRANSITIVE";
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why a call gave no result.
+/// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// Down, in trouble, or talking nonsense: nothing is known.
+    /// The registry is down, failing, or answers with garbage: the result is unknown.
     #[error("no usable answer")]
     Unreachable(#[source] Box<dyn StdError + Send + Sync>),
-    /// The registry does not know it.
+    /// The registry has no such entry.
     #[error("not found: {0}")]
     NotFound(String),
-    /// A definite no.
+    /// A definite refusal.
     #[error("{0}")]
     Refused(String),
 }
@@ -39,8 +39,8 @@ impl Error {
         Self::Unreachable(source.into())
     }
 
-    /// What the registry's answer means. Confluent's error codes are HTTP statuses with two more digits.
-    fn answered(code: u32, message: String) -> Self {
+    /// The meaning of an error answer. Confluent's error codes are HTTP statuses with two more digits.
+    fn from_answer(code: u32, message: String) -> Self {
         let status = if code >= 10_000 { code / 100 } else { code };
         match status {
             404 => Self::NotFound(message),
@@ -56,7 +56,7 @@ impl From<SRCError> for Error {
             .source()
             .and_then(|source| source.downcast_ref::<RawError>())
         {
-            Some(answer) => Self::answered(answer.error_code, answer.message.clone()),
+            Some(answer) => Self::from_answer(answer.error_code, answer.message.clone()),
             None => Self::unreachable(error),
         }
     }
@@ -66,7 +66,7 @@ impl From<SRCError> for Error {
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Version {
     pub version: u32,
-    /// Id of the schema; the same schema has the same id in every subject.
+    /// Id of the schema; equal schemas have the same id in all subjects.
     pub id: u32,
     #[serde(rename = "schema")]
     pub text: String,
@@ -74,7 +74,7 @@ pub(crate) struct Version {
     pub references: Vec<Reference>,
 }
 
-/// An import as the registry keeps it.
+/// An import as registered.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Reference {
     /// Import path.
@@ -83,7 +83,7 @@ pub(crate) struct Reference {
     pub version: u32,
 }
 
-/// Where a schema id is in use.
+/// A subject and version that a schema id belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub(crate) struct Usage {
     pub subject: String,
@@ -136,14 +136,14 @@ impl Client {
         let body = json!({ "compatibility": COMPATIBILITY });
         let path = format!("config/{}", escape(subject));
         let call = self.call::<serde_json::Value>(Method::PUT, &path, Some(&body));
-        self.counted("set_compatibility", call).await.map(drop)
+        self.measured("set_compatibility", call).await.map(drop)
     }
 
-    /// The numbers of all versions of a subject, also of deleted ones: their records are still in the log.
+    /// The numbers of all versions of a subject, including deleted ones: their records are still in the log.
     pub async fn versions(&self, subject: &str) -> Result<Vec<u32>, Error> {
         let path = format!("subjects/{}/versions?deleted=true", escape(subject));
         let call = self.call(Method::GET, &path, None);
-        match self.counted("list_versions", call).await {
+        match self.measured("list_versions", call).await {
             Err(Error::NotFound(_)) => Ok(Vec::new()),
             answer => answer,
         }
@@ -155,20 +155,20 @@ impl Client {
             escape(subject)
         );
         let call = self.call(Method::GET, &path, None);
-        self.counted("get_version", call).await
+        self.measured("get_version", call).await
     }
 
-    /// The subjects and versions that an id stands for.
+    /// The subjects and versions that an id belongs to.
     pub async fn usages(&self, id: u32) -> Result<Vec<Usage>, Error> {
         let path = format!("schemas/ids/{id}/versions?deleted=true");
         let call = self.call(Method::GET, &path, None);
-        self.counted("find_usages", call).await
+        self.measured("find_usages", call).await
     }
 
-    /// The text and the references behind an id.
+    /// The text and the references of an id.
     pub async fn schema(&self, id: u32) -> Result<(String, Vec<Reference>), Error> {
         let call = get_schema_by_id(id, &self.converter);
-        let schema = self.counted("get_schema", call).await?;
+        let schema = self.measured("get_schema", call).await?;
         let references = schema.references.into_iter().map(|reference| Reference {
             name: reference.name,
             subject: reference.subject,
@@ -177,7 +177,7 @@ impl Client {
         Ok((schema.schema, references.collect()))
     }
 
-    /// Registers a schema, or finds it when it is registered already.
+    /// Registers a schema; returns the existing version when it is registered already.
     pub async fn register(
         &self,
         subject: &str,
@@ -188,11 +188,11 @@ impl Client {
         let body = body.to_string();
         let call = SrCall::PostNew(subject, &body);
         let call = perform_sr_call(&self.converter, call);
-        let id = self.counted("register", call).await?.id;
-        // Only a look-up says which version it is.
+        let id = self.measured("register", call).await?.id;
+        // Only a look-up returns the version number.
         let call = SrCall::PostForVersion(subject, &body);
         let call = perform_sr_call(&self.converter, call);
-        let found = self.counted("look_up", call).await?;
+        let found = self.measured("look_up", call).await?;
         let (Some(id), Some(version)) = (id, found.version) else {
             return Err(Error::unreachable("the answer names no id or no version"));
         };
@@ -204,10 +204,10 @@ impl Client {
         })
     }
 
-    /// Asks for something that every registry has, whatever is registered.
-    pub async fn ask(&self) -> Result<(), Error> {
+    /// Requests the global configuration, which every registry has, to see whether it answers.
+    pub async fn probe(&self) -> Result<(), Error> {
         let answer = self.call::<serde_json::Value>(Method::GET, "config", None);
-        self.counted("get_config", answer).await.map(drop)
+        self.measured("get_config", answer).await.map(drop)
     }
 
     async fn call<T: DeserializeOwned>(
@@ -230,15 +230,15 @@ impl Client {
         if status == StatusCode::OK {
             return response.json().await.map_err(Error::unreachable);
         }
-        // Only an answer in the registry's own form is the registry's: a proxy in front also says 404.
+        // An answer counts only in the registry's own error format: a proxy also answers 404.
         match response.json::<Answer>().await {
-            Ok(answer) => Err(Error::answered(answer.error_code, answer.message)),
+            Ok(answer) => Err(Error::from_answer(answer.error_code, answer.message)),
             Err(_) => Err(Error::unreachable(format!("HTTP status {status}"))),
         }
     }
 
-    /// Counts and times a call.
-    async fn counted<T, E>(
+    /// Records a call in the metrics.
+    async fn measured<T, E>(
         &self,
         operation: &str,
         call: impl Future<Output = Result<T, E>>,
@@ -255,7 +255,7 @@ impl Client {
             Err(Error::Unreachable(_)) => "unreachable",
         };
         let seconds = start.elapsed().as_secs_f64();
-        self.metrics.called(operation, result, seconds);
+        self.metrics.record_call(operation, result, seconds);
         answer
     }
 }
@@ -273,19 +273,19 @@ mod tests {
     }
 
     #[test]
-    fn only_a_definite_answer_is_one() {
-        let answered = |code| Error::answered(code, String::new());
-        assert!(matches!(answered(40401), Error::NotFound(_)));
-        assert!(matches!(answered(404), Error::NotFound(_)));
-        assert!(matches!(answered(409), Error::Refused(_)));
-        assert!(matches!(answered(42201), Error::Refused(_)));
+    fn only_definite_answers_count() {
+        let from_answer = |code| Error::from_answer(code, String::new());
+        assert!(matches!(from_answer(40401), Error::NotFound(_)));
+        assert!(matches!(from_answer(404), Error::NotFound(_)));
+        assert!(matches!(from_answer(409), Error::Refused(_)));
+        assert!(matches!(from_answer(42201), Error::Refused(_)));
         for code in [0, 408, 429, 500, 50001, 503, u32::MAX] {
-            assert!(matches!(answered(code), Error::Unreachable(_)), "{code}");
+            assert!(matches!(from_answer(code), Error::Unreachable(_)), "{code}");
         }
     }
 
     #[test]
-    fn an_address_is_checked_before_it_is_used() {
+    fn unsupported_addresses_are_rejected() {
         for url in [
             "",
             "registry:8081",

@@ -1,8 +1,8 @@
-//! The project's own compatibility gate: stricter than any registry, and the same in front of all of them.
+//! The project's compatibility check: stricter than the check of any registry, and independent of the registry in use.
 //!
-//! The log is read for ever, so a new schema must read everything that older ones wrote and say the same by it.
-//! New fields, oneof members, messages and enum values are welcome; everything that changes or forgets the
-//! meaning of an old one is a [`Violation`].
+//! The log is read for ever, so a new schema must read everything that older schemas wrote, with the same meaning. New
+//! fields, oneof members, messages and enum values are allowed; whatever changes or removes the meaning of an existing
+//! one is a [`Violation`].
 
 use prost_reflect::{
     Cardinality, EnumDescriptor, FieldDescriptor, FileDescriptor, Kind, MessageDescriptor,
@@ -10,10 +10,10 @@ use prost_reflect::{
 
 use crate::schema::{closure, is_reference};
 
-/// What a new schema does to an older one.
+/// An incompatible change from an older schema to a newer one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
-    /// The file says another package.
+    /// The file has another package.
     #[error("{file}: package {from} became {to}")]
     PackageChanged {
         /// Import path.
@@ -31,7 +31,7 @@ pub enum Violation {
         /// What is imported.
         import: String,
     },
-    /// The record is no longer message `[0]`.
+    /// The record is no longer the first message of the file (message index `[0]`).
     #[error("{file}: the first message is {to} instead of {from}")]
     FirstMessageChanged {
         /// Import path.
@@ -41,27 +41,27 @@ pub enum Violation {
         /// Now.
         to: String,
     },
-    /// The text cannot be read at all.
+    /// The text cannot be parsed.
     #[error("{file}: {reason}")]
     Unreadable {
         /// Import path.
         file: String,
-        /// Why.
+        /// The parser's error.
         reason: String,
     },
-    /// A message is gone or has another name.
+    /// A message was removed or renamed.
     #[error("message {message} was renamed or removed")]
     MessageMissing {
         /// Full name.
         message: String,
     },
-    /// An enum is gone or has another name.
+    /// An enum was removed or renamed.
     #[error("enum {enumeration} was renamed or removed")]
     EnumMissing {
         /// Full name.
         enumeration: String,
     },
-    /// A number has another name. Numbers are never used twice, so this is also what reuse looks like.
+    /// A number has another name: the member was renamed, or its number was reused.
     #[error("{parent}: {from} = {number} was renamed to {to}")]
     Renamed {
         /// Full name of the message or enum.
@@ -85,7 +85,7 @@ pub enum Violation {
         /// Now.
         to: i64,
     },
-    /// A field or enum value is gone without its number and its name being reserved.
+    /// A field or enum value was removed without reserving its number and its name.
     #[error("{parent}: {name} = {number} was removed without reserving its number and its name")]
     RemovedWithoutReserving {
         /// Full name of the message or enum.
@@ -105,7 +105,7 @@ pub enum Violation {
         /// Its number.
         number: i64,
     },
-    /// A reserved number or name is reserved no longer, so that the next version could use it.
+    /// A number or name is no longer reserved, so that a later version could reuse it.
     #[error("{parent}: {reserved} is no longer reserved")]
     ReservationDropped {
         /// Full name of the message or enum.
@@ -125,7 +125,7 @@ pub enum Violation {
         /// Now.
         to: String,
     },
-    /// A field was singular, optional or repeated and no longer is.
+    /// A field changed between singular, optional and repeated.
     #[error("{message}: {field} changed from {from} to {to}")]
     CardinalityChanged {
         /// Full name of the message.
@@ -157,7 +157,7 @@ fn oneof_name(oneof: &Option<String>) -> String {
         .map_or_else(|| "no oneof".to_owned(), |name| format!("oneof {name}"))
 }
 
-/// Everything that `new` does to `old` and to the files that `old` imports. Empty: `new` contains `old`.
+/// All incompatible changes from `old` and the files that it imports to `new`. When there is none, `new` contains `old`.
 pub fn violations(old: &FileDescriptor, new: &FileDescriptor) -> Vec<Violation> {
     let mut found = Vec::new();
     for old in closure(old) {
@@ -168,7 +168,7 @@ pub fn violations(old: &FileDescriptor, new: &FileDescriptor) -> Vec<Violation> 
                 from: old.package_name().to_owned(),
                 to: new.package_name().to_owned(),
             });
-            // Every full name has changed with the package: one line says it.
+            // Every full name changed with the package: one violation is enough.
             continue;
         }
         old.messages()
@@ -179,8 +179,8 @@ pub fn violations(old: &FileDescriptor, new: &FileDescriptor) -> Vec<Violation> 
     found
 }
 
-/// Which imports of `file` are missing among `references` (import paths); no registry checks that reliably.
-pub fn unreferenced<'a>(
+/// The imports of `file` that are missing in `references` (import paths); no registry checks that reliably.
+pub fn missing_references<'a>(
     file: &'a str,
     imports: impl IntoIterator<Item = &'a str>,
     references: &[&str],
@@ -195,7 +195,7 @@ pub fn unreferenced<'a>(
         .collect()
 }
 
-/// Whether `file` has `record` as its first message, as the message index `[0]` promises.
+/// Checks that `record` is the first message of `file`, as the message index `[0]` requires.
 pub fn first_message(file: &FileDescriptor, record: &str) -> Option<Violation> {
     let first = file.messages().next();
     let first = first.as_ref().map_or("none", |message| message.full_name());
@@ -219,7 +219,7 @@ fn compare_message(old: &MessageDescriptor, new: &FileDescriptor, found: &mut Ve
         found,
     );
     for old in old.fields() {
-        // A field with another number has been named already.
+        // A renumbered field is reported already.
         let field = message
             .get_field(old.number())
             .filter(|field| field.name() == old.name());
@@ -291,7 +291,7 @@ fn cardinality(field: &FieldDescriptor) -> &'static str {
     }
 }
 
-/// The oneof that a field was written in; an `optional` field's own one does not count.
+/// The oneof of a field, without the synthetic oneof of an `optional` field.
 fn oneof(field: &FieldDescriptor) -> Option<String> {
     let oneof = field
         .containing_oneof()
@@ -299,7 +299,7 @@ fn oneof(field: &FieldDescriptor) -> Option<String> {
     Some(oneof.name().to_owned())
 }
 
-/// What messages and enums have in common: named numbers, and what is reserved.
+/// The common part of messages and enums: numbered names, reserved numbers and names.
 struct Members {
     parent: String,
     numbers: Vec<(i64, String)>,
@@ -363,8 +363,8 @@ impl Members {
         self.reserved_names.iter().any(|reserved| reserved == name)
     }
 
-    /// Whether the reserved ranges together hold every number from `first` to `last`.
-    fn reserves_all(&self, (first, last): (i64, i64)) -> bool {
+    /// Whether the reserved ranges together cover every number from `first` to `last`.
+    fn reserves_range(&self, (first, last): (i64, i64)) -> bool {
         let mut next = first;
         while next <= last {
             let range = self
@@ -424,7 +424,7 @@ fn compare_members(old: &Members, new: &Members, found: &mut Vec<Violation>) {
             .numbers
             .iter()
             .any(|(number, _)| (*first..=*last).contains(number));
-        if !reused && !new.reserves_all((*first, *last)) {
+        if !reused && !new.reserves_range((*first, *last)) {
             let reserved = if first == last {
                 first.to_string()
             } else {

@@ -1,38 +1,38 @@
-//! What can go wrong with the registry.
+//! Errors of the schema registry.
 
 use std::time::Duration;
 
 use crate::compatibility::Violation;
 
-/// Why contracts could not be registered, or the registry not be asked.
+/// Why contracts could not be registered or looked up.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The configured address cannot be used.
     #[error("{url} is no schema registry address: {reason}")]
     Address {
-        /// As configured.
+        /// The configured address.
         url: String,
         /// What is wrong with it.
         reason: String,
     },
-    /// The registry was down, or in trouble, for as long as start-up waits.
+    /// The registry gave no usable answer until the start-up deadline.
     #[error("the schema registry did not answer within {} s", .waited.as_secs_f32())]
     Unavailable {
         /// How long start-up has waited.
         waited: Duration,
-        /// The last try's error.
+        /// The error of the last attempt.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The registry is down or in trouble; nothing is known about what was asked.
+    /// The registry is down or failing; the result is unknown.
     #[error("the schema registry cannot be reached")]
     Unreachable {
-        /// Why.
+        /// The error of the call.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The registry answered with a definite no.
+    /// The registry refused definitely.
     #[error("the schema registry refused {subject}")]
     Refused {
-        /// The subject that was asked for or registered.
+        /// The subject of the call.
         subject: String,
         /// Its answer.
         source: Box<dyn std::error::Error + Send + Sync>,
@@ -44,10 +44,11 @@ pub enum Error {
         subject: String,
         /// The registered version.
         version: u32,
-        /// Everything that the gate found.
+        /// All incompatible changes.
         violations: Vec<Violation>,
     },
-    /// The subject has moved on past the contracts of this binary, which were never registered.
+    /// The registered version contains the contracts of this binary and more, and those of this binary were never
+    /// registered.
     #[error(
         "{subject}: registered version {version} is newer than this binary, which must be upgraded to write"
     )]

@@ -1,15 +1,15 @@
 //! The Confluent wire format: byte `0`, schema id (u32, big endian), message index list, payload.
 //!
-//! Written by hand because it stands on the hot path of every record: no copy, no allocation.
+//! Written by hand because it runs for every record: no copy, no allocation.
 
-/// Length of the header that ordermesh writes.
+/// Length of the header that ordermesh writes, in bytes.
 pub const HEADER_LEN: usize = 6;
 
 const MAGIC: u8 = 0;
 /// The message index list `[0]` in its short form: the first message of the schema.
 const FIRST_MESSAGE: u8 = 0;
 
-/// A record's schema id and what the schema describes.
+/// The schema id and the payload of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Framed<'a> {
     /// Id of the schema in the registry.
@@ -18,19 +18,19 @@ pub struct Framed<'a> {
     pub payload: &'a [u8],
 }
 
-/// Why bytes are no framed record.
+/// Why bytes are not a framed record.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// There are no bytes at all.
+    /// The record is empty.
     #[error("the record is empty")]
     Empty,
-    /// The header is cut off.
+    /// The header is incomplete.
     #[error("the record ends inside its frame header, after {length} bytes")]
     TooShort {
-        /// Length of the record.
+        /// Length of the record, in bytes.
         length: usize,
     },
-    /// Something else than the Confluent wire format.
+    /// The record is not in the Confluent wire format.
     #[error("the record begins with byte {found:#04x} instead of 0")]
     Magic {
         /// The first byte.
@@ -52,11 +52,11 @@ pub const fn frame_header(schema_id: u32) -> [u8; HEADER_LEN] {
     [MAGIC, a, b, c, d, FIRST_MESSAGE]
 }
 
-/// Takes the header off a record whose message must be the first one of its schema.
+/// Splits the header from a record whose message must be the first one of its schema.
 ///
 /// # Errors
 ///
-/// One per cause; the bytes can be anything.
+/// [`Error`] names the cause; any input bytes are allowed.
 pub fn unframe(bytes: &[u8]) -> Result<Framed<'_>, Error> {
     let too_short = Error::TooShort {
         length: bytes.len(),
@@ -70,7 +70,7 @@ pub fn unframe(bytes: &[u8]) -> Result<Framed<'_>, Error> {
     };
     let payload = match rest {
         [FIRST_MESSAGE, payload @ ..] => payload,
-        // `[0]` written as count and index: a zigzag varint says 2 for one, the plain varint of older clients 1.
+        // `[0]` as count and index: the count 1 is 2 as a zigzag varint, and 1 as the plain varint of older clients.
         [1 | 2, 0, payload @ ..] => payload,
         [] | [1 | 2] => return Err(too_short),
         [found, ..] => return Err(Error::MessageIndex { found: *found }),
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_message_is_read_in_every_form() {
+    fn every_encoding_of_the_first_message_is_accepted() {
         for index in [&[0][..], &[2, 0], &[1, 0]] {
             let record = [&[0, 0, 0, 1, 2][..], index, b"body"].concat();
             assert_eq!(
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn every_cause_has_its_error() {
+    fn every_malformed_header_has_its_error() {
         assert_eq!(unframe(&[]), Err(Error::Empty));
         assert_eq!(unframe(b"{}"), Err(Error::Magic { found: b'{' }));
         assert_eq!(unframe(&[0, 0, 0, 1]), Err(Error::TooShort { length: 4 }));
@@ -132,13 +132,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_framed_is_unframed(schema_id: u32, payload: Vec<u8>) {
+        fn framing_round_trips(schema_id: u32, payload: Vec<u8>) {
             let record = [&frame_header(schema_id)[..], &payload].concat();
             prop_assert_eq!(unframe(&record), Ok(Framed { schema_id, payload: &payload }));
         }
 
         #[test]
-        fn any_bytes_give_an_answer(bytes: Vec<u8>) {
+        fn any_bytes_are_handled(bytes: Vec<u8>) {
             if let Ok(framed) = unframe(&bytes) {
                 prop_assert!(bytes.ends_with(framed.payload));
                 prop_assert_eq!(&bytes[1..5], &framed.schema_id.to_be_bytes()[..]);
@@ -146,7 +146,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_behind_the_magic_give_an_answer(tail in prop::collection::vec(0_u8..4, 0..12)) {
+        fn any_bytes_after_the_magic_are_handled(tail in prop::collection::vec(0_u8..4, 0..12)) {
             let bytes = [&[0][..], &tail].concat();
             if let Ok(framed) = unframe(&bytes) {
                 prop_assert!(bytes.len() - framed.payload.len() >= HEADER_LEN);

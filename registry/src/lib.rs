@@ -1,10 +1,9 @@
-//! Contracts on the wire: the schema registry's client, the framing of records, and the gate that keeps every
-//! record readable for ever.
+//! The schema registry client, the framing of records, and the compatibility check that keeps every record readable.
 //!
-//! - [`frame`]: the six bytes before every payload.
+//! - [`frame`]: the six header bytes before every payload.
 //! - [`Schemas`]: the schema ids of the topics; registers at start-up, answers from memory afterwards.
-//! - [`schema`]: what is registered, rendered from the descriptors.
-//! - [`gate`]: which changes of a schema are allowed.
+//! - [`schema`]: the registered text, rendered from the descriptors.
+//! - [`compatibility`]: which changes of a schema are allowed.
 
 pub mod compatibility;
 pub mod frame;
@@ -23,6 +22,6 @@ mod table;
 pub use error::Error;
 pub use frame::{Framed, frame_header, unframe};
 pub use metrics::Metrics;
-pub use register::{Registered, Standing};
+pub use register::{Registration, SubjectStatus};
 pub use schemas::{Schemas, Settings};
 pub use table::Resolution;

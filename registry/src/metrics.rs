@@ -1,4 +1,4 @@
-//! What the registry client counts.
+//! Metrics of the schema registry client.
 
 use observability::Metric;
 use prometheus::{HistogramVec, IntCounterVec, IntGauge, Registry};
@@ -9,20 +9,20 @@ pub const CALLS: Metric = Metric::counter(
     &["operation", "result"],
     "Calls to the schema registry, by operation and result (ok, not_found, refused, unreachable).",
 );
-/// How long they take.
+/// Duration of calls to the schema registry.
 pub const CALL_SECONDS: Metric = Metric::histogram(
     "ordermesh_registry_call_seconds",
     &["operation"],
     "How long calls to the schema registry take.",
 );
-/// Schema ids that wait for the registry's answer.
+/// Schema ids that wait for an answer of the registry.
 pub const PENDING: Metric = Metric::gauge(
     "ordermesh_registry_pending_schema_ids",
     &[],
     "Schema ids of records that wait for the registry's answer; a partition is paused behind each.",
 );
 
-/// All of them.
+/// All metrics of this crate.
 pub const ALL: &[Metric] = &[CALLS, CALL_SECONDS, PENDING];
 
 /// Metrics of the schema registry client.
@@ -38,7 +38,7 @@ impl Metrics {
     ///
     /// # Errors
     ///
-    /// They are registered there already.
+    /// They are registered already.
     pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let seconds = prometheus::exponential_buckets(0.001, 2.0, 14)?;
         Ok(Self {
@@ -48,8 +48,8 @@ impl Metrics {
         })
     }
 
-    /// Counts a call that has ended.
-    pub(crate) fn called(&self, operation: &str, result: &str, seconds: f64) {
+    /// Records a call that has ended; its duration is in seconds.
+    pub(crate) fn record_call(&self, operation: &str, result: &str, seconds: f64) {
         self.calls.with_label_values(&[operation, result]).inc();
         self.call_seconds
             .with_label_values(&[operation])

@@ -1,4 +1,4 @@
-//! Reading from the registry with patience, and every version once.
+//! Reading from the registry with retries; each version is fetched once.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -8,17 +8,17 @@ use crate::client::{self, Client, Reference, Version};
 use crate::error::Error;
 use crate::relation::Source;
 
-/// Reads from the registry, and waits for one that is not there yet until a deadline.
-pub(crate) struct Reader<'a> {
+/// Reads from the registry, with retries until a deadline while it does not answer.
+pub(crate) struct RetryingReader<'a> {
     client: &'a Client,
     deadline: Duration,
     started: Instant,
-    /// Versions read so far, by subject and number.
+    /// Fetched versions, by subject and number.
     fetched: HashMap<(String, u32), Version>,
 }
 
-impl<'a> Reader<'a> {
-    /// A reader whose calls together take at most `deadline`, not counting the last one; zero tries each once.
+impl<'a> RetryingReader<'a> {
+    /// A reader that begins no retry after `deadline`; zero means no retries.
     pub fn new(client: &'a Client, deadline: Duration) -> Self {
         Self {
             client,
@@ -34,13 +34,13 @@ impl<'a> Reader<'a> {
             return Ok(version.clone());
         }
         let version = self
-            .patiently(subject, || self.client.version(subject, number))
+            .with_retries(subject, || self.client.version(subject, number))
             .await?;
         self.fetched.insert(key, version.clone());
         Ok(version)
     }
 
-    /// A schema and everything that it imports; itself first.
+    /// A schema, followed by everything that it imports.
     pub async fn sources(
         &mut self,
         file: &str,
@@ -64,8 +64,8 @@ impl<'a> Reader<'a> {
         Ok(sources)
     }
 
-    /// Repeats a call while the registry is not there, until the deadline of the whole start-up.
-    pub async fn patiently<T, F>(&self, subject: &str, call: impl Fn() -> F) -> Result<T, Error>
+    /// Repeats a call while the registry does not answer, until the deadline.
+    pub async fn with_retries<T, F>(&self, subject: &str, call: impl Fn() -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<T, client::Error>>,
     {
@@ -91,7 +91,7 @@ impl<'a> Reader<'a> {
             tracing::debug!(
                 subject,
                 error = &error as &dyn std::error::Error,
-                "the schema registry is not there yet"
+                "the schema registry does not answer yet"
             );
             tokio::time::sleep(pause).await;
         }

@@ -1,7 +1,7 @@
-//! Start-up: every contract is compared with all that is registered, and registered when it is not yet.
+//! Registration at start-up: every contract is compared with its registered versions, and registered if it is new.
 //!
-//! First everything is inspected, then everything is registered, so that a refusal leaves nothing behind. Both
-//! halves only repeat what others may do at the same time: the same schema gets the same id.
+//! All subjects are inspected before any is registered, so that a refusal leaves nothing behind. Concurrent
+//! registrations by several processes are safe: equal schemas get the same id.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use prost_reflect::FileDescriptor;
 use crate::client::{Client, Reference, Version};
 use crate::compatibility::Violation;
 use crate::error::Error;
-use crate::reader::Reader;
+use crate::reader::RetryingReader;
 use crate::relation::{Relation, relation};
 use crate::schema::{closure, record, references, render};
 
@@ -20,20 +20,20 @@ pub(crate) fn subject_of(service: Service, topic: Topic, prefix: &str) -> String
     format!("{}-value", topic.of(service, prefix))
 }
 
-/// A contract file and what is registered of it.
+/// A contract file and its registered versions.
 pub(crate) struct Subject {
     pub name: String,
     file: FileDescriptor,
     /// The message that the records hold; `None` when the file is only imported.
     record: Option<String>,
     write: bool,
-    /// All registered versions and how they stand to this binary's file.
+    /// All registered versions and their relation to the file of this binary.
     pub versions: Vec<(Version, Relation)>,
-    /// The version that is this binary's file, to the letter and with the same references.
+    /// The version with the same text and the same references as the file of this binary.
     pub exact: Option<Version>,
 }
 
-/// The files behind the topics, each once; imports stand before the files that need them.
+/// The files of the topics, each once; imports precede the files that need them.
 pub(crate) fn plan(
     prefix: &str,
     writes: &[(Service, Topic)],
@@ -77,7 +77,7 @@ fn reference_subject(file: &FileDescriptor, prefix: &str) -> String {
     format!("{prefix}{}", file.name())
 }
 
-/// Inspects and registers; afterwards every subject knows its versions, and every written one its exact version.
+/// Inspects and registers the subjects. Afterwards each has its versions, and each written one its exact version.
 pub(crate) async fn register(
     client: &Client,
     prefix: &str,
@@ -86,14 +86,14 @@ pub(crate) async fn register(
 ) -> Result<(), Error> {
     let mut registrar = Registrar {
         client,
-        reader: Reader::new(client, deadline),
+        reader: RetryingReader::new(client, deadline),
         prefix,
     };
     for index in 0..subjects.len() {
         let (before, subject) = split(subjects, index);
         let expected = registrar.references(&subject.file, before);
         registrar.inspect(subject, expected.as_deref()).await?;
-        subject.refuse_if_broken()?;
+        subject.check_compatible()?;
     }
     for index in 0..subjects.len() {
         let (before, subject) = split(subjects, index);
@@ -107,16 +107,16 @@ pub(crate) async fn register(
     Ok(())
 }
 
-/// How every subject stands, without a change to any.
-pub(crate) async fn standings(
+/// The registration of every subject; changes nothing.
+pub(crate) async fn subject_statuses(
     client: &Client,
     prefix: &str,
     deadline: Duration,
     subjects: &mut [Subject],
-) -> Result<Vec<Standing>, Error> {
+) -> Result<Vec<SubjectStatus>, Error> {
     let mut registrar = Registrar {
         client,
-        reader: Reader::new(client, deadline),
+        reader: RetryingReader::new(client, deadline),
         prefix,
     };
     for index in 0..subjects.len() {
@@ -124,85 +124,86 @@ pub(crate) async fn standings(
         let expected = registrar.references(&subject.file, before);
         registrar.inspect(subject, expected.as_deref()).await?;
     }
-    Ok(subjects.iter().map(Subject::standing).collect())
+    Ok(subjects.iter().map(Subject::status).collect())
 }
 
-/// A subject and those before it, among them its imports.
+/// A subject and those before it, which include its imports.
 fn split(subjects: &mut [Subject], index: usize) -> (&[Subject], &mut Subject) {
     let (before, rest) = subjects.split_at_mut(index);
     (before, &mut rest[0])
 }
 
-/// How a contract of this binary stands at the registry.
+/// The registration of a contract of this binary.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct SubjectStatus {
     /// The subject.
     pub subject: String,
-    /// What is registered there.
-    pub registered: Registered,
+    /// What is registered under the subject.
+    pub registration: Registration,
 }
 
-/// What is registered of a contract.
+/// The registered versions of a contract, compared with this binary.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Registered {
-    /// This binary's own version, perhaps among others.
+pub enum Registration {
+    /// The version of this binary is registered, possibly among others.
     Exact,
-    /// Only versions that this binary's contains.
+    /// Only versions that the version of this binary contains.
     Older,
-    /// A version that contains this binary's and more, and not its own.
+    /// A version that contains the version of this binary and more; that of this binary is not registered.
     Newer {
-        /// Which one.
+        /// The registered version.
         version: u32,
     },
-    /// A version that this binary's contract breaks.
-    Broken {
-        /// Which one.
+    /// A version that is incompatible with the contract of this binary.
+    Incompatible {
+        /// The registered version.
         version: u32,
-        /// Everything that the gate found.
+        /// All incompatible changes.
         violations: Vec<Violation>,
     },
-    /// Nothing.
-    Nothing,
+    /// No version.
+    Missing,
 }
 
 impl Subject {
-    fn standing(&self) -> Standing {
-        let registered = if self.exact.is_some() {
-            Registered::Exact
+    fn status(&self) -> SubjectStatus {
+        let registration = if self.exact.is_some() {
+            Registration::Exact
         } else {
-            self.foreign()
+            self.inexact_registration()
         };
-        Standing {
+        SubjectStatus {
             subject: self.name.clone(),
-            registered,
+            registration,
         }
     }
 
-    /// What is registered when this binary's own version is not; the worst of it counts.
-    fn foreign(&self) -> Registered {
-        let mut registered = if self.versions.is_empty() {
-            Registered::Nothing
+    /// The registration when the version of this binary is not registered; the worst version counts.
+    fn inexact_registration(&self) -> Registration {
+        let mut registration = if self.versions.is_empty() {
+            Registration::Missing
         } else {
-            Registered::Older
+            Registration::Older
         };
         for (version, relation) in &self.versions {
             let version = version.version;
             match relation {
                 Relation::Contained => {}
-                Relation::Newer => registered = Registered::Newer { version },
+                Relation::Newer => registration = Registration::Newer { version },
                 Relation::Diverged(violations) => {
-                    return Registered::Broken {
+                    return Registration::Incompatible {
                         version,
                         violations: violations.clone(),
                     };
                 }
             }
         }
-        registered
+        registration
     }
 
-    /// A program whose own file is registered is in order, whatever others have done to the subject since.
-    fn refuse_if_broken(&self) -> Result<(), Error> {
+    /// Fails when the registered versions do not allow this binary to start. A binary whose own version is registered
+    /// may start, whatever was registered later.
+    fn check_compatible(&self) -> Result<(), Error> {
         for (version, relation) in &self.versions {
             let version = version.version;
             match relation {
@@ -243,7 +244,7 @@ impl Subject {
 
 struct Registrar<'a> {
     client: &'a Client,
-    reader: Reader<'a>,
+    reader: RetryingReader<'a>,
     prefix: &'a str,
 }
 
@@ -275,20 +276,20 @@ impl Registrar<'_> {
         let text = render(&subject.file);
         let numbers = self
             .reader
-            .patiently(&subject.name, || self.client.versions(&subject.name))
+            .with_retries(&subject.name, || self.client.versions(&subject.name))
             .await?;
         subject.versions.clear();
         subject.exact = None;
         for number in numbers {
             let version = self.reader.version(&subject.name, number).await?;
-            let (text_there, references) = (version.text.clone(), version.references.clone());
+            let (registered_text, references) = (version.text.clone(), version.references.clone());
             let sources = self
                 .reader
-                .sources(subject.file.name(), text_there, references)
+                .sources(subject.file.name(), registered_text, references)
                 .await?;
             let relation = relation(&sources, &subject.file, subject.record.as_deref());
             if version.text == text
-                && expected.is_some_and(|expected| same(expected, &version.references))
+                && expected.is_some_and(|expected| same_references(expected, &version.references))
             {
                 subject.exact = Some(version.clone());
             }
@@ -305,7 +306,7 @@ impl Registrar<'_> {
     ) -> Result<(), Error> {
         let name = subject.name.clone();
         self.reader
-            .patiently(&name, || self.client.set_compatibility(&name))
+            .with_retries(&name, || self.client.set_compatibility(&name))
             .await?;
         if subject.exact.is_some() {
             return Ok(());
@@ -313,14 +314,14 @@ impl Registrar<'_> {
         let text = render(&subject.file);
         let registered = self
             .reader
-            .patiently(&name, || self.client.register(&name, &text, references))
+            .with_retries(&name, || self.client.register(&name, &text, references))
             .await;
         let version = match registered {
             Ok(version) => version,
             Err(refusal) => {
-                // Somebody else may have registered the very same between our look and our call.
+                // Another process may have registered the same schema between the inspection and this call.
                 self.inspect(subject, Some(references)).await?;
-                subject.refuse_if_broken()?;
+                subject.check_compatible()?;
                 return subject.exact.as_ref().map(|_| ()).ok_or(refusal);
             }
         };
@@ -338,13 +339,13 @@ impl Registrar<'_> {
     }
 }
 
-fn same(ours: &[Reference], theirs: &[Reference]) -> bool {
+fn same_references(left: &[Reference], right: &[Reference]) -> bool {
     let sorted = |references: &[Reference]| {
         let mut references = references.to_vec();
         references.sort();
         references
     };
-    sorted(ours) == sorted(theirs)
+    sorted(left) == sorted(right)
 }
 
 #[cfg(test)]
@@ -352,7 +353,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_plan_registers_imports_first_and_everything_once() {
+    fn a_plan_has_imports_first_and_no_duplicates() {
         let topics = [
             (Service::Orders, Topic::Events),
             (Service::Orders, Topic::Commands),
@@ -382,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_only_read_is_not_registered() {
+    fn topics_that_are_only_read_are_not_registered() {
         let subjects = plan("", &[], &[(Service::Orders, Topic::Events)]);
         assert_eq!(subjects.len(), 3);
         assert!(subjects.iter().all(|subject| !subject.write));

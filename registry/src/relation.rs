@@ -1,4 +1,4 @@
-//! How a registered version stands to the contracts of this binary.
+//! Comparison of a registered version with the contracts of this binary.
 
 use std::collections::BTreeMap;
 
@@ -9,12 +9,12 @@ use crate::client::Reference;
 use crate::compatibility::{self, Violation};
 use crate::schema::compile;
 
-/// How a registered version stands to the contracts of this binary.
+/// The relation of a registered version to the contracts of this binary.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Relation {
-    /// This binary reads all of it.
+    /// The contracts of this binary contain it.
     Contained,
-    /// It contains this binary's contracts and more.
+    /// It contains the contracts of this binary and more.
     Newer,
     /// Neither contains the other.
     Diverged(Vec<Violation>),
@@ -42,33 +42,33 @@ impl Source {
     }
 }
 
-/// Compares a registered schema, which stands first in `sources`, with `ours`. `record` is the message that
-/// records of the subject hold; `None` for a subject that is only imported.
+/// Compares a registered schema, the first of `sources`, with `ours`. `record` is the message of the subject's
+/// records; `None` for a subject that is only imported.
 pub(crate) fn relation(
     sources: &[Source],
     ours: &FileDescriptor,
     record: Option<&str>,
 ) -> Relation {
-    let registered = match read(sources) {
+    let registered = match compile_sources(sources) {
         Ok(registered) => registered,
         Err(violations) => return Relation::Diverged(violations),
     };
     let first_message = |file| record.and_then(|record| compatibility::first_message(file, record));
-    let mut lost = compatibility::violations(&registered, ours);
+    let mut violations = compatibility::violations(&registered, ours);
     if let Some(violation) = first_message(&registered) {
-        lost.push(violation);
-        return Relation::Diverged(lost);
+        violations.push(violation);
+        return Relation::Diverged(violations);
     }
-    if lost.is_empty() {
+    if violations.is_empty() {
         Relation::Contained
     } else if compatibility::violations(ours, &registered).is_empty() {
         Relation::Newer
     } else {
-        Relation::Diverged(lost)
+        Relation::Diverged(violations)
     }
 }
 
-fn read(sources: &[Source]) -> Result<FileDescriptor, Vec<Violation>> {
+fn compile_sources(sources: &[Source]) -> Result<FileDescriptor, Vec<Violation>> {
     let head = sources.first().map_or("", |source| source.file.as_str());
     let unreadable = |file: &str, error: protox::Error| {
         vec![Violation::Unreadable {
@@ -91,7 +91,11 @@ fn read(sources: &[Source]) -> Result<FileDescriptor, Vec<Violation>> {
             .iter()
             .map(String::as_str);
         let references: Vec<_> = references.iter().map(String::as_str).collect();
-        violations.extend(compatibility::unreferenced(file, imports, &references));
+        violations.extend(compatibility::missing_references(
+            file,
+            imports,
+            &references,
+        ));
         texts.insert(file.clone(), text.clone());
     }
     if !violations.is_empty() {
@@ -106,7 +110,7 @@ mod tests {
 
     const OURS: &str = "message M { bool a = 1; bool b = 2; }";
 
-    fn head(body: &str) -> Source {
+    fn source(body: &str) -> Source {
         let text = format!("syntax = \"proto3\"; package a.v1; {body}");
         Source {
             file: "a.proto".to_owned(),
@@ -116,8 +120,8 @@ mod tests {
     }
 
     fn relation_of(body: &str) -> Relation {
-        let ours = read(&[head(OURS)]).unwrap();
-        relation(&[head(body)], &ours, Some("a.v1.M"))
+        let ours = compile_sources(&[source(OURS)]).unwrap();
+        relation(&[source(body)], &ours, Some("a.v1.M"))
     }
 
     #[test]
@@ -130,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_ours_is_newer() {
+    fn a_superset_of_our_contracts_is_newer() {
         for body in [
             "message M { bool a = 1; bool b = 2; bool c = 3; }",
             "message M { bool a = 1; bool b = 2; } message N {}",
@@ -141,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn both_sides_having_something_of_their_own_is_diverged() {
+    fn versions_that_do_not_contain_each_other_are_diverged() {
         for body in [
             "message M { bool a = 1; bool c = 3; }",
             "message M { bool z = 1; bool b = 2; }",
@@ -155,8 +159,8 @@ mod tests {
     }
 
     #[test]
-    fn an_import_without_reference_is_named_even_if_its_text_is_known() {
-        let mut registered = head("import \"b.proto\"; message M { b.B a = 1; }");
+    fn an_import_without_reference_is_reported_even_when_its_text_is_present() {
+        let mut registered = source("import \"b.proto\"; message M { b.B a = 1; }");
         let imported = Source {
             file: "b.proto".to_owned(),
             text: "syntax = \"proto3\"; package b; message B {}".to_owned(),
@@ -167,10 +171,10 @@ mod tests {
             import: "b.proto".to_owned(),
         };
         assert_eq!(
-            read(&[registered.clone(), imported.clone()]).unwrap_err(),
+            compile_sources(&[registered.clone(), imported.clone()]).unwrap_err(),
             [missing]
         );
         registered.references.push("b.proto".to_owned());
-        assert!(read(&[registered, imported]).is_ok());
+        assert!(compile_sources(&[registered, imported]).is_ok());
     }
 }

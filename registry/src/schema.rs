@@ -1,7 +1,7 @@
-//! The schemas as they stand in the registry: `.proto` text rendered from the descriptors.
+//! The schemas as registered: `.proto` text rendered from the descriptors.
 //!
-//! Comments and field rules are left out on purpose. They are no part of the wire contract: a changed comment
-//! would be a new version of the schema, and readers would believe that there is something they do not know.
+//! Comments and field rules are left out. They are not part of the wire contract: a changed comment would make a new
+//! version of the schema, which readers would take for a newer contract.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -17,9 +17,9 @@ use prost_types::{
 use protox::Compiler;
 use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
 
-/// Field rules: a vocabulary that never reaches the wire.
+/// Import path of the field rules, which do not affect the wire format.
 const RULES: &str = "buf/validate/";
-/// Types that every registry and compiler brings along.
+/// Import path of the types that every registry and compiler includes.
 const BUILT_IN: &str = "google/protobuf/";
 
 /// The record message of a topic; `None` for dead letters, which keep the bytes of their source.
@@ -42,7 +42,7 @@ fn record_of<C: Contract>(topic: Topic) -> Option<MessageDescriptor> {
     }
 }
 
-/// The files that `file` imports and that stand in the registry as subjects of their own.
+/// The imports of `file` that are registered as subjects.
 pub fn references(file: &FileDescriptor) -> impl Iterator<Item = FileDescriptor> {
     let imports: Vec<_> = file
         .dependencies()
@@ -56,7 +56,7 @@ pub(crate) fn is_reference(import: &str) -> bool {
     !import.starts_with(RULES) && !import.starts_with(BUILT_IN)
 }
 
-/// `file` and everything that it imports, directly or not; imports stand before the files that need them.
+/// `file` and everything that it imports, directly or not; imports precede the files that need them.
 pub fn closure(file: &FileDescriptor) -> Vec<FileDescriptor> {
     fn visit(file: &FileDescriptor, found: &mut Vec<FileDescriptor>) {
         if found.iter().any(|known| known.name() == file.name()) {
@@ -76,7 +76,7 @@ pub fn closure(file: &FileDescriptor) -> Vec<FileDescriptor> {
 ///
 /// # Errors
 ///
-/// The text or an import is missing, or is no valid proto file.
+/// The text or an import is missing or not a valid proto file.
 pub fn compile(
     file: &str,
     texts: &BTreeMap<String, String>,
@@ -106,46 +106,46 @@ impl FileResolver for Texts {
 
 /// The canonical text of a file of the contracts: proto3, without comments and options.
 ///
-/// It covers what the contracts use; a test renders all of them and compares.
+/// Supports what the contracts use; a test renders all of them and compares the descriptors.
 pub fn render(file: &FileDescriptor) -> String {
     let file: &FileDescriptorProto = file.file_descriptor_proto();
-    let mut text = Text::default();
-    text.line("syntax = \"proto3\";");
-    text.blank();
-    text.line(&format!("package {};", file.package()));
+    let mut writer = ProtoWriter::default();
+    writer.line("syntax = \"proto3\";");
+    writer.blank();
+    writer.line(&format!("package {};", file.package()));
     let imports: Vec<_> = file
         .dependency
         .iter()
         .filter(|import| !import.starts_with(RULES))
         .collect();
     if !imports.is_empty() {
-        text.blank();
+        writer.blank();
     }
     for import in imports {
-        text.line(&format!("import \"{import}\";"));
+        writer.line(&format!("import \"{import}\";"));
     }
     for service in &file.service {
-        text.blank();
-        text.service(service);
+        writer.blank();
+        writer.service(service);
     }
     for message in &file.message_type {
-        text.blank();
-        text.message(message);
+        writer.blank();
+        writer.message(message);
     }
     for enumeration in &file.enum_type {
-        text.blank();
-        text.enumeration(enumeration);
+        writer.blank();
+        writer.enumeration(enumeration);
     }
-    text.text
+    writer.text
 }
 
 #[derive(Default)]
-struct Text {
+struct ProtoWriter {
     text: String,
     depth: usize,
 }
 
-impl Text {
+impl ProtoWriter {
     fn line(&mut self, line: &str) {
         self.text.extend(iter::repeat_n("  ", self.depth));
         self.text.push_str(line);
@@ -168,7 +168,7 @@ impl Text {
 
     fn message(&mut self, message: &DescriptorProto) {
         self.open(&format!("message {}", message.name()));
-        // The end of a message's range is exclusive, that of an enum's inclusive.
+        // The end of a range is exclusive in messages and inclusive in enums.
         let ranges = message
             .reserved_range
             .iter()
@@ -249,7 +249,7 @@ impl Text {
         self.open(&format!("service {}", service.name()));
         for method in &service.method {
             let mut line = format!("rpc {}(", method.name());
-            let halves = [
+            let types = [
                 (
                     method.client_streaming(),
                     method.input_type(),
@@ -257,7 +257,7 @@ impl Text {
                 ),
                 (method.server_streaming(), method.output_type(), ");"),
             ];
-            for (streaming, name, end) in halves {
+            for (streaming, name, end) in types {
                 let stream = if streaming { "stream " } else { "" };
                 write!(line, "{stream}{}{end}", relative(name)).expect("a string grows");
             }
@@ -269,7 +269,7 @@ impl Text {
 
 const MAX_FIELD_NUMBER: i32 = 536_870_911;
 
-/// The oneof that a field was written in; an `optional` field's own one does not count.
+/// The oneof of a field, without the synthetic oneof of an `optional` field.
 fn oneof(field: &FieldDescriptorProto) -> Option<i32> {
     field.oneof_index.filter(|_| !field.proto3_optional())
 }
@@ -295,7 +295,7 @@ fn type_name(field: &FieldDescriptorProto) -> &str {
     }
 }
 
-/// Full names without the leading dot, as people write them and as every registry's parser reads them.
+/// A full name without the leading dot, which every registry's parser accepts.
 fn relative(name: &str) -> &str {
     name.trim_start_matches('.')
 }
@@ -332,14 +332,14 @@ mod tests {
         for file in contract_files() {
             let parsed = compile(file.name(), &texts).unwrap();
             assert_eq!(
-                bare(parsed.file_descriptor_proto()),
-                bare(file.file_descriptor_proto())
+                without_options(parsed.file_descriptor_proto()),
+                without_options(file.file_descriptor_proto())
             );
         }
     }
 
     #[test]
-    fn rendering_covers_what_the_contracts_may_use_later() {
+    fn rendering_supports_constructs_not_used_yet() {
         let text = r#"syntax = "proto3";
 
 package a.v1;
@@ -374,7 +374,7 @@ message A {
     }
 
     #[test]
-    fn comments_and_field_rules_are_no_part_of_the_text() {
+    fn comments_and_field_rules_are_not_rendered() {
         for (file, text) in rendered() {
             for trace in ["//", "/*", "buf/validate", "buf.validate", "option "] {
                 assert!(!text.contains(trace), "{file} contains {trace}");
@@ -420,7 +420,7 @@ message A {
     }
 
     #[test]
-    fn imports_stand_before_the_files_that_need_them() {
+    fn imports_precede_the_files_that_need_them() {
         let file = record(Service::Shipping, Topic::Events)
             .unwrap()
             .parent_file();
@@ -439,15 +439,15 @@ message A {
         );
     }
 
-    /// The descriptor without what is left out of the text.
-    fn bare(file: &FileDescriptorProto) -> FileDescriptorProto {
-        fn bare_enum(enumeration: &mut EnumDescriptorProto) {
+    /// The descriptor without what is not rendered.
+    fn without_options(file: &FileDescriptorProto) -> FileDescriptorProto {
+        fn strip_enum(enumeration: &mut EnumDescriptorProto) {
             enumeration.options = None;
             for value in &mut enumeration.value {
                 value.options = None;
             }
         }
-        fn bare_message(message: &mut DescriptorProto) {
+        fn strip_message(message: &mut DescriptorProto) {
             message.options = None;
             message
                 .field
@@ -457,15 +457,15 @@ message A {
                 .oneof_decl
                 .iter_mut()
                 .for_each(|oneof| oneof.options = None);
-            message.nested_type.iter_mut().for_each(bare_message);
-            message.enum_type.iter_mut().for_each(bare_enum);
+            message.nested_type.iter_mut().for_each(strip_message);
+            message.enum_type.iter_mut().for_each(strip_enum);
         }
         let mut file = file.clone();
         file.options = None;
         file.source_code_info = None;
         file.dependency.retain(|import| !import.starts_with(RULES));
-        file.message_type.iter_mut().for_each(bare_message);
-        file.enum_type.iter_mut().for_each(bare_enum);
+        file.message_type.iter_mut().for_each(strip_message);
+        file.enum_type.iter_mut().for_each(strip_enum);
         for service in &mut file.service {
             service.options = None;
             service

@@ -1,4 +1,4 @@
-//! The handle that everybody asks: which id to write, and what an id that was read means.
+//! The schema ids of the topics: the id to write with, and the meaning of an id that was read.
 
 use std::error::Error as _;
 use std::fmt;
@@ -15,25 +15,25 @@ use crate::client::{self, Client};
 use crate::compatibility::Violation;
 use crate::error::Error;
 use crate::metrics::Metrics;
-use crate::reader::Reader;
-use crate::register::{Standing, plan, register, standings, subject_of};
+use crate::reader::RetryingReader;
+use crate::register::{SubjectStatus, plan, register, subject_of, subject_statuses};
 use crate::relation::{Relation, relation};
 use crate::schema::record;
 use crate::table::{Resolution, Table};
 
-/// How often a process asks whether the registry is there.
-const ATTEND_EVERY: Duration = Duration::from_secs(5);
+/// Interval between two probes of the registry.
+const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
 const SLOTS: usize = Service::ALL.len() * Topic::ALL.len();
 
-/// Which registry, and how it is used.
+/// Address and use of the registry.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Address of the Confluent API, such as `http://registry:8081`.
     pub url: String,
-    /// Stands before every topic and every subject.
+    /// Prefix of every topic and every subject.
     pub prefix: String,
-    /// How long start-up waits for a registry that is not there yet.
+    /// How long start-up waits for a registry that does not answer.
     pub deadline: Duration,
 }
 
@@ -48,10 +48,10 @@ impl Settings {
     }
 }
 
-/// The schema ids of the topics. Cheap to clone; all clones share what they know.
+/// The schema ids of the topics. Cheap to clone; clones share their state.
 ///
-/// After start-up the registry is only asked about ids that appear later, in the background, so that a registry
-/// that is down stops nothing that is known already.
+/// After start-up, only ids that appear later are looked up in the registry, in the background. Known ids keep working
+/// while the registry is down.
 #[derive(Clone)]
 pub struct Schemas {
     inner: Arc<Inner>,
@@ -61,7 +61,7 @@ struct Inner {
     prefix: String,
     writers: [Option<u32>; SLOTS],
     tables: [RwLock<Table>; SLOTS],
-    /// `None`: everything there is to know was given.
+    /// `None` when all ids were given at construction.
     registry: Option<Registry>,
 }
 
@@ -72,14 +72,14 @@ struct Registry {
 
 impl Schemas {
     /// Registers the contracts of the topics in `writes`, and loads every registered version of those and of the
-    /// topics in `reads`. Dead letter topics have no schema and are passed over.
+    /// topics in `reads`. Dead letter topics have no schema and are skipped.
     ///
-    /// Idempotent, also while other processes do the same. Later look-ups run on the runtime of this call.
+    /// Idempotent, and safe while other processes do the same. Later look-ups run on the runtime of this call.
     ///
     /// # Errors
     ///
-    /// The contracts do not fit what is registered, or the registry refuses them, or it does not answer within
-    /// the deadline.
+    /// The contracts are incompatible with registered versions, the registry refuses them, or it does not answer
+    /// within the deadline.
     pub async fn register(
         settings: &Settings,
         metrics: Metrics,
@@ -101,9 +101,11 @@ impl Schemas {
                 continue;
             };
             for (version, relation) in &subject.versions {
-                inner
-                    .write(service, topic)
-                    .set(version.id, meaning(relation), Instant::now());
+                inner.write(service, topic).set(
+                    version.id,
+                    resolution_of(relation),
+                    Instant::now(),
+                );
             }
             if writes.contains(&(service, topic)) {
                 inner.writers[slot(service, topic)] =
@@ -115,22 +117,22 @@ impl Schemas {
         })
     }
 
-    /// How the contracts of these topics, and the files that they import, stand at the registry. Changes nothing.
+    /// The registration of the contracts of these topics and of the files that they import. Changes nothing.
     ///
     /// # Errors
     ///
-    /// The registry does not answer within the deadline, or its address is no good.
-    pub async fn standings(
+    /// The registry does not answer within the deadline, or its address is invalid.
+    pub async fn subject_statuses(
         settings: &Settings,
         metrics: Metrics,
         topics: &[(Service, Topic)],
-    ) -> Result<Vec<Standing>, Error> {
+    ) -> Result<Vec<SubjectStatus>, Error> {
         let client = Client::new(&settings.url, metrics)?;
         let mut subjects = plan(&settings.prefix, topics, &[]);
-        standings(&client, &settings.prefix, settings.deadline, &mut subjects).await
+        subject_statuses(&client, &settings.prefix, settings.deadline, &mut subjects).await
     }
 
-    /// Schemas without a registry: the given ids are written and known, all others are unknown.
+    /// Schemas without a registry: the given ids are the writer ids and known, all others are unknown.
     pub fn fixed(ids: &[(Service, Topic, u32)]) -> Self {
         let mut inner = Inner::new(String::new(), None);
         for &(service, topic, id) in ids {
@@ -144,7 +146,7 @@ impl Schemas {
         }
     }
 
-    /// Says what an id means from now on, as if the registry had said so; for tests of what follows from it.
+    /// Sets the resolution of an id as if the registry had returned it; for tests.
     pub fn learn(&self, service: Service, topic: Topic, schema_id: u32, resolution: Resolution) {
         self.inner
             .write(service, topic)
@@ -155,7 +157,7 @@ impl Schemas {
     ///
     /// # Panics
     ///
-    /// The topic was not among those registered for writing: a mistake of the program, found at its first start.
+    /// The topic is not registered for writing: a programming error that the first start reveals.
     pub fn writer_id(&self, service: Service, topic: Topic) -> u32 {
         match self.inner.writers[slot(service, topic)] {
             Some(id) => id,
@@ -166,8 +168,8 @@ impl Schemas {
         }
     }
 
-    /// What the schema id of a record read from this topic means. Never blocks: an id that is new here is
-    /// [`Resolution::Pending`] until the registry has been asked.
+    /// The resolution of the schema id of a record of this topic. Never blocks: a new id is [`Resolution::Pending`]
+    /// until the registry has answered.
     pub fn resolve(&self, service: Service, topic: Topic, schema_id: u32) -> Resolution {
         if let Some(resolution) = self.inner.read(service, topic).get(schema_id) {
             return resolution;
@@ -181,7 +183,7 @@ impl Schemas {
         }
         table.set(schema_id, Resolution::Pending, Instant::now());
         registry.client.metrics().pending.inc();
-        registry.handle.spawn(settle(
+        registry.handle.spawn(resolve_in_background(
             Arc::downgrade(&self.inner),
             service,
             topic,
@@ -190,13 +192,13 @@ impl Schemas {
         Resolution::Pending
     }
 
-    /// Whether the registry, asked now and once, has this id under one of the platform's topics. For an id that
-    /// was in use before, `false` means that the registry was wiped or replaced: existing alone is not enough,
-    /// because a new registry gives the same numbers to other schemas.
+    /// Whether the registry has this id under one of the platform's topics, from one call without retries. For an id
+    /// that was in use before, `false` means that the registry was wiped or replaced. That the id exists is not enough,
+    /// because a new registry assigns the same numbers to other schemas.
     ///
     /// # Errors
     ///
-    /// The registry cannot be reached: nothing is known.
+    /// The registry cannot be reached: the result is unknown.
     pub async fn knows(&self, schema_id: u32) -> Result<bool, Error> {
         let topics = || {
             Service::ALL
@@ -204,10 +206,11 @@ impl Schemas {
                 .flat_map(|service| Topic::ALL.map(|topic| (service, topic)))
         };
         let Some(registry) = &self.inner.registry else {
-            let is_ours =
+            let is_platform =
                 |resolution| matches!(resolution, Some(Resolution::Known | Resolution::Newer));
-            return Ok(topics()
-                .any(|(service, topic)| is_ours(self.inner.read(service, topic).get(schema_id))));
+            return Ok(topics().any(|(service, topic)| {
+                is_platform(self.inner.read(service, topic).get(schema_id))
+            }));
         };
         let usages = match registry.client.usages(schema_id).await {
             Ok(usages) => usages,
@@ -223,17 +226,17 @@ impl Schemas {
         Ok(subjects.any(|subject| usages.iter().any(|usage| usage.subject == subject)))
     }
 
-    /// Asks the registry every few seconds whether it is there, for ever. A process may need nothing of it for days;
-    /// the metrics are to tell that it is gone before the next one cannot start.
-    pub async fn attend(&self) {
+    /// Probes the registry every few seconds, for ever. A running process may not need the registry for days; the
+    /// probes make the metrics show an outage before the next process fails to start.
+    pub async fn monitor(&self) {
         let Some(registry) = &self.inner.registry else {
             return std::future::pending().await;
         };
-        let mut every = tokio::time::interval(ATTEND_EVERY);
-        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut interval = tokio::time::interval(PROBE_INTERVAL);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            every.tick().await;
-            if let Err(error) = registry.client.ask().await {
+            interval.tick().await;
+            if let Err(error) = registry.client.probe().await {
                 tracing::debug!(%error, "the registry does not answer");
             }
         }
@@ -271,7 +274,7 @@ impl Inner {
             .expect("nothing panics while it holds a table")
     }
 
-    /// Asks the registry once.
+    /// Looks an id up in the registry, without retries.
     async fn look_up(
         &self,
         registry: &Registry,
@@ -297,9 +300,9 @@ impl Inner {
         }
         let (text, references) = client.schema(schema_id).await.map_err(unreachable)?;
         let file = message.parent_file();
-        let mut reader = Reader::new(client, Duration::ZERO);
+        let mut reader = RetryingReader::new(client, Duration::ZERO);
         let sources = reader.sources(file.name(), text, references).await?;
-        Ok(meaning(&relation(
+        Ok(resolution_of(&relation(
             &sources,
             &file,
             Some(message.full_name()),
@@ -307,8 +310,8 @@ impl Inner {
     }
 }
 
-/// Asks the registry about an id until it gives a definite answer or nobody wants to know any more.
-async fn settle(inner: Weak<Inner>, service: Service, topic: Topic, schema_id: u32) {
+/// Looks an id up until the registry gives a definite answer or all handles are dropped.
+async fn resolve_in_background(inner: Weak<Inner>, service: Service, topic: Topic, schema_id: u32) {
     let mut backoff = Backoff::new();
     while let Some(inner) = inner.upgrade() {
         let Some(registry) = &inner.registry else {
@@ -342,18 +345,18 @@ fn causes(error: &Error) -> String {
         .join(": ")
 }
 
-fn meaning(relation: &Relation) -> Resolution {
+fn resolution_of(relation: &Relation) -> Resolution {
     match relation {
         Relation::Contained => Resolution::Known,
-        // Its records hold another message, under whatever name.
+        // Its records hold another message.
         Relation::Diverged(violations) if names_another_message(violations) => Resolution::Foreign,
-        // Whoever reads it must know what it knows.
+        // A reader needs the newer contracts to see all fields.
         Relation::Newer | Relation::Diverged(_) => Resolution::Newer,
     }
 }
 
 fn names_another_message(violations: &[Violation]) -> bool {
-    // The gate names it last.
+    // The comparison reports it last.
     matches!(violations, [.., Violation::FirstMessageChanged { .. }])
 }
 
@@ -376,7 +379,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn fixed_schemas_know_what_they_were_given() {
+    async fn fixed_schemas_know_the_given_ids() {
         let schemas = Schemas::fixed(&[(Service::Orders, Topic::Events, 7)]);
         assert_eq!(schemas.writer_id(Service::Orders, Topic::Events), 7);
         assert_eq!(
@@ -404,7 +407,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "orders.commands was not registered for writing")]
-    fn a_topic_that_is_not_registered_cannot_be_written() {
+    fn a_topic_that_is_not_registered_has_no_writer_id() {
         Schemas::fixed(&[(Service::Orders, Topic::Events, 7)])
             .writer_id(Service::Orders, Topic::Commands);
     }

@@ -1,28 +1,28 @@
-//! What is known about the schema ids of one topic.
+//! The resolved schema ids of one topic.
 
 use std::time::{Duration, Instant};
 
-/// What a schema id means for the records of a topic.
+/// The meaning of a schema id for the records of a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resolution {
-    /// A version of the topic's subject that this binary contains: decode.
+    /// A version of the topic's subject that this binary contains: the record can be decoded.
     Known,
-    /// A registered version of the topic's subject that this binary does not contain: it must be upgraded to
+    /// A registered version of the topic's subject that this binary does not contain: the binary must be upgraded to
     /// see all fields.
     Newer,
     /// Registered, but not for this topic, or with another message: poison.
     Foreign,
-    /// The registry answers that there is no such schema: poison, unless the registry itself was replaced
+    /// The registry has no such schema: poison, unless the registry itself was replaced
     /// ([`Schemas::knows`](crate::Schemas::knows)).
     Unknown,
-    /// Not known yet: the registry is being asked, again and again while it is down. Pause the partition and
-    /// ask again.
+    /// Not resolved yet: the look-up runs in the background, with retries while the registry is down. Pause the
+    /// partition and resolve again.
     Pending,
 }
 
 impl Resolution {
-    /// How long an answer holds. A "no" can become a "yes" by a registration, so it is asked for again; but not
-    /// for every record, or garbage in a topic would become a flood of calls.
+    /// How long an answer is valid. A registration can turn a negative answer into a positive one, so negative answers
+    /// expire; not at once, or garbage in a topic would cause a call per record.
     const fn lifetime(self) -> Option<Duration> {
         match self {
             Self::Known | Self::Newer | Self::Pending => None,
@@ -31,10 +31,10 @@ impl Resolution {
     }
 }
 
-/// Above this many ids, outdated ones are thrown away: garbage can name four billion.
-const CLEAN_ABOVE: usize = 256;
+/// Above this many ids, expired ones are removed: garbage can contain any of four billion ids.
+const EVICT_ABOVE: usize = 256;
 
-/// Ids and their meaning, few and sorted: a look-up is a handful of compares.
+/// Resolutions by id, few and sorted, so that a look-up takes few comparisons.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     entries: Vec<Entry>,
@@ -44,30 +44,30 @@ pub(crate) struct Table {
 struct Entry {
     id: u32,
     resolution: Resolution,
-    until: Option<Instant>,
+    expires_at: Option<Instant>,
 }
 
 impl Entry {
-    fn holds(&self, now: Instant) -> bool {
-        self.until.is_none_or(|until| now < until)
+    fn is_valid(&self, now: Instant) -> bool {
+        self.expires_at.is_none_or(|expires_at| now < expires_at)
     }
 }
 
 impl Table {
-    /// What is known about `id`; the clock is read only for answers that can become outdated.
+    /// The valid resolution of `id`, if any. The clock is read only for answers that expire.
     pub fn get(&self, id: u32) -> Option<Resolution> {
         let entry = self.entries[self.position(id).ok()?];
-        (entry.until.is_none() || entry.holds(Instant::now())).then_some(entry.resolution)
+        (entry.expires_at.is_none() || entry.is_valid(Instant::now())).then_some(entry.resolution)
     }
 
     pub fn set(&mut self, id: u32, resolution: Resolution, now: Instant) {
-        if self.entries.len() >= CLEAN_ABOVE {
-            self.entries.retain(|entry| entry.holds(now));
+        if self.entries.len() >= EVICT_ABOVE {
+            self.entries.retain(|entry| entry.is_valid(now));
         }
         let entry = Entry {
             id,
             resolution,
-            until: resolution.lifetime().map(|lifetime| now + lifetime),
+            expires_at: resolution.lifetime().map(|lifetime| now + lifetime),
         };
         match self.position(id) {
             Ok(position) => self.entries[position] = entry,
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_id_is_found_again() {
+    fn every_id_is_found() {
         let mut table = Table::default();
         for id in [7, 3, u32::MAX, 0, 5] {
             table.set(id, Resolution::Known, Instant::now());
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_no_is_asked_for_again() {
+    fn negative_answers_expire() {
         let long_ago = Instant::now() - Duration::from_secs(31);
         let mut table = Table::default();
         for (id, resolution) in (0..).zip([
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_does_not_pile_up() {
+    fn expired_ids_are_evicted() {
         let start = Instant::now();
         let mut table = Table::default();
         table.set(u32::MAX, Resolution::Known, start);
@@ -131,7 +131,7 @@ mod tests {
                 start + Duration::from_secs(id.into()),
             );
         }
-        assert!(table.entries.len() <= CLEAN_ABOVE);
+        assert!(table.entries.len() <= EVICT_ABOVE);
         assert_eq!(table.get(u32::MAX), Some(Resolution::Known));
     }
 }

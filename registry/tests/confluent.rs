@@ -1,4 +1,4 @@
-//! The client against a real schema registry (its Confluent API), at the address in `ORDERMESH_REGISTRY`.
+//! The client against a real schema registry (Confluent API), at the address in `ORDERMESH_REGISTRY`.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -9,7 +9,7 @@ use std::time::Duration;
 use contracts::{Service, Topic};
 use registry::compatibility::Violation;
 use registry::schema::{record, render};
-use registry::{Error, Metrics, Registered, Resolution, Schemas, Settings};
+use registry::{Error, Metrics, Registration, Resolution, Schemas, Settings};
 use serde_json::{Value, json};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
@@ -25,7 +25,7 @@ fn address() -> String {
     )
 }
 
-/// Settings with a prefix of their own.
+/// Settings with a unique prefix.
 fn settings() -> Settings {
     Settings::new(
         address(),
@@ -48,13 +48,13 @@ fn all_topics() -> Vec<(Service, Topic)> {
         .collect()
 }
 
-/// The registry as somebody else uses it.
-struct Somebody {
+/// Direct access to the registry, as another program has it.
+struct RawClient {
     url: String,
     prefix: String,
 }
 
-impl Somebody {
+impl RawClient {
     fn with(settings: &Settings) -> Self {
         Self {
             url: address(),
@@ -71,7 +71,7 @@ impl Somebody {
         format!("{}-value", topic.of(service, &self.prefix))
     }
 
-    /// Registers a text for orders.events, with the references that orders.commands has, and returns its id.
+    /// Registers a text for orders.events with the references of orders.commands, and returns its id.
     async fn register_events(&self, text: &str) -> u32 {
         let commands = self
             .get(&format!(
@@ -93,10 +93,10 @@ impl Somebody {
 }
 
 /// The text of orders.events with one line changed.
-fn events_text(line: &str, instead: &str) -> String {
+fn events_text(line: &str, replacement: &str) -> String {
     let text = render(&record(EVENTS.0, EVENTS.1).unwrap().parent_file());
     assert_eq!(text.matches(line).count(), 1, "{line}");
-    text.replace(line, instead)
+    text.replace(line, replacement)
 }
 
 fn newer_events_text() -> String {
@@ -106,7 +106,7 @@ fn newer_events_text() -> String {
     )
 }
 
-/// Asks until the answer is definite.
+/// Resolves an id until the answer is definite.
 async fn resolved(schemas: &Schemas, (service, topic): (Service, Topic), id: u32) -> Resolution {
     eventually(|| {
         Some(schemas.resolve(service, topic, id)).filter(|answer| *answer != Resolution::Pending)
@@ -128,15 +128,15 @@ async fn eventually<T>(mut reached: impl FnMut() -> Option<T>) -> T {
         .expect("the state is reached in time")
 }
 
-/// A way to the registry that can be closed.
-struct Door {
+/// A TCP proxy in front of the registry that can refuse connections.
+struct RegistryProxy {
     url: String,
     open: Arc<AtomicBool>,
     refused: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
-impl Door {
+impl RegistryProxy {
     async fn new(open: bool) -> Self {
         let registry = reqwest::Url::parse(&address()).unwrap();
         let target = format!(
@@ -178,20 +178,20 @@ impl Door {
             let target = target.clone();
             connections.spawn(async move {
                 let mut outside = TcpStream::connect(target).await.unwrap();
-                // Ends in whatever way the two sides end.
+                // Ends when either side ends.
                 let _ = copy_bidirectional(&mut inside, &mut outside).await;
             });
         }
     }
 
-    /// Refuses every new connection and cuts those that stand.
+    /// Refuses new connections and cuts existing ones.
     async fn close(&self) {
         self.open.store(false, Ordering::SeqCst);
         let host = reqwest::Url::parse(&self.url).unwrap();
         let before = self.refused.load(Ordering::SeqCst);
-        // The knock that makes the loop see it.
-        let knock = (host.host_str().unwrap().to_owned(), host.port().unwrap());
-        drop(TcpStream::connect(knock).await.unwrap());
+        // A connection that makes the loop notice it.
+        let proxy = (host.host_str().unwrap().to_owned(), host.port().unwrap());
+        drop(TcpStream::connect(proxy).await.unwrap());
         eventually(|| (self.refused.load(Ordering::SeqCst) > before).then_some(())).await;
     }
 
@@ -200,14 +200,14 @@ impl Door {
     }
 }
 
-impl Drop for Door {
+impl Drop for RegistryProxy {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
 #[tokio::test]
-async fn registering_is_idempotent_and_safe_for_many_at_once() {
+async fn registration_is_idempotent_and_safe_to_run_concurrently() {
     let settings = settings();
     let topics = all_topics();
     let mut starts = JoinSet::new();
@@ -227,17 +227,15 @@ async fn registering_is_idempotent_and_safe_for_many_at_once() {
             assert_eq!(handle.resolve(service, topic, id), Resolution::Known);
             assert!(handle.knows(id).await.unwrap());
         }
-        let somebody = Somebody::with(&settings);
-        let subject = somebody.subject((service, topic));
+        let client = RawClient::with(&settings);
+        let subject = client.subject((service, topic));
         assert_eq!(
-            somebody.get(&format!("subjects/{subject}/versions")).await,
+            client.get(&format!("subjects/{subject}/versions")).await,
             json!([1])
         );
-        let config = somebody.get(&format!("config/{subject}")).await;
+        let config = client.get(&format!("config/{subject}")).await;
         assert_eq!(config["compatibilityLevel"], "BACKWARD_TRANSITIVE");
-        let version = somebody
-            .get(&format!("subjects/{subject}/versions/1"))
-            .await;
+        let version = client.get(&format!("subjects/{subject}/versions/1")).await;
         let references = version["references"].as_array().unwrap();
         let imports = version["schema"]
             .as_str()
@@ -256,8 +254,8 @@ async fn registering_is_idempotent_and_safe_for_many_at_once() {
 async fn an_incompatible_contract_is_refused_and_leaves_nothing_behind() {
     let settings = settings();
     register(&settings, &[COMMANDS]).await.unwrap();
-    let somebody = Somebody::with(&settings);
-    somebody
+    let client = RawClient::with(&settings);
+    client
         .register_events(&events_text(
             "string tracking_number = 1;",
             "string parcel_number = 1;",
@@ -289,8 +287,8 @@ async fn an_incompatible_contract_is_refused_and_leaves_nothing_behind() {
                 .contains("parcel_number = 1 was renamed to tracking_number")
         );
     }
-    let versions = somebody
-        .get(&format!("subjects/{}/versions", somebody.subject(EVENTS)))
+    let versions = client
+        .get(&format!("subjects/{}/versions", client.subject(EVENTS)))
         .await;
     assert_eq!(versions, json!([1]));
 }
@@ -303,7 +301,7 @@ async fn an_older_version_stays_known() {
         "    ordermesh.orders.v1.OrderFlaggedLate order_flagged_late = 29;\n",
         "",
     );
-    let older = Somebody::with(&settings).register_events(&older).await;
+    let older = RawClient::with(&settings).register_events(&older).await;
 
     let schemas = register(&settings, &[EVENTS]).await.unwrap();
     assert_ne!(schemas.writer_id(EVENTS.0, EVENTS.1), older);
@@ -314,51 +312,51 @@ async fn an_older_version_stays_known() {
 }
 
 #[tokio::test]
-async fn how_a_contract_stands_is_told_without_registering_it() {
+async fn the_status_of_a_contract_is_read_without_registering_it() {
     let settings = settings();
-    let standing = async || {
-        let standings = Schemas::standings(&settings, metrics(), &[EVENTS]).await;
-        let subject = Somebody::with(&settings).subject(EVENTS);
-        let standings = standings.unwrap().into_iter();
-        let mut found = standings.filter(|standing| standing.subject == subject);
-        found.next().unwrap().registered
+    let status = async || {
+        let statuses = Schemas::subject_statuses(&settings, metrics(), &[EVENTS]).await;
+        let subject = RawClient::with(&settings).subject(EVENTS);
+        let statuses = statuses.unwrap().into_iter();
+        let mut found = statuses.filter(|status| status.subject == subject);
+        found.next().unwrap().registration
     };
-    assert_eq!(standing().await, Registered::Nothing);
+    assert_eq!(status().await, Registration::Missing);
     register(&settings, &[COMMANDS]).await.unwrap();
     assert_eq!(
-        standing().await,
-        Registered::Nothing,
-        "only the imports are there"
+        status().await,
+        Registration::Missing,
+        "only the imports are registered"
     );
 
-    let somebody = Somebody::with(&settings);
-    let late = "    ordermesh.orders.v1.OrderFlaggedLate order_flagged_late = 29;\n";
-    somebody.register_events(&events_text(late, "")).await;
-    assert_eq!(standing().await, Registered::Older);
+    let client = RawClient::with(&settings);
+    let added = "    ordermesh.orders.v1.OrderFlaggedLate order_flagged_late = 29;\n";
+    client.register_events(&events_text(added, "")).await;
+    assert_eq!(status().await, Registration::Older);
     register(&settings, &[EVENTS]).await.unwrap();
-    assert_eq!(standing().await, Registered::Exact);
+    assert_eq!(status().await, Registration::Exact);
 }
 
 #[tokio::test]
-async fn a_contract_that_others_have_taken_elsewhere_is_told() {
+async fn newer_and_incompatible_registrations_are_reported() {
     let renamed = events_text("string tracking_number = 1;", "string parcel_number = 1;");
     for (text, newer) in [(renamed, false), (newer_events_text(), true)] {
         let settings = settings();
         register(&settings, &[COMMANDS]).await.unwrap();
-        Somebody::with(&settings).register_events(&text).await;
-        let standings = Schemas::standings(&settings, metrics(), &[EVENTS]).await;
-        let standings = standings.unwrap();
-        let told = standings.iter().any(|standing| match &standing.registered {
-            Registered::Newer { version: 1 } => newer,
-            Registered::Broken { version: 1, .. } => !newer,
+        RawClient::with(&settings).register_events(&text).await;
+        let statuses = Schemas::subject_statuses(&settings, metrics(), &[EVENTS]).await;
+        let statuses = statuses.unwrap();
+        let matched = statuses.iter().any(|status| match &status.registration {
+            Registration::Newer { version: 1 } => newer,
+            Registration::Incompatible { version: 1, .. } => !newer,
             _ => false,
         });
-        assert!(told, "{standings:?}");
+        assert!(matched, "{statuses:?}");
     }
 }
 
 #[tokio::test]
-async fn ids_of_others_are_told_apart() {
+async fn foreign_and_unknown_ids_are_distinguished() {
     let settings = settings();
     let schemas = register(&settings, &[EVENTS, COMMANDS]).await.unwrap();
     let commands = schemas.writer_id(COMMANDS.0, COMMANDS.1);
@@ -376,35 +374,35 @@ async fn ids_of_others_are_told_apart() {
     );
     assert!(!schemas.knows(u32::MAX).await.unwrap());
 
-    // Another message under this topic's own subject.
+    // Another message under the subject of this topic.
     let text = events_text(
         "message OrderEvent {",
         "message Other {}\n\nmessage OrderEvent {",
     );
-    let other = Somebody::with(&settings).register_events(&text).await;
+    let other = RawClient::with(&settings).register_events(&text).await;
     assert_eq!(resolved(&schemas, EVENTS, other).await, Resolution::Foreign);
 
-    // An id that exists, but names no topic of this platform, is not one that was in use.
-    let strangers = register(&self::settings(), &[EVENTS]).await.unwrap();
+    // An id that exists only for topics of another prefix was not in use here.
+    let other_platform = register(&self::settings(), &[EVENTS]).await.unwrap();
     assert!(
         !schemas
-            .knows(strangers.writer_id(EVENTS.0, EVENTS.1))
+            .knows(other_platform.writer_id(EVENTS.0, EVENTS.1))
             .await
             .unwrap()
     );
 }
 
 #[tokio::test]
-async fn a_later_version_of_somebody_else_is_newer() {
+async fn a_later_version_of_another_program_is_newer() {
     let settings = settings();
     let schemas = register(&settings, &[EVENTS, COMMANDS]).await.unwrap();
     let own = schemas.writer_id(EVENTS.0, EVENTS.1);
-    let later = Somebody::with(&settings)
+    let later = RawClient::with(&settings)
         .register_events(&newer_events_text())
         .await;
     assert_eq!(resolved(&schemas, EVENTS, later).await, Resolution::Newer);
 
-    // The old program starts again: it still writes its own version, and knows at once what it does not know.
+    // After a restart the old program still writes its own version, and resolves the newer one at once.
     let schemas = register(&settings, &[EVENTS]).await.unwrap();
     assert_eq!(schemas.writer_id(EVENTS.0, EVENTS.1), own);
     assert_eq!(schemas.resolve(EVENTS.0, EVENTS.1, own), Resolution::Known);
@@ -415,10 +413,10 @@ async fn a_later_version_of_somebody_else_is_newer() {
 }
 
 #[tokio::test]
-async fn an_outdated_writer_is_refused_and_an_outdated_reader_is_not() {
+async fn an_outdated_writer_is_refused_but_an_outdated_reader_is_not() {
     let settings = settings();
     register(&settings, &[COMMANDS]).await.unwrap();
-    let later = Somebody::with(&settings)
+    let later = RawClient::with(&settings)
         .register_events(&newer_events_text())
         .await;
     let error = register(&settings, &[EVENTS]).await.unwrap_err();
@@ -433,10 +431,10 @@ async fn an_outdated_writer_is_refused_and_an_outdated_reader_is_not() {
 }
 
 #[tokio::test]
-async fn warm_caches_go_on_while_the_registry_is_down() {
-    let door = Door::new(true).await;
+async fn known_ids_keep_working_while_the_registry_is_down() {
+    let proxy = RegistryProxy::new(true).await;
     let settings = Settings {
-        url: door.url.clone(),
+        url: proxy.url.clone(),
         ..settings()
     };
     let prometheus = prometheus::Registry::new();
@@ -445,12 +443,12 @@ async fn warm_caches_go_on_while_the_registry_is_down() {
         .await
         .unwrap();
     let own = schemas.writer_id(EVENTS.0, EVENTS.1);
-    let later = Somebody::with(&settings)
+    let later = RawClient::with(&settings)
         .register_events(&newer_events_text())
         .await;
 
-    door.close().await;
-    let closed_at = door.refused.load(Ordering::SeqCst);
+    proxy.close().await;
+    let closed_at = proxy.refused.load(Ordering::SeqCst);
     assert_eq!(schemas.resolve(EVENTS.0, EVENTS.1, own), Resolution::Known);
     assert!(matches!(
         schemas.knows(own).await,
@@ -464,8 +462,8 @@ async fn warm_caches_go_on_while_the_registry_is_down() {
         schemas.resolve(EVENTS.0, EVENTS.1, u32::MAX),
         Resolution::Pending
     );
-    // Several tries later nothing is given up and nothing is guessed.
-    eventually(|| (door.refused.load(Ordering::SeqCst) > closed_at + 5).then_some(())).await;
+    // After several attempts the new ids are still pending.
+    eventually(|| (proxy.refused.load(Ordering::SeqCst) > closed_at + 5).then_some(())).await;
     assert_eq!(schemas.resolve(EVENTS.0, EVENTS.1, own), Resolution::Known);
     assert_eq!(
         schemas.resolve(EVENTS.0, EVENTS.1, later),
@@ -477,7 +475,7 @@ async fn warm_caches_go_on_while_the_registry_is_down() {
     );
     assert_eq!(pending(&prometheus), 2.0);
 
-    door.open();
+    proxy.open();
     assert_eq!(resolved(&schemas, EVENTS, later).await, Resolution::Newer);
     assert_eq!(
         resolved(&schemas, EVENTS, u32::MAX).await,
@@ -497,16 +495,16 @@ fn pending(prometheus: &prometheus::Registry) -> f64 {
 
 #[tokio::test]
 async fn start_up_waits_for_the_registry_until_its_deadline() {
-    let door = Door::new(false).await;
+    let proxy = RegistryProxy::new(false).await;
     let settings = Settings {
-        url: door.url.clone(),
+        url: proxy.url.clone(),
         ..settings()
     };
-    let impatient = Settings {
+    let short_deadline = Settings {
         deadline: Duration::from_millis(300),
         ..settings.clone()
     };
-    let error = register(&impatient, &[EVENTS]).await.unwrap_err();
+    let error = register(&short_deadline, &[EVENTS]).await.unwrap_err();
     assert!(matches!(error, Error::Unavailable { .. }), "{error}");
     assert!(
         error
@@ -515,9 +513,9 @@ async fn start_up_waits_for_the_registry_until_its_deadline() {
         "{error}"
     );
 
-    let tries = door.refused.load(Ordering::SeqCst);
+    let attempts = proxy.refused.load(Ordering::SeqCst);
     let start = tokio::spawn(async move { register(&settings, &[EVENTS]).await });
-    eventually(|| (door.refused.load(Ordering::SeqCst) > tries + 2).then_some(())).await;
-    door.open();
+    eventually(|| (proxy.refused.load(Ordering::SeqCst) > attempts + 2).then_some(())).await;
+    proxy.open();
     start.await.unwrap().unwrap();
 }

@@ -1,4 +1,4 @@
-//! Old records and old schemas stay readable: today's code against what is kept in `corpus/` and `baseline/`.
+//! Old records and old schemas stay readable: the current code against `corpus/` and `baseline/`.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -16,7 +16,7 @@ use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Va
 use registry::compatibility::violations;
 use registry::schema::{closure, compile, record, render};
 
-/// Set to write what is missing instead of failing; see `corpus/README.md`.
+/// When set, missing entries are written instead of failing; see `corpus/README.md`.
 const BLESS: &str = "ORDERMESH_BLESS";
 
 fn blessing() -> bool {
@@ -27,11 +27,11 @@ fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
-/// A record type as the tests need it.
+/// A record type of a topic.
 struct RecordType {
     topic: String,
     message: MessageDescriptor,
-    /// Decodes, checks the field rules and encodes again.
+    /// Decodes, checks the field rules and re-encodes.
     round_trip: fn(&[u8]) -> Result<Vec<u8>, String>,
 }
 
@@ -67,7 +67,7 @@ fn round_trip<R: Record>(bytes: &[u8]) -> Result<Vec<u8>, String> {
         .into_parts()
         .ok_or("metadata or body is missing")?;
     metadata.validate().map_err(|error| error.to_string())?;
-    // Readers check field rules too: a rule made stricter would turn old records into poison.
+    // Readers check field rules too: a stricter rule would turn old records into poison.
     let violations = body.violations();
     if !violations.is_empty() {
         return Err(format!("{} violates {violations:?}", body.kind()));
@@ -75,7 +75,7 @@ fn round_trip<R: Record>(bytes: &[u8]) -> Result<Vec<u8>, String> {
     Ok(record.encode_to_vec())
 }
 
-/// One kept record: the variant of its `oneof`, and its bytes.
+/// A record of the corpus: the variant of its `oneof`, and its bytes.
 type Example = (String, Vec<u8>);
 
 fn read_examples(file: &Path) -> Vec<Example> {
@@ -103,19 +103,19 @@ fn every_record_of_the_corpus_decodes_and_encodes_to_the_same_bytes() {
         }
         let mut variants = BTreeSet::new();
         for (variant, bytes) in read_examples(&file) {
-            let again =
+            let reencoded =
                 round_trip(&bytes).unwrap_or_else(|error| panic!("{topic}: {variant}: {error}"));
             assert_eq!(
-                hex::encode(again),
+                hex::encode(reencoded),
                 hex::encode(&bytes),
                 "{topic}: {variant} changed its bytes"
             );
             let dynamic = DynamicMessage::decode(message.clone(), bytes.as_slice()).unwrap();
             let field = message.get_field_by_name(&variant);
-            let field = field.unwrap_or_else(|| panic!("{topic}: {variant} has lost its name"));
+            let field = field.unwrap_or_else(|| panic!("{topic}: {variant} was renamed"));
             assert!(
                 dynamic.has_field(&field),
-                "{topic}: {variant} has become another variant"
+                "{topic}: {variant} decodes as another variant"
             );
             variants.insert(variant);
         }
@@ -160,7 +160,7 @@ fn the_contracts_contain_the_baseline() {
             found.join("\n")
         );
     }
-    // Only after the gate: a baseline that is overwritten first would forgive everything.
+    // Only after the check: a baseline that is overwritten first would hide every violation.
     for (name, file) in &files {
         let text = render(file);
         if blessing() {
@@ -171,7 +171,7 @@ fn the_contracts_contain_the_baseline() {
             assert_eq!(
                 kept.get(name),
                 Some(&text),
-                "{name} has grown: set {BLESS}=1 to keep it so"
+                "{name} has changed: set {BLESS}=1 to update the baseline"
             );
         }
     }
@@ -187,7 +187,7 @@ fn variants_of(message: &MessageDescriptor) -> impl Iterator<Item = FieldDescrip
         .into_iter()
 }
 
-/// Old examples are never touched: they are what old programs wrote.
+/// Old examples are never changed: they are what old programs wrote.
 fn append_missing(file: &Path, message: &MessageDescriptor) {
     let mut examples = read_examples(file);
     for variant in variants_of(message) {
@@ -242,7 +242,7 @@ fn value(field: &FieldDescriptor) -> Value {
     }
 }
 
-/// What the field rules of a field of this name accept.
+/// A value that the field rules of a field of this name accept.
 fn text(name: &str) -> String {
     match name {
         "currency" => "EUR".to_owned(),

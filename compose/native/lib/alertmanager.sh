@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Alertmanager: groups the alerts of Prometheus and tells people.
+# Alertmanager: groups the alerts of Prometheus and sends notifications.
 
 alertmanager_mark() {
     printf '%s' "--storage.path=$STACK_DIR/alertmanager"
@@ -7,7 +7,7 @@ alertmanager_mark() {
 
 start_alertmanager() {
     mkdir -p "$STACK_DIR/alertmanager"
-    # Where its templates are, seen from where it was made to look for them.
+    # The patched binary reads its templates relative to this folder.
     cd "$CACHE/alertmanager/usr"
     launch alertmanager bin/prometheus-alertmanager "$(alertmanager_mark)" \
         "--config.file=$ALERTMANAGER_CONFIG" \

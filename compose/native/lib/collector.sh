@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# The OpenTelemetry Collector: takes the spans of all processes, decides which
-# traces are kept, and passes those on to Jaeger.
+# The OpenTelemetry Collector: receives the spans of all processes, samples
+# traces, and forwards them to Jaeger.
 
 collector_mark() {
     printf '%s' "--config=$STACK_DIR/collector/config.yaml"

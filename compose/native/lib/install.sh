@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Fetches what the stack and the build need, once.
+# Fetches the dependencies of stack and build, once.
 
 INSTALL_LOG=$CACHE/install.log
 
@@ -21,19 +21,20 @@ need_cargo() {
     have cargo || die "cargo is missing; install Rust with rustup, or put ~/.cargo/bin on the PATH"
 }
 
-# Debian's compiler comes without the protos that every other proto imports.
+# Debian packages the compiler without Google's protos, which other protos import.
 protoc_knows_google() {
     protoc -I/dev --descriptor_set_out=/dev/null /dev/stdin \
         <<<'syntax = "proto3"; import "google/protobuf/descriptor.proto";' >/dev/null 2>&1
 }
 
-# Prints the Debian packages that are not there, one a line.
+# Prints the missing Debian packages, one per line.
 missing_packages() {
+    have "${JAVA_HOME:+$JAVA_HOME/bin/}java" || echo "openjdk-$JAVA_MIN-jre-headless"
     have mvn || echo maven
     have curl || echo curl
     have make && have cc && have c++ || echo build-essential
     have pkg-config || echo pkg-config
-    # For a dependency; our own contracts are compiled without it.
+    # For a dependency; ordermesh's own contracts do not need it.
     have protoc || echo protobuf-compiler
     protoc_knows_google || echo libprotobuf-dev
     [[ -e /usr/include/zlib.h ]] || echo zlib1g-dev
@@ -73,8 +74,8 @@ list_and() {
     fi
 }
 
-# fetch_part NAME VERSION GOAL: into $CACHE/NAME. The stamp is written last, so
-# that an interrupted fetch is done again.
+# fetch_part NAME VERSION GOAL: fetches into $CACHE/NAME. Writes the stamp last, so
+# that an interrupted fetch is repeated.
 fetch_part() {
     local name=$1 stamp goal=$3
     stamp="$2 $(cksum <"$NATIVE/maven/pom.xml")"
@@ -95,14 +96,14 @@ fetch_part() {
 install_all() (
     make_dir "$CACHE"
     take_lock "$CACHE/lock"
-    need_java
     need_cargo
     need_packages
+    need_java
     fetch_part kafka "$KAFKA_VERSION" copy-dependencies
     fetch_part registry "$APICURIO_VERSION" unpack
 )
 
-# For commands that start something.
+# For commands that start parts.
 need_installed() {
     find_java
     [[ -f $CACHE/kafka.stamp && -f $CACHE/registry.stamp && -x $POSTGRES_BIN/initdb ]] ||

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Fetches and builds the telemetry parts, once. None of them is needed: what
-# cannot be had is named and left out.
+# Fetches and builds the telemetry parts, once. All are optional: unavailable
+# parts are named and left out.
 
 telemetry_installed() {
     [[ -f $CACHE/$1.stamp ]]
@@ -25,8 +25,8 @@ debian_package() {
     esac
 }
 
-# install_from_debian NAME: the package is unpacked into $CACHE/NAME and not
-# installed, so that Debian starts no service and nobody has to be root.
+# install_from_debian NAME: unpacks the package into $CACHE/NAME without
+# installing it, so that Debian starts no service and root is not needed.
 install_from_debian() {
     local name=$1 package folder=$CACHE/$1
     ! telemetry_installed "$name" || return 0
@@ -50,7 +50,7 @@ unpack_package() {
     local package=$1 folder=$2
     cd "$folder"
     if ! apt-get -q download "$package"; then
-        # A fresh machine has no package lists yet.
+        # A new machine has no package lists.
         as_root apt-get -q update && apt-get -q download "$package" || return
     fi
     dpkg -x "$package"_*.deb . && rm "$package"_*.deb
@@ -64,13 +64,14 @@ as_root() {
     fi
 }
 
-# Debian's build reads its templates below /usr/share and has no flag for
-# another place. A path of the same length makes it look where it is started.
+# Debian's build reads its templates below /usr/share and has no flag for another
+# path. A relative path of the same length replaces it in the binary.
 find_own_templates() {
     LC_ALL=C sed -i 's|/usr/share/prometheus/alertmanager|.//./share/prometheus/alertmanager|g' "$1"
 }
 
-# build_with_go NAME VERSION PACKAGE VARIABLE: of the module compose/native/go/NAME.
+# build_with_go NAME VERSION PACKAGE VARIABLE: builds a package of the module
+# compose/native/go/NAME and sets VARIABLE in it.
 build_with_go() {
     local name=$1 version=$2 package=$3 variable=$4 module=$NATIVE/go/$1 stamp
     stamp="$version $(cat "$module"/* | cksum)"

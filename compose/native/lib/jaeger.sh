@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Jaeger: keeps traces in memory and answers questions about them.
+# Jaeger: stores traces in memory and serves queries.
 
 jaeger_mark() {
     printf '%s' "--config-file=$STACK_DIR/jaeger/jaeger.properties"

@@ -10,12 +10,12 @@ kafka_java() {
     JAVA_ARGUMENTS=("$JAVA" -cp "$CACHE/kafka/*"
         "-D$log.showDateTime=true" "-D$log.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX"
         "-D$log.showShortLogName=true" "-D$log.defaultLogLevel=info"
-        # It prints a thousand settings at each start.
+        # It logs a thousand settings at each start.
         "-D$log.log.org.apache.kafka.common.config.AbstractConfig=warn")
 }
 
-# add_links FILE: who comes in by a link is told to come back by it, so that
-# something can stand in between.
+# add_links FILE: adds a listener for each link. Kafka advertises the port of the
+# proxy to clients of this listener, so that all their traffic uses the proxy.
 add_links() {
     local link number=0 listeners= advertised= protocols=
     for link in $KAFKA_LINKS; do
@@ -56,8 +56,8 @@ new_cluster_id() {
     printf 'o%s' "$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | cut -c2-22)"
 }
 
-# An open port is not enough: the node must count itself as a live broker.
-# A Metadata request (version 1, no topics) answers with their number.
+# An open port is not enough: the node must list itself as a live broker. The
+# response to a Metadata request (version 1, no topics) has their number.
 probe_kafka() {
     local reply
     {

@@ -1,10 +1,11 @@
 # shellcheck shell=bash
-# A stack with a folder, ports and fresh data of its own, gone when the script
-# ends; it runs beside the one of `make up`.
+# A separate stack with its own folder, ports and new data. It runs beside the
+# stack of `make up` and is stopped when the script ends.
 
-# own_stack NAME SHIFT: from now on "$STACK" means it.
+# own_stack NAME SHIFT: from now on "$STACK" controls the stack NAME, whose ports
+# are SHIFT above the default.
 own_stack() {
-    # What the user's own stack has named is not for this one.
+    # Settings of the user's own stack do not apply to this one.
     unset OTEL_EXPORTER_OTLP_ENDPOINT ORDERMESH_TRACE_RATIO ORDERMESH_RULES_DIR ORDERMESH_ALERTMANAGER_CONFIG \
         ORDERMESH_JAEGER_OTLP_PORT ORDERMESH_COLLECTOR_METRICS_PORT
     export ORDERMESH_STACK_DIR=$ROOT/.stack/$1
@@ -22,7 +23,7 @@ own_stack() {
     export ORDERMESH_QUERY_LISTEN=127.0.0.1:$((7103 + $2)) ORDERMESH_SANDBOX_LISTEN=127.0.0.1:$((7104 + $2))
     export ORDERMESH_SANDBOX=$ORDERMESH_SANDBOX_LISTEN ORDERMESH_SANDBOX_LEDGER=$ORDERMESH_STACK_DIR/sandbox
     make_dir "$ORDERMESH_STACK_DIR"
-    # Closed in all that `stack` leaves running: held by this script only.
+    # Processes of the stack do not inherit it: only this script holds the lock.
     exec 9>"$ORDERMESH_STACK_DIR/script.lock"
     flock -n 9 || die "another 'make $1' is at work in this folder"
 }
@@ -43,7 +44,7 @@ start_own_stack() {
     eval "$addresses"
 }
 
-# Quietly: the last lines on the screen are the result. Data and logs stay
+# Prints nothing: the last lines on the screen are the result. Data and logs stay
 # until the next run.
 stop_own_stack() {
     "$STACK" down >/dev/null || true

@@ -1,10 +1,9 @@
 # shellcheck shell=bash
-# PostgreSQL: a cluster of our own. The one that a distribution may have made
-# is never touched.
+# PostgreSQL: a separate cluster. A cluster of the distribution is never touched.
 
 POSTGRES_BIN=${ORDERMESH_POSTGRES_BIN:-/usr/lib/postgresql/$POSTGRES_MAJOR/bin}
 
-# The server refuses to run as root. Without root it runs as the user.
+# The server refuses to run as root, so root needs another user for it.
 POSTGRES_AS=()
 if ((EUID == 0)); then
     POSTGRES_USER=${ORDERMESH_POSTGRES_USER:-postgres}
@@ -15,7 +14,7 @@ as_postgres() {
     "${POSTGRES_AS[@]}" "$@"
 }
 
-# Where the cluster lives is decided once and remembered.
+# The folder of the cluster is chosen once and recorded.
 postgres_home() {
     if [[ -f $STACK_DIR/postgres.home ]]; then
         cat "$STACK_DIR/postgres.home"
@@ -38,12 +37,12 @@ choose_postgres_home() {
             die "cannot make the user $POSTGRES_USER, and PostgreSQL does not run as root"
         chown "$POSTGRES_USER:" "$home"
     fi
-    # Its user may not reach the project (below /root, say), and the path of a
-    # Unix socket ends at 107 bytes.
+    # The server's user may have no access to the project (below /root, for
+    # example), and the path of a Unix socket is limited to 107 bytes.
     if ! as_postgres test -w "$home" 2>/dev/null || ((${#home} > 80)); then
         rmdir "$home"
         home=/var/tmp/ordermesh-$EUID-$(cksum <<<"$STACK_DIR" | cut -d' ' -f1)
-        # A new folder, or our own: never one that a stranger has laid there.
+        # Only a new folder or one that this user owns.
         if ! mkdir -m 700 "$home" 2>/dev/null; then
             [[ ! -L $home && $(stat -c %U "$home") == "${POSTGRES_USER:-$(id -un)}" ]] ||
                 die "$home is in the way; remove it or set ORDERMESH_STACK_DIR to another folder"
@@ -60,7 +59,7 @@ start_postgres() {
     log=$(log_file postgres)
     choose_postgres_home
     home=$(postgres_home)
-    # Its user need not be able to enter the folder that we are in.
+    # The server's user may have no access to the current folder.
     cd /
     if [[ ! -f $home/initialised ]]; then
         as_postgres rm -rf "$home/data"
@@ -78,8 +77,9 @@ start_postgres() {
         die "postgres could not make its roles and databases; its log: $log"
 }
 
-# After a kill the server would take its own zombie, or a stranger with its old
-# number, for a rival. A real one, or a left-over child, stands in the folder.
+# After a kill, the server would mistake its own zombie, or another process with
+# its old pid, for a running server. A real server, or a remaining child, has the
+# data folder as its working folder.
 remove_stale_locks() {
     local deadline=$((SECONDS + 5))
     while process_in "$1/data"; do
@@ -93,7 +93,7 @@ probe_postgres() {
     "$POSTGRES_BIN/pg_isready" -q -h 127.0.0.1 -p "$POSTGRES_PORT" -U postgres
 }
 
-# The role ordermesh may create databases: each test takes one of its own.
+# The role ordermesh may create databases: each test uses its own.
 create_databases() {
     "$POSTGRES_BIN/psql" -q -X -v ON_ERROR_STOP=1 -h 127.0.0.1 -p "$POSTGRES_PORT" -U postgres <<'SQL'
 SELECT format('CREATE ROLE %I LOGIN CREATEDB', 'ordermesh')
@@ -107,7 +107,7 @@ SQL
 }
 
 stop_postgres() {
-    # "Fast": clients are disconnected, not waited for.
+    # Fast shutdown: disconnects clients instead of waiting for them.
     end_process postgres "$(postgres_mark)" INT
 }
 

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Background processes with a pid file ($RUN_DIR) and a log file ($LOG_DIR).
-# A pid file may be stale and its number taken by a stranger: a process counts
-# as ours only if its command line holds the given mark as an argument.
+# A pid file may be stale and its number reused by another process: a process is
+# ours only if its command line has the given mark as an argument.
 
 START_SECONDS=${ORDERMESH_START_SECONDS:-60}
 STOP_SECONDS=30
@@ -11,12 +11,13 @@ log_file() {
     printf '%s' "$LOG_DIR/$1.log"
 }
 
-# launch NAME COMMAND…: in a session of its own, so that it survives the shell.
+# launch NAME COMMAND…: starts a process in its own session, so that it survives
+# the shell.
 launch() {
     local name=$1 log
     shift
     log=$(log_file "$name")
-    # One old log is kept; a log is cut only while nobody writes to it.
+    # Keeps one old log. The log is rotated only here, where no process writes to it.
     if [[ -f $log ]] && (($(stat -c %s "$log") > 20000000)); then
         mv -f "$log" "$log.1"
     fi
@@ -24,8 +25,8 @@ launch() {
     printf '%s\n' "$!" >"$RUN_DIR/$name.pid"
 }
 
-# alive PID: a zombie is not; nobody may be there to reap it. But it is one
-# already while other threads of it still die and hold its ports and files.
+# alive PID: a zombie is not alive; its parent may never reap it. A process is
+# already a zombie while its other threads end and still hold ports and files.
 alive() {
     local stat state threads
     { read -r stat <"/proc/$1/stat"; } 2>/dev/null || return 1
@@ -42,7 +43,7 @@ has_argument() {
     return 1
 }
 
-# pid_of NAME MARK: sets PID, or fails if it does not run.
+# pid_of NAME MARK: sets PID, or fails if the process is not running.
 pid_of() {
     PID=
     [[ -f $RUN_DIR/$1.pid ]] || return 1
@@ -62,7 +63,7 @@ children_of() {
     done
 }
 
-# await_ready NAME PROBE_COMMAND…: for a process just launched.
+# await_ready NAME PROBE_COMMAND…: waits for a process that was just launched.
 await_ready() {
     local name=$1 deadline=$((SECONDS + START_SECONDS)) pid
     shift
@@ -84,7 +85,7 @@ await_end() {
     done
 }
 
-# process_in FOLDER: sets PID to one that has it as its working folder.
+# process_in FOLDER: sets PID to a process with this working folder.
 process_in() {
     local link
     for link in /proc/[0-9]*/cwd; do
@@ -97,7 +98,7 @@ process_in() {
     return 1
 }
 
-# end_process NAME MARK SIGNAL: signal, wait, kill at the deadline.
+# end_process NAME MARK SIGNAL: sends the signal, waits, kills at the deadline.
 end_process() {
     local pid
     if pid_of "$1" "$2"; then
@@ -111,8 +112,8 @@ end_process() {
     rm -f "$RUN_DIR/$1.pid"
 }
 
-# kill_process NAME MARK: with its children at the same instant, as when the
-# machine loses power, and back only when all are gone.
+# kill_process NAME MARK: kills a process and its children at once, as in a power
+# failure, and returns when all are gone.
 kill_process() {
     local pid pids
     pid_of "$1" "$2" || die "$1 is not running"
@@ -124,7 +125,7 @@ kill_process() {
     rm -f "$RUN_DIR/$1.pid"
 }
 
-# memory_of PID: MB of it and its children; shared pages count once.
+# memory_of PID: MB of a process and its children; shared pages count once.
 memory_of() {
     local pid field value rest sum=0
     for pid in "$1" $(children_of "$1"); do

@@ -23,7 +23,7 @@ start_prometheus() {
     await_ready prometheus probe_prometheus
 }
 
-# Only what is part of this stack: a target that was never there is no news.
+# Only parts of this stack: a part that was never started is not down.
 write_part_targets() {
     local name
     mkdir -p "$STACK_DIR/prometheus/targets"
@@ -37,7 +37,7 @@ write_part_targets() {
     done
 }
 
-# write_targets JOB ADDRESS…: Prometheus sees the new list at once.
+# write_targets JOB ADDRESS…: replaces the list atomically; Prometheus reloads it.
 write_targets() {
     local file=$STACK_DIR/prometheus/targets/$1.json addresses
     shift

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# The schema registry, with its data in our PostgreSQL.
+# The schema registry, with its data in the stack's PostgreSQL.
 
 registry_mark() {
     printf '%s' "-Dordermesh.stack=$STACK_DIR"
@@ -14,13 +14,13 @@ start_registry() {
             "-Dapicurio.datasource.url=jdbc:postgresql://127.0.0.1:$POSTGRES_PORT/registry"
             -Dapicurio.datasource.username=registry -Dapicurio.datasource.password=registry)
     else
-        # The user's PostgreSQL is for the orders; no database is asked of it.
+        # No database for the registry is created in the user's PostgreSQL.
         mkdir -p "$STACK_DIR/registry"
         storage=(-Dapicurio.storage.sql.kind=h2
             "-Dapicurio.datasource.url=jdbc:h2:file:$STACK_DIR/registry/data")
     fi
-    # Small: the first compiler only, the plain collector, and a pool of one
-    # where 20 are the default (blue and green are pools that it never uses).
+    # Small: only the first compiler, the serial collector, and a pool of one
+    # instead of 20 (the pools blue and green are never used).
     launch registry "$JAVA" "$(registry_mark)" -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 \
         -XX:+ExitOnOutOfMemoryError \
         -Dquarkus.http.host=127.0.0.1 "-Dquarkus.http.port=$REGISTRY_PORT" \

@@ -1,11 +1,11 @@
 # shellcheck shell=bash
-# One stack: its folder, ports and addresses. They come from the environment at
-# `up` and are recorded, so that later commands meet the same stack whatever
-# their own environment says.
+# One stack: its folder, ports and addresses. `up` reads them from the environment
+# and records them, so that later commands use the same stack whatever their own
+# environment.
 
 CORE=(kafka registry postgres)
 TELEMETRY_PARTS=(jaeger collector prometheus alertmanager node-exporter)
-# What this stack is made of, core and recorded telemetry; PARTS is all there is.
+# SERVICES: the parts of this stack, core and recorded telemetry. PARTS: all parts.
 SERVICES=("${CORE[@]}")
 PARTS=("${CORE[@]}" "${TELEMETRY_PARTS[@]}")
 
@@ -48,7 +48,8 @@ settings_from_environment() {
     REGISTRY_ADDRESS=${ORDERMESH_REGISTRY:-$registry}
     DATABASE_ADDRESS=${ORDERMESH_DATABASE:-$database}
 
-    # Our own address in the environment (`eval "$(stack env)"`) is still ours.
+    # The stack's own address in the environment (`eval "$(stack env)"`) is no
+    # address of a user's part.
     KAFKA_OURS=yes REGISTRY_OURS=yes POSTGRES_OURS=yes
     [[ $KAFKA_ADDRESS == "$kafka" ]] || KAFKA_OURS=no
     [[ $REGISTRY_ADDRESS == "$registry" ]] || REGISTRY_OURS=no
@@ -73,7 +74,7 @@ telemetry_settings_from_environment() {
     TRACE_KEEP_PERCENT=${ORDERMESH_TRACE_KEEP_PERCENT:-100}
 }
 
-# path_from VARIABLE DEFAULT: prints the path; relative ones begin in the project.
+# path_from VARIABLE DEFAULT: prints the path; relative paths start in the project.
 path_from() {
     local value=${!1:-$2}
     [[ $value == /* ]] || value=$ROOT/$value
@@ -89,7 +90,7 @@ record_settings() {
     mv "$SETTINGS.new" "$SETTINGS"
 }
 
-# load_settings: false if no stack was brought up in this folder.
+# load_settings: fails if no stack was started in this folder.
 load_settings() {
     [[ -f $SETTINGS ]] || return 1
     # shellcheck source=/dev/null
@@ -112,7 +113,7 @@ is_telemetry() {
     [[ " ${TELEMETRY_PARTS[*]} " == *" $1 "* ]]
 }
 
-# ours NAME: do we start this part, or does it stand elsewhere?
+# ours NAME: whether the stack starts this part; otherwise the user runs it.
 ours() {
     ! is_telemetry "$1" || return 0
     local name=${1^^}_OURS
@@ -123,7 +124,7 @@ address_of() {
     case $1 in
         kafka) printf '%s' "$KAFKA_ADDRESS" ;;
         registry) printf '%s' "$REGISTRY_ADDRESS" ;;
-        # A user's own address may hold a password.
+        # A user's own address may contain a password.
         postgres) sed -E 's#(://[^:/@]*):[^@/]*@#\1:***@#' <<<"$DATABASE_ADDRESS" ;;
         jaeger) printf 'http://127.0.0.1:%s' "$JAEGER_PORT" ;;
         collector) printf 'http://127.0.0.1:%s' "$COLLECTOR_PORT" ;;

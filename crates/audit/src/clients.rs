@@ -1,70 +1,70 @@
-//! What clients were told and saw, against the log. The notes are kept in memory.
+//! Compares the journal of a client with the log. The journal is kept in memory.
 
 use std::collections::HashMap;
 
 use contracts::orders::v1::OrderCreated;
 
+use crate::client_observation::ClientObservation;
 use crate::evidence::{Error, Evidence};
-use crate::journal::ClientObservation;
-use crate::reference_model::Occurrence;
+use crate::reference_model::EventContext;
 use crate::report::{Example, Findings, Invariant};
 
-/// What clients know of an order.
+/// What clients observed of an order.
 #[derive(Debug, Default)]
-struct Told {
-    /// Its total in the answer to PlaceOrder.
-    minor_units: Option<i64>,
-    /// The highest version that anybody saw.
+struct ClientView {
+    /// Its total, in minor units, in the acknowledgement.
+    acknowledged_total: Option<i64>,
+    /// The highest version that a client observed.
     version: u64,
-    is_found: bool,
-    is_waiting: bool,
+    is_created: bool,
+    has_pending_command: bool,
 }
 
-/// The notes of all clients, by order.
+/// The journal of all clients, by order.
 #[derive(Debug, Default)]
-pub(crate) struct Clients {
-    is_kept: bool,
-    orders: HashMap<String, Told>,
-    /// Of the notes alone.
-    wrongs: Vec<(Invariant, Example)>,
+pub(crate) struct ClientJournal {
+    is_given: bool,
+    orders: HashMap<String, ClientView>,
+    /// Violations that the journal shows by itself.
+    violations: Vec<(Invariant, Example)>,
     acknowledged: u64,
     reads: u64,
 }
 
-impl Clients {
+impl ClientJournal {
     pub(crate) fn read(evidence: &impl Evidence) -> Result<Self, Error> {
-        let mut clients = Self::default();
-        let mut last_seen: HashMap<(String, String), u64> = HashMap::new();
-        let Some(notes) = evidence.journal()? else {
-            return Ok(clients);
+        let mut journal = Self::default();
+        let mut last_read: HashMap<(String, String), u64> = HashMap::new();
+        let Some(observations) = evidence.journal()? else {
+            return Ok(journal);
         };
-        clients.is_kept = true;
-        for note in notes {
-            match note? {
+        journal.is_given = true;
+        for observation in observations {
+            match observation? {
                 ClientObservation::Acknowledged {
                     order_id,
                     minor_units,
                     version,
                 } => {
-                    clients.acknowledged += 1;
-                    let told = clients.orders.entry(order_id.clone()).or_default();
-                    told.version = told.version.max(version);
-                    match told.minor_units.replace(minor_units) {
+                    journal.acknowledged += 1;
+                    let view = journal.orders.entry(order_id.clone()).or_default();
+                    view.version = view.version.max(version);
+                    match view.acknowledged_total.replace(minor_units) {
                         Some(before) if before != minor_units => {
                             let wrong =
                                 format!("acknowledged with {before} and with {minor_units}");
-                            let example = Example::new(wrong).of(order_id);
-                            clients.wrongs.push((Invariant::I13, example));
+                            let example = Example::new(wrong).of_aggregate(order_id);
+                            journal.violations.push((Invariant::I13, example));
                         }
                         _ => {}
                     }
                 }
                 ClientObservation::Refused { order_id } => {
-                    let told = clients.orders.get(&order_id);
-                    if told.is_some_and(|told| told.minor_units.is_some()) {
+                    let view = journal.orders.get(&order_id);
+                    if view.is_some_and(|view| view.acknowledged_total.is_some()) {
                         let wrong = "acknowledged, and then refused for good";
-                        let example = Example::new(wrong).of(order_id);
-                        clients.wrongs.push((Invariant::I1, example));
+                        let example = Example::new(wrong).of_aggregate(order_id);
+                        journal.violations.push((Invariant::I1, example));
                     }
                 }
                 ClientObservation::Read {
@@ -72,36 +72,36 @@ impl Clients {
                     order_id,
                     version,
                 } => {
-                    clients.reads += 1;
-                    let told = clients.orders.entry(order_id.clone()).or_default();
-                    told.version = told.version.max(version);
-                    let last = last_seen
+                    journal.reads += 1;
+                    let view = journal.orders.entry(order_id.clone()).or_default();
+                    view.version = view.version.max(version);
+                    let last = last_read
                         .entry((reader.clone(), order_id.clone()))
                         .or_default();
                     if version < *last {
                         let wrong = format!("{reader} saw version {version} after version {last}");
-                        let example = Example::new(wrong).of(order_id);
-                        clients.wrongs.push((Invariant::I7, example));
+                        let example = Example::new(wrong).of_aggregate(order_id);
+                        journal.violations.push((Invariant::I7, example));
                     }
                     *last = (*last).max(version);
                 }
             }
         }
-        Ok(clients)
+        Ok(journal)
     }
 
-    /// An order exists.
-    pub(crate) fn created(
+    /// Compares the acknowledgement of an order with its creation.
+    pub(crate) fn check_created(
         &mut self,
         findings: &mut Findings,
-        at: &Occurrence<'_>,
+        at: &EventContext<'_>,
         created: &OrderCreated,
     ) {
-        let Some(told) = self.orders.get_mut(at.id) else {
+        let Some(view) = self.orders.get_mut(at.id) else {
             return;
         };
-        told.is_found = true;
-        if let Some(minor_units) = told.minor_units
+        view.is_created = true;
+        if let Some(minor_units) = view.acknowledged_total
             && minor_units != created.total
         {
             let wrong = format!(
@@ -112,48 +112,48 @@ impl Clients {
         }
     }
 
-    /// A command of an order is not processed yet.
-    pub(crate) fn waits(&mut self, id: &str) {
-        if let Some(told) = self.orders.get_mut(id) {
-            told.is_waiting = true;
+    /// Marks an order that has an unprocessed command.
+    pub(crate) fn mark_pending(&mut self, id: &str) {
+        if let Some(view) = self.orders.get_mut(id) {
+            view.has_pending_command = true;
         }
     }
 
-    /// Holds what readers saw of an order against the version that it has come to.
-    pub(crate) fn judge(&self, findings: &mut Findings, id: &str, version: u64) {
-        let Some(told) = self.orders.get(id) else {
+    /// Compares the versions that readers observed with the version in the log.
+    pub(crate) fn check_version(&self, findings: &mut Findings, id: &str, version: u64) {
+        let Some(view) = self.orders.get(id) else {
             return;
         };
         findings.checked(Invariant::I7);
-        if told.version > version {
+        if view.version > version {
             let wrong = format!(
                 "a reader saw version {}, the log has {version}",
-                told.version
+                view.version
             );
-            findings.violated(Invariant::I7, Example::new(wrong).of(id));
+            findings.violated(Invariant::I7, Example::new(wrong).of_aggregate(id));
         }
     }
 
-    /// Acknowledged orders that the log does not have.
-    pub(crate) fn unknown(&self) -> Vec<Example> {
-        let unknown = self
-            .orders
-            .iter()
-            .filter(|(_, told)| told.minor_units.is_some() && !told.is_found && !told.is_waiting);
-        let mut unknown: Vec<_> = unknown.map(|(id, _)| id).collect();
-        unknown.sort();
-        let example = |id: &String| Example::new("acknowledged, and not in the log").of(id);
-        unknown.into_iter().map(example).collect()
+    /// Acknowledged orders that are missing in the log.
+    pub(crate) fn missing_orders(&self) -> Vec<Example> {
+        let missing = self.orders.iter().filter(|(_, view)| {
+            view.acknowledged_total.is_some() && !view.is_created && !view.has_pending_command
+        });
+        let mut missing: Vec<_> = missing.map(|(id, _)| id).collect();
+        missing.sort();
+        let example =
+            |id: &String| Example::new("acknowledged, and not in the log").of_aggregate(id);
+        missing.into_iter().map(example).collect()
     }
 
-    /// What the notes say by themselves.
-    pub(crate) fn notes(&mut self, findings: &mut Findings) {
-        for (invariant, example) in std::mem::take(&mut self.wrongs) {
+    /// Reports the violations that the journal shows by itself, and the counts.
+    pub(crate) fn report(&mut self, findings: &mut Findings) {
+        for (invariant, example) in std::mem::take(&mut self.violations) {
             findings.violated(invariant, example);
         }
-        if self.is_kept {
-            findings.checked_many(Invariant::I2, self.acknowledged);
-            findings.checked_many(Invariant::I7, self.reads);
+        if self.is_given {
+            findings.add_checked(Invariant::I2, self.acknowledged);
+            findings.add_checked(Invariant::I7, self.reads);
         } else {
             findings.note(Invariant::I7, "not checked: no client's journal was given");
             findings.note(

@@ -1,4 +1,4 @@
-//! What was seen lately.
+//! A window over window values, to detect duplicates.
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher as _};
@@ -10,11 +10,11 @@ pub(crate) fn hash(value: impl Hash) -> u64 {
     hasher.finish()
 }
 
-/// A set that forgets what is older than a while, in the log's own time.
+/// A set that drops values older than `keep_ms`. Its clock is the time of the records.
 #[derive(Debug)]
 pub(crate) struct DedupWindow {
     keep_ms: i64,
-    known: HashSet<u64>,
+    hashes: HashSet<u64>,
     by_time: VecDeque<(i64, u64)>,
 }
 
@@ -22,21 +22,21 @@ impl DedupWindow {
     pub(crate) fn new(keep_ms: i64) -> Self {
         Self {
             keep_ms,
-            known: HashSet::new(),
+            hashes: HashSet::new(),
             by_time: VecDeque::new(),
         }
     }
 
-    /// Takes a value in; whether it was not known.
+    /// Adds a value. Returns whether it is new.
     pub(crate) fn insert(&mut self, time_ms: i64, value: impl Hash) -> bool {
         let value = hash(value);
-        while let Some((oldest, known)) = self.by_time.front()
+        while let Some((oldest, hash)) = self.by_time.front()
             && *oldest < time_ms.saturating_sub(self.keep_ms)
         {
-            self.known.remove(known);
+            self.hashes.remove(hash);
             self.by_time.pop_front();
         }
-        let is_new = self.known.insert(value);
+        let is_new = self.hashes.insert(value);
         if is_new {
             self.by_time.push_back((time_ms, value));
         }
@@ -44,12 +44,12 @@ impl DedupWindow {
     }
 
     pub(crate) fn contains(&self, value: impl Hash) -> bool {
-        self.knows(hash(value))
+        self.contains_hash(hash(value))
     }
 
-    /// The same for the hash of a value.
-    pub(crate) fn knows(&self, hash: u64) -> bool {
-        self.known.contains(&hash)
+    /// Like [`contains`](Self::contains), for the hash of a value.
+    pub(crate) fn contains_hash(&self, hash: u64) -> bool {
+        self.hashes.contains(&hash)
     }
 }
 
@@ -58,11 +58,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_is_known_for_a_while() {
-        let mut recent = DedupWindow::new(10);
-        assert!(recent.insert(0, "a"));
-        assert!(!recent.insert(10, "a") && recent.contains("a"));
-        assert!(recent.insert(11, "b"));
-        assert!(!recent.contains("a") && recent.insert(12, "a"));
+    fn a_value_is_known_within_the_window() {
+        let mut window = DedupWindow::new(10);
+        assert!(window.insert(0, "a"));
+        assert!(!window.insert(10, "a") && window.contains("a"));
+        assert!(window.insert(11, "b"));
+        assert!(!window.contains("a") && window.insert(12, "a"));
     }
 }

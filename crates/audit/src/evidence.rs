@@ -1,5 +1,4 @@
-//! What the auditor reads. Where it comes from is for others to say: the real servers, a copy in memory, a simulated
-//! run.
+//! The input of an audit. Implementations: a running system, a copy in memory, a simulated run.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,17 +7,17 @@ use contracts::sandbox::v1::{LedgerBooking, LedgerPayment};
 use contracts::{Service, Topic};
 use engine::log::{Ends, Input, Partition};
 
-use crate::journal::ClientObservation;
-use crate::rows::{Parked, Row};
+use crate::client_observation::ClientObservation;
+use crate::rows::{ParkedKey, Row};
 
 /// A partition of a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TopicPartition {
-    /// Whose topic.
+    /// The owner of the topic.
     pub service: Service,
-    /// Which of its topics.
+    /// The topic of the service.
     pub topic: Topic,
-    /// Which of its partitions.
+    /// The partition of the topic.
     pub partition: Partition,
 }
 
@@ -46,133 +45,135 @@ impl fmt::Display for TopicPartition {
 
 /// A record of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
-    /// As it was read.
+pub struct LogRecord {
+    /// The record with its position.
     pub input: Input,
-    /// `false` when it belongs to an aborted transaction, so that only a read_uncommitted reader sees it.
+    /// `false` for a record of an aborted transaction, which only a read_uncommitted consumer receives.
     pub committed: bool,
 }
 
-/// How far everything is looked at: one consistent cut, although the system goes on.
+/// The limits of an audit: one consistent cut through a running system.
 ///
-/// The order in which it is taken matters: first what clients have noted, then the read model's snapshot with its
-/// positions, then the groups' committed offsets, then the ends of the topics, and the partners' ledgers after the log.
-/// So whatever an earlier part speaks of, a later one has.
+/// The order of reading matters: the journals of clients, then the snapshot of the read model with its positions, then
+/// the committed offsets of the groups, then the ends of the topics, and the ledgers of the partners after the log.
+/// Whatever an earlier part refers to is therefore in a later one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cut {
-    /// When it was begun, Unix milliseconds: before the first of its parts was read.
+    /// When the cut was begun, in Unix milliseconds: before its first part was read.
     pub begun_ms: i64,
     /// Partitions of every topic.
     pub partitions: Partition,
     /// Committed offset of every group in the commands of its service; absent when there is none.
     pub committed: BTreeMap<(Service, Partition), i64>,
-    /// What is kept of every topic, up to its high watermark.
+    /// The retained offsets of every topic, up to its high watermark.
     pub ends: BTreeMap<TopicPartition, Ends>,
-    /// How far the read model has applied each partition of the events; absent where it has no position.
+    /// The next offset that the read model applies in each partition of the events; absent where it has no position.
     pub positions: BTreeMap<(Service, Partition), i64>,
 }
 
 impl Cut {
-    /// Ends of one partition; an empty one when it is not known.
-    pub fn ends(&self, place: TopicPartition) -> Ends {
+    /// The ends of one partition; empty when it is not known.
+    pub fn ends(&self, topic_partition: TopicPartition) -> Ends {
         self.ends
-            .get(&place)
+            .get(&topic_partition)
             .copied()
             .unwrap_or(Ends { low: 0, high: 0 })
     }
 }
 
-/// Why something could not be checked.
+/// Why an audit could not be completed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A part does not answer, or says what it must not.
+    /// A source does not answer, or gives an invalid answer.
     #[error(transparent)]
     Source(#[from] Box<dyn std::error::Error + Send + Sync>),
-    /// The first events are gone, although events are kept for ever.
-    #[error("{place} begins at offset {low}: its first events are gone, the topic was truncated")]
+    /// The first events are missing, although events are kept for ever.
+    #[error(
+        "{topic_partition} begins at offset {low}: its first events are gone, the topic was truncated"
+    )]
     Truncated {
-        /// Which partition.
-        place: TopicPartition,
+        /// The partition.
+        topic_partition: TopicPartition,
         /// Its first offset.
         low: i64,
     },
     /// A record was written under a contract that this program does not contain.
     #[error(
-        "{place} offset {offset} was written under schema {schema_id}, which is newer than this program: audit with a newer one"
+        "{topic_partition} offset {offset} was written under schema {schema_id}, which is newer than this program: audit with a newer one"
     )]
     Newer {
-        /// Where it stands.
-        place: TopicPartition,
-        /// Where it stands.
+        /// The partition of the record.
+        topic_partition: TopicPartition,
+        /// The offset of the record.
         offset: i64,
         /// Its schema.
         schema_id: u32,
     },
-    /// The registry has not said what a record was written under.
+    /// The registry did not resolve the schema of a record.
     #[error(
-        "the schema registry does not answer about schema {schema_id}, of {place} offset {offset}"
+        "the schema registry does not answer about schema {schema_id}, of {topic_partition} offset {offset}"
     )]
     Registry {
-        /// Where it stands.
-        place: TopicPartition,
-        /// Where it stands.
+        /// The partition of the record.
+        topic_partition: TopicPartition,
+        /// The offset of the record.
         offset: i64,
         /// Its schema.
         schema_id: u32,
     },
 }
 
-/// Items of evidence, one after the other.
+/// A stream of evidence.
 pub type Items<'a, T> = Box<dyn Iterator<Item = Result<T, Error>> + 'a>;
 
-/// Everything that is held against each other. It can be read more than once, and says the same each time.
+/// Everything that an audit compares. It can be read more than once and gives the same data each time.
 pub trait Evidence {
-    /// How far it goes.
+    /// The limits of the evidence.
     fn cut(&self) -> &Cut;
 
-    /// Every record of a partition within the ends of the cut, by offset, those of aborted transactions too. Several
-    /// partitions are read at once, a little of each at a time.
+    /// Every record of a partition within the ends of the cut, in the order of offsets, including those of aborted
+    /// transactions. The auditor reads several partitions alternately.
     ///
     /// # Errors
     ///
-    /// It cannot be read.
-    fn records(&self, place: TopicPartition) -> Result<Items<'_, Seen>, Error>;
+    /// The source cannot be read.
+    fn records(&self, topic_partition: TopicPartition) -> Result<Items<'_, LogRecord>, Error>;
 
-    /// Every row of the read model, in any order; `None` when there is none to audit.
+    /// Every row of the read model, in any order; `None` when no read model is audited.
     ///
     /// # Errors
     ///
-    /// It cannot be read.
+    /// The source cannot be read.
     fn rows(&self) -> Result<Option<Items<'_, Row>>, Error>;
 
-    /// Keys that the read model has set aside.
+    /// Keys that the projector has parked.
     ///
     /// # Errors
     ///
-    /// It cannot be read.
-    fn parked(&self) -> Result<Vec<Parked>, Error>;
+    /// The source cannot be read.
+    fn parked(&self) -> Result<Vec<ParkedKey>, Error>;
 
-    /// The payment provider's ledger, in any order; `None` when there is none to audit.
+    /// The ledger of the payment provider, in any order; `None` when no ledger is audited.
     ///
     /// # Errors
     ///
-    /// It cannot be read.
+    /// The source cannot be read.
     fn payments(&self) -> Result<Option<Items<'_, LedgerPayment>>, Error>;
 
-    /// The carrier's ledger, in any order; `None` when there is none to audit.
+    /// The ledger of the carrier, in any order; `None` when no ledger is audited.
     ///
     /// # Errors
     ///
-    /// It cannot be read.
+    /// The source cannot be read.
     fn bookings(&self) -> Result<Option<Items<'_, LedgerBooking>>, Error>;
 
-    /// What clients have noted, in the order in which they did; `None` when nobody has.
+    /// The observations of clients, in their order; `None` when there is no journal.
     ///
     /// # Errors
     ///
-    /// It cannot be read.
+    /// The source cannot be read.
     fn journal(&self) -> Result<Option<Items<'_, ClientObservation>>, Error>;
 
-    /// Told now and then how many commands, and events without one, have been looked at.
+    /// Called at intervals with the number of processed steps: commands, and events without a command.
     fn progress(&self, _steps: u64) {}
 }

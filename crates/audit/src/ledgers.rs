@@ -1,5 +1,5 @@
-//! The partners' ledgers against the log, order by order, and the sums. Of each order in a ledger a small entry is kept
-//! until its life is judged.
+//! Compares the partners' ledgers with the log, for each order and in total. For each order in a ledger a small entry
+//! is kept until its lifecycle is checked.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,9 +11,9 @@ use crate::evidence::{Error, Evidence};
 use crate::reference_model::{OrderLifecycle, OrderModel, PaymentModel, ShipmentModel};
 use crate::report::{Example, Findings, Invariant};
 
-/// What the payment provider did for one order.
+/// Entries of the payment provider for one order.
 #[derive(Clone, Debug, Default)]
-struct Kept {
+struct ProviderTotals {
     charges: u32,
     charged: i64,
     refunds: u32,
@@ -21,64 +21,66 @@ struct Kept {
     declined: u32,
     voided: u32,
     currency: String,
-    entries: Entries,
+    summary: EntrySummary,
 }
 
-/// What the carrier did for one order.
+/// Entries of the carrier for one order.
 #[derive(Clone, Debug, Default)]
-struct Parcels {
+struct CarrierTotals {
     booked: u32,
     refused: u32,
     voided: u32,
     tracking_number: String,
-    entries: Entries,
+    summary: EntrySummary,
 }
 
-/// What a ledger's entries of one order have in common.
+/// What the entries of both ledgers have in common, for one order.
 #[derive(Clone, Debug, Default)]
-struct Entries {
-    /// Time of the first one, Unix milliseconds by the partner's clock.
-    begun_ms: Option<i64>,
-    /// What one of them should not say.
-    odd: Option<String>,
+struct EntrySummary {
+    /// Time of the first entry, in Unix milliseconds of the partner's clock.
+    first_ms: Option<i64>,
+    /// The invalid content of an entry.
+    anomaly: Option<String>,
 }
 
-impl Entries {
-    fn note(&mut self, time_ms: i64) {
-        self.begun_ms = Some(self.begun_ms.map_or(time_ms, |begun| begun.min(time_ms)));
+impl EntrySummary {
+    fn add_time(&mut self, time_ms: i64) {
+        self.first_ms = Some(
+            self.first_ms
+                .map_or(time_ms, |first_ms| first_ms.min(time_ms)),
+        );
     }
 }
 
-/// A ledger's entries of an order that the log does not know.
+/// Ledger entries of an order that is not in the log.
 #[derive(Debug)]
 pub(crate) struct UnmatchedLedgerEntry {
     pub(crate) id: String,
     pub(crate) wrong: String,
-    /// When it began.
+    /// Time of the first entry, in Unix milliseconds.
     pub(crate) time_ms: i64,
 }
 
-/// Sums of one currency, in minor units.
+/// Totals of one currency, in minor units.
 #[derive(Clone, Copy, Debug, Default)]
-struct Sums {
+struct CurrencyTotals {
     charged: i128,
     refunded: i128,
-    /// Totals of paid orders.
-    worth: i128,
+    /// Sum of the totals of paid orders.
+    paid_orders: i128,
 }
 
-/// Ledgers and sums.
+/// The ledgers and the totals by currency.
 #[derive(Debug, Default)]
 pub(crate) struct LedgerReconciliation {
-    /// What a partner began later lies beyond the cut.
-    begun_ms: i64,
-    payments: Option<HashMap<String, Kept>>,
-    bookings: Option<HashMap<String, Parcels>>,
-    sums: BTreeMap<String, Sums>,
+    /// When the cut was begun, in Unix milliseconds. Later entries are beyond the cut.
+    cut_ms: i64,
+    payments: Option<HashMap<String, ProviderTotals>>,
+    bookings: Option<HashMap<String, CarrierTotals>>,
+    totals: BTreeMap<String, CurrencyTotals>,
 }
 
-/// What is wrong.
-type Wrongs = Vec<(Invariant, String)>;
+type Violations = Vec<(Invariant, String)>;
 
 fn order_of(key: &str) -> &str {
     key.split_once('/').map_or(key, |(order_id, _)| order_id)
@@ -86,74 +88,83 @@ fn order_of(key: &str) -> &str {
 
 impl LedgerReconciliation {
     pub(crate) fn read(evidence: &impl Evidence) -> Result<Self, Error> {
-        let mut books = Self {
-            begun_ms: evidence.cut().begun_ms,
+        let mut ledgers = Self {
+            cut_ms: evidence.cut().begun_ms,
             ..Self::default()
         };
         if let Some(entries) = evidence.payments()? {
             let mut payments = HashMap::new();
             for entry in entries {
-                keep_payment(&mut payments, entry?);
+                add_payment(&mut payments, entry?);
             }
-            books.payments = Some(payments);
+            ledgers.payments = Some(payments);
         }
         if let Some(entries) = evidence.bookings()? {
             let mut bookings = HashMap::new();
             for entry in entries {
-                keep_booking(&mut bookings, entry?);
+                add_booking(&mut bookings, entry?);
             }
-            books.bookings = Some(bookings);
+            ledgers.bookings = Some(bookings);
         }
-        Ok(books)
+        Ok(ledgers)
     }
 
-    /// Judges the money and the parcel of one life; what is wrong.
-    pub(crate) fn judge(
+    /// Compares the payment and the shipment of one lifecycle with the ledgers.
+    pub(crate) fn reconcile(
         &mut self,
         findings: &mut Findings,
         id: &str,
-        life: &OrderLifecycle,
-    ) -> Wrongs {
-        let mut wrongs = Wrongs::new();
-        let kept = self
+        lifecycle: &OrderLifecycle,
+    ) -> Violations {
+        let mut violations = Violations::new();
+        let provider = self
             .payments
             .as_mut()
             .map(|payments| payments.remove(id).unwrap_or_default());
-        let parcels = self
+        let carrier = self
             .bookings
             .as_mut()
             .map(|bookings| bookings.remove(id).unwrap_or_default());
         findings.checked(Invariant::I3);
-        let order = life.order.as_ref();
-        let payment = life.payment.clone().unwrap_or_default();
-        charged_once(order, &payment, &mut wrongs);
-        let is_charge_awaited = !payment.is_over()
+        let order = lifecycle.order.as_ref();
+        let payment = lifecycle.payment.clone().unwrap_or_default();
+        check_charged_once(order, &payment, &mut violations);
+        let is_charge_awaited = !payment.is_finished()
             || payment.version == 0
                 && order.is_some_and(|order| order.total > 0 && !order.is_final());
-        if let Some(kept) = &kept {
-            as_kept(&payment, kept, is_charge_awaited, &mut wrongs);
+        if let Some(provider) = &provider {
+            check_provider_ledger(&payment, provider, is_charge_awaited, &mut violations);
         }
-        if let Some(parcels) = &parcels {
-            let shipment = life.shipment.clone().unwrap_or_default();
-            let is_awaited = !shipment.is_over()
+        if let Some(carrier) = &carrier {
+            let shipment = lifecycle.shipment.clone().unwrap_or_default();
+            let is_awaited = !shipment.is_finished()
                 || shipment.version == 0 && order.is_some_and(|order| !order.is_final());
-            as_booked(&shipment, parcels, is_awaited, &mut wrongs);
+            check_carrier_ledger(&shipment, carrier, is_awaited, &mut violations);
         }
         if let Some(order) = order
             && order.is_final()
-            && payment.is_over()
+            && payment.is_finished()
         {
             findings.checked(Invariant::I5);
-            given_back(order, &payment, kept.as_ref(), &mut wrongs);
+            check_refunds(order, &payment, provider.as_ref(), &mut violations);
         }
-        self.add(order, &payment, kept.as_ref());
-        wrongs
+        self.add_totals(order, &payment, provider.as_ref());
+        violations
     }
 
-    fn add(&mut self, order: Option<&OrderModel>, payment: &PaymentModel, kept: Option<&Kept>) {
+    fn add_totals(
+        &mut self,
+        order: Option<&OrderModel>,
+        payment: &PaymentModel,
+        provider: Option<&ProviderTotals>,
+    ) {
         let amount = i128::from(payment.amount.minor_units);
-        let (charged, refunded, currency) = match kept {
-            Some(kept) => (kept.charged.into(), kept.refunded.into(), &kept.currency),
+        let (charged, refunded, currency) = match provider {
+            Some(provider) => (
+                provider.charged.into(),
+                provider.refunded.into(),
+                &provider.currency,
+            ),
             None => (
                 amount * i128::from(payment.captures),
                 amount * i128::from(payment.refunds),
@@ -161,63 +172,66 @@ impl LedgerReconciliation {
             ),
         };
         if charged != 0 || refunded != 0 {
-            let sums = self.sums.entry(currency.clone()).or_default();
-            sums.charged += charged;
-            sums.refunded += refunded;
+            let totals = self.totals.entry(currency.clone()).or_default();
+            totals.charged += charged;
+            totals.refunded += refunded;
         }
         if let Some(order) = order
             && order.is_paid()
             && order.total != 0
         {
-            let sums = self.sums.entry(order.currency.clone()).or_default();
-            sums.worth += i128::from(order.total);
+            let totals = self.totals.entry(order.currency.clone()).or_default();
+            totals.paid_orders += i128::from(order.total);
         }
     }
 
-    /// What the ledgers have of orders that the log does not know.
-    pub(crate) fn strangers(&mut self, findings: &mut Findings) -> Vec<UnmatchedLedgerEntry> {
+    /// Ledger entries of orders that are not in the log.
+    pub(crate) fn unmatched_entries(
+        &mut self,
+        findings: &mut Findings,
+    ) -> Vec<UnmatchedLedgerEntry> {
         let payments = self.payments.take().unwrap_or_default();
         let bookings = self.bookings.take().unwrap_or_default();
-        let cut_ms = self.begun_ms;
-        // Of an order that was placed after the cut nothing can be said.
-        let mut within_cut = |entries: &Entries| {
-            let time_ms = entries.begun_ms.filter(|begun_ms| *begun_ms <= cut_ms);
+        let cut_ms = self.cut_ms;
+        // An order that was placed after the cut cannot be checked.
+        let mut within_cut = |summary: &EntrySummary| {
+            let time_ms = summary.first_ms.filter(|first_ms| *first_ms <= cut_ms);
             if time_ms.is_none() {
                 findings.unchecked(Invariant::I3);
             }
             time_ms
         };
-        let mut strangers = Vec::new();
-        for (id, kept) in payments {
-            let Some(time_ms) = within_cut(&kept.entries) else {
+        let mut unmatched = Vec::new();
+        for (id, provider) in payments {
+            let Some(time_ms) = within_cut(&provider.summary) else {
                 continue;
             };
             let wrong = format!(
-                "the provider's ledger has {} charges and {} refunds of it, the log knows no such order",
-                kept.charges, kept.refunds
+                "the provider's ledger has {} charges and {} refunds of it, the log has no such order",
+                provider.charges, provider.refunds
             );
-            let sums = self.sums.entry(kept.currency).or_default();
-            sums.charged += i128::from(kept.charged);
-            sums.refunded += i128::from(kept.refunded);
-            strangers.push(UnmatchedLedgerEntry { id, wrong, time_ms });
+            let totals = self.totals.entry(provider.currency).or_default();
+            totals.charged += i128::from(provider.charged);
+            totals.refunded += i128::from(provider.refunded);
+            unmatched.push(UnmatchedLedgerEntry { id, wrong, time_ms });
         }
-        for (id, parcels) in bookings {
-            let Some(time_ms) = within_cut(&parcels.entries) else {
+        for (id, carrier) in bookings {
+            let Some(time_ms) = within_cut(&carrier.summary) else {
                 continue;
             };
-            let wrong = "the carrier's ledger has a booking of it, the log knows no such order";
-            strangers.push(UnmatchedLedgerEntry {
+            let wrong = "the carrier's ledger has a booking of it, the log has no such order";
+            unmatched.push(UnmatchedLedgerEntry {
                 id,
                 wrong: wrong.to_owned(),
                 time_ms,
             });
         }
-        strangers.sort_by(|left, right| (&left.id, &left.wrong).cmp(&(&right.id, &right.wrong)));
-        strangers
+        unmatched.sort_by(|left, right| (&left.id, &left.wrong).cmp(&(&right.id, &right.wrong)));
+        unmatched
     }
 
-    /// The sums, currency by currency. They balance at rest only.
-    pub(crate) fn sums(&self, findings: &mut Findings, at_rest: bool) {
+    /// Checks the totals of each currency. They balance only at rest.
+    pub(crate) fn check_totals(&self, findings: &mut Findings, at_rest: bool) {
         if !at_rest {
             findings.note(
                 Invariant::I11,
@@ -225,12 +239,12 @@ impl LedgerReconciliation {
             );
             return;
         }
-        for (currency, sums) in &self.sums {
+        for (currency, totals) in &self.totals {
             findings.checked(Invariant::I11);
-            if sums.charged - sums.refunded != sums.worth {
+            if totals.charged - totals.refunded != totals.paid_orders {
                 let wrong = format!(
                     "{currency}: {} charged less {} refunded is not the {} that paid orders are worth",
-                    sums.charged, sums.refunded, sums.worth
+                    totals.charged, totals.refunded, totals.paid_orders
                 );
                 findings.violated(Invariant::I11, Example::new(wrong));
             }
@@ -238,73 +252,77 @@ impl LedgerReconciliation {
     }
 }
 
-fn keep_payment(payments: &mut HashMap<String, Kept>, entry: LedgerPayment) {
-    let kept = payments
+fn add_payment(payments: &mut HashMap<String, ProviderTotals>, entry: LedgerPayment) {
+    let provider = payments
         .entry(order_of(&entry.idempotency_key).to_owned())
         .or_default();
     let amount = entry.amount.unwrap_or_default();
-    kept.entries.note(entry.time_ms);
+    provider.summary.add_time(entry.time_ms);
     match entry.kind.as_str() {
         "charged" => {
-            kept.charges += 1;
-            kept.charged = kept.charged.saturating_add(amount.minor_units);
-            kept.currency = amount.currency;
+            provider.charges += 1;
+            provider.charged = provider.charged.saturating_add(amount.minor_units);
+            provider.currency = amount.currency;
         }
         "refunded" => {
-            kept.refunds += 1;
-            kept.refunded = kept.refunded.saturating_add(amount.minor_units);
-            // Its charge stands before it.
-            if amount.currency != kept.currency {
-                let odd = format!(
-                    "gave back {}, and had charged {}",
-                    amount.currency, kept.currency
+            provider.refunds += 1;
+            provider.refunded = provider.refunded.saturating_add(amount.minor_units);
+            // The ledger has the charge before its refund.
+            if amount.currency != provider.currency {
+                let anomaly = format!(
+                    "refunded {}, and had charged {}",
+                    amount.currency, provider.currency
                 );
-                kept.entries.odd = Some(odd);
+                provider.summary.anomaly = Some(anomaly);
             }
         }
-        "declined" => kept.declined += 1,
-        "voided" => kept.voided += 1,
+        "declined" => provider.declined += 1,
+        "voided" => provider.voided += 1,
         "refund_refused" => {}
-        kind => kept.entries.odd = Some(format!("has an entry of a kind {kind:?}")),
+        kind => provider.summary.anomaly = Some(format!("has an entry of a kind {kind:?}")),
     }
 }
 
-fn keep_booking(bookings: &mut HashMap<String, Parcels>, entry: LedgerBooking) {
-    let parcels = bookings
+fn add_booking(bookings: &mut HashMap<String, CarrierTotals>, entry: LedgerBooking) {
+    let carrier = bookings
         .entry(order_of(&entry.idempotency_key).to_owned())
         .or_default();
-    parcels.entries.note(entry.time_ms);
+    carrier.summary.add_time(entry.time_ms);
     match entry.kind.as_str() {
         "booked" => {
-            parcels.booked += 1;
-            parcels.tracking_number = entry.tracking_number;
+            carrier.booked += 1;
+            carrier.tracking_number = entry.tracking_number;
         }
-        "refused" => parcels.refused += 1,
-        "voided" => parcels.voided += 1,
-        kind => parcels.entries.odd = Some(format!("has an entry of a kind {kind:?}")),
+        "refused" => carrier.refused += 1,
+        "voided" => carrier.voided += 1,
+        kind => carrier.summary.anomaly = Some(format!("has an entry of a kind {kind:?}")),
     }
 }
 
-/// By the log alone.
-fn charged_once(order: Option<&OrderModel>, payment: &PaymentModel, wrongs: &mut Wrongs) {
+/// Checks the charge by the log alone.
+fn check_charged_once(
+    order: Option<&OrderModel>,
+    payment: &PaymentModel,
+    violations: &mut Violations,
+) {
     if payment.captures > 1 {
-        wrongs.push((Invariant::I3, format!("charged {} times", payment.captures)));
+        violations.push((Invariant::I3, format!("charged {} times", payment.captures)));
     }
-    let asked = &payment.amount;
+    let amount = &payment.amount;
     match order {
         None if payment.captures > 0 => {
-            wrongs.push((Invariant::I3, "charged, and there is no such order".into()));
+            violations.push((Invariant::I3, "charged, and there is no such order".into()));
         }
         Some(order)
             if payment.version > 0
-                && !asked.currency.is_empty()
-                && (asked.minor_units, &asked.currency) != (order.total, &order.currency) =>
+                && !amount.currency.is_empty()
+                && (amount.minor_units, &amount.currency) != (order.total, &order.currency) =>
         {
             let wrong = format!(
                 "{} {} asked for an order of {} {}",
-                asked.minor_units, asked.currency, order.total, order.currency
+                amount.minor_units, amount.currency, order.total, order.currency
             );
-            wrongs.push((Invariant::I3, wrong));
+            violations.push((Invariant::I3, wrong));
         }
         _ => {}
     }
@@ -313,87 +331,99 @@ fn charged_once(order: Option<&OrderModel>, payment: &PaymentModel, wrongs: &mut
         && order.total > 0
         && payment.captures == 0
     {
-        wrongs.push((Invariant::I11, "shipped, and never charged".into()));
+        violations.push((Invariant::I11, "shipped, and never charged".into()));
     }
 }
 
-/// The provider's ledger is read after the log: what the log knows, it has; what it has, the log knows or waits for.
-fn as_kept(payment: &PaymentModel, kept: &Kept, is_awaited: bool, wrongs: &mut Wrongs) {
-    let mut wrong = |wrong: String| wrongs.push((Invariant::I3, wrong));
+/// The ledger is read after the log: it has every call that the log records. The log records every entry, or waits for
+/// its answer.
+fn check_provider_ledger(
+    payment: &PaymentModel,
+    provider: &ProviderTotals,
+    is_awaited: bool,
+    violations: &mut Violations,
+) {
+    let mut wrong = |wrong: String| violations.push((Invariant::I3, wrong));
     let amount = &payment.amount;
-    if let Some(odd) = &kept.entries.odd {
-        wrong(format!("the provider's ledger {odd}"));
+    if let Some(anomaly) = &provider.summary.anomaly {
+        wrong(format!("the provider's ledger {anomaly}"));
     }
-    if kept.charges > 1 {
+    if provider.charges > 1 {
         wrong(format!(
             "the provider's ledger has {} charges",
-            kept.charges
+            provider.charges
         ));
     }
-    if payment.captures > kept.charges {
+    if payment.captures > provider.charges {
         wrong("the log has a charge that the provider's ledger lacks".into());
     }
-    if kept.charges > payment.captures && !is_awaited {
+    if provider.charges > payment.captures && !is_awaited {
         wrong("the provider's ledger has a charge that the log lacks".into());
     }
-    let charged = i64::from(kept.charges).saturating_mul(amount.minor_units);
-    if kept.charges > 0
+    let charged = i64::from(provider.charges).saturating_mul(amount.minor_units);
+    if provider.charges > 0
         && payment.version > 0
-        && (kept.charged != charged || kept.currency != amount.currency)
+        && (provider.charged != charged || provider.currency != amount.currency)
     {
         wrong(format!(
             "the provider's ledger charged {} {}, the log asked for {} {}",
-            kept.charged, kept.currency, amount.minor_units, amount.currency
+            provider.charged, provider.currency, amount.minor_units, amount.currency
         ));
     }
-    if payment.refunds > kept.refunds {
+    if payment.refunds > provider.refunds {
         wrong("the log has a refund that the provider's ledger lacks".into());
     }
-    if kept.refunds > payment.refunds && !is_awaited {
+    if provider.refunds > payment.refunds && !is_awaited {
         wrong("the provider's ledger has a refund that the log lacks".into());
     }
-    if payment.status == PaymentStatus::Declined && kept.declined == 0 {
+    if payment.status == PaymentStatus::Declined && provider.declined == 0 {
         wrong("the log has a refusal that the provider's ledger lacks".into());
     }
-    if payment.status == PaymentStatus::Voided && kept.voided == 0 {
+    if payment.status == PaymentStatus::Voided && provider.voided == 0 {
         wrong("the log has a void that the provider's ledger lacks".into());
     }
 }
 
-fn as_booked(shipment: &ShipmentModel, parcels: &Parcels, is_awaited: bool, wrongs: &mut Wrongs) {
-    let mut wrong = |wrong: &str| wrongs.push((Invariant::I3, wrong.to_owned()));
-    let is_sent = matches!(
+fn check_carrier_ledger(
+    shipment: &ShipmentModel,
+    carrier: &CarrierTotals,
+    is_awaited: bool,
+    violations: &mut Violations,
+) {
+    let mut wrong = |wrong: &str| violations.push((Invariant::I3, wrong.to_owned()));
+    let is_dispatched = matches!(
         shipment.status,
         ShipmentStatus::Dispatched | ShipmentStatus::Delivered
     );
-    if let Some(odd) = &parcels.entries.odd {
-        wrong(&format!("the carrier's ledger {odd}"));
+    if let Some(anomaly) = &carrier.summary.anomaly {
+        wrong(&format!("the carrier's ledger {anomaly}"));
     }
-    if is_sent && (parcels.booked == 0 || parcels.tracking_number != shipment.tracking_number) {
+    if is_dispatched && (carrier.booked == 0 || carrier.tracking_number != shipment.tracking_number)
+    {
         wrong("the log has a parcel that the carrier's ledger lacks");
     }
-    if parcels.booked > 0 && !is_sent && !is_awaited {
+    if carrier.booked > 0 && !is_dispatched && !is_awaited {
         wrong("the carrier's ledger has a parcel that the log lacks");
     }
-    if parcels.booked > 1 {
+    if carrier.booked > 1 {
         wrong("the carrier's ledger has two parcels");
     }
-    if shipment.status == ShipmentStatus::Refused && parcels.refused == 0 {
+    if shipment.status == ShipmentStatus::Refused && carrier.refused == 0 {
         wrong("the log has a refusal that the carrier's ledger lacks");
     }
-    if shipment.status == ShipmentStatus::Cancelled && parcels.voided == 0 {
+    if shipment.status == ShipmentStatus::Cancelled && carrier.voided == 0 {
         wrong("the log has a void that the carrier's ledger lacks");
     }
 }
 
-/// Of an order that is over.
-fn given_back(
+/// Checks the refunds of a finished order.
+fn check_refunds(
     order: &OrderModel,
     payment: &PaymentModel,
-    kept: Option<&Kept>,
-    wrongs: &mut Wrongs,
+    provider: Option<&ProviderTotals>,
+    violations: &mut Violations,
 ) {
-    let mut wrong = |wrong: String| wrongs.push((Invariant::I5, wrong));
+    let mut wrong = |wrong: String| violations.push((Invariant::I5, wrong));
     if order.is_undone() {
         if payment.refunds != payment.captures {
             wrong(format!(
@@ -401,32 +431,32 @@ fn given_back(
                 payment.captures, payment.refunds
             ));
         }
-        let back = payment
+        let refunded = payment
             .amount
             .minor_units
             .saturating_mul(payment.refunds.into());
-        if order.refunded != back {
+        if order.refunded != refunded {
             wrong(format!(
-                "undone, was told of {} given back, and {back} was",
+                "undone, its events say {} refunded, the payment says {refunded}",
                 order.refunded
             ));
         }
-        if let Some(kept) = kept
-            && (kept.refunded != kept.charged || kept.refunds > 1)
+        if let Some(provider) = provider
+            && (provider.refunded != provider.charged || provider.refunds > 1)
         {
             wrong(format!(
-                "undone, the provider charged {} and gave back {} in {} refunds",
-                kept.charged, kept.refunded, kept.refunds
+                "undone, the provider charged {} and refunded {} in {} refunds",
+                provider.charged, provider.refunded, provider.refunds
             ));
         }
     } else {
         if payment.refunds > 0 || order.refunded != 0 {
-            wrong("delivered, and given money back".into());
+            wrong("delivered, and refunded".into());
         }
-        if let Some(kept) = kept
-            && kept.refunds > 0
+        if let Some(provider) = provider
+            && provider.refunds > 0
         {
-            wrong("delivered, and the provider gave money back".into());
+            wrong("delivered, and refunded by the provider".into());
         }
     }
 }

@@ -1,26 +1,26 @@
-//! The auditor: holds the log, and everything that is derived from it, against the invariants of the business.
+//! The auditor: compares the log, and everything that is derived from it, with the business invariants.
 //!
-//! It is pure: what it reads comes in as [`Evidence`], the rule books as [`RuleBooks`], and what it finds goes out as a
-//! [`Report`]. Three ways of looking meet here:
+//! It is pure: it reads [`Evidence`], decides commands again with [`RuleBooks`], and returns a [`Report`]. It has these
+//! parts:
 //!
-//! - `auditor`: one partition of one service, command by command with all that each led to: processed once, answered
-//!   once, versions, states, and deciding again by the rule books.
-//! - `cases`: what the business says of the events, written without the rule books and without the projector: state
+//! - `partition`: one partition of one service, command by command with the results of each: processed once, one
+//!   outcome, versions, states, and the same records when the rule books decide again.
+//! - `reference_model`: the business rules for events, written without the rule books and without the projector: state
 //!   machines, money, stock, and the rows of the read model.
-//! - `context`: what all of them share; `money`, `messages`, `clients` and `read_model` hold it against ledgers,
-//!   neighbours, journals and the database.
+//! - `context`: the state that all parts share. `ledgers`, `messages`, `clients` and `read_model` compare it with the
+//!   partners' ledgers, the commands between services, the journal of a client and the database.
 //!
-//! All partitions are read side by side in the order of their times, so that memory follows what is under way: an order
-//! with its payment and shipment is judged and dropped once it is over and its services may have forgotten it. Kept
-//! beyond that: the stock items; a hash of every state in the state topics, which are compacted; a small entry for each
-//! order in a partner's ledger until the order is judged; a client's journal; pieces shipped by product; the offsets of
-//! aborted order events; and 16,384 sums that stand for all rows.
+//! All partitions are read together in the order of their record times, so that memory is proportional to the live
+//! aggregates: an order with its payment and shipment is checked and evicted when it is finished and its services may
+//! have evicted it. The audit keeps for longer: the stock items; a hash of every state in the state topics, which are
+//! compacted; a small entry for each order in a partner's ledger until the order is checked; the journal of a client;
+//! shipped pieces by product; the offsets of aborted order events; and 16,384 sums over all rows.
 
+mod client_observation;
 mod clients;
 mod context;
 mod dedup_window;
 mod evidence;
-mod journal;
 mod ledgers;
 mod memory;
 mod messages;
@@ -36,26 +36,29 @@ use std::collections::BTreeSet;
 use contracts::{Inventory, Orders, Payments, Shipping, Topic};
 use engine::Decider;
 
-pub use evidence::{Cut, Error, Evidence, Items, Seen, TopicPartition};
-pub use journal::ClientObservation;
-pub use memory::Memory;
+pub use client_observation::ClientObservation;
+pub use evidence::{Cut, Error, Evidence, Items, LogRecord, TopicPartition};
+pub use memory::InMemoryEvidence;
 pub use report::{Example, Finding, Invariant, Report};
 pub use rule_books::{DeciderConfig, RuleBooks};
 
 use context::AuditContext;
-use partition::{PartitionAuditor, Work};
+use partition::{PartitionAudit, PartitionAuditor};
 use read_model::ReadModel;
 use report::Findings;
 
-/// Steps between two words about the progress.
-const TELL_EVERY: u64 = 5_000;
+/// Steps between two calls of [`Evidence::progress`].
+const PROGRESS_INTERVAL: u64 = 5_000;
 
-/// Audits everything once.
+/// Audits the evidence once.
 ///
 /// # Errors
 ///
-/// The evidence cannot be read; nothing is known then.
-pub fn audit<E, O, I, P, S>(evidence: &E, books: &RuleBooks<O, I, P, S>) -> Result<Report, Error>
+/// The evidence cannot be read. Nothing is known then.
+pub fn audit<E, O, I, P, S>(
+    evidence: &E,
+    rule_books: &RuleBooks<O, I, P, S>,
+) -> Result<Report, Error>
 where
     E: Evidence,
     O: Decider<Contract = Orders> + Clone,
@@ -63,52 +66,52 @@ where
     P: Decider<Contract = Payments> + Clone,
     S: Decider<Contract = Shipping> + Clone,
 {
-    whole(evidence.cut())?;
-    let mut walked = walk(evidence, books, BTreeSet::new())?;
-    let findings = &mut walked.context.findings;
-    let differing = match walked.context.model.compare(evidence, findings) {
+    check_not_truncated(evidence.cut())?;
+    let mut pass = read_all(evidence, rule_books, BTreeSet::new())?;
+    let findings = &mut pass.context.findings;
+    let differing = match pass.context.model.compare(evidence, findings) {
         Ok(differing) => differing,
-        // What is known to be wrong is told all the same.
-        Err(trouble) if findings.has_violations() => {
-            findings.note(Invariant::I8, format!("not checked to the end: {trouble}"));
-            return Ok(walked.report());
+        // Known violations are reported although the audit is incomplete.
+        Err(error) if findings.has_violations() => {
+            findings.note(Invariant::I8, format!("not checked completely: {error}"));
+            return Ok(pass.report());
         }
-        Err(trouble) => return Err(trouble),
+        Err(error) => return Err(error),
     };
     if !differing.is_empty()
-        && let Err(trouble) = explain(evidence, &differing, findings, |suspects| {
-            walk(evidence, books, suspects)
+        && let Err(error) = report_differing_rows(evidence, &differing, findings, |suspects| {
+            read_all(evidence, rule_books, suspects)
         })
     {
         let buckets = differing.len();
         let wrong =
-            format!("rows differ, in {buckets} buckets; which ones is not known: {trouble}");
+            format!("rows differ in {buckets} buckets, they could not be read again: {error}");
         findings.violated(Invariant::I8, Example::new(wrong));
     }
-    Ok(walked.report())
+    Ok(pass.report())
 }
 
-/// Reads everything `again`, and says which rows differ.
-fn explain(
+/// Calls `read_again` to collect the rows of the differing buckets, and reports the rows that differ.
+fn report_differing_rows(
     evidence: &impl Evidence,
     differing: &BTreeSet<usize>,
     findings: &mut Findings,
-    again: impl FnOnce(BTreeSet<usize>) -> Result<Walked, Error>,
+    read_again: impl FnOnce(BTreeSet<usize>) -> Result<AuditPass, Error>,
 ) -> Result<(), Error> {
-    let suspects = read_model::first(differing);
-    let expected = again(suspects.clone())?.context.model.into_collected();
+    let suspects = read_model::first_suspects(differing);
+    let expected = read_again(suspects.clone())?.context.model.into_collected();
     match evidence.rows()? {
-        Some(rows) => read_model::explain(expected, rows, &suspects, findings),
+        Some(rows) => read_model::report_differences(expected, rows, &suspects, findings),
         None => Ok(()),
     }
 }
 
-/// Events are kept for ever: without the first of them nothing can be said.
-fn whole(cut: &Cut) -> Result<(), Error> {
-    for (place, ends) in &cut.ends {
-        if place.topic == Topic::Events && ends.low > 0 {
+/// Events are kept for ever. When the first ones are missing, the audit has no basis.
+fn check_not_truncated(cut: &Cut) -> Result<(), Error> {
+    for (topic_partition, ends) in &cut.ends {
+        if topic_partition.topic == Topic::Events && ends.low > 0 {
             return Err(Error::Truncated {
-                place: *place,
+                topic_partition: *topic_partition,
                 low: ends.low,
             });
         }
@@ -116,14 +119,14 @@ fn whole(cut: &Cut) -> Result<(), Error> {
     Ok(())
 }
 
-/// Everything read once.
-struct Walked {
+/// The result of reading all evidence once.
+struct AuditPass {
     context: AuditContext,
     at_rest: bool,
     records: u64,
 }
 
-impl Walked {
+impl AuditPass {
     fn report(self) -> Report {
         let Self {
             context,
@@ -135,18 +138,18 @@ impl Walked {
             records,
             events: context.events,
             commands: context.commands,
-            aggregates: context.cases.seen,
-            most_live: context.cases.most as u64,
+            aggregates: context.aggregates.total,
+            most_live: context.aggregates.peak as u64,
             findings: Findings::into_inner(context.findings),
         }
     }
 }
 
-fn walk<E, O, I, P, S>(
+fn read_all<E, O, I, P, S>(
     evidence: &E,
-    books: &RuleBooks<O, I, P, S>,
+    rule_books: &RuleBooks<O, I, P, S>,
     suspects: BTreeSet<usize>,
-) -> Result<Walked, Error>
+) -> Result<AuditPass, Error>
 where
     E: Evidence,
     O: Decider<Contract = Orders> + Clone,
@@ -156,49 +159,49 @@ where
 {
     let cut = evidence.cut();
     let model = ReadModel::new(cut, evidence.rows()?.is_some(), suspects);
-    let mut context = AuditContext::open(
+    let mut context = AuditContext::new(
         evidence,
-        books.remembered_ms(),
-        books.has_constant_times,
+        rule_books.remembered_ms(),
+        rule_books.has_constant_times,
         model,
     )?;
-    let mut auditors: Vec<Box<dyn Work + '_>> = Vec::new();
+    let mut auditors: Vec<Box<dyn PartitionAudit + '_>> = Vec::new();
     for partition in 0..cut.partitions {
         macro_rules! auditor {
-            ($book:expr) => {
+            ($config:expr) => {
                 auditors.push(Box::new(PartitionAuditor::open(
                     evidence,
                     partition,
-                    $book.clone(),
-                    &books.codec,
-                    &books.cluster,
+                    $config.clone(),
+                    &rule_books.codec,
+                    &rule_books.cluster,
                     &mut context,
                 )?))
             };
         }
-        auditor!(books.orders);
-        auditor!(books.inventory);
-        auditor!(books.payments);
-        auditor!(books.shipping);
+        auditor!(rule_books.orders);
+        auditor!(rule_books.inventory);
+        auditor!(rule_books.payments);
+        auditor!(rule_books.shipping);
     }
     let mut steps = 0;
-    // The desk whose next step is the earliest.
+    // The partition with the earliest next record.
     while let Some((time_ms, index)) = (0..auditors.len())
         .filter_map(|index| Some((auditors[index].next_ms()?, index)))
         .min()
     {
         auditors[index].step(&mut context)?;
         let partition = auditors[index].partition();
-        for id in context.close(partition, time_ms) {
+        for id in context.evict_finished(partition, time_ms) {
             for auditor in auditors
                 .iter_mut()
-                .filter(|auditor| auditor.holds(partition))
+                .filter(|auditor| auditor.holds_lifecycles_of(partition))
             {
-                auditor.close(&mut context, &id);
+                auditor.evict(&mut context, &id);
             }
         }
         steps += 1;
-        if steps % TELL_EVERY == 0 {
+        if steps % PROGRESS_INTERVAL == 0 {
             evidence.progress(steps);
         }
     }
@@ -206,9 +209,9 @@ where
     for auditor in &mut auditors {
         records += auditor.finish(&mut context)?;
     }
-    let at_rest = context.rest();
-    context.tie(at_rest);
-    Ok(Walked {
+    let at_rest = context.finish();
+    context.report_unmatched(at_rest);
+    Ok(AuditPass {
         context,
         at_rest,
         records,

@@ -1,39 +1,39 @@
-//! Evidence in memory: a copy that can be changed at will.
+//! Evidence in memory. Tests change it.
 
 use std::collections::BTreeMap;
 
 use contracts::sandbox::v1::{LedgerBooking, LedgerPayment};
 use contracts::{Service, Topic};
 
-use crate::evidence::{Cut, Error, Evidence, Items, Seen, TopicPartition};
-use crate::journal::ClientObservation;
-use crate::rows::{Parked, Row};
+use crate::client_observation::ClientObservation;
+use crate::evidence::{Cut, Error, Evidence, Items, LogRecord, TopicPartition};
+use crate::rows::{ParkedKey, Row};
 
-/// A copy of everything.
+/// Evidence in memory.
 #[derive(Clone, Debug, Default)]
-pub struct Memory {
-    /// How far it goes.
+pub struct InMemoryEvidence {
+    /// The limits of the evidence.
     pub cut: Cut,
     /// Records of each partition, by offset.
-    pub records: BTreeMap<TopicPartition, Vec<Seen>>,
+    pub records: BTreeMap<TopicPartition, Vec<LogRecord>>,
     /// Rows of the read model.
     pub rows: Option<Vec<Row>>,
-    /// Keys that the read model has set aside.
-    pub parked: Vec<Parked>,
+    /// Keys that the projector has parked.
+    pub parked: Vec<ParkedKey>,
     /// The payment provider's ledger.
     pub payments: Option<Vec<LedgerPayment>>,
     /// The carrier's ledger.
     pub bookings: Option<Vec<LedgerBooking>>,
-    /// What clients have noted.
+    /// Observations of clients.
     pub journal: Option<Vec<ClientObservation>>,
 }
 
-impl Memory {
-    /// A copy of `evidence`.
+impl InMemoryEvidence {
+    /// Copies `evidence`.
     ///
     /// # Errors
     ///
-    /// It cannot be read.
+    /// The evidence cannot be read.
     pub fn copy(evidence: &impl Evidence) -> Result<Self, Error> {
         fn all<T>(items: Option<Items<'_, T>>) -> Result<Option<Vec<T>>, Error> {
             items.map(Iterator::collect).transpose()
@@ -43,9 +43,9 @@ impl Memory {
         for service in Service::ALL {
             for topic in Topic::ALL {
                 for partition in 0..cut.partitions {
-                    let place = TopicPartition::new(service, topic, partition);
-                    let seen: Result<Vec<_>, _> = evidence.records(place)?.collect();
-                    records.insert(place, seen?);
+                    let topic_partition = TopicPartition::new(service, topic, partition);
+                    let read: Result<Vec<_>, _> = evidence.records(topic_partition)?.collect();
+                    records.insert(topic_partition, read?);
                 }
             }
         }
@@ -60,9 +60,9 @@ impl Memory {
         })
     }
 
-    /// Records of a partition, to be changed.
-    pub fn records_mut(&mut self, place: TopicPartition) -> &mut Vec<Seen> {
-        self.records.entry(place).or_default()
+    /// The records of a partition, for changes.
+    pub fn records_mut(&mut self, topic_partition: TopicPartition) -> &mut Vec<LogRecord> {
+        self.records.entry(topic_partition).or_default()
     }
 }
 
@@ -70,20 +70,24 @@ fn items<T: Clone>(items: &[T]) -> Items<'_, T> {
     Box::new(items.iter().cloned().map(Ok))
 }
 
-impl Evidence for Memory {
+impl Evidence for InMemoryEvidence {
     fn cut(&self) -> &Cut {
         &self.cut
     }
 
-    fn records(&self, place: TopicPartition) -> Result<Items<'_, Seen>, Error> {
-        Ok(items(self.records.get(&place).map_or(&[], Vec::as_slice)))
+    fn records(&self, topic_partition: TopicPartition) -> Result<Items<'_, LogRecord>, Error> {
+        Ok(items(
+            self.records
+                .get(&topic_partition)
+                .map_or(&[], Vec::as_slice),
+        ))
     }
 
     fn rows(&self) -> Result<Option<Items<'_, Row>>, Error> {
         Ok(self.rows.as_deref().map(items))
     }
 
-    fn parked(&self) -> Result<Vec<Parked>, Error> {
+    fn parked(&self) -> Result<Vec<ParkedKey>, Error> {
         Ok(self.parked.clone())
     }
 

@@ -1,5 +1,5 @@
-//! Commands that services send each other: what was decided in one partition must arrive in another, once and as it was
-//! decided. Both sides are read at the same time, so only what is on its way is kept.
+//! Commands between services: a message that one partition sends must arrive in another, once and unchanged. Both sides
+//! are read at the same time, so memory holds only the messages in flight.
 
 use std::collections::HashMap;
 
@@ -10,23 +10,23 @@ use crate::dedup_window::{DedupWindow, hash};
 use crate::evidence::TopicPartition;
 use crate::report::{Example, Findings, Invariant};
 
-/// One side of a message whose other side has not been seen.
+/// One side of a message whose other side is not yet read.
 #[derive(Debug)]
-struct Half {
+struct MessageSide {
     is_sent: bool,
-    place: TopicPartition,
-    /// Of the record on this side.
+    topic_partition: TopicPartition,
+    /// Offset of the record on this side.
     offset: i64,
     time_ms: i64,
-    /// Event that it was sent by.
+    /// Hash of the id of the event that sent it.
     causation: u64,
     content: u64,
     to: (Service, Partition),
-    /// Of the aggregate that it is for; known on the sender's side, of messages that can still arrive.
+    /// Hash of the recipient's id; known on the sender's side, for messages that can still arrive.
     key: Option<u64>,
 }
 
-/// Whom a message is for.
+/// The aggregate that receives a message.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Recipient<'a> {
     pub(crate) service: Service,
@@ -35,169 +35,180 @@ pub(crate) struct Recipient<'a> {
     pub(crate) key: &'a [u8],
 }
 
-/// Messages on their way.
+/// Messages of which one side is read.
 #[derive(Debug)]
 pub(crate) struct Messages {
-    halves: HashMap<String, Half>,
-    /// By hash of the recipient's id: messages that were sent and have not arrived.
-    under_way: HashMap<u64, usize>,
-    /// Events whose messages nobody knows: their commands are gone, or other rules decided them.
-    excused: DedupWindow,
-    /// By place: time of the first command that is kept, where earlier ones are gone.
-    begins_ms: HashMap<(Service, Partition), i64>,
+    unmatched: HashMap<String, MessageSide>,
+    /// By hash of the recipient's id: the number of messages that were sent and have not arrived.
+    in_flight: HashMap<u64, usize>,
+    /// Events whose messages cannot be derived: their commands are deleted, or other rules decided them.
+    unverifiable: DedupWindow,
+    /// By partition: time of the first retained command, where earlier ones are deleted.
+    first_command_ms: HashMap<(Service, Partition), i64>,
 }
 
 impl Messages {
     pub(crate) fn new(remembered_ms: i64) -> Self {
         Self {
-            halves: HashMap::new(),
-            under_way: HashMap::new(),
-            excused: DedupWindow::new(remembered_ms),
-            begins_ms: HashMap::new(),
+            unmatched: HashMap::new(),
+            in_flight: HashMap::new(),
+            unverifiable: DedupWindow::new(remembered_ms),
+            first_command_ms: HashMap::new(),
         }
     }
 
-    /// Earlier commands of the partition are no longer kept.
-    pub(crate) fn begins(&mut self, service: Service, partition: Partition, time_ms: i64) {
-        self.begins_ms.insert((service, partition), time_ms);
+    /// Sets the time of the first retained command of a partition whose earlier ones are deleted.
+    pub(crate) fn set_first_command(
+        &mut self,
+        service: Service,
+        partition: Partition,
+        time_ms: i64,
+    ) {
+        self.first_command_ms.insert((service, partition), time_ms);
     }
 
-    /// Nobody knows what this event has sent.
-    pub(crate) fn excuse(&mut self, event_id: &str, time_ms: i64) {
-        self.excused.insert(time_ms, event_id);
+    /// The messages of this event cannot be derived.
+    pub(crate) fn mark_unverifiable(&mut self, event_id: &str, time_ms: i64) {
+        self.unverifiable.insert(time_ms, event_id);
     }
 
-    /// A command at `place` was decided and sends this.
+    /// Records a message that the command at `topic_partition` sends.
     pub(crate) fn sent(
         &mut self,
         findings: &mut Findings,
         id: String,
         causation_id: &str,
-        (place, offset, time_ms): (TopicPartition, i64, i64),
+        (topic_partition, offset, time_ms): (TopicPartition, i64, i64),
         to: Recipient<'_>,
         content: &[u8],
     ) {
-        // Where it went, earlier commands are no longer kept.
-        let begins_ms = self.begins_ms.get(&(to.service, to.partition));
-        let is_gone = begins_ms.is_some_and(|begins_ms| time_ms <= *begins_ms);
-        let half = Half {
+        // The recipient's partition may have deleted it already.
+        let first_ms = self.first_command_ms.get(&(to.service, to.partition));
+        let may_be_deleted = first_ms.is_some_and(|first_ms| time_ms <= *first_ms);
+        let side = MessageSide {
             is_sent: true,
-            place,
+            topic_partition,
             offset,
             time_ms,
             causation: hash(causation_id),
             content: hash(content),
             to: (to.service, to.partition),
-            key: (!is_gone).then(|| hash(to.key)),
+            key: (!may_be_deleted).then(|| hash(to.key)),
         };
-        self.meet(findings, id, half);
+        self.match_sides(findings, id, side);
     }
 
-    /// A message stands in the commands at `place`.
+    /// Records a message in the commands at `topic_partition`.
     pub(crate) fn arrived(
         &mut self,
         findings: &mut Findings,
         id: String,
         causation_id: &str,
-        (place, offset, time_ms): (TopicPartition, i64, i64),
+        (topic_partition, offset, time_ms): (TopicPartition, i64, i64),
         content: &[u8],
     ) {
-        if self.excused.contains(causation_id) {
+        if self.unverifiable.contains(causation_id) {
             findings.unchecked(Invariant::I17);
             return;
         }
-        let half = Half {
+        let side = MessageSide {
             is_sent: false,
-            place,
+            topic_partition,
             offset,
             time_ms,
             causation: hash(causation_id),
             content: hash(content),
-            to: (place.service, place.partition),
+            to: (topic_partition.service, topic_partition.partition),
             key: None,
         };
-        self.meet(findings, id, half);
+        self.match_sides(findings, id, side);
     }
 
-    fn meet(&mut self, findings: &mut Findings, id: String, half: Half) {
-        match self.halves.remove(&id) {
+    fn match_sides(&mut self, findings: &mut Findings, id: String, side: MessageSide) {
+        match self.unmatched.remove(&id) {
             None => {
-                if let Some(key) = half.key {
-                    *self.under_way.entry(key).or_default() += 1;
+                if let Some(key) = side.key {
+                    *self.in_flight.entry(key).or_default() += 1;
                 }
-                self.halves.insert(id, half);
+                self.unmatched.insert(id, side);
             }
-            Some(other) if other.is_sent == half.is_sent => {
-                let wrong = if half.is_sent {
+            Some(other) if other.is_sent == side.is_sent => {
+                let wrong = if side.is_sent {
                     format!("message {id} is sent twice")
                 } else {
-                    format!("message {id} stands twice in the log")
+                    format!("message {id} is in the log twice")
                 };
-                let example = Example::new(wrong).at(half.place, half.offset);
+                let example = Example::new(wrong).at(side.topic_partition, side.offset);
                 findings.violated(Invariant::I12, example);
-                self.halves.insert(id, other);
+                self.unmatched.insert(id, other);
             }
             Some(other) => {
                 findings.checked(Invariant::I12);
-                self.arrive(&other);
-                let arrived = if half.is_sent { &other } else { &half };
-                if half.to != other.to {
-                    let wrong = format!("message {id} stands in another partition than its own");
-                    let example = Example::new(wrong).at(arrived.place, arrived.offset);
+                self.mark_arrived(&other);
+                let arrived = if side.is_sent { &other } else { &side };
+                if side.to != other.to {
+                    let wrong =
+                        format!("message {id} is in another partition than that of its recipient");
+                    let example = Example::new(wrong).at(arrived.topic_partition, arrived.offset);
                     findings.violated(Invariant::I12, example);
-                } else if half.content != other.content {
+                } else if side.content != other.content {
                     let wrong = format!("message {id} differs from what its event sends");
-                    let example = Example::new(wrong).at(arrived.place, arrived.offset);
+                    let example = Example::new(wrong).at(arrived.topic_partition, arrived.offset);
                     findings.violated(Invariant::I17, example);
                 }
             }
         }
     }
 
-    fn arrive(&mut self, sent: &Half) {
+    fn mark_arrived(&mut self, sent: &MessageSide) {
         let Some(key) = sent.key else { return };
-        if let Some(count) = self.under_way.get_mut(&key) {
+        if let Some(count) = self.in_flight.get_mut(&key) {
             *count -= 1;
             if *count == 0 {
-                self.under_way.remove(&key);
+                self.in_flight.remove(&key);
             }
         }
     }
 
-    /// Whether a message to this aggregate was sent and has not arrived: a sender that lags behind sends with the time
-    /// of what it reads, and its message arrives long after that.
-    pub(crate) fn is_under_way_to(&self, id: &str) -> bool {
-        self.under_way.contains_key(&hash(id.as_bytes()))
+    /// Whether a message to this aggregate was sent and has not arrived. A sender that lags behind sends with the time
+    /// of the record that it reads, and its message arrives long after that time.
+    pub(crate) fn has_in_flight_to(&self, id: &str) -> bool {
+        self.in_flight.contains_key(&hash(id.as_bytes()))
     }
 
     /// Messages with one side only.
-    pub(crate) fn unaccounted(&mut self) -> Vec<(i64, Invariant, Example)> {
-        let latest_begin = self.begins_ms.values().copied().max().unwrap_or(i64::MIN);
-        let mut unaccounted = Vec::new();
-        for (id, half) in std::mem::take(&mut self.halves) {
-            let is_gone = if half.is_sent {
-                self.begins_ms
-                    .get(&half.to)
-                    .is_some_and(|begin| half.time_ms <= *begin)
+    pub(crate) fn unmatched(&mut self) -> Vec<(i64, Invariant, Example)> {
+        let latest_first_ms = self
+            .first_command_ms
+            .values()
+            .copied()
+            .max()
+            .unwrap_or(i64::MIN);
+        let mut unmatched = Vec::new();
+        for (id, side) in std::mem::take(&mut self.unmatched) {
+            let may_be_deleted = if side.is_sent {
+                self.first_command_ms
+                    .get(&side.to)
+                    .is_some_and(|first_ms| side.time_ms <= *first_ms)
             } else {
-                half.time_ms <= latest_begin || self.excused.knows(half.causation)
+                side.time_ms <= latest_first_ms || self.unverifiable.contains_hash(side.causation)
             };
-            if is_gone {
+            if may_be_deleted {
                 continue;
             }
-            let wrong = if half.is_sent {
-                let (service, partition) = half.to;
+            let wrong = if side.is_sent {
+                let (service, partition) = side.to;
                 format!("its message {id} to {service}/{partition} is not in the log")
             } else {
                 format!("message {id} was sent by no event of the log, or arrived twice")
             };
-            let example = Example::new(wrong).at(half.place, half.offset);
-            // What was decided below the cut has been sent with it.
-            let time_ms = if half.is_sent { i64::MIN } else { half.time_ms };
-            unaccounted.push((time_ms, Invariant::I12, example));
+            let example = Example::new(wrong).at(side.topic_partition, side.offset);
+            // Every command below the cut is committed together with its messages: a missing one is not in flight.
+            let time_ms = if side.is_sent { i64::MIN } else { side.time_ms };
+            unmatched.push((time_ms, Invariant::I12, example));
         }
-        unaccounted.sort_by(|left, right| (left.0, &left.2.wrong).cmp(&(right.0, &right.2.wrong)));
-        unaccounted
+        unmatched.sort_by(|left, right| (left.0, &left.2.wrong).cmp(&(right.0, &right.2.wrong)));
+        unmatched
     }
 }
 
@@ -213,17 +224,17 @@ mod tests {
         key: b"sku",
     };
 
-    fn place(service: Service, partition: Partition) -> TopicPartition {
+    fn topic_partition(service: Service, partition: Partition) -> TopicPartition {
         TopicPartition::new(service, Topic::Commands, partition)
     }
 
     fn sent(messages: &mut Messages, findings: &mut Findings, content: &[u8]) {
-        let from = (place(Service::Orders, 0), 7, 1_000);
+        let from = (topic_partition(Service::Orders, 0), 7, 1_000);
         messages.sent(findings, "m".into(), "event", from, TO, content);
     }
 
     fn arrived(messages: &mut Messages, findings: &mut Findings, partition: i32, content: &[u8]) {
-        let at = (place(Service::Inventory, partition), 9, 1_005);
+        let at = (topic_partition(Service::Inventory, partition), 9, 1_005);
         messages.arrived(findings, "m".into(), "event", at, content);
     }
 
@@ -234,20 +245,20 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_under_way_until_it_arrives() {
+    fn a_message_is_in_flight_until_it_arrives() {
         let (mut messages, mut findings) = (Messages::new(1), Findings::new());
-        assert!(!messages.is_under_way_to("sku"));
+        assert!(!messages.has_in_flight_to("sku"));
         sent(&mut messages, &mut findings, b"reserve");
-        assert!(messages.is_under_way_to("sku"));
-        assert!(!messages.is_under_way_to("other"));
+        assert!(messages.has_in_flight_to("sku"));
+        assert!(!messages.has_in_flight_to("other"));
         arrived(&mut messages, &mut findings, 2, b"reserve");
-        assert!(!messages.is_under_way_to("sku"));
+        assert!(!messages.has_in_flight_to("sku"));
         arrived(&mut messages, &mut findings, 2, b"reserve");
-        assert!(!messages.is_under_way_to("sku"), "it arrived first");
+        assert!(!messages.has_in_flight_to("sku"), "it arrived first");
     }
 
     #[test]
-    fn both_sides_meet_whichever_comes_first() {
+    fn both_sides_match_in_either_order() {
         for is_sent_first in [true, false] {
             let (mut messages, mut findings) = (Messages::new(1), Findings::new());
             if is_sent_first {
@@ -257,13 +268,13 @@ mod tests {
             if !is_sent_first {
                 sent(&mut messages, &mut findings, b"x");
             }
-            assert!(messages.unaccounted().is_empty());
+            assert!(messages.unmatched().is_empty());
             assert!(violated(findings).is_empty());
         }
     }
 
     #[test]
-    fn what_differs_and_what_is_elsewhere_is_told() {
+    fn a_changed_or_misplaced_message_is_reported() {
         for (partition, content, named) in [(2, b"y", Invariant::I17), (1, b"x", Invariant::I12)] {
             let (mut messages, mut findings) = (Messages::new(1), Findings::new());
             sent(&mut messages, &mut findings, b"x");
@@ -273,23 +284,23 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_is_lost_was_lost_whenever_it_was_sent_and_one_of_nobody_may_be_fresh() {
+    fn a_lost_message_is_never_recent_but_one_without_a_sender_may_be() {
         let (mut messages, mut findings) = (Messages::new(1), Findings::new());
         sent(&mut messages, &mut findings, b"x");
-        assert_eq!(messages.unaccounted()[0].0, i64::MIN);
+        assert_eq!(messages.unmatched()[0].0, i64::MIN);
         arrived(&mut messages, &mut findings, 2, b"x");
-        assert_eq!(messages.unaccounted()[0].0, 1_005);
+        assert_eq!(messages.unmatched()[0].0, 1_005);
     }
 
     #[test]
-    fn what_old_commands_sent_is_not_missed() {
+    fn messages_of_deleted_commands_are_not_reported() {
         let (mut messages, mut findings) = (Messages::new(1), Findings::new());
-        messages.begins(TO.service, TO.partition, 1_000);
+        messages.set_first_command(TO.service, TO.partition, 1_000);
         sent(&mut messages, &mut findings, b"x");
-        assert!(messages.unaccounted().is_empty());
-        messages.excuse("event", 900);
+        assert!(messages.unmatched().is_empty());
+        messages.mark_unverifiable("event", 900);
         arrived(&mut messages, &mut findings, 2, b"x");
-        assert!(messages.unaccounted().is_empty());
+        assert!(messages.unmatched().is_empty());
         assert!(violated(findings).is_empty());
     }
 }

@@ -1,5 +1,5 @@
-//! The read model against the log. Rows are compared by sums over buckets, so that neither side is kept; what differs
-//! is then found in a second reading that collects the rows of the buckets that differ.
+//! Compares the read model with the log. Rows are compared by sums over buckets, so that neither side is kept in
+//! memory. A second pass collects the rows of the buckets that differ.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher as _};
@@ -13,17 +13,17 @@ use crate::report::{Example, Findings, Invariant};
 use crate::rows::{Row, RowKey};
 
 const BUCKETS: usize = 1 << 14;
-/// Buckets whose rows are collected at most, so that a read model of something else does not fill the memory.
-const SUSPECTS: usize = 64;
+/// Limit of the buckets whose rows are collected. It bounds the memory when the whole read model differs.
+const MAX_SUSPECTS: usize = 64;
 
-/// Rows of one bucket, whatever their order.
+/// Number and hash of the rows of one bucket, independent of their order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Sum {
+struct BucketSum {
     rows: i64,
     hashes: u128,
 }
 
-impl Sum {
+impl BucketSum {
     fn add(&mut self, row: &Row) {
         self.rows += 1;
         self.hashes = self.hashes.wrapping_add(digest(row));
@@ -31,12 +31,12 @@ impl Sum {
 }
 
 fn digest(row: &Row) -> u128 {
-    let half = |seed: u8| {
+    let seeded = |seed: u8| {
         let mut hasher = DefaultHasher::new();
         (seed, row).hash(&mut hasher);
         u128::from(hasher.finish())
     };
-    half(0) << 64 | half(1)
+    seeded(0) << 64 | seeded(1)
 }
 
 #[allow(clippy::cast_possible_truncation)]
@@ -53,30 +53,30 @@ fn bucket(row: &Row) -> usize {
     hasher.finish() as usize % BUCKETS
 }
 
-/// The rows that the log leads to.
+/// The rows that follow from the log.
 #[derive(Debug)]
 pub(crate) struct ReadModel {
     positions: BTreeMap<(Service, Partition), i64>,
-    /// Offset after the last committed event seen.
+    /// Offset after the last committed event that was read.
     ends: BTreeMap<(Service, Partition), i64>,
-    is_kept: bool,
-    sums: Vec<Sum>,
+    is_given: bool,
+    sums: Vec<BucketSum>,
     expected: u64,
-    /// Buckets whose rows are collected, in the second reading.
+    /// Buckets whose rows are collected in the second pass.
     suspects: BTreeSet<usize>,
     collected: Vec<Row>,
-    /// Of aborted events of orders.
+    /// Offsets of aborted order events.
     aborted: HashSet<(Partition, i64)>,
 }
 
 impl ReadModel {
-    /// Nothing is expected yet; rows of `suspects` are going to be collected.
-    pub(crate) fn new(cut: &Cut, is_kept: bool, suspects: BTreeSet<usize>) -> Self {
+    /// A read model without expected rows. The rows of `suspects` are going to be collected.
+    pub(crate) fn new(cut: &Cut, is_given: bool, suspects: BTreeSet<usize>) -> Self {
         Self {
             positions: cut.positions.clone(),
             ends: BTreeMap::new(),
-            is_kept,
-            sums: vec![Sum::default(); BUCKETS],
+            is_given,
+            sums: vec![BucketSum::default(); BUCKETS],
             expected: 0,
             suspects,
             collected: Vec::new(),
@@ -90,30 +90,30 @@ impl ReadModel {
         position.is_some_and(|position| offset < *position)
     }
 
-    /// An event of the log.
-    pub(crate) fn saw(&mut self, service: Service, partition: Partition, offset: i64) {
+    /// Records a committed event.
+    pub(crate) fn record_event(&mut self, service: Service, partition: Partition, offset: i64) {
         self.ends.insert((service, partition), offset + 1);
     }
 
-    /// An event of an aborted transaction.
-    pub(crate) fn saw_aborted(&mut self, place: TopicPartition, offset: i64) {
-        if (place.service, place.topic) == (Service::Orders, Topic::Events) {
-            self.aborted.insert((place.partition, offset));
+    /// Records an event of an aborted transaction.
+    pub(crate) fn record_aborted(&mut self, topic_partition: TopicPartition, offset: i64) {
+        if (topic_partition.service, topic_partition.topic) == (Service::Orders, Topic::Events) {
+            self.aborted.insert((topic_partition.partition, offset));
         }
     }
 
     /// Whether every event is applied.
     pub(crate) fn is_complete(&self) -> bool {
-        !self.is_kept
+        !self.is_given
             || self
                 .ends
                 .iter()
                 .all(|(key, end)| self.positions.get(key).is_some_and(|at| at >= end))
     }
 
-    /// The read model has this row.
+    /// Expects a row in the read model.
     pub(crate) fn expect(&mut self, row: Row) {
-        if !self.is_kept {
+        if !self.is_given {
             return;
         }
         let bucket = bucket(&row);
@@ -124,29 +124,29 @@ impl ReadModel {
         }
     }
 
-    /// It has the rows of this life.
-    pub(crate) fn expect_life(&mut self, life: OrderLifecycle) {
-        if let Some(row) = life.order.and_then(|order| order.row) {
+    /// Expects the rows of a lifecycle.
+    pub(crate) fn expect_lifecycle(&mut self, lifecycle: OrderLifecycle) {
+        if let Some(row) = lifecycle.order.and_then(|order| order.row) {
             self.expect(Row::Order(row));
         }
-        if let Some(payment) = life.payment
+        if let Some(payment) = lifecycle.payment
             && payment.row.version > 0
         {
             self.expect(Row::Payment(payment.row));
         }
-        if let Some(shipment) = life.shipment
+        if let Some(shipment) = lifecycle.shipment
             && shipment.row.version > 0
         {
             self.expect(Row::Shipment(shipment.row));
         }
     }
 
-    /// The rows that were collected.
+    /// The collected rows.
     pub(crate) fn into_collected(self) -> Vec<Row> {
         self.collected
     }
 
-    /// Holds the rows that there are against those that are expected; the buckets that differ.
+    /// Compares the existing rows with the expected ones. Returns the buckets that differ.
     pub(crate) fn compare(
         &self,
         evidence: &impl Evidence,
@@ -158,36 +158,37 @@ impl ReadModel {
             }
             return Ok(BTreeSet::new());
         };
-        let mut sums = vec![Sum::default(); BUCKETS];
+        let mut sums = vec![BucketSum::default(); BUCKETS];
         for row in rows {
             let row = row?;
             sums[bucket(&row)].add(&row);
-            self.look(&row, findings);
+            self.check_row(&row, findings);
         }
-        findings.checked_many(Invariant::I8, self.expected);
-        self.look_at_positions(evidence.cut(), findings);
+        findings.add_checked(Invariant::I8, self.expected);
+        self.check_positions(evidence.cut(), findings);
         for parked in evidence.parked()? {
-            let place = TopicPartition::new(parked.service, Topic::Events, parked.partition);
-            let wrong = format!("set aside by the projector: {}", parked.error);
+            let topic_partition =
+                TopicPartition::new(parked.service, Topic::Events, parked.partition);
+            let wrong = format!("parked by the projector: {}", parked.error);
             let example = Example::new(wrong)
-                .at(place, parked.first_offset)
-                .of(String::from_utf8_lossy(&parked.key));
+                .at(topic_partition, parked.first_offset)
+                .of_aggregate(String::from_utf8_lossy(&parked.key));
             findings.violated(Invariant::I8, example);
         }
         let differing = (0..BUCKETS).filter(|bucket| sums[*bucket] != self.sums[*bucket]);
         Ok(differing.collect())
     }
 
-    /// What a row says of positions and aborted transactions.
-    fn look(&self, row: &Row, findings: &mut Findings) {
+    /// Checks an event row against positions and aborted transactions.
+    fn check_row(&self, row: &Row, findings: &mut Findings) {
         let Row::OrderEvent(row) = row else { return };
         findings.checked(Invariant::I9);
         findings.checked(Invariant::I10);
-        let place = TopicPartition::new(Service::Orders, Topic::Events, row.partition);
+        let topic_partition = TopicPartition::new(Service::Orders, Topic::Events, row.partition);
         let example = |wrong: &str| {
             Example::new(wrong)
-                .at(place, row.offset)
-                .of(row.order_id.to_string())
+                .at(topic_partition, row.offset)
+                .of_aggregate(row.order_id.to_string())
         };
         if !self.has_applied(Service::Orders, row.partition, row.offset) {
             let wrong = "it is applied, and the read model's position does not cover it";
@@ -199,30 +200,30 @@ impl ReadModel {
         }
     }
 
-    fn look_at_positions(&self, cut: &Cut, findings: &mut Findings) {
+    fn check_positions(&self, cut: &Cut, findings: &mut Findings) {
         for ((service, partition), position) in &self.positions {
-            let place = TopicPartition::new(*service, Topic::Events, *partition);
+            let topic_partition = TopicPartition::new(*service, Topic::Events, *partition);
             findings.checked(Invariant::I9);
-            let ends = cut.ends(place);
+            let ends = cut.ends(topic_partition);
             if *position > ends.high || *position < 0 {
                 let wrong = format!(
                     "the read model's position lies outside the log, which ends at {}",
                     ends.high
                 );
-                let example = Example::new(wrong).at(place, *position);
+                let example = Example::new(wrong).at(topic_partition, *position);
                 findings.violated(Invariant::I9, example);
             }
         }
     }
 }
 
-/// The buckets to look into.
-pub(crate) fn first(differing: &BTreeSet<usize>) -> BTreeSet<usize> {
-    differing.iter().copied().take(SUSPECTS).collect()
+/// The buckets whose rows the second pass collects.
+pub(crate) fn first_suspects(differing: &BTreeSet<usize>) -> BTreeSet<usize> {
+    differing.iter().copied().take(MAX_SUSPECTS).collect()
 }
 
-/// Says what differs in the buckets that were collected.
-pub(crate) fn explain(
+/// Reports the differences in the collected buckets.
+pub(crate) fn report_differences(
     expected: Vec<Row>,
     rows: Items<'_, Row>,
     suspects: &BTreeSet<usize>,
@@ -245,17 +246,18 @@ pub(crate) fn explain(
         let wrong = match (expected.first(), found.first()) {
             (Some(expected), None) => format!("{table} lacks {expected:?}"),
             (None, Some(found)) => {
-                format!("{table} has {found:?}, which nothing in the log leads to")
+                format!("{table} has {found:?}, which does not follow from the log")
             }
             (Some(expected), Some(found)) if expected != found => {
-                format!("{table} has {found:?}, the log leads to {expected:?}")
+                format!("{table} has {found:?}, the log gives {expected:?}")
             }
             _ => format!("{table} has it {} times", found.len()),
         };
-        let mut example = Example::new(shorten(wrong)).of(id);
+        let mut example = Example::new(shorten(wrong)).of_aggregate(id);
         if let Some(Row::OrderEvent(row)) = found.first().or(expected.first()) {
-            let place = TopicPartition::new(Service::Orders, Topic::Events, row.partition);
-            example = example.at(place, row.offset);
+            let topic_partition =
+                TopicPartition::new(Service::Orders, Topic::Events, row.partition);
+            example = example.at(topic_partition, row.offset);
         }
         findings.violated(Invariant::I8, example);
     }
@@ -263,10 +265,10 @@ pub(crate) fn explain(
 }
 
 fn shorten(text: String) -> String {
-    const LONGEST: usize = 600;
-    if text.chars().count() <= LONGEST {
+    const MAX_CHARS: usize = 600;
+    if text.chars().count() <= MAX_CHARS {
         return text;
     }
-    let head: String = text.chars().take(LONGEST).collect();
+    let head: String = text.chars().take(MAX_CHARS).collect();
     format!("{head}…")
 }

@@ -1,7 +1,6 @@
-//! The business, told by the events alone: state machines, money, stock, and the rows that the read model must hold.
+//! The reference model: what the events alone imply for state machines, money, stock, and the rows of the read model.
 //!
-//! Nothing here shares code with the rule books or with the projector: a checker must not share the mistakes of what it
-//! checks.
+//! It shares no code with the rule books or the projector: a checker must not share the defects of the code it checks.
 
 mod order;
 mod payment;
@@ -17,72 +16,74 @@ use engine::log::Partition;
 pub(crate) use order::OrderModel;
 pub(crate) use payment::PaymentModel;
 pub(crate) use shipment::ShipmentModel;
-pub(crate) use stock::{Shipped, StockModel};
+pub(crate) use stock::{ShippedPieces, StockModel};
 
 use crate::context::AuditContext;
 use crate::evidence::TopicPartition;
 use crate::report::Example;
 
-/// An event, and where it stands.
+/// The position and the metadata of an event.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Occurrence<'a> {
-    pub(crate) place: TopicPartition,
+pub(crate) struct EventContext<'a> {
+    pub(crate) topic_partition: TopicPartition,
     pub(crate) offset: i64,
     pub(crate) id: &'a str,
     pub(crate) version: u64,
     pub(crate) time_ms: i64,
-    /// The record's message, without its frame.
+    /// The message of the record, without its frame.
     pub(crate) record: &'a [u8],
-    /// The read model's position lies beyond it.
+    /// Whether the position of the read model is beyond the event.
     pub(crate) is_applied: bool,
 }
 
-impl Occurrence<'_> {
+impl EventContext<'_> {
     pub(crate) fn example(&self, wrong: impl Into<String>) -> Example {
-        Example::new(wrong).at(self.place, self.offset).of(self.id)
+        Example::new(wrong)
+            .at(self.topic_partition, self.offset)
+            .of_aggregate(self.id)
     }
 
     pub(crate) fn row_version(&self) -> i64 {
         i64::try_from(self.version).unwrap_or(i64::MAX)
     }
 
-    /// Microseconds, as the database has them.
+    /// Unix microseconds, the unit of the database rows.
     pub(crate) const fn row_time(&self) -> i64 {
         self.time_ms.saturating_mul(1_000)
     }
 }
 
-/// A command and its answer.
-pub(crate) struct Answered<'a, C: Contract> {
-    pub(crate) place: TopicPartition,
+/// A processed command and its outcome.
+pub(crate) struct ProcessedCommand<'a, C: Contract> {
+    pub(crate) topic_partition: TopicPartition,
     pub(crate) offset: i64,
     pub(crate) metadata: &'a Metadata,
     pub(crate) command: &'a C::Command,
-    /// Events that it led to.
+    /// Number of its events.
     pub(crate) events: usize,
     pub(crate) outcome: Option<&'a C::Outcome>,
 }
 
-/// What the business says of the events and answers of one service.
+/// The reference model of one service.
 pub(crate) trait ReferenceModel: Contract + Sized {
-    /// Takes an event into the case of its aggregate.
-    fn happened(context: &mut AuditContext, at: &Occurrence<'_>, event: &Self::Event);
+    /// Applies an event to the model of its aggregate.
+    fn apply_event(context: &mut AuditContext, at: &EventContext<'_>, event: &Self::Event);
 
-    /// Looks at the answer to a command.
-    fn answered(context: &mut AuditContext, answered: &Answered<'_, Self>);
+    /// Checks the outcome of a command.
+    fn check_outcome(context: &mut AuditContext, command: &ProcessedCommand<'_, Self>);
 
-    /// Takes out of an event what comes from configured waiting times.
-    fn without_times(event: &mut Self::Event);
+    /// Clears the fields of an event that depend on configured waiting times.
+    fn clear_deadlines(event: &mut Self::Event);
 
-    /// Whether an aggregate has a case.
+    /// Whether the model has the aggregate.
     fn is_known(context: &AuditContext, id: &str) -> bool;
 }
 
-/// Everything that is done for one order. Orders, payments and shipments of one id share a partition number.
+/// An order with its payment and shipment. The three aggregates of one id have the same partition number.
 #[derive(Debug, Default)]
 pub(crate) struct OrderLifecycle {
     pub(crate) partition: Partition,
-    /// Time of its last event.
+    /// Time of its last event, in Unix milliseconds.
     pub(crate) last_ms: i64,
     pub(crate) order: Option<OrderModel>,
     pub(crate) payment: Option<PaymentModel>,
@@ -90,91 +91,99 @@ pub(crate) struct OrderLifecycle {
 }
 
 impl OrderLifecycle {
-    /// Whether nothing of it is under way.
-    pub(crate) fn is_over(&self) -> bool {
+    /// Whether none of its aggregates is in progress.
+    pub(crate) fn is_finished(&self) -> bool {
         self.order.as_ref().is_none_or(OrderModel::is_final)
-            && self.payment.as_ref().is_none_or(PaymentModel::is_over)
-            && self.shipment.as_ref().is_none_or(ShipmentModel::is_over)
+            && self.payment.as_ref().is_none_or(PaymentModel::is_finished)
+            && self
+                .shipment
+                .as_ref()
+                .is_none_or(ShipmentModel::is_finished)
     }
 }
 
-/// Every case that is open.
+/// The aggregates in memory.
 #[derive(Debug, Default)]
-pub(crate) struct Cases {
-    pub(crate) lives: HashMap<String, OrderLifecycle>,
-    /// Never closed: a product has no end.
+pub(crate) struct LiveAggregates {
+    pub(crate) lifecycles: HashMap<String, OrderLifecycle>,
+    /// Never evicted: a stock item has no final status.
     pub(crate) stock: HashMap<String, StockModel>,
-    /// By partition: lives that were over at that time, oldest first.
-    over: HashMap<Partition, VecDeque<(i64, String)>>,
-    /// By partition: the highest id time among the closed ones.
-    closed_through_ms: HashMap<Partition, i64>,
-    pub(crate) most: usize,
-    pub(crate) seen: u64,
+    /// By partition: lifecycles and the times at which they were finished, oldest first.
+    finished: HashMap<Partition, VecDeque<(i64, String)>>,
+    /// By partition: the highest id time of the evicted lifecycles, in Unix milliseconds.
+    evicted_through_ms: HashMap<Partition, i64>,
+    pub(crate) peak: usize,
+    pub(crate) total: u64,
 }
 
-impl Cases {
-    pub(crate) fn life(&mut self, at: &Occurrence<'_>) -> &mut OrderLifecycle {
-        if !self.lives.contains_key(at.id) {
-            self.lives
+impl LiveAggregates {
+    pub(crate) fn lifecycle_mut(&mut self, at: &EventContext<'_>) -> &mut OrderLifecycle {
+        if !self.lifecycles.contains_key(at.id) {
+            self.lifecycles
                 .insert(at.id.to_owned(), OrderLifecycle::default());
-            self.seen += 1;
-            self.most = self.most.max(self.lives.len() + self.stock.len());
+            self.total += 1;
+            self.peak = self.peak.max(self.lifecycles.len() + self.stock.len());
         }
-        let life = self.lives.get_mut(at.id).expect("it has just been made");
-        life.partition = at.place.partition;
-        life.last_ms = life.last_ms.max(at.time_ms);
-        life
+        let lifecycle = self
+            .lifecycles
+            .get_mut(at.id)
+            .expect("it was just inserted");
+        lifecycle.partition = at.topic_partition.partition;
+        lifecycle.last_ms = lifecycle.last_ms.max(at.time_ms);
+        lifecycle
     }
 
-    pub(crate) fn stock_item(&mut self, id: &str) -> &mut StockModel {
+    pub(crate) fn stock_item_mut(&mut self, id: &str) -> &mut StockModel {
         if !self.stock.contains_key(id) {
             self.stock.insert(id.to_owned(), StockModel::default());
-            self.seen += 1;
-            self.most = self.most.max(self.lives.len() + self.stock.len());
+            self.total += 1;
+            self.peak = self.peak.max(self.lifecycles.len() + self.stock.len());
         }
-        self.stock.get_mut(id).expect("it has just been made")
+        self.stock.get_mut(id).expect("it was just inserted")
     }
 
-    /// Queues a life for being closed, if it is over.
-    pub(crate) fn note_over(&mut self, id: &str) {
-        if let Some(life) = self.lives.get(id)
-            && life.is_over()
+    /// Queues a lifecycle for eviction if it is finished.
+    pub(crate) fn queue_if_finished(&mut self, id: &str) {
+        if let Some(lifecycle) = self.lifecycles.get(id)
+            && lifecycle.is_finished()
         {
-            let queue = self.over.entry(life.partition).or_default();
-            queue.push_back((life.last_ms, id.to_owned()));
+            let queue = self.finished.entry(lifecycle.partition).or_default();
+            queue.push_back((lifecycle.last_ms, id.to_owned()));
         }
     }
 
-    /// Whether the aggregate may be of a life that was closed.
-    pub(crate) fn may_be_closed(&self, partition: Partition, id: &str) -> bool {
-        let through = self.closed_through_ms.get(&partition);
+    /// Whether the aggregate may belong to an evicted lifecycle.
+    pub(crate) fn may_be_evicted(&self, partition: Partition, id: &str) -> bool {
+        let through = self.evicted_through_ms.get(&partition);
         let id_ms = contracts::rules::uuid_v7_time_ms(id);
-        !self.lives.contains_key(id)
+        !self.lifecycles.contains_key(id)
             && id_ms.is_some_and(|id_ms| through.is_some_and(|through| id_ms <= *through))
     }
 
-    /// Takes the next life of a partition that was over by `until_ms` and has not changed since. One to which messages
-    /// are under way waits for them, and so do those behind it.
-    pub(crate) fn close(
+    /// Removes the next lifecycle of a partition that was finished by `until_ms` and has not changed since. A lifecycle
+    /// with messages in flight to it, and those queued behind it, wait.
+    pub(crate) fn evict_next(
         &mut self,
         partition: Partition,
         until_ms: i64,
         is_awaited: impl Fn(&str) -> bool,
     ) -> Option<(String, OrderLifecycle)> {
-        let queue = self.over.get_mut(&partition)?;
+        let queue = self.finished.get_mut(&partition)?;
         while let Some((time_ms, id)) = queue.front()
             && *time_ms <= until_ms
             && !is_awaited(id)
         {
             let (time_ms, id) = queue.pop_front()?;
-            let is_same = |life: &OrderLifecycle| life.last_ms == time_ms && life.is_over();
-            if self.lives.get(&id).is_some_and(is_same) {
-                let life = self.lives.remove(&id)?;
+            let is_unchanged = |lifecycle: &OrderLifecycle| {
+                lifecycle.last_ms == time_ms && lifecycle.is_finished()
+            };
+            if self.lifecycles.get(&id).is_some_and(is_unchanged) {
+                let lifecycle = self.lifecycles.remove(&id)?;
                 if let Some(id_ms) = contracts::rules::uuid_v7_time_ms(&id) {
-                    let through = self.closed_through_ms.entry(partition).or_insert(0);
+                    let through = self.evicted_through_ms.entry(partition).or_insert(0);
                     *through = (*through).max(id_ms);
                 }
-                return Some((id, life));
+                return Some((id, lifecycle));
             }
         }
         None

@@ -1,4 +1,4 @@
-//! What came out.
+//! The result of an audit.
 
 use std::fmt;
 
@@ -6,12 +6,12 @@ use serde::Serialize;
 
 use crate::evidence::TopicPartition;
 
-/// Examples kept of each invariant.
-const EXAMPLES: usize = 5;
+/// Limit of the examples for each invariant.
+const MAX_EXAMPLES: usize = 5;
 
 macro_rules! invariants {
     ($($(#[$doc:meta])* $variant:ident $id:literal $name:literal,)*) => {
-        /// What must hold.
+        /// An invariant of the business.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
         pub enum Invariant {
             $($(#[$doc])* #[serde(rename = $id)] $variant,)*
@@ -26,7 +26,7 @@ macro_rules! invariants {
                 match self { $(Self::$variant => $id,)* }
             }
 
-            /// What it says, on one line.
+            /// The invariant in one line.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)* }
             }
@@ -63,7 +63,7 @@ invariants! {
     I13 "I13" "the same id gives the same answer, with another body none",
     /// State machines.
     I14 "I14" "no transition outside the state machines",
-    /// States.
+    /// StateTopic.
     I15 "I15" "states are the fold of the events",
     /// Decoding.
     I16 "I16" "every event decodes and folds",
@@ -77,24 +77,24 @@ impl fmt::Display for Invariant {
     }
 }
 
-/// One thing that is wrong.
+/// One violation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Example {
-    /// Topic and partition, where it is a record.
+    /// Topic and partition of the record, when it concerns one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub place: Option<String>,
-    /// Its offset there.
+    /// Offset of the record.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offset: Option<i64>,
-    /// The aggregate, where it is about one.
+    /// The aggregate, when it concerns one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub aggregate_id: Option<String>,
-    /// What is wrong.
+    /// The text of the violation.
     pub wrong: String,
 }
 
 impl Example {
-    /// Something that is wrong.
+    /// A violation with its text.
     pub fn new(wrong: impl Into<String>) -> Self {
         Self {
             wrong: wrong.into(),
@@ -102,17 +102,17 @@ impl Example {
         }
     }
 
-    /// Where.
+    /// Sets the position of the record.
     #[must_use]
-    pub fn at(mut self, place: TopicPartition, offset: i64) -> Self {
-        self.place = Some(place.to_string());
+    pub fn at(mut self, topic_partition: TopicPartition, offset: i64) -> Self {
+        self.place = Some(topic_partition.to_string());
         self.offset = Some(offset);
         self
     }
 
-    /// With what.
+    /// Sets the aggregate.
     #[must_use]
-    pub fn of(mut self, aggregate_id: impl Into<String>) -> Self {
+    pub fn of_aggregate(mut self, aggregate_id: impl Into<String>) -> Self {
         self.aggregate_id = Some(aggregate_id.into());
         self
     }
@@ -130,31 +130,31 @@ impl fmt::Display for Example {
     }
 }
 
-/// What came out of one invariant.
+/// The result for one invariant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// Which.
+    /// The invariant.
     pub id: Invariant,
-    /// What it says.
+    /// The invariant in one line.
     pub name: &'static str,
-    /// How many things were looked at.
+    /// Number of checks.
     pub checked: u64,
-    /// How many of them are wrong.
+    /// Number of violations.
     pub violated: u64,
-    /// How many could not be looked at, such as commands that were decided by other rules.
+    /// Number of checks that were not possible, such as of commands that other rules decided.
     pub unchecked: u64,
-    /// Why something, or all of it, was not checked.
+    /// Why some or all checks were not possible.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
-    /// The first that are wrong.
+    /// The first violations.
     pub examples: Vec<Example>,
 }
 
-/// What came out of an audit.
+/// The result of an audit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// Everything was at rest: no command waits, no aggregate is under way, the read model is up to date. What holds
-    /// only then was checked too.
+    /// Everything was at rest: no command waits, no aggregate is in progress, the read model is up to date. Invariants
+    /// that hold only at rest were checked too.
     pub at_rest: bool,
     /// Records read.
     pub records: u64,
@@ -162,40 +162,40 @@ pub struct Report {
     pub events: u64,
     /// Commands among them, within the cut.
     pub commands: u64,
-    /// Aggregates seen.
+    /// Number of aggregates.
     pub aggregates: u64,
-    /// Aggregates that were in memory at once, at most.
+    /// Maximum number of aggregates in memory at the same time.
     pub most_live: u64,
     /// One for each invariant, in their order.
     pub findings: Vec<Finding>,
 }
 
 impl Report {
-    /// Whether nothing is violated.
+    /// Whether no invariant is violated.
     pub fn is_clean(&self) -> bool {
         self.findings.iter().all(|finding| finding.violated == 0)
     }
 
-    /// The invariants that are violated.
+    /// The violated invariants.
     pub fn violated(&self) -> Vec<Invariant> {
         let violated = self.findings.iter().filter(|finding| finding.violated > 0);
         violated.map(|finding| finding.id).collect()
     }
 
-    /// What came out of one invariant.
+    /// The result for one invariant.
     ///
     /// # Panics
     ///
-    /// Never: there is one finding for each.
+    /// Never: there is one finding for each invariant.
     pub fn finding(&self, id: Invariant) -> &Finding {
         let mut findings = self.findings.iter();
         findings
             .find(|finding| finding.id == id)
-            .expect("there is one for each")
+            .expect("there is a finding for each invariant")
     }
 }
 
-/// Findings while they are made.
+/// The findings during an audit.
 #[derive(Debug)]
 pub(crate) struct Findings(Vec<Finding>);
 
@@ -213,35 +213,35 @@ impl Findings {
         Self(Invariant::ALL.iter().map(finding).collect())
     }
 
-    fn of(&mut self, id: Invariant) -> &mut Finding {
+    fn finding_mut(&mut self, id: Invariant) -> &mut Finding {
         &mut self.0[id as usize]
     }
 
-    /// Looked at.
+    /// Counts a check.
     pub(crate) fn checked(&mut self, id: Invariant) {
-        self.of(id).checked += 1;
+        self.finding_mut(id).checked += 1;
     }
 
-    /// Looked at so many.
-    pub(crate) fn checked_many(&mut self, id: Invariant, count: u64) {
-        self.of(id).checked += count;
+    /// Counts several checks.
+    pub(crate) fn add_checked(&mut self, id: Invariant, count: u64) {
+        self.finding_mut(id).checked += count;
     }
 
-    /// Could not be looked at.
+    /// Counts a check that is not possible.
     pub(crate) fn unchecked(&mut self, id: Invariant) {
-        self.of(id).unchecked += 1;
+        self.finding_mut(id).unchecked += 1;
     }
 
-    /// Says why something was not checked.
+    /// Sets the reason why something is not checked.
     pub(crate) fn note(&mut self, id: Invariant, note: impl Into<String>) {
-        self.of(id).note = Some(note.into());
+        self.finding_mut(id).note = Some(note.into());
     }
 
-    /// Wrong.
+    /// Adds a violation.
     pub(crate) fn violated(&mut self, id: Invariant, example: Example) {
-        let finding = self.of(id);
+        let finding = self.finding_mut(id);
         finding.violated += 1;
-        if finding.examples.len() < EXAMPLES {
+        if finding.examples.len() < MAX_EXAMPLES {
             finding.examples.push(example);
         }
     }

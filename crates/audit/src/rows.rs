@@ -1,4 +1,4 @@
-//! Rows of the read model as the auditor compares them. Times are Unix microseconds, as fine as the database keeps them.
+//! Rows of the read model as the auditor compares them. Times are Unix microseconds, the precision of the database.
 
 use std::fmt;
 
@@ -25,7 +25,7 @@ pub enum Row {
     Shipment(ShipmentRow),
 }
 
-/// Primary key of a row: its table, its aggregate, and its place there where an aggregate has several.
+/// Primary key of a row: table, aggregate, and line position or event version (0 in the other tables).
 pub type RowKey = (&'static str, String, i64);
 
 impl Row {
@@ -85,7 +85,7 @@ pub struct OrderEventRow {
     pub offset: i64,
     pub time: i64,
     pub kind: String,
-    /// The record's message, without its frame.
+    /// The message of the record, without its frame.
     pub record: Vec<u8>,
 }
 
@@ -139,17 +139,17 @@ pub struct ShipmentRow {
     pub version: i64,
 }
 
-/// A key whose records the projector has set aside.
+/// A key whose records the projector has parked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Parked {
-    /// Whose events.
+pub struct ParkedKey {
+    /// The service of the events.
     pub service: Service,
-    /// Of which partition.
+    /// The partition of the events.
     pub partition: Partition,
     /// The key.
     pub key: Vec<u8>,
-    /// Offset of the first record that was set aside.
+    /// Offset of the first parked record.
     pub first_offset: i64,
-    /// Why.
+    /// Why it was parked.
     pub error: String,
 }

@@ -1,27 +1,28 @@
-//! The rule books that commands are decided by again.
+//! The rule books that decide commands again.
 
 use std::sync::Arc;
 
 use engine::worker::Settings;
 use engine::{Cluster, Codec};
 
-/// The rule books of the services, as they run, and what deciding needs besides.
+/// The rule books of the services as they run, and the other inputs of a decision.
 #[derive(Clone)]
 pub struct RuleBooks<O, I, P, S> {
-    /// Of orders.
+    /// Rules of orders.
     pub orders: DeciderConfig<O>,
-    /// Of stock items.
+    /// Rules of stock items.
     pub inventory: DeciderConfig<I>,
-    /// Of payments.
+    /// Rules of payments.
     pub payments: DeciderConfig<P>,
-    /// Of shipments.
+    /// Rules of shipments.
     pub shipping: DeciderConfig<S>,
-    /// Bytes.
+    /// Encodes and decodes records.
     pub codec: Codec,
-    /// Names of topics and number of partitions; nobody connects to it.
+    /// Names of topics and number of partitions. The auditor does not connect to it.
     pub cluster: Arc<Cluster>,
-    /// Every command was decided with the waiting times of these rule books. They are configuration and stand nowhere in
-    /// the log: where others may have been in force, events that differ in their deadlines alone are left unchecked.
+    /// Whether every command was decided with the waiting times of these rule books. They are configuration and not in
+    /// the log: when others may have been in force, events that differ only in their deadlines are counted as
+    /// unchecked.
     pub has_constant_times: bool,
 }
 
@@ -29,12 +30,12 @@ pub struct RuleBooks<O, I, P, S> {
 #[derive(Clone, Debug)]
 pub struct DeciderConfig<D> {
     pub(crate) rules: D,
-    /// How long a finished aggregate stays in the memory of its service at least.
+    /// How long a finished aggregate stays in the memory of its service, at least.
     pub(crate) remembered_ms: i64,
 }
 
 impl<D> DeciderConfig<D> {
-    /// Rules and settings as the service has them.
+    /// The rules and settings of the running service.
     pub fn new(rules: D, settings: &Settings) -> Self {
         Self {
             rules,
@@ -44,7 +45,7 @@ impl<D> DeciderConfig<D> {
 }
 
 impl<O, I, P, S> RuleBooks<O, I, P, S> {
-    /// After so many milliseconds every service may have forgotten what it has finished.
+    /// After this time every service may have evicted a finished aggregate.
     pub(crate) fn remembered_ms(&self) -> i64 {
         let of_partners = self.payments.remembered_ms.max(self.shipping.remembered_ms);
         self.orders.remembered_ms.max(of_partners)

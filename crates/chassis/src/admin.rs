@@ -1,4 +1,4 @@
-//! Health, metrics and log filter of the process, over HTTP.
+//! The admin port: health, metrics and log filter of the process, over HTTP.
 
 use std::net::SocketAddr;
 use std::{future, io};
@@ -25,10 +25,11 @@ pub struct Error {
 
 /// The admin port: bound, but not served yet.
 ///
-/// `/health/live` says that the process runs (200, else 503 with the component that nothing but a restart helps),
-/// `/health/ready` that it takes work (200, else 503 with the reason of
-/// each component), `/metrics` has the process's metrics in the Prometheus text format, or as OpenMetrics where the
-/// scraper names that. `/log` shows the log's filter; one that is put there takes its place.
+/// - `/health/live`: 200, or 503 with the component that only a restart of the process repairs.
+/// - `/health/ready`: 200, or 503 with the reason of each component that is not ready.
+/// - `/metrics`: the metrics of the process in the Prometheus text format, or in OpenMetrics when the `Accept` header
+///   names it.
+/// - `/log`: GET returns the log filter, PUT replaces it.
 #[derive(Debug)]
 pub struct Admin {
     listener: TcpListener,
@@ -40,7 +41,7 @@ impl Admin {
     ///
     /// # Errors
     ///
-    /// The address is in use or not ours.
+    /// The address is in use or belongs to another host.
     pub async fn bind(address: SocketAddr) -> Result<Self, Error> {
         let bind = async {
             let listener = TcpListener::bind(address).await?;
@@ -50,12 +51,12 @@ impl Admin {
         bind.await.map_err(|source| Error { address, source })
     }
 
-    /// The address that was bound: the port is never 0.
+    /// The bound address; its port is never 0.
     pub const fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves until the process ends: a probe still gets its answer while the process drains.
+    /// Serves until the process ends; probes are still answered while the process drains.
     pub fn serve(self, process: &Process) {
         if let Err(error) = metrics::register(process) {
             tracing::error!(%error, "metrics of the process are missing");
@@ -67,7 +68,7 @@ impl Admin {
             .route("/log", get(show_filter).put(change_filter))
             .with_state(process.clone());
         tracing::info!(address = %self.address, "serving health and metrics");
-        process.spawn_beside("admin", async move {
+        process.spawn_detached("admin", async move {
             axum::serve(self.listener, router)
                 .with_graceful_shutdown(future::pending())
                 .await
@@ -76,9 +77,9 @@ impl Admin {
 }
 
 async fn live(State(process): State<Process>) -> (StatusCode, String) {
-    match process.readiness().stuck() {
+    match process.readiness().not_live() {
         None => (StatusCode::OK, "live\n".to_owned()),
-        Some(stuck) => (StatusCode::SERVICE_UNAVAILABLE, format!("{stuck}\n")),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
     }
 }
 
@@ -112,7 +113,7 @@ async fn scrape(State(process): State<Process>, headers: HeaderMap) -> impl Into
 async fn show_filter() -> impl IntoResponse {
     match log_filter() {
         Some(filter) => (StatusCode::OK, format!("{}\n", filter.text())),
-        None => refuse(&BadFilter::Fixed),
+        None => filter_error(&BadFilter::Fixed),
     }
 }
 
@@ -127,11 +128,11 @@ async fn change_filter(text: String) -> impl IntoResponse {
             tracing::info!(filter, "the log's filter was changed");
             (StatusCode::OK, format!("{filter}\n"))
         }
-        Err(error) => refuse(&error),
+        Err(error) => filter_error(&error),
     }
 }
 
-fn refuse(error: &BadFilter) -> (StatusCode, String) {
+fn filter_error(error: &BadFilter) -> (StatusCode, String) {
     let status = match error {
         BadFilter::Empty | BadFilter::Directive { .. } => StatusCode::BAD_REQUEST,
         BadFilter::Fixed => StatusCode::CONFLICT,
@@ -155,7 +156,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn readiness_is_told_with_its_reasons() {
+    async fn readiness_is_reported_with_reasons() {
         let process = Process::new();
         let component = process.readiness().component("database");
         let url = serve(&process).await;
@@ -180,22 +181,19 @@ mod tests {
             .expect("it listens");
         assert_eq!(answer.status().as_u16(), 200);
 
-        component.stalls("has stood still for 120 s".to_owned(), true);
-        for (health, says) in [
-            ("live", "database: has stood"),
-            ("ready", "has stood still"),
-        ] {
+        component.set_stalled("has stalled for 120 s".to_owned(), true);
+        for (health, expected) in [("live", "database: has stalled"), ("ready", "has stalled")] {
             let answer = reqwest::get(format!("{url}/health/{health}"))
                 .await
                 .expect("it listens");
             assert_eq!(answer.status().as_u16(), 503);
             let text = answer.text().await.expect("it is text");
-            assert!(text.contains(says), "{text}");
+            assert!(text.contains(expected), "{text}");
         }
     }
 
     #[tokio::test]
-    async fn metrics_are_those_of_the_process() {
+    async fn the_registered_metrics_are_served() {
         let process = Process::new();
         let counter = IntCounter::new("tests_total", "Tests.").expect("the name is valid");
         counter.inc_by(3);
@@ -213,7 +211,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_scraper_that_knows_open_metrics_gets_it() {
+    async fn open_metrics_is_served_on_request() {
         let url = serve(&Process::new()).await;
         let accept = "application/openmetrics-text;version=1.0.0,text/plain;q=0.5";
         let answer = reqwest::Client::new()
@@ -233,15 +231,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_process_tells_about_itself() {
+    async fn process_metrics_match_their_definitions() {
         let process = Process::new();
         process.readiness().component("log").ready();
         process.readiness().component("database");
         serve(&process).await;
         let families = process.registry().gather();
-        let known = || metrics::ALL.iter().chain(observability::metrics::ALL);
+        let defined = || metrics::ALL.iter().chain(observability::metrics::ALL);
         for family in &families {
-            let metric = known().find(|metric| metric.name == family.name());
+            let metric = defined().find(|metric| metric.name == family.name());
             let metric = metric.unwrap_or_else(|| panic!("{} is not listed", family.name()));
             for sample in family.get_metric() {
                 let labels = sample.get_label().iter().map(|pair| pair.name());
@@ -267,10 +265,10 @@ mod tests {
         assert_eq!(value("ordermesh_build_info", version), Some(1));
         assert_eq!(value("ordermesh_tokio_workers", ""), Some(1));
         assert!(value("ordermesh_tokio_tasks", "").is_some_and(|tasks| tasks > 0));
-        // Those of calls come with the first call.
-        for metric in known().filter(|metric| !metric.name.starts_with("ordermesh_rpc_")) {
-            let told = families.iter().any(|family| family.name() == metric.name);
-            assert!(told, "{} is missing", metric.name);
+        // Call metrics appear with the first call.
+        for metric in defined().filter(|metric| !metric.name.starts_with("ordermesh_rpc_")) {
+            let exposed = families.iter().any(|family| family.name() == metric.name);
+            assert!(exposed, "{} is missing", metric.name);
         }
     }
 

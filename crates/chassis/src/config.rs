@@ -1,7 +1,7 @@
-//! The configuration that services share: flags, each with an environment variable and a default.
+//! Shared configuration: flags, each with an environment variable and a default.
 //!
-//! Every part is a `clap::Args` of its own, so that a command shows only what it uses. The names of the variables
-//! stand in [`crate::env`].
+//! Each part is a separate `clap::Args`, so that a command lists only the flags it uses. The variable names are in
+//! [`crate::env`].
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -12,9 +12,9 @@ use http::uri::Authority;
 
 use crate::env;
 
-/// Exit code for a value that is no good.
+/// Exit code for an invalid value.
 pub const EXIT_BAD_VALUE: u8 = 64;
-/// Exit code for a command line that cannot be understood.
+/// Exit code for a command line that cannot be parsed.
 pub const EXIT_BAD_USAGE: u8 = 2;
 
 const ORDERS_ADDRESS: &str = "127.0.0.1:7101";
@@ -59,7 +59,7 @@ impl std::fmt::Debug for Database {
     }
 }
 
-/// Who this process is among its like.
+/// The identity of this process among its replicas.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct Instance {
     /// Name of this instance, stable over restarts; transactional and group member ids are made of it [default: host name and admin port]
@@ -68,7 +68,7 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// The configured name, else one made of the host's name and the admin port.
+    /// The configured name, or host name and admin port when none is configured.
     pub fn name(&self, admin: SocketAddr) -> String {
         self.name.clone().unwrap_or_else(|| {
             let host = gethostname::gethostname()
@@ -130,9 +130,9 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// The services of this very process, where they were bound.
+    /// The addresses of services that run in this process.
     pub fn local(listen: &Listen) -> Self {
-        let reach = |address: SocketAddr| {
+        let authority = |address: SocketAddr| {
             let host = if address.ip().is_unspecified() {
                 [127, 0, 0, 1].into()
             } else {
@@ -142,10 +142,10 @@ impl Peers {
             vec![Authority::try_from(address).expect("a socket address is an authority")]
         };
         Self {
-            orders: reach(listen.orders),
-            inventory: reach(listen.inventory),
-            query: reach(listen.query),
-            sandbox: reach(listen.sandbox),
+            orders: authority(listen.orders),
+            inventory: authority(listen.inventory),
+            query: authority(listen.query),
+            sandbox: authority(listen.sandbox),
         }
     }
 }
@@ -153,17 +153,17 @@ impl Peers {
 /// A command line or environment that cannot be used: what to print, and the exit code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invalid {
-    /// One line for a bad value; clap's own words (usage, help, version) for the rest.
+    /// One line for an invalid value; clap's own output (usage, help, version) otherwise.
     pub message: String,
     /// [`EXIT_BAD_VALUE`], [`EXIT_BAD_USAGE`], or 0 when help or the version was asked for.
     pub exit_code: u8,
 }
 
-/// Parses a command line, the program's name first; what it lacks comes from the environment.
+/// Parses a command line that begins with the program's name; missing flags come from the environment.
 ///
 /// # Errors
 ///
-/// [`Invalid`] names the flag and its variable. It also stands for a request for help, with exit code 0.
+/// [`Invalid`] names the flag and its variable. A request for help also returns it, with exit code 0.
 pub fn parse<P: Parser>(
     arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
 ) -> Result<P, Invalid> {
@@ -187,7 +187,7 @@ fn invalid(error: &clap::Error, command: &clap::Command) -> Invalid {
     }
 }
 
-/// One line that names the flag, and the variable behind it: clap does not say where a value came from.
+/// One line that names the flag and its variable, because clap does not report where a value came from.
 fn bad_value(error: &clap::Error, command: &clap::Command) -> String {
     let rendered = error.render().to_string();
     let line = rendered.lines().next().unwrap_or_default();
@@ -205,7 +205,7 @@ fn bad_value(error: &clap::Error, command: &clap::Command) -> String {
 }
 
 fn variable_of(command: &clap::Command, flag: &str) -> Option<String> {
-    let here = command
+    let own = command
         .get_arguments()
         .find(|argument| {
             argument
@@ -213,7 +213,7 @@ fn variable_of(command: &clap::Command, flag: &str) -> Option<String> {
                 .is_some_and(|long| flag.strip_prefix("--") == Some(long))
         })
         .and_then(|argument| argument.get_env());
-    match here {
+    match own {
         Some(variable) => Some(variable.to_string_lossy().into_owned()),
         None => command
             .get_subcommands()
@@ -303,7 +303,7 @@ mod tests {
         peers: Peers,
     }
 
-    /// Parses without a look at the environment of the process that runs the test.
+    /// Parses flags and ignores the environment of the test process.
     fn parse_flags(flags: &[&str]) -> Result<Everything, Invalid> {
         let command = Everything::command().mut_args(|argument| argument.env(None::<&str>));
         let arguments = std::iter::once("test").chain(flags.iter().copied());
@@ -314,12 +314,12 @@ mod tests {
     }
 
     #[test]
-    fn the_flags_of_all_parts_stand_side_by_side() {
+    fn the_flags_of_all_parts_do_not_conflict() {
         Everything::command().debug_assert();
     }
 
     #[test]
-    fn defaults_reach_a_stack_on_this_machine() {
+    fn defaults_address_a_local_stack() {
         let all = parse_flags(&[]).expect("defaults are valid");
         assert_eq!(
             all.kafka,
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn an_instance_has_a_name_without_being_given_one() {
+    fn an_instance_has_a_default_name() {
         let all = parse_flags(&[]).expect("defaults are valid");
         let name = all.instance.name(all.admin.address);
         assert!(
@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn what_listens_everywhere_is_reached_here() {
+    fn an_unspecified_listen_address_is_reached_over_loopback() {
         let all = parse_flags(&["--orders-listen", "0.0.0.0:9001"]).expect("it is valid");
         assert_eq!(Peers::local(&all.listen).orders, ["127.0.0.1:9001"]);
     }

@@ -1,10 +1,10 @@
-//! Every environment variable of the configuration. Those of telemetry stand in `observability::names`.
+//! Every environment variable of the configuration, except those of telemetry, which are in `observability::names`.
 
 /// Kafka bootstrap servers.
 pub const KAFKA: &str = "ORDERMESH_KAFKA";
-/// Goes before every topic, group and transactional id.
+/// Prefix of every topic, group and transactional id.
 pub const PREFIX: &str = "ORDERMESH_PREFIX";
-/// Partitions of every topic, fixed for life.
+/// Partitions of every topic; cannot be changed later.
 pub const PARTITIONS: &str = "ORDERMESH_PARTITIONS";
 /// URL of the schema registry.
 pub const REGISTRY: &str = "ORDERMESH_REGISTRY";

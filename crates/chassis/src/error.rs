@@ -1,7 +1,7 @@
-//! The one place where what went wrong becomes a gRPC status, with `google.rpc` details.
+//! The mapping of all errors to gRPC statuses with `google.rpc` details.
 //!
-//! A client learns what it can act on and nothing internal. Details travel in a header, which clients limit to a few
-//! kilobytes: the list of violations is cut before that.
+//! A client receives what it can act on and nothing internal. Details are sent in a header, which clients limit to a
+//! few kilobytes, so the list of violations is truncated.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -15,13 +15,13 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 use crate::names::{ERROR_DOMAIN, REASON_OVERLOADED, REASON_TOO_LARGE};
 use crate::process::chain;
 
-/// How long a client that was turned away should wait, where nobody knows better.
+/// Default retry delay for a refused client.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Most bytes of field names and descriptions in one answer.
+/// Limit on the bytes of field names and descriptions in one answer.
 const VIOLATION_BYTES: usize = 6 * 1024;
 
-/// Checks a request against its field rules and those that span fields.
+/// Checks a request against its field rules and its cross-field rules.
 ///
 /// # Errors
 ///
@@ -35,7 +35,7 @@ pub fn validate<M: Validate + CrossField>(message: &M) -> Result<(), Status> {
     }
 }
 
-/// The request breaks rules: all of them at once.
+/// The request violates rules; the status lists all violations.
 pub fn invalid(violations: &[Violation]) -> Status {
     let mut room = VIOLATION_BYTES;
     let shown: Vec<_> = violations
@@ -64,12 +64,12 @@ pub fn invalid_field(field: &str, description: impl Into<String>) -> Status {
     invalid(&[Violation::new(field, "request", description.into())])
 }
 
-/// There is no such thing; `what` is `order`, `product`…
+/// The requested entity does not exist; `what` is `order`, `product`…
 pub fn not_found(what: &str) -> Status {
     Status::not_found(format!("{what} not found"))
 }
 
-/// The rules refuse the command. `reason` is for machines, upper snake case; `message` for people.
+/// The rules reject the command. `reason` is machine-readable, upper snake case; `message` is for people.
 pub fn rejected(reason: &'static str, message: impl Into<String>) -> Status {
     Status::with_error_details(Code::FailedPrecondition, message, error_info(reason))
 }
@@ -79,19 +79,19 @@ pub fn already_exists(reason: &'static str, message: impl Into<String>) -> Statu
     Status::with_error_details(Code::AlreadyExists, message, error_info(reason))
 }
 
-/// A part that is needed is down; `what` is its name, not its address.
+/// A dependency is down; `what` is its name, not its address.
 pub fn unavailable(what: &str, retry_after: Duration) -> Status {
     let details = ErrorDetails::with_retry_info(Some(retry_after));
     Status::with_error_details(Code::Unavailable, format!("{what} is unavailable"), details)
 }
 
-/// The process is about to end: its work goes on at another one, or here when it is back.
+/// The process is shutting down; clients retry at another replica, or here after the restart.
 pub fn shutting_down() -> Status {
     let details = ErrorDetails::with_retry_info(Some(RETRY_AFTER));
     Status::with_error_details(Code::Unavailable, "the server is shutting down", details)
 }
 
-/// More work than the server takes.
+/// The server has reached its limit of concurrent calls.
 pub fn exhausted(retry_after: Duration) -> Status {
     let mut details = error_info(REASON_OVERLOADED);
     details.set_retry_info(Some(retry_after));
@@ -108,12 +108,12 @@ pub fn too_large(limit_bytes: usize) -> Status {
     Status::with_error_details(Code::OutOfRange, message, error_info(REASON_TOO_LARGE))
 }
 
-/// The caller's deadline, or the server's own, has passed. What was asked may still happen.
+/// The caller's deadline, or the server's default, has passed. The request may still take effect.
 pub fn deadline() -> Status {
     Status::deadline_exceeded("the deadline has passed")
 }
 
-/// A fault of ours: the chain of causes goes to the log, the client learns only that there is one.
+/// An internal error: the chain of causes is logged, the client receives only the code.
 pub fn internal(error: &(dyn Error + 'static)) -> Status {
     tracing::error!(error = %chain(error), "a request failed");
     Status::internal("internal error")
@@ -158,7 +158,7 @@ mod tests {
     const HEADER_LIMIT: usize = 16 * 1024;
 
     #[test]
-    fn every_violation_is_told_at_once() {
+    fn all_violations_are_reported_at_once() {
         let status =
             validate(&PlaceOrderRequest::default()).expect_err("nearly everything is missing");
         assert_eq!(status.code(), Code::InvalidArgument);
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_violations_still_fits_into_the_headers() {
+    fn many_violations_fit_into_the_headers() {
         let line = OrderLine {
             sku: String::new(),
             quantity: 0,

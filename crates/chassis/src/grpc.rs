@@ -34,7 +34,7 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
         })
 }
 
-/// The code in the head or the trailers of an answer, if it is there.
+/// The gRPC code in the headers or trailers of an answer, if present.
 fn code(headers: &HeaderMap) -> Option<Code> {
     headers
         .get(GRPC_STATUS)

@@ -1,8 +1,8 @@
-//! What every service stands on: process life, configuration, gRPC server and client stacks, the mapping of errors
-//! to gRPC, and health.
+//! The base of every service: process lifecycle, configuration, gRPC server and client stacks, mapping of errors to
+//! gRPC, and health.
 //!
-//! A service's start is a few lines: parse its configuration ([`config`]), bind its ports ([`grpc::Server`],
-//! [`admin::Admin`]), spawn its parts on a [`Process`], and [`Process::run`].
+//! To start, a service parses its configuration ([`config`]), binds its ports ([`grpc::Server`],
+//! [`admin::Admin`]), spawns its tasks on a [`Process`], and calls [`Process::run`].
 
 pub mod admin;
 pub mod config;
@@ -15,5 +15,5 @@ mod process;
 mod readiness;
 pub mod stall;
 
-pub use process::{Ending, Process};
+pub use process::{Process, TaskResult};
 pub use readiness::{Component, Readiness, Report};

@@ -1,4 +1,4 @@
-//! What a process tells about itself, whatever it serves.
+//! The metrics of every process.
 
 use observability::Metric;
 use prometheus::Registry;
@@ -43,7 +43,7 @@ pub const BUILD_INFO: Metric = Metric::gauge(
     &["version"],
     "The version of the program.",
 );
-/// Components that can do their work.
+/// Whether a component is ready.
 pub const READY: Metric = Metric::gauge(
     "ordermesh_ready",
     &["component"],
@@ -55,13 +55,13 @@ pub const TOKIO_WORKERS: Metric = Metric::gauge(
     &[],
     "Threads of the runtime that run tasks.",
 );
-/// Tasks that live.
+/// Tasks that have not ended.
 pub const TOKIO_TASKS: Metric = Metric::gauge(
     "ordermesh_tokio_tasks",
     &[],
     "Tasks of the runtime that have not ended.",
 );
-/// Tasks that no thread has taken yet.
+/// Tasks that wait for a thread.
 pub const TOKIO_QUEUE_DEPTH: Metric = Metric::gauge(
     "ordermesh_tokio_queue_depth",
     &[],
@@ -74,7 +74,7 @@ pub const TOKIO_BUSY_SECONDS: Metric = Metric::counter(
     "Time in which threads of the runtime ran tasks, summed over them.",
 );
 
-/// All of them. Those that begin with `process_` are the `prometheus` crate's own, on Linux.
+/// All metrics of this crate. The `prometheus` crate collects those that begin with `process_`, on Linux only.
 pub const ALL: &[Metric] = &[
     RPC_CALLS,
     RPC_SECONDS,
@@ -116,13 +116,12 @@ pub const ALL: &[Metric] = &[
     Metric::gauge("process_threads", &[], "Threads of the process."),
 ];
 
-/// From the loopback's fastest answers to the default deadline, in seconds.
+/// Seconds, from the fastest answers over loopback to the default deadline.
 pub(crate) const RPC_BUCKETS: [f64; 13] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
 ];
 
-/// Registers what every process tells, that of its telemetry included. Call it within the runtime that the process
-/// runs on.
+/// Registers the metrics of the process and of its telemetry. Must be called within the runtime of the process.
 ///
 /// # Errors
 ///

@@ -1,6 +1,6 @@
-//! Every name that the chassis gives to labels, headers and reasons; metrics stand in [`crate::metrics`].
+//! Names of labels, headers and reasons of the chassis. Metric names are in [`crate::metrics`].
 
-/// Header of a gRPC call: how long its caller waits.
+/// Header of a gRPC call: its timeout.
 pub const GRPC_TIMEOUT: &str = "grpc-timeout";
 /// Header or trailer of a gRPC answer: the code.
 pub const GRPC_STATUS: &str = "grpc-status";
@@ -9,7 +9,7 @@ pub const GRPC_STATUS: &str = "grpc-status";
 pub const ERROR_DOMAIN: &str = "ordermesh";
 /// Reason of a refusal: the request is larger than the server reads.
 pub const REASON_TOO_LARGE: &str = "REQUEST_TOO_LARGE";
-/// Reason of a refusal: the server has as much work as it takes.
+/// Reason of a refusal: the server has reached its limit of concurrent calls.
 pub const REASON_OVERLOADED: &str = "OVERLOADED";
 
 /// Label: the server of a process.
@@ -18,5 +18,5 @@ pub const LABEL_SERVER: &str = "server";
 pub const LABEL_METHOD: &str = "method";
 /// Label: the gRPC code.
 pub const LABEL_CODE: &str = "code";
-/// Label: the service that a call asks.
+/// Label: the service that is called.
 pub const LABEL_PEER: &str = "peer";

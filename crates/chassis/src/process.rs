@@ -1,4 +1,4 @@
-//! The life of a process: its tasks, its readiness, its end.
+//! The lifecycle of a process: tasks, readiness, shutdown.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -19,12 +19,12 @@ use tokio_util::sync::CancellationToken;
 use crate::grpc::CallMetrics;
 use crate::readiness::Readiness;
 
-/// Time between the end of the drain and the end of the process, for what hangs while it is dropped.
+/// Time between the end of the drain and the forced exit, for destructors that hang.
 const DROP_GRACE: Duration = Duration::from_secs(2);
 
-/// A process and everything that lives as long as it does. Clones are handles on one process.
+/// A process: its tasks, metrics registry and readiness. Clones share one process.
 ///
-/// A task that ends before it was asked to ends the process with a non-zero code: nothing runs on with a part
+/// A task that ends before the shutdown ends the process with a non-zero code, so that no process runs with a part
 /// missing.
 #[derive(Clone, Debug)]
 pub struct Process {
@@ -44,20 +44,20 @@ struct Inner {
 struct Tasks {
     last_id: u64,
     running: BTreeMap<u64, String>,
-    faulty: bool,
+    failed: bool,
 }
 
-/// How a task ended. Made from what the task returns: nothing, or a result.
+/// The result of a task, converted from `()` or from a `Result`.
 #[derive(Debug)]
-pub struct Ending(Result<(), Box<dyn Error + Send + Sync>>);
+pub struct TaskResult(Result<(), Box<dyn Error + Send + Sync>>);
 
-impl From<()> for Ending {
+impl From<()> for TaskResult {
     fn from((): ()) -> Self {
         Self(Ok(()))
     }
 }
 
-impl<E: Into<Box<dyn Error + Send + Sync>>> From<Result<(), E>> for Ending {
+impl<E: Into<Box<dyn Error + Send + Sync>>> From<Result<(), E>> for TaskResult {
     fn from(result: Result<(), E>) -> Self {
         Self(result.map_err(Into::into))
     }
@@ -85,65 +85,65 @@ impl Process {
         }
     }
 
-    /// Where the process's parts register their metrics.
+    /// The metrics registry of the process.
     pub fn registry(&self) -> &Registry {
         &self.inner.registry
     }
 
-    /// Where the process's calls of its peers are counted.
+    /// The metrics of the calls that the process makes.
     pub(crate) fn calls(&self) -> Arc<CallMetrics> {
         Arc::clone(&self.inner.calls)
     }
 
-    /// Where the process's parts say whether they are ready.
+    /// The readiness of the process.
     pub fn readiness(&self) -> &Readiness {
         &self.inner.readiness
     }
 
-    /// Cancelled when the process shuts down: stop intake, finish what was begun, leave.
+    /// Cancelled when the process shuts down: tasks stop taking work, finish what they began, and end.
     pub fn shutdown(&self) -> CancellationToken {
         self.inner.shutdown.clone()
     }
 
-    /// Runs a task until it ends after [`Self::shutdown`]. An end before that, an error or a panic at any time makes
-    /// the process end with a non-zero code. Call it within a tokio runtime.
+    /// Runs a task that ends after [`Self::shutdown`]. An earlier end, or an error or panic at any time, ends the
+    /// process with a non-zero code. Must be called within a tokio runtime.
     pub fn spawn<F>(&self, name: impl Into<String>, task: F)
     where
-        F: Future<Output: Into<Ending>> + Send + 'static,
+        F: Future<Output: Into<TaskResult>> + Send + 'static,
     {
-        let task = self.watched(self.begin(name.into()), task);
+        let task = self.supervise(self.register_task(name.into()), task);
         tokio::spawn(task);
     }
 
-    /// Like [`Self::spawn`], for a task that lasts as long as the process itself: a shutdown does not wait for it.
-    pub fn spawn_beside<F>(&self, name: &'static str, task: F)
+    /// Like [`Self::spawn`], for a task that runs until the process exits: the shutdown does not wait for it.
+    pub fn spawn_detached<F>(&self, name: &'static str, task: F)
     where
-        F: Future<Output: Into<Ending>> + Send + 'static,
+        F: Future<Output: Into<TaskResult>> + Send + 'static,
     {
         let process = self.clone();
         tokio::spawn(async move {
-            let ending = AssertUnwindSafe(task).catch_unwind().await;
-            process.note(name, ending.map(Into::into));
+            let result = AssertUnwindSafe(task).catch_unwind().await;
+            process.record_result(name, result.map(Into::into));
         });
     }
 
-    /// Like [`Self::spawn`], on an OS thread of its own. The token is that of [`Self::shutdown`].
+    /// Like [`Self::spawn`], on a dedicated OS thread. The token is [`Self::shutdown`].
     ///
     /// # Errors
     ///
-    /// The system has no thread left.
+    /// The thread cannot be created.
     pub fn spawn_thread<F, T>(&self, name: impl Into<String>, task: F) -> io::Result<()>
     where
         F: FnOnce(CancellationToken) -> T + Send + 'static,
-        T: Into<Ending>,
+        T: Into<TaskResult>,
     {
         let name = name.into();
-        let id = self.begin(name.clone());
+        let id = self.register_task(name.clone());
         let process = self.clone();
         let thread = thread::Builder::new().name(name).spawn(move || {
             let shutdown = process.shutdown();
-            let ending = panic::catch_unwind(AssertUnwindSafe(|| task(shutdown).into()));
-            process.end(id, ending);
+            let result = panic::catch_unwind(AssertUnwindSafe(|| task(shutdown).into()));
+            process.finish_task(id, result);
         });
         if thread.is_err() {
             self.inner
@@ -153,8 +153,8 @@ impl Process {
         thread.map(drop)
     }
 
-    /// Waits for SIGTERM, SIGINT or a task's end, then shuts down and waits for all tasks, at most `drain` long; a
-    /// second signal cuts that short. A watchdog ends the process even when its last drop hangs.
+    /// Waits for SIGTERM, SIGINT or a failed task, then shuts down and waits for all tasks, at most `drain` long; a
+    /// second signal ends the wait. A watchdog ends the process even when a destructor hangs.
     pub async fn run(&self, drain: Duration) -> ExitCode {
         let mut signals = match Signals::new() {
             Ok(signals) => signals,
@@ -165,13 +165,13 @@ impl Process {
         };
         tokio::select! {
             name = signals.next() => tracing::info!(signal = name, "shutting down"),
-            () = self.faulty() => tracing::error!("shutting down because of a fault"),
+            () = self.task_failed() => tracing::error!("shutting down because of a fault"),
         }
         watchdog(drain + DROP_GRACE, end_process);
         tokio::select! {
             code = self.stop(drain) => code,
             name = signals.next() => {
-                tracing::warn!(signal = name, running = ?self.running(), "leaving without waiting");
+                tracing::warn!(signal = name, running = ?self.running(), "exiting without waiting for tasks");
                 ExitCode::FAILURE
             }
         }
@@ -189,8 +189,8 @@ impl Process {
         if !drained {
             tracing::error!(running = ?self.running(), seconds = drain.as_secs_f64(), "tasks did not end in time");
         }
-        let faulty = self.inner.tasks.borrow().faulty;
-        if drained && !faulty {
+        let failed = self.inner.tasks.borrow().failed;
+        if drained && !failed {
             ExitCode::SUCCESS
         } else {
             ExitCode::FAILURE
@@ -198,13 +198,13 @@ impl Process {
     }
 
     /// Waits until a task has failed or ended early.
-    async fn faulty(&self) {
+    async fn task_failed(&self) {
         // Never closed while `self` holds a sender.
         let _ = self
             .inner
             .tasks
             .subscribe()
-            .wait_for(|tasks| tasks.faulty)
+            .wait_for(|tasks| tasks.failed)
             .await;
     }
 
@@ -218,7 +218,7 @@ impl Process {
             .collect()
     }
 
-    fn begin(&self, name: String) -> u64 {
+    fn register_task(&self, name: String) -> u64 {
         let mut id = 0;
         self.inner.tasks.send_modify(|tasks| {
             tasks.last_id += 1;
@@ -228,18 +228,18 @@ impl Process {
         id
     }
 
-    fn watched<F>(&self, id: u64, task: F) -> impl Future<Output = ()> + Send + 'static
+    fn supervise<F>(&self, id: u64, task: F) -> impl Future<Output = ()> + Send + 'static
     where
-        F: Future<Output: Into<Ending>> + Send + 'static,
+        F: Future<Output: Into<TaskResult>> + Send + 'static,
     {
         let process = self.clone();
         async move {
-            let ending = AssertUnwindSafe(task).catch_unwind().await;
-            process.end(id, ending.map(Into::into));
+            let result = AssertUnwindSafe(task).catch_unwind().await;
+            process.finish_task(id, result.map(Into::into));
         }
     }
 
-    fn end(&self, id: u64, ending: thread::Result<Ending>) {
+    fn finish_task(&self, id: u64, result: thread::Result<TaskResult>) {
         let name = self
             .inner
             .tasks
@@ -248,29 +248,29 @@ impl Process {
             .get(&id)
             .cloned()
             .unwrap_or_default();
-        self.note(&name, ending);
+        self.record_result(&name, result);
         self.inner
             .tasks
             .send_modify(|tasks| drop(tasks.running.remove(&id)));
     }
 
-    fn note(&self, name: &str, ending: thread::Result<Ending>) {
-        match ending {
-            Ok(Ending(Ok(()))) if self.inner.shutdown.is_cancelled() => {
+    fn record_result(&self, name: &str, result: thread::Result<TaskResult>) {
+        match result {
+            Ok(TaskResult(Ok(()))) if self.inner.shutdown.is_cancelled() => {
                 tracing::debug!(task = name, "ended");
                 return;
             }
-            Ok(Ending(Ok(()))) => tracing::error!(task = name, "ended before it was asked to"),
-            Ok(Ending(Err(error))) => {
+            Ok(TaskResult(Ok(()))) => tracing::error!(task = name, "ended before the shutdown"),
+            Ok(TaskResult(Err(error))) => {
                 tracing::error!(task = name, error = %chain(&*error), "failed")
             }
             Err(panic) => tracing::error!(task = name, panic = panic_message(&*panic), "panicked"),
         }
-        self.inner.tasks.send_modify(|tasks| tasks.faulty = true);
+        self.inner.tasks.send_modify(|tasks| tasks.failed = true);
     }
 }
 
-/// An error and everything that caused it, on one line.
+/// An error and its causes, on one line.
 pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
@@ -290,19 +290,19 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
         .unwrap_or("a value that is no text")
 }
 
-/// Ends the process whatever still runs: the drain has had its time.
+/// Ends the process even when tasks still run: the time of the drain is over.
 #[expect(
     clippy::disallowed_methods,
-    reason = "the watchdog is what comes after the drain"
+    reason = "the watchdog acts after the drain"
 )]
 fn end_process() {
     std::process::exit(1);
 }
 
-/// Calls `end` after a while, whatever the runtime is doing by then.
+/// Calls `end` after this time, independent of the runtime.
 #[expect(
     clippy::disallowed_methods,
-    reason = "the passing of time is what a watchdog waits for"
+    reason = "a watchdog waits for time to pass"
 )]
 fn watchdog(after: Duration, end: impl FnOnce() + Send + 'static) {
     let spawned = thread::Builder::new()
@@ -312,7 +312,7 @@ fn watchdog(after: Duration, end: impl FnOnce() + Send + 'static) {
             end();
         });
     if let Err(error) = spawned {
-        tracing::warn!(%error, "the end of the process has no watchdog");
+        tracing::warn!(%error, "the shutdown has no watchdog");
     }
 }
 
@@ -347,7 +347,7 @@ mod tests {
     const AT_ONCE: Duration = Duration::from_millis(1);
 
     #[tokio::test]
-    async fn tasks_that_end_when_asked_give_a_clean_end() {
+    async fn a_shutdown_is_clean_when_all_tasks_end() {
         let process = Process::new();
         let component = process.readiness().component("work");
         component.ready();
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_task_that_ends_by_itself_ends_the_process() {
+    async fn a_task_that_ends_early_ends_the_process() {
         let process = Process::new();
         process.spawn("task", async {});
         assert_eq!(process.run(DRAIN).await, ExitCode::FAILURE);
@@ -377,20 +377,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn so_does_a_thread_and_a_task_beside() {
+    async fn an_early_end_of_a_thread_or_a_detached_task_is_a_failure() {
         let process = Process::new();
         process
             .spawn_thread("thread", |_| ())
             .expect("there are threads left");
-        process.faulty().await;
+        process.task_failed().await;
 
         let process = Process::new();
-        process.spawn_beside("beside", async {});
-        process.faulty().await;
+        process.spawn_detached("detached", async {});
+        process.task_failed().await;
     }
 
     #[tokio::test]
-    async fn an_error_or_a_panic_while_draining_is_a_fault() {
+    async fn an_error_or_a_panic_during_the_drain_is_a_failure() {
         for panics in [false, true] {
             let process = Process::new();
             let shutdown = process.shutdown();
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_task_that_hangs_does_not_hold_the_process() {
+    async fn a_task_that_hangs_does_not_block_the_shutdown() {
         let process = Process::new();
         process.spawn("hangs", std::future::pending::<()>());
         assert_eq!(process.stop(AT_ONCE).await, ExitCode::FAILURE);
@@ -412,19 +412,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_runs_beside_is_not_waited_for() {
+    async fn the_shutdown_does_not_wait_for_detached_tasks() {
         let process = Process::new();
-        process.spawn_beside("beside", std::future::pending::<()>());
+        process.spawn_detached("detached", std::future::pending::<()>());
         assert_eq!(process.stop(DRAIN).await, ExitCode::SUCCESS);
     }
 
     #[test]
     fn the_watchdog_needs_no_runtime() {
         let (sender, receiver) = mpsc::channel();
-        watchdog(AT_ONCE, move || {
-            sender.send("bites").expect("the test waits")
-        });
-        assert_eq!(receiver.recv(), Ok("bites"));
+        watchdog(AT_ONCE, move || sender.send(()).expect("the test waits"));
+        assert_eq!(receiver.recv(), Ok(()));
     }
 
     #[test]

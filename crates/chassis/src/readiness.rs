@@ -1,4 +1,4 @@
-//! Whether the process is ready for work, and what keeps it from being.
+//! The readiness and liveness of a process and of its components.
 
 use std::collections::BTreeMap;
 
@@ -7,35 +7,36 @@ use tokio::sync::watch;
 
 const STARTING: &str = "starting";
 
-/// The readiness of a process: of all its components, until it shuts down. A process without components is not
-/// ready. Clones share one state.
+/// The readiness of a process. It is ready while all its components are ready and it is not shutting down; without
+/// components it is not ready. Clones share one state.
 #[derive(Clone, Debug)]
 pub struct Readiness {
     report: watch::Sender<Report>,
 }
 
-/// What is ready and what is not.
+/// The readiness of a process and of its components.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// All components are ready, and the process is not shutting down.
     pub ready: bool,
-    /// The process takes no more work.
+    /// The process takes no new work.
     pub shutting_down: bool,
-    /// By component: `null` when ready, else the reason why it is not.
+    /// By component: `null` when ready, otherwise the reason.
     pub components: BTreeMap<String, Option<String>>,
-    /// Components that nothing but a restart of the process helps, and why.
+    /// Components that only a restart of the process repairs, with the reason.
     #[serde(skip)]
-    pub stuck: BTreeMap<String, String>,
-    /// What the components say of themselves; one whose loop stalls cannot say so.
+    pub not_live: BTreeMap<String, String>,
+    /// What each component reported last: `None` when ready, otherwise the reason. A component whose loop stalls cannot
+    /// report that itself.
     #[serde(skip)]
-    pub told: BTreeMap<String, Option<String>>,
-    /// Components whose loops stall.
+    pub reported: BTreeMap<String, Option<String>>,
+    /// Components whose loops stall, with the reason.
     #[serde(skip)]
     pub stalled: BTreeMap<String, String>,
 }
 
 impl Report {
-    fn settle(&mut self) {
+    fn update_ready(&mut self) {
         let components_ready = self.components.values().all(Option::is_none);
         self.ready = components_ready && !self.components.is_empty() && !self.shutting_down;
     }
@@ -50,7 +51,7 @@ impl Default for Readiness {
 }
 
 impl Readiness {
-    /// Registers a component, which is not ready yet. A second one of the same name takes the place of the first.
+    /// Registers a component, which is not ready yet. A second component with the same name replaces the first.
     pub fn component(&self, name: impl Into<String>) -> Component {
         let component = Component {
             name: name.into(),
@@ -60,25 +61,25 @@ impl Readiness {
         component
     }
 
-    /// Whether the process is ready now.
+    /// Whether the process is ready.
     pub fn is_ready(&self) -> bool {
         self.report.borrow().ready
     }
 
-    /// What is ready now and what is not.
+    /// The current report.
     pub fn report(&self) -> Report {
         self.report.borrow().clone()
     }
 
-    /// Follows the report.
+    /// Subscribes to the report.
     pub fn watch(&self) -> watch::Receiver<Report> {
         self.report.subscribe()
     }
 
-    /// The first component that nothing but a restart of the process helps, and why.
-    pub fn stuck(&self) -> Option<String> {
+    /// The first component that only a restart of the process repairs, with the reason.
+    pub fn not_live(&self) -> Option<String> {
         let report = self.report.borrow();
-        let (name, reason) = report.stuck.first_key_value()?;
+        let (name, reason) = report.not_live.first_key_value()?;
         Some(format!("{name}: {reason}"))
     }
 
@@ -91,12 +92,12 @@ impl Readiness {
     pub(crate) fn shut_down(&self) {
         self.report.send_modify(|report| {
             report.shutting_down = true;
-            report.settle();
+            report.update_ready();
         });
     }
 }
 
-/// A component's hand on the readiness of its process. Cheap to clone.
+/// A handle with which a component reports its readiness. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Component {
     name: String,
@@ -106,53 +107,53 @@ pub struct Component {
 impl Component {
     /// The component can do its work.
     pub fn ready(&self) {
-        self.tell(None);
+        self.set_reported(None);
     }
 
     /// The component cannot do its work; `reason` is for operators, lower case.
     pub fn not_ready(&self, reason: impl Into<String>) {
-        self.tell(Some(reason.into()));
+        self.set_reported(Some(reason.into()));
     }
 
-    /// The component's loop stalls, whatever it has said of itself before. When it `is_stuck`, nothing but a restart of
-    /// the process helps, and the process is not live.
-    pub fn stalls(&self, reason: String, is_stuck: bool) {
-        self.change(|report| {
-            if is_stuck {
-                report.stuck.insert(self.name.clone(), reason.clone());
+    /// The component's loop stalls; this overrides what the component reported. With `not_live`, only a restart of the
+    /// process repairs it, and the process is not live.
+    pub fn set_stalled(&self, reason: String, not_live: bool) {
+        self.update(|report| {
+            if not_live {
+                report.not_live.insert(self.name.clone(), reason.clone());
             }
             report.stalled.insert(self.name.clone(), reason);
         });
     }
 
-    /// The component's loop goes on.
-    pub fn goes_on(&self) {
-        self.change(|report| {
+    /// The component's loop makes progress: what the component reported applies again.
+    pub fn clear_stalled(&self) {
+        self.update(|report| {
             report.stalled.remove(&self.name);
-            report.stuck.remove(&self.name);
+            report.not_live.remove(&self.name);
         });
     }
 
-    fn tell(&self, reason: Option<String>) {
-        self.change(|report| {
-            report.told.insert(self.name.clone(), reason);
+    fn set_reported(&self, reason: Option<String>) {
+        self.update(|report| {
+            report.reported.insert(self.name.clone(), reason);
         });
     }
 
-    fn change(&self, change: impl FnOnce(&mut Report)) {
+    fn update(&self, update: impl FnOnce(&mut Report)) {
         self.report.send_if_modified(|report| {
             let before = (
                 report.components.get(&self.name).cloned(),
-                report.stuck.contains_key(&self.name),
+                report.not_live.contains_key(&self.name),
             );
-            change(report);
-            let told = report.told.get(&self.name).cloned().flatten();
-            let reason = report.stalled.get(&self.name).cloned().or(told);
+            update(report);
+            let reported = report.reported.get(&self.name).cloned().flatten();
+            let reason = report.stalled.get(&self.name).cloned().or(reported);
             report.components.insert(self.name.clone(), reason);
-            report.settle();
+            report.update_ready();
             let after = (
                 report.components.get(&self.name).cloned(),
-                report.stuck.contains_key(&self.name),
+                report.not_live.contains_key(&self.name),
             );
             before != after
         });
@@ -191,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn followers_hear_changes_only() {
+    fn subscribers_receive_only_changes() {
         let readiness = Readiness::default();
         let log = readiness.component("log");
         let mut watch = readiness.watch();

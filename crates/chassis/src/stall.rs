@@ -1,4 +1,4 @@
-//! Loops that stall: a thread in a call that does not return cannot say so itself.
+//! Detection of stalled loops: a thread in a call that does not return cannot report that itself.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,74 +8,76 @@ use tokio::time::Instant;
 
 use crate::readiness::Component;
 
-/// Between two looks at a loop.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// When a loop that finishes no round is said to stall.
+/// Interval between two checks of a loop.
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How long a loop may go without completing an iteration.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// The component is not ready after this.
+    /// After this time the component is not ready.
     pub not_ready: Duration,
-    /// Nothing but a restart of the process helps after this.
-    pub stuck: Duration,
+    /// After this time the process is not live: only a restart repairs it.
+    pub not_live: Duration,
 }
 
-/// Rounds that a loop has finished; clones count together.
+/// Counts the completed iterations of a loop. Clones share one counter.
 #[derive(Clone, Debug, Default)]
-pub struct Rounds(Arc<AtomicU64>);
+pub struct Iterations(Arc<AtomicU64>);
 
-impl Rounds {
-    /// The loop has finished a round.
-    pub fn finish(&self) {
+impl Iterations {
+    /// Counts one completed iteration.
+    pub fn increment(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Rounds so far.
+    /// The iterations completed so far.
     pub fn count(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// Compares the rounds of a loop with those of the last look.
+/// Compares the iterations of a loop with those at the previous check.
 #[derive(Debug)]
 pub struct StallDetector {
     limits: Limits,
-    rounds: u64,
+    iterations: u64,
     since: Instant,
 }
 
 impl StallDetector {
-    /// A detector for a loop that begins now.
+    /// A detector for a loop that starts now.
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
-            rounds: 0,
+            iterations: 0,
             since: Instant::now(),
         }
     }
 
-    /// Looks at a loop that has finished so many rounds, and tells its component whether it stalls.
-    pub fn look(&mut self, rounds: u64, component: &Component) {
-        if rounds != self.rounds {
-            self.rounds = rounds;
+    /// Reports to `component` whether its loop stalls; `iterations` is the number that the loop has completed.
+    pub fn check(&mut self, iterations: u64, component: &Component) {
+        if iterations != self.iterations {
+            self.iterations = iterations;
             self.since = Instant::now();
         }
         let stalled = self.since.elapsed();
         if stalled <= self.limits.not_ready {
-            component.goes_on();
+            component.clear_stalled();
         } else {
-            let reason = format!("has stood still for {} s", stalled.as_secs());
-            component.stalls(reason, stalled > self.limits.stuck);
+            let reason = format!("has stalled for {} s", stalled.as_secs());
+            component.set_stalled(reason, stalled > self.limits.not_live);
         }
     }
 }
 
-/// Watches a loop that tells of its own readiness while it goes on. Never ends.
-pub async fn watch(rounds: Rounds, limits: Limits, component: Component) {
+/// Checks a loop periodically and reports its stalls to `component`, which the loop itself otherwise reports to.
+/// Never ends.
+pub async fn watch(iterations: Iterations, limits: Limits, component: Component) {
     let mut detector = StallDetector::new(limits);
-    let mut every = tokio::time::interval(LOOK_EVERY);
+    let mut interval = tokio::time::interval(CHECK_INTERVAL);
     loop {
-        every.tick().await;
-        detector.look(rounds.count(), &component);
+        interval.tick().await;
+        detector.check(iterations.count(), &component);
     }
 }
 
@@ -86,37 +88,34 @@ mod tests {
 
     const LIMITS: Limits = Limits {
         not_ready: Duration::from_secs(60),
-        stuck: Duration::from_secs(120),
+        not_live: Duration::from_secs(120),
     };
 
     #[tokio::test(start_paused = true)]
-    async fn a_loop_that_stalls_is_not_ready_and_later_stuck() {
+    async fn a_stalled_loop_is_not_ready_and_later_not_live() {
         let readiness = Readiness::default();
         let component = readiness.component("worker");
         component.ready();
-        let rounds = Rounds::default();
-        rounds.finish();
-        tokio::spawn(watch(rounds.clone(), LIMITS, component.clone()));
+        let iterations = Iterations::default();
+        iterations.increment();
+        tokio::spawn(watch(iterations.clone(), LIMITS, component.clone()));
         let began = Instant::now();
         let mut report = readiness.watch();
         report.wait_for(|report| !report.ready).await.unwrap();
-        assert!(began.elapsed() > LIMITS.not_ready && began.elapsed() < LIMITS.stuck);
-        assert_eq!(readiness.stuck(), None);
+        assert!(began.elapsed() > LIMITS.not_ready && began.elapsed() < LIMITS.not_live);
+        assert_eq!(readiness.not_live(), None);
 
         report
-            .wait_for(|report| !report.stuck.is_empty())
+            .wait_for(|report| !report.not_live.is_empty())
             .await
             .unwrap();
-        assert!(began.elapsed() > LIMITS.stuck);
-        let stuck = readiness.stuck().unwrap();
-        assert!(
-            stuck.starts_with("worker: has stood still for 12"),
-            "{stuck}"
-        );
+        assert!(began.elapsed() > LIMITS.not_live);
+        let reason = readiness.not_live().unwrap();
+        assert!(reason.starts_with("worker: has stalled for 12"), "{reason}");
 
-        // It was no more than very slow; what it said of itself holds again.
-        rounds.finish();
+        // The loop was only slow: what its component reported applies again.
+        iterations.increment();
         report.wait_for(|report| report.ready).await.unwrap();
-        assert_eq!(readiness.stuck(), None);
+        assert_eq!(readiness.not_live(), None);
     }
 }

@@ -1,4 +1,4 @@
-//! The log's filter over the admin port. One test: telemetry is set up once per process.
+//! The log filter over the admin port. One test, because telemetry is set up once per process.
 
 use std::net::SocketAddr;
 
@@ -8,7 +8,7 @@ use observability::{Settings, init, names};
 use reqwest::Client;
 
 #[tokio::test]
-async fn the_filter_is_shown_and_changed_while_the_process_runs() {
+async fn the_filter_is_changed_at_run_time() {
     let process = Process::new();
     let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
     let admin = Admin::bind(any_port).await.expect("some port is free");
@@ -48,11 +48,11 @@ async fn the_filter_is_shown_and_changed_while_the_process_runs() {
     assert_eq!(
         log::max_level(),
         log::LevelFilter::Debug,
-        "the log crate asks this first"
+        "the log crate checks this level first"
     );
     assert!(!tracing::enabled!(target: "payments", tracing::Level::INFO));
     let span = tracing::info_span!(target: names::TRACE_TARGET, "work");
-    assert!(!span.is_disabled(), "traces do not depend on it");
+    assert!(!span.is_disabled(), "traces do not depend on the filter");
     drop(span);
     telemetry.shutdown().await;
 }

@@ -1,46 +1,47 @@
-//! Records to bytes and back: framing, schema ids, field rules.
+//! Encodes and decodes records: framing, schema ids, field rules.
 
 use contracts::core::v1::Metadata;
 use contracts::{Body as _, Contract, Message, Record, Service, Topic, Violation};
 use registry::{Resolution, Schemas};
 
-use crate::log::{Input, kafka::MAX_RECORD_BYTES};
+use crate::log::Input;
+use crate::log::limits::MAX_RECORD_BYTES;
 
-/// Why a record can never be decoded; it goes to the dead letters.
+/// Why a record can never be decoded; it becomes a dead letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Poison {
-    /// One word for metrics and headers.
+    /// Class of the error, for metrics and headers.
     pub class: &'static str,
-    /// What is wrong with it.
+    /// Description of the error.
     pub message: String,
-    /// The id in its frame, when there is one.
+    /// The schema id in its frame, when there is one.
     pub schema_id: Option<u32>,
 }
 
-/// Why a record gives no body.
+/// Why a record cannot be decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Undecodable {
-    /// It never will.
+    /// It can never be decoded.
     Poison(Poison),
-    /// Its schema is registered, but this binary does not contain it: decoding would drop fields.
+    /// Its schema, with this id, is registered, but this binary does not contain it: decoding would drop fields.
     Newer(u32),
-    /// The registry has not answered yet.
+    /// The registry has not resolved this schema id yet.
     Pending(u32),
 }
 
-/// Reads and writes the records of one contract, and writes messages to all others.
+/// Decodes and encodes the records of one contract, and encodes messages to other services.
 #[derive(Clone)]
 pub struct Codec {
     schemas: Schemas,
 }
 
 impl Codec {
-    /// Ids come from `schemas`.
+    /// A codec with the schema ids of `schemas`.
     pub fn new(schemas: Schemas) -> Self {
         Self { schemas }
     }
 
-    /// The ids.
+    /// The schema ids.
     pub fn schemas(&self) -> &Schemas {
         &self.schemas
     }
@@ -74,7 +75,7 @@ impl Codec {
         input: &Input,
     ) -> Result<(Metadata, C::Command), Undecodable> {
         let (schema_id, metadata, body) =
-            self.decode::<C::CommandRecord>(C::SERVICE, Topic::Commands, input)?;
+            self.decode_framed::<C::CommandRecord>(C::SERVICE, Topic::Commands, input)?;
         let mut violations = contracts::rules::field_violations(&metadata);
         violations.extend(body.violations());
         if violations.is_empty() {
@@ -93,17 +94,17 @@ impl Codec {
     /// # Errors
     ///
     /// See [`Undecodable`].
-    pub fn own<R: Record>(
+    pub fn decode<R: Record>(
         &self,
         service: Service,
         topic: Topic,
         input: &Input,
     ) -> Result<(Metadata, R::Body), Undecodable> {
-        self.decode::<R>(service, topic, input)
+        self.decode_framed::<R>(service, topic, input)
             .map(|(_, metadata, body)| (metadata, body))
     }
 
-    fn decode<R: Record>(
+    fn decode_framed<R: Record>(
         &self,
         service: Service,
         topic: Topic,
@@ -147,7 +148,7 @@ impl Codec {
     }
 }
 
-/// Whether a record of this size is never taken by the log.
+/// Whether the log rejects a record with this payload as too large.
 pub fn too_large(payload: &[u8]) -> bool {
     payload.len() + 4_096 > MAX_RECORD_BYTES
 }

@@ -1,4 +1,4 @@
-//! A caller's side: sends a command and waits for its outcome.
+//! A client that sends a command and waits for its outcome.
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
@@ -15,11 +15,11 @@ use uuid::Uuid;
 use crate::codec::{Codec, describe};
 use crate::effects::unix_ms;
 use crate::headers;
-use crate::log::kafka::{Cluster, RecordMetadata, SendError, Sender, Tail};
-use crate::log::{self, Input, Partition};
-use crate::sending::Sending;
+use crate::log::kafka::{Sender, Tail};
+use crate::log::{self, Cluster, Input, Partition, RecordMetadata, SendError};
+use crate::send_span::SendSpan;
 
-/// Sends commands of one contract and hears what became of them; cheap to clone.
+/// Sends commands of one contract and receives their outcomes; cheap to clone.
 pub struct CommandClient<C: Contract> {
     inner: Arc<Inner>,
     contract: PhantomData<C>,
@@ -38,16 +38,16 @@ struct Inner {
     cluster: Arc<Cluster>,
     sender: Sender,
     codec: Codec,
-    /// Stands in every command; outcomes for others are passed over unread.
+    /// The `reply_to` of every command; outcomes for other instances are skipped without decoding.
     instance: String,
-    waiting: Mutex<HashMap<String, oneshot::Sender<Input>>>,
+    pending: Mutex<HashMap<String, oneshot::Sender<Input>>>,
     listening: AtomicBool,
-    /// Why outcomes may not be heard now.
-    trouble: Mutex<Option<String>>,
+    /// Why outcomes may not be received now; `None` while healthy.
+    problem: Mutex<Option<String>>,
     rounds: AtomicU64,
 }
 
-/// What became of a command.
+/// Outcome of a command.
 #[derive(Clone, Debug)]
 pub struct Answer<O> {
     /// The outcome.
@@ -60,16 +60,16 @@ pub struct Answer<O> {
     pub events_offset: i64,
 }
 
-/// No answer.
+/// Why there is no outcome.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The command was not written, or nobody knows whether it was.
+    /// The command was not written, or it is unknown whether it was.
     #[error(transparent)]
     Send(#[from] SendError),
-    /// The command is durable, but its outcome has not come in time.
+    /// The outcome did not arrive in time. The command may not be durable yet, and may still be carried out.
     #[error("no outcome in time")]
     Deadline,
-    /// This instance does not hear outcomes yet.
+    /// This instance does not receive outcomes yet.
     #[error("not listening to outcomes yet")]
     NotReady,
     /// The command breaks its field rules and was not sent.
@@ -81,16 +81,16 @@ pub enum Error {
 }
 
 impl<C: Contract> CommandClient<C> {
-    /// A caller that is not listening yet: see [`CommandClient::listen`].
+    /// A client that is not listening yet: see [`CommandClient::listen`].
     pub fn new(cluster: Arc<Cluster>, sender: Sender, codec: Codec) -> Self {
         let inner = Inner {
             cluster,
             sender,
             codec,
             instance: Uuid::now_v7().to_string(),
-            waiting: Mutex::default(),
+            pending: Mutex::default(),
             listening: AtomicBool::new(false),
-            trouble: Mutex::default(),
+            problem: Mutex::default(),
             rounds: AtomicU64::new(0),
         };
         Self {
@@ -99,48 +99,47 @@ impl<C: Contract> CommandClient<C> {
         }
     }
 
-    /// Whether outcomes are heard.
+    /// Whether the client is listening to outcomes.
     pub fn is_ready(&self) -> bool {
         self.inner.listening.load(Ordering::Acquire)
     }
 
-    /// Whether outcomes would be heard now: the tail of the outcomes stands at their end.
+    /// Whether outcomes would be received now: the client reads the outcomes at their end.
     ///
     /// # Errors
     ///
-    /// Why not, for readiness.
+    /// The reason, for readiness.
     pub fn health(&self) -> Result<(), String> {
-        let trouble = self.inner.trouble.lock().expect("no holder panics");
-        match trouble.clone() {
-            Some(trouble) => Err(trouble),
+        let problem = self.inner.problem.lock().expect("no holder panics");
+        match problem.clone() {
+            Some(problem) => Err(problem),
             None if self.is_ready() => Ok(()),
             None => Err("not listening yet".to_owned()),
         }
     }
 
-    /// Rounds that the listening thread has finished; where this stands still, it waits for something that does not
-    /// come.
+    /// Finished iterations of the listening thread; when the count does not advance, the thread is stuck.
     pub fn rounds(&self) -> u64 {
         self.inner.rounds.load(Ordering::Relaxed)
     }
 
-    fn tell(&self, trouble: Option<&str>) {
-        let mut told = self.inner.trouble.lock().expect("no holder panics");
-        if told.as_deref() != trouble {
-            *told = trouble.map(str::to_owned);
+    fn set_problem(&self, problem: Option<&str>) {
+        let mut current = self.inner.problem.lock().expect("no holder panics");
+        if current.as_deref() != problem {
+            *current = problem.map(str::to_owned);
         }
     }
 
-    /// Calls that wait for an outcome.
+    /// Number of calls that wait for an outcome.
     pub fn in_flight(&self) -> usize {
-        self.inner.waiting.lock().expect("no holder panics").len()
+        self.inner.pending.lock().expect("no holder panics").len()
     }
 
-    /// Hears outcomes until `stopped`; for a thread of its own.
+    /// Receives outcomes until `stopped`; runs on a dedicated thread.
     ///
     /// # Errors
     ///
-    /// When the log is damaged or a setting is refused.
+    /// The log is damaged, or a setting is rejected.
     pub fn listen(&self, stopped: impl Fn() -> bool) -> Result<(), log::Error> {
         let mut outage = Outage::of(format!("{} outcomes", C::SERVICE));
         let mut tail = loop {
@@ -148,7 +147,7 @@ impl<C: Contract> CommandClient<C> {
                 Ok(tail) => break tail,
                 Err(log::Error::Unavailable(reason)) if !stopped() => {
                     self.inner.rounds.fetch_add(1, Ordering::Relaxed);
-                    self.tell(Some(&reason));
+                    self.set_problem(Some(&reason));
                     outage.failed(reason);
                 }
                 Err(error) => return Err(error),
@@ -159,7 +158,7 @@ impl<C: Contract> CommandClient<C> {
         self.inner.listening.store(true, Ordering::Release);
         while !stopped() {
             self.inner.rounds.fetch_add(1, Ordering::Relaxed);
-            self.tell(tail.trouble());
+            self.set_problem(tail.problem());
             let Some(input) = tail.next(Duration::from_millis(100))? else {
                 continue;
             };
@@ -171,14 +170,14 @@ impl<C: Contract> CommandClient<C> {
                 .as_deref()
                 .map(String::from_utf8_lossy)
                 .unwrap_or_default();
-            let waiting = self
+            let pending = self
                 .inner
-                .waiting
+                .pending
                 .lock()
                 .expect("no holder panics")
                 .remove(&*id);
-            if let Some(waiting) = waiting {
-                let _ = waiting.send(input);
+            if let Some(pending) = pending {
+                let _ = pending.send(input);
             }
         }
         Ok(())
@@ -188,11 +187,11 @@ impl<C: Contract> CommandClient<C> {
     ///
     /// # Errors
     ///
-    /// When it could not be written, or nobody knows.
+    /// The command was not written, or it is unknown whether it was.
     pub async fn send(&self, call: Call<C>) -> Result<RecordMetadata, Error> {
-        let sending = Sending::of_call(C::SERVICE, call.command.kind(), &call.aggregate_id);
+        let send_span = SendSpan::of_call(C::SERVICE, call.command.kind(), &call.aggregate_id);
         let payload = self.encode(&call, Uuid::now_v7().to_string(), "")?;
-        let call_headers: Vec<_> = sending.header().into_iter().collect();
+        let call_headers: Vec<_> = send_span.header().into_iter().collect();
         let durable =
             self.inner
                 .sender
@@ -204,7 +203,7 @@ impl<C: Contract> CommandClient<C> {
     ///
     /// # Errors
     ///
-    /// [`Error::Deadline`] says nothing about the command: it may still be carried out.
+    /// After [`Error::Deadline`] the command may still be carried out.
     pub async fn call(
         &self,
         call: Call<C>,
@@ -214,16 +213,16 @@ impl<C: Contract> CommandClient<C> {
             return Err(Error::NotReady);
         }
         let id = Uuid::now_v7().to_string();
-        let sending = Sending::of_call(C::SERVICE, call.command.kind(), &call.aggregate_id);
+        let send_span = SendSpan::of_call(C::SERVICE, call.command.kind(), &call.aggregate_id);
         let payload = self.encode(&call, id.clone(), &self.inner.instance)?;
-        let call_headers: Vec<_> = sending.header().into_iter().collect();
-        let (waiting, outcome) = oneshot::channel();
+        let call_headers: Vec<_> = send_span.header().into_iter().collect();
+        let (pending, outcome) = oneshot::channel();
         self.inner
-            .waiting
+            .pending
             .lock()
             .expect("no holder panics")
-            .insert(id.clone(), waiting);
-        let _waits = Waits {
+            .insert(id.clone(), pending);
+        let _pending_call = PendingCall {
             inner: &self.inner,
             id,
         };
@@ -233,7 +232,7 @@ impl<C: Contract> CommandClient<C> {
                 .send(C::SERVICE, &call.aggregate_id, &payload, &call_headers)?;
         let input = tokio::time::timeout(deadline, async {
             durable.await?;
-            drop(sending);
+            drop(send_span);
             outcome.await.map_err(|_| Error::Unreadable)
         })
         .await
@@ -241,7 +240,7 @@ impl<C: Contract> CommandClient<C> {
         let (metadata, outcome) = self
             .inner
             .codec
-            .own::<C::OutcomeRecord>(C::SERVICE, Topic::Outcomes, &input)
+            .decode::<C::OutcomeRecord>(C::SERVICE, Topic::Outcomes, &input)
             .map_err(|_| Error::Unreadable)?;
         Ok(Answer {
             outcome,
@@ -274,27 +273,27 @@ impl<C: Contract> CommandClient<C> {
     }
 }
 
-/// A command that a client sends; it goes on with the trace of the current span.
+/// A command to send; it continues the trace of the current span.
 #[derive(Clone, Debug)]
 pub struct Call<C: Contract> {
-    /// Whom it is for.
+    /// Id of the target aggregate.
     pub aggregate_id: String,
-    /// What is asked.
+    /// The command.
     pub command: C::Command,
-    /// Who asks.
+    /// The caller, as recorded in the metadata.
     pub actor: String,
 }
 
-/// Forgets a call that nobody waits for any more.
-struct Waits<'a> {
+/// Removes a call that no longer waits for its outcome.
+struct PendingCall<'a> {
     inner: &'a Inner,
     id: String,
 }
 
-impl Drop for Waits<'_> {
+impl Drop for PendingCall<'_> {
     fn drop(&mut self) {
         self.inner
-            .waiting
+            .pending
             .lock()
             .expect("no holder panics")
             .remove(&self.id);

@@ -1,4 +1,4 @@
-//! The rule book of an aggregate, and what a rule book says besides events.
+//! The interface of a rule book: decisions, reactions, effects and timers of an aggregate.
 
 use std::fmt::Debug;
 
@@ -13,7 +13,7 @@ pub type State<D> = <<D as Decider>::Contract as Contract>::State;
 /// The outcomes of a rule book.
 pub type Outcome<D> = <<D as Decider>::Contract as Contract>::Outcome;
 
-/// What a decision may know besides the state and the command.
+/// Input of a decision besides the state and the command.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
     /// The aggregate that decides.
@@ -23,42 +23,42 @@ pub struct Context<'a> {
     /// Unix milliseconds: max(append time of the command, the aggregate's last time). Never a sender's clock,
     /// never backwards.
     pub time_ms: i64,
-    /// Highest id time (Unix milliseconds) of an aggregate of this partition that has left memory: an unknown id
-    /// at or below it may have been known once. 0 when none has left.
+    /// Highest id time (Unix milliseconds) of an evicted aggregate of this partition: an unknown id at or below it may
+    /// belong to an evicted aggregate. 0 when none was evicted.
     pub evicted_through_ms: i64,
 }
 
 /// The rule book of one kind of aggregate.
 ///
-/// Everything here is synchronous, deterministic and free of effects: no clock, no randomness, no I/O. That is
-/// what makes replay, simulation and audit possible: the same commands give the same events, byte for byte.
-/// Effects are returned as values ([`Outstanding`]) and carried out elsewhere, after the events are durable.
+/// All methods are synchronous, deterministic and free of side effects: no clock, no randomness, no I/O. This makes
+/// replay, simulation and audit possible: the same commands give the same events, byte for byte. Effects are returned as
+/// values ([`Outstanding`]); the executor carries them out after the events are durable.
 ///
-/// A rule book is a value, so that the durations it works with come in with its construction.
+/// A rule book is a value: its configuration, such as durations, is set at construction.
 pub trait Decider: Send + Sync + 'static {
-    /// The records that the rule book speaks in.
+    /// The record types of the rule book.
     type Contract: Contract;
-    /// A refusal of a *caller's* command. Commands from other services are never rejected: their refusal is an
-    /// event, so that its reaction answers the asker.
+    /// A refusal of a *caller's* command. Commands from other services are never rejected: their refusal is an event,
+    /// whose reaction answers the sender.
     type Rejection: Clone + Debug + PartialEq;
-    /// What the outside world is asked to do.
+    /// A call to a partner outside.
     type Effect: Clone + Debug + PartialEq + Send + Sync + 'static;
 
     /// Version of the rules and of the fold; raised when either changes its results.
     const RULES_VERSION: u32;
 
-    /// The service that alone asks something of aggregates of this kind; `None` when clients do.
+    /// The only service that sends commands to aggregates of this kind; `None` when clients send them too.
     ///
-    /// What is asked by a service is never refused by its age, so an aggregate that has left memory must never be asked
-    /// again: it leaves by the *asker's* time, which its messages carry. An asker that has come so far has read every
-    /// answer that was written before.
+    /// Commands of a service are never rejected because of their age, so an evicted aggregate must never receive another
+    /// one: it is evicted by the *asker's* time, which its messages carry. An asker at that time has read every answer
+    /// that was written before.
     const ASKER: Option<Service> = None;
 
     /// Decides a command. A repeated command gives no events.
     ///
     /// # Errors
     ///
-    /// The rejection that the caller gets; nothing is written then.
+    /// The rejection for the caller; no event is written then.
     fn decide(
         &self,
         state: &State<Self>,
@@ -69,45 +69,44 @@ pub trait Decider: Send + Sync + 'static {
     /// Folds an event into the state. Total: an event that does not fit leaves the state as it is.
     fn evolve(state: &mut State<Self>, event: &Event<Self>);
 
-    /// The commands that an event of the aggregate `id` sends to other services; `state` is the one right after
-    /// the event.
+    /// The commands that an event of the aggregate `id` sends to other services; `state` is the state right after the
+    /// event.
     fn react(state: &State<Self>, event: &Event<Self>, id: &str) -> Vec<Message>;
 
-    /// The effects and timers that the aggregate `id` still waits for in this state. They are derived from the
-    /// state alone and kept nowhere else.
+    /// The effects and timers that the aggregate `id` waits for in this state. They are derived from the state alone and
+    /// stored nowhere else.
     fn outstanding(state: &State<Self>, id: &str) -> Vec<Outstanding<Self>>;
 
-    /// The answer to a caller whose command was accepted; `state` is the one after it.
+    /// The outcome of an accepted command; `state` is the state after it.
     fn accepted(state: &State<Self>) -> Outcome<Self>;
 
-    /// The answer to a caller whose command was refused.
+    /// The outcome of a rejected command.
     fn rejected(rejection: &Self::Rejection) -> Outcome<Self>;
 
-    /// Whether the aggregate is over and may leave memory once the horizon has passed.
+    /// Whether the aggregate is finished and may be evicted after the horizon.
     fn finished(state: &State<Self>) -> bool;
 
-    /// Whether `id` can name an aggregate of this kind; a record with another key is a dead letter.
+    /// Whether `id` is a valid id of this kind of aggregate; a record with another key is a dead letter.
     fn is_id(id: &str) -> bool;
 }
 
-/// Something that a state waits for.
+/// An effect or a timer that a state waits for.
 #[derive(Debug)]
 pub enum Outstanding<D: Decider + ?Sized> {
-    /// Asks the outside world under an idempotency key; the answer comes back as a command.
+    /// Calls a partner outside under an idempotency key; the answer returns as a command.
     Effect {
-        /// Aggregate id + kind + attempt. The attempt rises only by an event that records a definite no.
+        /// Aggregate id + kind + attempt. The attempt rises only by an event that records a definite refusal.
         key: String,
-        /// What to do.
+        /// The call.
         effect: D::Effect,
-        /// When it begins (Unix milliseconds); 0 for now.
+        /// Earliest start (Unix milliseconds); 0 for now.
         not_before_ms: i64,
     },
-    /// Sends `command` to the aggregate itself at `due_ms` (Unix milliseconds). Whether it is stale by then is for
-    /// the rule book to say.
+    /// Sends `command` to the aggregate itself at `due_ms`. The rule book ignores it when it is stale by then.
     Timer {
-        /// When.
+        /// Due time, Unix milliseconds.
         due_ms: i64,
-        /// What to send.
+        /// The command.
         command: Command<D>,
     },
 }

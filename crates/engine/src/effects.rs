@@ -1,15 +1,15 @@
-//! Effects and timers: carried out after commit, away from the worker's thread.
+//! Effects and timers: run after the commit, outside the worker's thread.
 
-mod answers;
 mod backoff;
 mod breaker;
 mod carry_out;
 mod clock;
 mod executor;
-mod figures;
 mod handler;
+mod result_sender;
 mod runtime;
 mod target;
+mod target_metrics;
 mod trace;
 
 use observability::TraceParent;
@@ -19,44 +19,45 @@ use crate::{Decider, Outstanding};
 
 pub(crate) use clock::unix_ms;
 pub use executor::{Executor, Limits};
-pub use figures::TargetFigures;
-pub use handler::{Attempt, EffectHandler, Unknown};
+pub use handler::{Attempt, EffectHandler, Indeterminate};
 pub use runtime::EffectRuntime;
+pub use target_metrics::TargetMetrics;
 
-/// Where a state's outstanding effects come from.
+/// Origin of a state's outstanding effects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// This worker has just decided them: nobody has tried them yet.
+    /// This worker has just decided them: no call has been made yet.
     Decided,
-    /// They were found at take-over: a former owner may have tried them.
+    /// Found at take-over: a former owner may have made calls.
     TakenOver,
 }
 
-/// What is known of an aggregate's outstanding effects and timers besides themselves.
+/// Context of an aggregate's outstanding effects and timers.
 #[derive(Clone, Copy, Debug)]
 pub struct EffectContext {
-    /// Where they come from.
+    /// Their origin.
     pub origin: Origin,
     /// Time of the aggregate's last event (Unix milliseconds), the latest at which they became outstanding.
     pub since_ms: i64,
-    /// The trace that they go on with.
+    /// The trace that they continue.
     pub trace: Option<TraceParent>,
 }
 
-/// What the worker tells of its aggregates' outstanding effects and timers.
+/// Runs the outstanding effects and timers of a worker's aggregates.
 pub trait EffectScheduler<D: Decider> {
-    /// Replaces everything that runs for the aggregate `id`: what is in both goes on, the rest ends or begins.
+    /// Replaces the outstanding effects and timers of the aggregate `id`: those in both the old and the new list
+    /// continue, the others end or start.
     fn replace(
         &mut self,
         partition: Partition,
         id: String,
         outstanding: Vec<Outstanding<D>>,
-        occasion: EffectContext,
+        context: EffectContext,
     );
 
-    /// Ends everything of a partition.
+    /// Cancels all effects and timers of a partition.
     fn forget(&mut self, partition: Partition);
 
-    /// Whether effects and timers are carried out at all.
+    /// Whether the scheduler still runs effects and timers.
     fn is_alive(&self) -> bool;
 }

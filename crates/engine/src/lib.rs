@@ -1,8 +1,9 @@
-//! The event-sourcing engine of ordermesh: commands in, decide, events out, messages to neighbours out, all in one
-//! Kafka transaction.
+//! The event-sourcing engine of ordermesh: it reads commands, decides them, and writes events and messages to other
+//! services in one Kafka transaction.
 //!
-//! A service is a rule book ([`Decider`]) and, where it talks to the outside world, a [`effects::EffectHandler`]; the
-//! engine does the rest: [`worker::Worker`] decides, [`effects::Executor`] carries out, [`CommandClient`] asks.
+//! A service is a rule book ([`Decider`]) and, where it calls partners outside, an [`effects::EffectHandler`].
+//! [`worker::Worker`] decides commands, [`effects::Executor`] runs effects and timers, and [`CommandClient`] sends
+//! commands and waits for their outcomes.
 
 mod codec;
 mod command_client;
@@ -12,13 +13,14 @@ pub mod headers;
 pub mod log;
 pub mod metrics;
 mod processor;
-mod sending;
+mod send_span;
 pub mod topics;
 pub mod worker;
 
 pub use codec::{Codec, Poison, Undecodable, describe};
 pub use command_client::{Answer, Call, CommandClient, Error as CallError};
 pub use decider::{Command, Context, Decider, Event, Outcome, Outstanding, State};
-pub use log::kafka::{Cluster, RecordMetadata, Sender};
+pub use log::kafka::Sender;
+pub use log::{Cluster, RecordMetadata, SendError};
 pub use metrics::Metrics;
 pub use processor::Processor;

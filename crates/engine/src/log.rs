@@ -1,18 +1,25 @@
-//! The log as the worker sees it: a consumer in a group, a transactional producer, and readers for take-over.
+//! The log interface of the worker: a consumer in a group, a transactional producer, and a reader for take-over.
 //!
 //! Two implementations share this interface and one conformance suite: Kafka ([`kafka`]) and a simulated log for
-//! tests. Nothing in the worker's loop knows which one it talks to.
+//! tests. The worker does not depend on either.
 
+mod cluster;
 pub mod kafka;
+pub mod limits;
 pub mod partitioner;
 pub mod replacement;
+mod send;
+#[cfg(feature = "simulation")]
 pub mod simulated;
 
 use std::time::Duration;
 
 use contracts::{Service, Topic};
 
-/// Number of a partition; every topic of the system has the same ones.
+pub use cluster::Cluster;
+pub use send::{RecordMetadata, SendError};
+
+/// Number of a partition; every topic of the system has the same number of partitions.
 pub type Partition = i32;
 
 /// A header of a record.
@@ -21,9 +28,9 @@ pub type Header = (String, Vec<u8>);
 /// A record read from the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Input {
-    /// Where it was read.
+    /// Its partition.
     pub partition: Partition,
-    /// Its place there.
+    /// Its offset.
     pub offset: i64,
     /// Append time (or, in topics without it, create time), Unix milliseconds.
     pub time_ms: i64,
@@ -31,7 +38,7 @@ pub struct Input {
     pub key: Option<Vec<u8>>,
     /// `None` for a tombstone.
     pub payload: Option<Vec<u8>>,
-    /// In the order in which they stand.
+    /// Headers in the record's order.
     pub headers: Vec<Header>,
     /// The record has headers that cannot be read; `headers` is empty then.
     pub headers_unreadable: bool,
@@ -51,31 +58,31 @@ impl Input {
 /// A record to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Output {
-    /// Whose topic.
+    /// Service that owns the topic.
     pub service: Service,
-    /// Which of its topics.
+    /// Topic of the service.
     pub topic: Topic,
-    /// Always explicit: by the key's hash, or the number of the source partition.
+    /// Always explicit: from the key's hash, or the source partition.
     pub partition: Partition,
     /// Key; absent only for a dead letter that had none.
     pub key: Option<Vec<u8>>,
     /// `None` writes a tombstone.
     pub payload: Option<Vec<u8>>,
-    /// In order.
+    /// Headers in the record's order.
     pub headers: Vec<Header>,
 }
 
-/// What one partition contributes to a transaction.
+/// Records and offset that one partition contributes to a transaction.
 ///
-/// Writes cannot be handed to the log without the offset that they vouch for: a transaction that writes for a
-/// partition and does not move its offset cannot be expressed.
+/// Records cannot be written without the offset of the commands that produced them: a transaction that writes for a
+/// partition and does not commit its offset cannot be expressed.
 #[derive(Clone, Debug)]
 pub struct PartitionWrites {
     /// Source partition.
     pub partition: Partition,
-    /// First offset of the partition's commands that is *not* covered: the consumer's position.
+    /// First offset of the partition's commands that is *not* included: the consumer's position.
     pub offset: i64,
-    /// Everything that was decided, in order.
+    /// Records of all decided commands, in order.
     pub outputs: Vec<Output>,
 }
 
@@ -88,62 +95,62 @@ pub struct Appended {
     pub events_end: i64,
 }
 
-/// What happened to the worker's membership or position while it polled.
+/// Change of the worker's membership or position, reported by a poll.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Signal {
-    /// Partitions came; they stay paused until [`Log::start`].
+    /// Partitions were assigned; they stay paused until [`Log::start`].
     Assigned(Vec<Partition>),
-    /// Partitions went.
+    /// Partitions were revoked.
     Revoked(Vec<Partition>),
-    /// A connection was lost; it is made anew behind the scenes, if anybody is there.
+    /// A connection was lost; the client reconnects by itself when the broker is available.
     Disconnected,
-    /// Every record of the partition below `offset` has been delivered, whatever markers and aborted records stand
-    /// there, and none at or beyond it.
+    /// Every record of the partition below `offset` has been delivered, and none at or beyond it. Markers and aborted
+    /// records below it are included.
     Reached {
-        /// Which partition.
+        /// The partition.
         partition: Partition,
         /// The offset.
         offset: i64,
     },
 }
 
-/// How a transaction did not end well.
+/// How a transaction failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// Aborted: nothing of it is or will be visible.
     #[error("transaction aborted: {0}")]
     Aborted(String),
-    /// It may still become visible, or disturb the next one: the producer has to be made anew.
+    /// It may still become visible, or interfere with the next one: the producer has to be recreated.
     #[error("transaction ended unclear: {0}")]
     Unclear(String),
-    /// Our producer is no longer the last one under its transactional id: a replacement has come, the broker gave up
-    /// on our transaction, or a request of our own to make a producer came a second time, late. Only the group tells
-    /// which: [`Log::is_member`].
+    /// This producer is no longer the latest one of its transactional id: a replacement exists, the broker aborted the
+    /// transaction, or a late duplicate of this process's own request to create a producer arrived. Only the group
+    /// membership distinguishes them: [`Log::is_member`].
     #[error("transaction fenced: {0}")]
     Fenced(String),
 }
 
-/// Trouble that is not the end of a transaction.
+/// Error of a call that ends no transaction.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The broker does not answer now; the same call may succeed later.
+    /// The broker is unavailable; the same call may succeed later.
     #[error("log unavailable: {0}")]
     Unavailable(String),
-    /// The log contradicts what the worker knows of it: a position that does not exist.
+    /// The log contradicts the worker's position: that position does not exist.
     #[error("log damaged: {0}")]
     Damaged(String),
-    /// Another member runs with our instance id.
+    /// Another member runs with this member's instance id.
     #[error("fenced: {0}")]
     Fenced(String),
-    /// Our place in the group is refused to us, although nobody else has it: [`Log::rejoin`] takes it again.
-    #[error("place in the group lost: {0}")]
+    /// The group rejects this member although no other member has its instance id: [`Log::rejoin`] joins again.
+    #[error("group membership lost: {0}")]
     Displaced(String),
-    /// A setting that the client refuses.
+    /// The client rejects a setting.
     #[error("bad log configuration: {0}")]
     Configuration(String),
 }
 
-/// How far a bounded read has come.
+/// Progress of a bounded read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// There may be more below the bound.
@@ -152,52 +159,52 @@ pub enum Progress {
     Done,
 }
 
-/// What a member's client knows of its place in the group.
+/// A client's view of its group membership.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Membership {
     /// The coordinator has confirmed it within the last heartbeats.
     Confirmed,
-    /// The client and the coordinator are at work on it: a rebalance is under way.
+    /// A join or a rebalance is in progress.
     Joining,
-    /// Neither; a place that is still held will be lost.
+    /// Neither confirmed nor in progress: the membership will be lost.
     Unconfirmed {
         /// What is missing.
         reason: String,
-        /// For how long at least.
+        /// For at least how long it has been missing.
         lasts: Duration,
     },
 }
 
-/// What a fresh reader finds where a consumer delivers nothing although the partition goes on.
+/// Result of reading with a fresh reader where a consumer delivers nothing although there are records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Peek {
-    /// It reads on: the fault is the consumer's.
+    /// The fresh reader can read: the fault is in the consumer.
     Readable,
-    /// Transactions that have not ended hold back everything from this offset on.
+    /// Open transactions hold back all records from this offset on.
     Held(i64),
-    /// It cannot read either, and why.
+    /// The fresh reader fails too, with this reason.
     Unreadable(String),
-    /// Nothing came in time.
+    /// No record arrived in time.
     Nothing,
 }
 
 /// First and past-the-end offset of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ends {
-    /// First offset that is still kept.
+    /// First retained offset.
     pub low: i64,
-    /// High watermark: past everything written, also by open and aborted transactions.
+    /// High watermark: after all records, including those of open and aborted transactions.
     pub high: i64,
 }
 
-/// The log of one worker: its consumer in group `S`, its transactional producer, its reader.
+/// The log of one worker: its consumer in the service's group, its transactional producer, its reader.
 ///
-/// All calls are made from the worker's own thread, one at a time.
+/// The worker makes all calls from its own thread, one at a time.
 pub trait Log {
-    /// A snapshot of the group's generation, which vouches for polls made under it.
+    /// A snapshot of the group's generation; inputs that were polled under it are committed with it.
     type Generation;
 
-    /// Waits up to `wait` for the first input and takes what is there, up to `max`; appends to `inputs`. The only
+    /// Waits up to `wait` for the first input, then appends the available inputs, up to `max`, to `inputs`. The only
     /// call that may change the assignment.
     ///
     /// # Errors
@@ -210,8 +217,7 @@ pub trait Log {
         inputs: &mut Vec<Input>,
     ) -> Result<Vec<Signal>, Error>;
 
-    /// The generation of the last assignment that was signalled; `None` before the group has been joined, and while
-    /// the place in it is lost.
+    /// The generation of the last signalled assignment; `None` before the first join, and while the membership is lost.
     fn generation(&mut self) -> Option<Self::Generation>;
 
     /// The committed offset of a partition's commands, once every pending offset commit is resolved.
@@ -221,18 +227,18 @@ pub trait Log {
     /// See [`Error`].
     fn committed(&mut self, partition: Partition) -> Result<Option<i64>, Error>;
 
-    /// The ends of a partition of one of the service's topics, seen without regard to transactions.
+    /// The ends of a partition of one of the service's topics, regardless of transactions.
     ///
     /// # Errors
     ///
     /// See [`Error`].
     fn ends(&mut self, topic: Topic, partition: Partition) -> Result<Ends, Error>;
 
-    /// The last stable offset of a partition's commands as the consumer heard it last, some seconds ago at most;
-    /// `None` when it does not know. Asks nobody.
+    /// The last stable offset of a partition's commands from the consumer's last statistics, at most some seconds old;
+    /// `None` when unknown. Makes no request.
     fn stable_end(&self, partition: Partition) -> Option<i64>;
 
-    /// Delivers the partition's commands from `offset` on; everything delivered for it before is void.
+    /// Delivers the partition's commands from `offset` on; earlier deliveries of the partition become invalid.
     ///
     /// # Errors
     ///
@@ -260,68 +266,69 @@ pub trait Log {
         until: i64,
     ) -> Result<(), Error>;
 
-    /// Reads on, only what is committed. Waits until the last stable offset has reached the bound: markers reach
-    /// partitions separately, and reading only to the last stable offset can miss committed records.
+    /// Continues the read, committed records only. Waits until the last stable offset has reached the bound: markers
+    /// reach partitions separately, and reading only to the last stable offset can miss committed records.
     ///
     /// # Errors
     ///
     /// See [`Error`].
     fn read(&mut self, wait: Duration, inputs: &mut Vec<Input>) -> Result<Progress, Error>;
 
-    /// Writes the shares and moves their offsets, all in one transaction.
+    /// Writes all records and commits their offsets in one transaction.
     ///
     /// # Errors
     ///
-    /// How the transaction ended instead; in every case the worker takes its partitions over again.
+    /// How the transaction failed; the worker takes its partitions over again in every case.
     fn commit(
         &mut self,
         generation: &Self::Generation,
-        shares: Vec<PartitionWrites>,
+        writes: Vec<PartitionWrites>,
     ) -> Result<Vec<Appended>, Failure>;
 
-    /// Makes the producer anew under the same transactional id, which ends whatever it left open.
+    /// Recreates the producer under the same transactional id, which ends any open transaction of the former one.
     ///
     /// # Errors
     ///
     /// See [`Error`].
     fn recreate(&mut self) -> Result<(), Error>;
 
-    /// Makes the consumer anew under the same instance id and joins the group with it; the assignment is void until it
-    /// is signalled again.
+    /// Recreates the consumer under the same instance id and joins the group; there is no assignment until the next
+    /// signal.
     ///
     /// # Errors
     ///
     /// See [`Error`].
     fn rejoin(&mut self) -> Result<(), Error>;
 
-    /// Whether this member holds its place in the group: `false` while it has to join again.
+    /// Whether this member is in the group: `false` while it has to join again.
     ///
     /// # Errors
     ///
-    /// [`Error::Fenced`] when another member has taken the place, [`Error::Displaced`] when nobody has.
+    /// [`Error::Fenced`] when another member has taken over the instance id, [`Error::Displaced`] when this member is
+    /// rejected although no other member has.
     fn is_member(&mut self) -> Result<bool, Error>;
 
-    /// What the client knows of this member's place in the group. Makes no request.
+    /// The client's view of this member's group membership. Makes no request.
     fn membership(&self) -> Membership;
 
-    /// Asks the group's coordinator whether it answers, and who has this member's place: a member whose place is
-    /// [`Membership::Unconfirmed`] takes it anew, whether the coordinator has forgotten it or waits for it.
+    /// Asks the group's coordinator which member holds this instance id. `Ok` when it answers and no other process
+    /// holds the id: a member that is [`Membership::Unconfirmed`] may then rejoin.
     ///
     /// # Errors
     ///
-    /// [`Error::Fenced`] when another process has the place; else see [`Error`].
+    /// [`Error::Fenced`] when another process holds the instance id; else see [`Error`].
     fn ask_coordinator(&mut self) -> Result<(), Error>;
 
-    /// What a fresh reader finds in a partition's commands from `offset` on.
+    /// Reads a partition's commands from `offset` on with a fresh reader.
     ///
     /// # Errors
     ///
     /// See [`Error`].
     fn peek(&mut self, partition: Partition, offset: i64) -> Result<Peek, Error>;
 
-    /// Time since some fixed moment, never backwards: for windows, back-off and intervals, not for decisions.
+    /// Monotonic time since a fixed moment: for windows, back-off and intervals, not for decisions.
     fn now(&self) -> Duration;
 
-    /// What the clock on the wall shows (Unix milliseconds): for leaving memory, not for decisions.
+    /// Wall-clock time (Unix milliseconds): for eviction, not for decisions.
     fn unix_ms(&self) -> i64;
 }

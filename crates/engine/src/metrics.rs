@@ -1,10 +1,10 @@
-//! The engine's figures. Labels are services, kinds, classes and partitions, never ids.
+//! The engine's metrics. Labels are services, kinds, classes and partitions, never ids.
 
 use contracts::{Body as _, Contract, Service, Topic};
 use observability::Metric;
 use prometheus::{GaugeVec, Histogram, HistogramVec, IntCounterVec, IntGaugeVec, Registry};
 
-use crate::effects::TargetFigures;
+use crate::effects::TargetMetrics;
 
 /// Every metric, defined once.
 pub mod names {
@@ -28,145 +28,145 @@ pub mod names {
         &["service", "class"],
         "Dead letters by class of the error.",
     );
-    /// From the log to the decision.
+    /// Latency from append to commit.
     pub const COMMAND_WAIT_SECONDS: Metric = Metric::histogram(
         "ordermesh_engine_command_wait_seconds",
         &["service"],
         "Time from a command's append to the commit of its decision.",
     );
-    /// Size of a window.
+    /// Inputs of a window.
     pub const BATCH_INPUTS: Metric = Metric::histogram(
         "ordermesh_engine_batch_inputs",
         &["service"],
         "Inputs per transaction.",
     );
-    /// Cost of a window.
+    /// Duration of a transaction.
     pub const TRANSACTION_SECONDS: Metric = Metric::histogram(
         "ordermesh_engine_transaction_seconds",
         &["service"],
         "Duration of a transaction, begin to commit.",
     );
-    /// Windows that were lost.
+    /// Transactions that did not commit.
     pub const FAILED_TRANSACTIONS: Metric = Metric::counter(
         "ordermesh_engine_failed_transactions_total",
         &["service", "result"],
         "Transactions that did not commit, by result (aborted, unclear, fenced).",
     );
-    /// Producers under the same transactional id.
+    /// Recreated producers.
     pub const PRODUCERS_RECREATED: Metric = Metric::counter(
         "ordermesh_engine_producers_recreated_total",
         &["service"],
         "Transactional producers made anew after an unclear end.",
     );
-    /// Consumers under the same instance id.
+    /// Recreated consumers.
     pub const CONSUMERS_RECREATED: Metric = Metric::counter(
         "ordermesh_engine_consumers_recreated_total",
         &["service"],
         "Consumers made anew because they had lost their place in the group, and nobody else had taken it.",
     );
-    /// Commands that wait, as the worker sees it.
+    /// Waiting commands.
     pub const LAG_RECORDS: Metric = Metric::gauge(
         "ordermesh_engine_lag_records",
         &["service", "partition"],
         "Offsets between the committed position and the last stable offset; only partitions owned here.",
     );
-    /// Age of the oldest of them.
+    /// Age of the oldest waiting command.
     pub const LAG_SECONDS: Metric = Metric::gauge(
         "ordermesh_engine_lag_seconds",
         &["service", "partition"],
         "Age of the oldest command that has not been processed, 0 when there is none; only partitions owned here.",
     );
-    /// Length of a take-over.
+    /// Duration of a take-over.
     pub const RESTORE_SECONDS: Metric = Metric::histogram(
         "ordermesh_engine_restore_seconds",
         &["service"],
         "Time to take one partition over.",
     );
-    /// What take-overs read.
+    /// Records read by take-overs.
     pub const RESTORED_RECORDS: Metric = Metric::counter(
         "ordermesh_engine_restored_records_total",
         &["service", "topic"],
         "Records read by take-overs: states, and the events behind them or, in a full replay, all events.",
     );
-    /// Take-overs that are not done.
+    /// Age of unfinished take-overs.
     pub const RESTORING_SECONDS: Metric = Metric::gauge(
         "ordermesh_engine_restoring_seconds",
         &["service"],
         "For how long some partition has been waiting to be taken over; 0 when none is.",
     );
-    /// States that were not enough.
+    /// Full replays.
     pub const FULL_REPLAYS: Metric = Metric::counter(
         "ordermesh_engine_full_replays_total",
         &["service", "cause"],
         "Take-overs that replayed every event, by what was wrong with the states (damaged, missing, outdated).",
     );
-    /// Partitions at work.
+    /// Processed partitions.
     pub const PARTITIONS: Metric = Metric::gauge(
         "ordermesh_engine_partitions",
         &["service"],
         "Partitions processed now.",
     );
-    /// Partitions that stand still.
+    /// Blocked partitions.
     pub const BLOCKED_PARTITIONS: Metric = Metric::gauge(
         "ordermesh_engine_blocked_partitions",
         &["service"],
         "Partitions paused behind a record that cannot be decoded yet.",
     );
-    /// Partitions that stand still for no known reason.
+    /// Stalled partitions.
     pub const STANDING_PARTITIONS: Metric = Metric::gauge(
         "ordermesh_engine_standing_partitions",
         &["service"],
         "Partitions whose records wait although nothing is known that keeps them.",
     );
-    /// What is in memory.
+    /// Aggregates in memory.
     pub const AGGREGATES: Metric = Metric::gauge(
         "ordermesh_engine_aggregates",
         &["service"],
         "Aggregates in memory.",
     );
-    /// Tries.
+    /// Tries of effects.
     pub const EFFECTS: Metric = Metric::counter(
         "ordermesh_engine_effects_total",
         &["service", "target", "result"],
         "Tries of effects by target and result (answered, not_yet, unknown, timed_out).",
     );
-    /// Tries of an effect.
+    /// Tries per effect.
     pub const EFFECT_ATTEMPTS: Metric = Metric::histogram(
         "ordermesh_engine_effect_attempts",
         &["service", "target"],
         "Tries that an effect took in this process until its partner gave a definite answer.",
     );
-    /// Length of a try.
+    /// Duration of a try.
     pub const EFFECT_SECONDS: Metric = Metric::histogram(
         "ordermesh_engine_effect_seconds",
         &["service", "target"],
         "Duration of one try of an effect, the wait for its turn left out.",
     );
-    /// Effects without an answer.
+    /// Unanswered effects.
     pub const EFFECTS_OUTSTANDING: Metric = Metric::gauge(
         "ordermesh_engine_effects_outstanding",
         &["service"],
         "Effects that wait for an answer now.",
     );
-    /// Age of the oldest of them.
+    /// Age of the oldest unanswered effect.
     pub const EFFECTS_OLDEST_SECONDS: Metric = Metric::gauge(
         "ordermesh_engine_effects_oldest_seconds",
         &["service", "target"],
         "Age of the oldest effect that waits for an answer; 0 when none does.",
     );
-    /// Breakers.
+    /// State of a breaker.
     pub const BREAKER_STATE: Metric = Metric::gauge(
         "ordermesh_engine_breaker_state",
         &["service", "target"],
         "What the breaker lets through: 0 everything, 1 one probe, 2 nothing.",
     );
-    /// Timers that have rung.
+    /// Fired timers.
     pub const TIMERS_FIRED: Metric = Metric::counter(
         "ordermesh_engine_timers_fired_total",
         &["service"],
         "Timers that came due.",
     );
-    /// Timers that have not.
+    /// Waiting timers.
     pub const TIMERS_WAITING: Metric = Metric::gauge(
         "ordermesh_engine_timers_waiting",
         &["service"],
@@ -174,7 +174,7 @@ pub mod names {
     );
 }
 
-/// All of them, for the list of metrics.
+/// All metrics, for the list of metrics.
 pub const ALL: &[Metric] = &[
     names::COMMANDS,
     names::EVENTS,
@@ -205,7 +205,7 @@ pub const ALL: &[Metric] = &[
     names::TIMERS_WAITING,
 ];
 
-/// Figures of every worker of a process; what each says stands at its name.
+/// Metrics of all workers of a process, described at their names.
 #[derive(Clone)]
 pub struct Metrics {
     /// [`names::COMMANDS`]
@@ -255,7 +255,7 @@ pub struct Metrics {
     /// [`names::EFFECTS_OUTSTANDING`]
     pub effects_outstanding: IntGaugeVec,
     /// [`names::EFFECTS_OLDEST_SECONDS`] and [`names::BREAKER_STATE`]
-    pub targets: TargetFigures,
+    pub targets: TargetMetrics,
     /// [`names::TIMERS_FIRED`]
     pub timers_fired: IntCounterVec,
     /// [`names::TIMERS_WAITING`]
@@ -267,10 +267,10 @@ impl Metrics {
     ///
     /// # Errors
     ///
-    /// When a name is taken there.
+    /// A name is already registered.
     pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let seconds = || prometheus::exponential_buckets(0.001, 2.0, 15);
-        let targets = TargetFigures::new()?;
+        let targets = TargetMetrics::new()?;
         registry.register(Box::new(targets.clone()))?;
         Ok(Self {
             commands: names::COMMANDS.int_counters(registry)?,
@@ -284,10 +284,10 @@ impl Metrics {
             producers_recreated: names::PRODUCERS_RECREATED.int_counters(registry)?,
             consumers_recreated: names::CONSUMERS_RECREATED.int_counters(registry)?,
             lag_records: names::LAG_RECORDS.int_gauges(registry)?,
-            lag_seconds: names::LAG_SECONDS.gauges_of_fractions(registry)?,
+            lag_seconds: names::LAG_SECONDS.float_gauges(registry)?,
             restore_seconds: names::RESTORE_SECONDS.histograms(registry, seconds()?)?,
             restored_records: names::RESTORED_RECORDS.int_counters(registry)?,
-            restoring_seconds: names::RESTORING_SECONDS.gauges_of_fractions(registry)?,
+            restoring_seconds: names::RESTORING_SECONDS.float_gauges(registry)?,
             full_replays: names::FULL_REPLAYS.int_counters(registry)?,
             partitions: names::PARTITIONS.int_gauges(registry)?,
             blocked_partitions: names::BLOCKED_PARTITIONS.int_gauges(registry)?,
@@ -304,9 +304,8 @@ impl Metrics {
         })
     }
 
-    /// Shows the figures of a service before anything has happened: what has not happened yet is 0 and not missing,
-    /// or the first time would be no increase.
-    pub(crate) fn begin<C: Contract>(&self) {
+    /// Initialises the metrics of a service to 0: otherwise the first occurrence would be no increase.
+    pub(crate) fn initialise<C: Contract>(&self) {
         let service = C::SERVICE.name();
         for kind in C::Command::KINDS {
             for outcome in ["accepted", "no_change", "rejected"] {
@@ -347,14 +346,14 @@ impl Metrics {
         self.restoring_seconds.with_label_values(&[service]);
     }
 
-    /// The same for a partner that is met for the first time.
-    pub(crate) fn begin_target(&self, service: &str, target: &str) {
+    /// Initialises the metrics of a target to 0.
+    pub(crate) fn initialise_target(&self, service: &str, target: &str) {
         for result in ["answered", "not_yet", "unknown", "timed_out"] {
             self.effects.with_label_values(&[service, target, result]);
         }
     }
 
-    /// Of one service.
+    /// The take-over duration of one service.
     pub fn restore(&self, service: Service) -> Histogram {
         self.restore_seconds.with_label_values(&[service.name()])
     }

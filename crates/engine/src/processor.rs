@@ -1,4 +1,4 @@
-//! A service's worker on Kafka, ready to be run on a thread.
+//! A service's worker on Kafka, to be run on a thread.
 
 use std::sync::Arc;
 
@@ -8,31 +8,32 @@ use tokio::runtime::Handle;
 
 use crate::codec::Codec;
 use crate::effects::{EffectHandler, Executor, Limits};
+use crate::log::Cluster;
 use crate::log::kafka::client::drop_in_background;
-use crate::log::kafka::{Cluster, KafkaLog, Sender};
+use crate::log::kafka::{KafkaLog, Sender};
 use crate::metrics::Metrics;
 use crate::worker::{Error, Settings, Status, Worker};
 use crate::{Command, Decider};
 
-/// What a processor is made of.
+/// The parts of a processor.
 pub struct Processor<D: Decider, P: EffectHandler<D>> {
     /// The rule book.
     pub rules: D,
     /// Carries out its effects.
-    pub perform: P,
-    /// Where the log is.
+    pub handler: P,
+    /// The Kafka cluster.
     pub cluster: Arc<Cluster>,
-    /// Bytes.
+    /// Encodes and decodes records.
     pub codec: Codec,
-    /// Sends answers and timers.
+    /// Sends the results of effects, and due timers.
     pub sender: Sender,
-    /// Names this worker among all processes: its static membership and its transactional id.
+    /// Unique name of this worker among all processes, for its static membership and its transactional id.
     pub instance: String,
-    /// Figures.
+    /// Metrics of the engine.
     pub metrics: Metrics,
-    /// Of the worker.
+    /// Settings of the worker.
     pub settings: Settings,
-    /// Of its effects.
+    /// Limits of its effects.
     pub limits: Limits,
 }
 
@@ -40,16 +41,17 @@ impl<D: Decider, P: EffectHandler<D>> Processor<D, P>
 where
     Command<D>: Into<contracts::Command>,
 {
-    /// Runs until `stopped`, on the calling thread. `tell` is given the worker's status once, before the first step.
+    /// Runs until `stopped`, on the calling thread. Passes the worker's status to `report_status` once, before the first
+    /// step.
     ///
     /// # Errors
     ///
-    /// When the worker has to end; the process must not go on without it.
+    /// The worker has to end; the process must not continue without it.
     pub fn run(
         self,
         runtime: &Handle,
         stopped: impl Fn() -> bool,
-        tell: impl FnOnce(Status),
+        report_status: impl FnOnce(Status),
     ) -> Result<(), Error> {
         let service = D::Contract::SERVICE;
         let mut outage = Outage::of(format!("{service} log"));
@@ -64,7 +66,7 @@ where
         drop(outage);
         let executor = Executor::start(
             runtime,
-            self.perform,
+            self.handler,
             self.sender,
             self.codec.clone(),
             self.metrics.clone(),
@@ -79,7 +81,7 @@ where
             self.metrics,
             self.settings,
         );
-        tell(worker.status());
+        report_status(worker.status());
         let ended = loop {
             if stopped() {
                 worker.close();

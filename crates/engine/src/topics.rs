@@ -1,4 +1,4 @@
-//! The topics of the system: made once, checked ever after.
+//! Creates and checks the topics of the system.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -12,33 +12,35 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::types::RDKafkaErrorCode;
 
+use crate::log::Cluster;
 use crate::log::kafka::client::drop_in_background;
-use crate::log::kafka::context::Quiet;
-use crate::log::kafka::{Cluster, settings};
+use crate::log::kafka::context::LoggingContext;
+use crate::log::kafka::settings;
 
 const TIMEOUT: Duration = Duration::from_secs(15);
-/// The broker is asked so often for its topics, so long each time.
-const TRIES: u32 = 4;
-const TRY: Duration = Duration::from_secs(4);
+/// Tries to fetch the topics.
+const METADATA_TRIES: u32 = 4;
+/// Time-out of one try.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// What [`apply`] did.
+/// Result of [`apply`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
-    /// Made just now.
+    /// Topics that were created.
     pub created: Vec<String>,
-    /// Stood already.
+    /// Topics that existed already.
     pub present: Vec<String>,
 }
 
-/// Why the topics are not as they should be.
+/// Why the topics are unusable.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The broker does not answer or refuses.
+    /// The broker does not answer, or refuses the request.
     #[error("broker at {bootstrap}: {reason}")]
     Broker {
-        /// Where.
+        /// Bootstrap servers.
         bootstrap: String,
-        /// What it said.
+        /// The failure.
         reason: String,
     },
     /// The partition count is fixed for life: keys would move to other partitions.
@@ -47,39 +49,39 @@ pub enum Error {
          set it back, or use another prefix"
     )]
     PartitionCount {
-        /// Which topic.
+        /// Name of the topic.
         topic: String,
-        /// What it has.
+        /// Its partition count.
         found: usize,
-        /// What the configuration says.
+        /// The configured partition count.
         wanted: u16,
     },
     /// Some topics are missing.
     #[error("topics are missing: {}; run `ordermesh topics apply`", .topics.join(", "))]
     Missing {
-        /// Which ones.
+        /// Their names.
         topics: Vec<String>,
     },
 }
 
-/// A topic's setting that is not the one it was made with: somebody has changed it since.
+/// A topic's setting that was changed after its creation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Drift {
-    /// Which topic.
+    /// Name of the topic.
     pub topic: String,
     /// Name of the setting.
     pub setting: &'static str,
-    /// What it is; empty when the broker does not know the setting.
+    /// Its value; empty when the broker does not know the setting.
     pub found: String,
-    /// What [`apply`] sets.
+    /// The value that [`apply`] sets.
     pub wanted: &'static str,
 }
 
-/// Makes the topics that are missing; running it again changes nothing.
+/// Creates the missing topics; idempotent.
 ///
 /// # Errors
 ///
-/// When the broker does not answer, or a topic has another number of partitions. Nothing is made then.
+/// The broker does not answer, or a topic has another number of partitions. No topic is created then.
 pub async fn apply(cluster: &Cluster, replication: i32) -> Result<Applied, Error> {
     let found = partition_counts(cluster)?;
     let mut applied = Applied::default();
@@ -100,7 +102,7 @@ pub async fn apply(cluster: &Cluster, replication: i32) -> Result<Applied, Error
     if applied.created.is_empty() {
         return Ok(applied);
     }
-    let broker = |reason: String| broken(cluster, reason);
+    let broker = |reason: String| broker_error(cluster, reason);
     let admin = admin(cluster)?;
     let names: Vec<_> = all()
         .map(|(service, topic)| (topic, cluster.topic(service, topic)))
@@ -126,18 +128,18 @@ pub async fn apply(cluster: &Cluster, replication: i32) -> Result<Applied, Error
         .map_err(|error| broker(error.to_string()))?;
     for result in results {
         match result {
-            // Somebody else was quicker.
+            // Another process was faster.
             Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
             Err((topic, code)) => return Err(broker(format!("{topic}: {code}"))),
         }
     }
-    shown(cluster).await?;
+    wait_until_visible(cluster).await?;
     Ok(applied)
 }
 
-/// Waits until the broker shows its clients what it has just made; a consumer that comes earlier is told that there is
-/// no such topic.
-async fn shown(cluster: &Cluster) -> Result<(), Error> {
+/// Waits until the new topics are in the broker's metadata; a consumer that subscribes earlier gets an unknown-topic
+/// error.
+async fn wait_until_visible(cluster: &Cluster) -> Result<(), Error> {
     let deadline = Instant::now() + TIMEOUT;
     loop {
         match check(cluster) {
@@ -151,11 +153,11 @@ async fn shown(cluster: &Cluster) -> Result<(), Error> {
     }
 }
 
-/// Checks that every topic stands with the configured number of partitions.
+/// Checks that every topic exists with the configured number of partitions.
 ///
 /// # Errors
 ///
-/// What is not as it should be.
+/// The first wrong topic, or all missing ones.
 pub fn check(cluster: &Cluster) -> Result<(), Error> {
     let found = partition_counts(cluster)?;
     let mut missing = Vec::new();
@@ -180,7 +182,7 @@ pub fn check(cluster: &Cluster) -> Result<(), Error> {
     }
 }
 
-/// The settings that are not as [`apply`] makes them.
+/// The settings that differ from those of [`apply`].
 ///
 /// # Errors
 ///
@@ -197,17 +199,17 @@ pub async fn drifted(cluster: &Cluster) -> Result<Vec<Drift>, Error> {
     let described = admin(cluster)?
         .describe_configs(&resources, &options)
         .await
-        .map_err(|error| broken(cluster, error.to_string()))?;
+        .map_err(|error| broker_error(cluster, error.to_string()))?;
     let (mut drifted, mut missing) = (Vec::new(), Vec::new());
     for resource in described {
-        let resource = resource.map_err(|code| broken(cluster, code.to_string()))?;
+        let resource = resource.map_err(|code| broker_error(cluster, code.to_string()))?;
         let OwnedResourceSpecifier::Topic(name) = &resource.specifier else {
             continue;
         };
         let Some((topic, _)) = names.iter().find(|(_, known)| known == name) else {
             continue;
         };
-        // The client tells of a topic that does not exist as one without any setting.
+        // The client reports a missing topic as one without settings.
         if resource.entries.is_empty() {
             missing.push(name.clone());
             continue;
@@ -237,10 +239,10 @@ pub async fn drifted(cluster: &Cluster) -> Result<Vec<Drift>, Error> {
 fn admin(cluster: &Cluster) -> Result<AdminClient<DefaultClientContext>, Error> {
     settings::admin(cluster)
         .create()
-        .map_err(|error| broken(cluster, error.to_string()))
+        .map_err(|error| broker_error(cluster, error.to_string()))
 }
 
-fn broken(cluster: &Cluster, reason: String) -> Error {
+fn broker_error(cluster: &Cluster, reason: String) -> Error {
     Error::Broker {
         bootstrap: cluster.bootstrap.clone(),
         reason,
@@ -254,14 +256,14 @@ fn all() -> impl Iterator<Item = (Service, Topic)> {
 }
 
 fn partition_counts(cluster: &Cluster) -> Result<BTreeMap<String, usize>, Error> {
-    let broker = |reason: String| broken(cluster, reason);
+    let broker = |reason: String| broker_error(cluster, reason);
     let mut failure = String::new();
-    for _ in 0..TRIES {
-        // A fresh client for each try: one that was told of a broker that is fenced may not find it again.
-        let client: BaseConsumer<Quiet> = settings::admin(cluster)
-            .create_with_context(Quiet::default())
+    for _ in 0..METADATA_TRIES {
+        // A fresh client for each try: one that received the metadata of a fenced broker may not find it again.
+        let client: BaseConsumer<LoggingContext> = settings::admin(cluster)
+            .create_with_context(LoggingContext::default())
             .map_err(|error| broker(error.to_string()))?;
-        let metadata = client.fetch_metadata(None, TRY);
+        let metadata = client.fetch_metadata(None, METADATA_TIMEOUT);
         drop_in_background(client);
         match metadata {
             Ok(metadata) => {
@@ -283,7 +285,7 @@ const fn settings_of(topic: Topic) -> &'static [(&'static str, &'static str)] {
         Topic::Commands | Topic::Outcomes => &[
             ("cleanup.policy", "delete"),
             ("retention.ms", WEEK_MS),
-            // Decisions take their time from here, never from a sender's clock.
+            // Decisions use this time, never a sender's clock.
             ("message.timestamp.type", "LogAppendTime"),
         ],
         Topic::Events | Topic::Dlq => &[

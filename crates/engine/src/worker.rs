@@ -1,20 +1,20 @@
 //! The worker: one OS thread, one consumer, one transactional producer, some partitions.
 //!
-//! [`Worker::step`] is the whole life: gather a window, decide it, write it in one transaction, and only then tell
-//! anyone. Restart, rebalance, abort and doubt share one road back: forget every state and take the partitions over
-//! as if they had just been assigned.
+//! [`Worker::step`] is one iteration of the loop: gather a window, decide it, write it in one transaction, and only then
+//! publish the results. Restart, rebalance, abort and an unclear transaction share one recovery path: drop every state
+//! and take the partitions over as if they had just been assigned.
 
 mod aggregate;
 mod batch;
 mod checkpoint;
 mod dead_letter;
 mod decide;
-mod figures;
+mod measurements;
 mod membership;
 mod ownership;
 mod partition;
 mod replay;
-mod standstill;
+mod stalls;
 mod status;
 mod takeover;
 mod trace;
@@ -31,50 +31,50 @@ pub use self::checkpoint::StateKey;
 pub use self::replay::{Replay, Replayed};
 pub use self::status::Status;
 
-use self::figures::Figures;
+use self::measurements::Measurements;
 use self::membership::MembershipCheck;
 use self::partition::PartitionState;
-use self::standstill::Standstill;
+use self::stalls::StallDetector;
 use self::takeover::TakeOver;
-use self::trace::Spans;
+use self::trace::WindowSpans;
 use self::window::Window;
 use crate::Decider;
 use crate::codec::{Codec, Poison};
 use crate::effects::EffectScheduler;
-use crate::log::kafka::Cluster;
-use crate::log::{self, Input, Log, Partition, Signal};
+use crate::log::{self, Cluster, Input, Log, Partition, Signal};
 use crate::metrics::Metrics;
 
 /// Most inputs in one transaction.
-const LARGEST_BATCH: usize = 2_000;
-/// Longest wait for an input, so that intervals are kept.
+const MAX_BATCH_INPUTS: usize = 2_000;
+/// Longest wait for an input, so that periodic work runs on time.
 const IDLE_WAIT: Duration = Duration::from_millis(100);
-/// Between looks at a partition whose take-over waits for something.
+/// Between two tries of a take-over that has to wait.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// What a worker can be told to do differently.
+/// Settings of a worker.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// How long a finished aggregate is remembered at least: retries within it are safe.
+    /// Shortest time that a finished aggregate stays in memory: retries within it are safe.
     pub horizon: Duration,
-    /// Kept in memory beyond the horizon.
+    /// Extra time in memory beyond the horizon.
     pub slack: Duration,
     /// Between checkpoints.
     pub checkpoint_every: Duration,
-    /// What the worker leaves out, so that the simulator can show what it is for; `None` everywhere else.
-    pub without: Option<Safeguard>,
+    /// A safeguard that is switched off, so that a simulation shows what it prevents.
+    #[cfg(feature = "simulation")]
+    pub disabled: Option<Safeguard>,
 }
 
-/// Something that keeps a worker right, and that only the simulator switches off.
+/// A rule that the worker's correctness depends on; only a simulation can disable it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Safeguard {
-    /// After an abort every state is forgotten and taken over again.
+    /// After an abort the worker drops every state and takes its partitions over again.
     ForgettingStates,
-    /// States that were replayed at take-over are written by the next checkpoint.
+    /// The next checkpoint writes the states that were replayed at take-over.
     CheckpointingReplayed,
-    /// What only a service asks about leaves memory by that service's time.
+    /// Aggregates that only another service asks about are evicted by that service's time.
     AskersTime,
-    /// A consumer that has lost its place for good is made anew.
+    /// A consumer that has lost its group membership for good is recreated.
     ReplacingClients,
 }
 
@@ -84,13 +84,29 @@ impl Default for Settings {
             horizon: Duration::from_secs(15 * 60),
             slack: Duration::from_secs(10 * 60),
             checkpoint_every: Duration::from_secs(5),
-            without: None,
+            #[cfg(feature = "simulation")]
+            disabled: None,
         }
     }
 }
 
 impl Settings {
-    /// How long a finished aggregate stays in memory at least, milliseconds.
+    /// Whether a safeguard is on. Only a simulation can switch one off.
+    #[cfg_attr(
+        not(feature = "simulation"),
+        allow(clippy::unused_self, reason = "every safeguard is on")
+    )]
+    fn has(&self, safeguard: Safeguard) -> bool {
+        #[cfg(feature = "simulation")]
+        return self.disabled != Some(safeguard);
+        #[cfg(not(feature = "simulation"))]
+        {
+            let _ = safeguard;
+            true
+        }
+    }
+
+    /// Shortest time that a finished aggregate stays in memory, milliseconds.
     pub fn remembered_ms(&self) -> i64 {
         i64::try_from((self.horizon + self.slack).as_millis()).unwrap_or(i64::MAX / 4)
     }
@@ -99,19 +115,19 @@ impl Settings {
 /// Why a worker ends.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Somebody else runs with our instance id.
+    /// Another process runs with this worker's instance id.
     #[error("another process runs with this instance id: {0}")]
     Fenced(String),
-    /// The log, or what the worker knows of it, contradicts itself.
+    /// The log contradicts itself or the worker's checkpoint.
     #[error(transparent)]
     TakeOver(#[from] takeover::Error),
-    /// The log is not what it was.
+    /// The log is damaged or misconfigured.
     #[error(transparent)]
     Log(log::Error),
-    /// Effects and timers are no longer carried out.
+    /// The executor has ended: effects and timers no longer run.
     #[error("the executor of effects and timers has ended")]
     EffectScheduler,
-    /// Nearly everything that came was a dead letter.
+    /// Most records of a window were dead letters.
     #[error("{dead} of {inputs} records were dead letters: stopped instead of draining the log")]
     Poisoned {
         /// Dead letters in the window.
@@ -121,23 +137,24 @@ pub enum Error {
     },
 }
 
-/// Why a command is not decided.
+/// Why a command was not decided.
 pub enum Reject {
-    /// It goes to the dead letters; nothing has changed.
+    /// It becomes a dead letter; no state has changed.
     Poison(Poison),
-    /// Something may have changed: the window is dropped, and the command is a dead letter the next time.
-    GoBack(Poison),
+    /// State may have changed: the worker drops the window and resets its partitions. The command becomes a dead letter
+    /// the next time.
+    Reset(Poison),
 }
 
-/// What deciding needs besides a partition.
+/// Rule book, codec and settings: what deciding needs besides the partition's state.
 pub struct WorkerContext<D: Decider> {
     /// The rule book.
     pub rules: D,
-    /// Bytes.
+    /// Encodes and decodes records.
     pub codec: Codec,
-    /// Figures.
+    /// Metrics of the engine.
     pub metrics: Metrics,
-    /// Settings.
+    /// Settings of the worker.
     pub settings: Settings,
     cluster: Arc<Cluster>,
     commands_topic: String,
@@ -150,49 +167,49 @@ impl<D: Decider> WorkerContext<D> {
 }
 
 /// A worker of one service.
-pub struct Worker<D: Decider, L: Log, A: EffectScheduler<D>> {
-    tools: WorkerContext<D>,
+pub struct Worker<D: Decider, L: Log, S: EffectScheduler<D>> {
+    context: WorkerContext<D>,
     log: L,
-    agenda: A,
+    scheduler: S,
     status: Status,
-    running: BTreeMap<Partition, PartitionState<D>>,
-    queue: VecDeque<Partition>,
+    partitions: BTreeMap<Partition, PartitionState<D>>,
+    takeover_queue: VecDeque<Partition>,
     takeover: Option<TakeOver<D>>,
     takeover_retry_at: Duration,
     window: Window,
-    /// Of the commands in the open window.
-    spans: Spans,
-    figures: Figures,
+    /// Spans of the commands in the open window.
+    spans: WindowSpans,
+    measurements: Measurements,
     membership: MembershipCheck,
-    standstill: Standstill,
-    /// Of the broker.
+    stalls: StallDetector,
+    /// Logs outages of the broker.
     outage: Outage,
     /// When the last transaction ended.
-    round_ended: Duration,
+    transaction_ended: Duration,
     inputs: Vec<Input>,
-    /// Positions behind the window's inputs.
+    /// Positions after the window's inputs.
     reached: BTreeMap<Partition, i64>,
-    /// Commands that did not survive being decided; they are dead letters the next time.
+    /// Commands whose decision failed; they become dead letters the next time.
     poisoned: HashSet<(Partition, i64)>,
-    /// When the producer is made anew.
+    /// When the producer is recreated.
     recreate_at: Option<Duration>,
 }
 
-impl<D: Decider, L: Log, A: EffectScheduler<D>> Worker<D, L, A> {
+impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
     /// A worker that has not polled yet.
     pub fn new(
         rules: D,
         cluster: Arc<Cluster>,
         codec: Codec,
         log: L,
-        agenda: A,
+        scheduler: S,
         metrics: Metrics,
         settings: Settings,
     ) -> Self {
         let commands_topic = cluster.topic(D::Contract::SERVICE, Topic::Commands);
-        metrics.begin::<D::Contract>();
+        metrics.initialise::<D::Contract>();
         Self {
-            tools: WorkerContext {
+            context: WorkerContext {
                 rules,
                 codec,
                 metrics,
@@ -201,19 +218,19 @@ impl<D: Decider, L: Log, A: EffectScheduler<D>> Worker<D, L, A> {
                 commands_topic,
             },
             log,
-            agenda,
+            scheduler,
             status: Status::default(),
-            running: BTreeMap::new(),
-            queue: VecDeque::new(),
+            partitions: BTreeMap::new(),
+            takeover_queue: VecDeque::new(),
             takeover: None,
             takeover_retry_at: Duration::ZERO,
             window: Window::default(),
-            spans: Spans::default(),
-            figures: Figures::default(),
+            spans: WindowSpans::default(),
+            measurements: Measurements::default(),
             membership: MembershipCheck::default(),
-            standstill: Standstill::default(),
+            stalls: StallDetector::default(),
             outage: Outage::of(format!("{} log", D::Contract::SERVICE)),
-            round_ended: Duration::ZERO,
+            transaction_ended: Duration::ZERO,
             inputs: Vec::new(),
             reached: BTreeMap::new(),
             poisoned: HashSet::new(),
@@ -221,18 +238,18 @@ impl<D: Decider, L: Log, A: EffectScheduler<D>> Worker<D, L, A> {
         }
     }
 
-    /// What the worker is at, for readiness.
+    /// The worker's status, for readiness.
     pub fn status(&self) -> Status {
         self.status.clone()
     }
 
-    /// One round.
+    /// One iteration of the worker's loop.
     ///
     /// # Errors
     ///
-    /// When the worker has to end; trouble that passes is waited for inside.
+    /// The worker has to end. Temporary failures are retried by the next steps.
     pub fn step(&mut self) -> Result<(), Error> {
-        if !self.agenda.is_alive() {
+        if !self.scheduler.is_alive() {
             return Err(Error::EffectScheduler);
         }
         self.recreate()?;
@@ -240,21 +257,21 @@ impl<D: Decider, L: Log, A: EffectScheduler<D>> Worker<D, L, A> {
             Ok(Some(generation)) => self.process(&generation)?,
             Ok(None) => {}
             Err(error) => {
-                self.trouble(error)?;
-                // What had been fetched is gone, and some partitions may not have been sought back to it.
+                self.handle_log_error(error)?;
+                // The fetched inputs are lost, and some partitions may not have been sought back.
                 self.reset_partitions();
             }
         }
         self.take_over()?;
         self.run_due_work()?;
         self.check_membership()?;
-        self.show();
-        self.status.went_round();
+        self.publish_metrics();
+        self.status.round_done();
         Ok(())
     }
 
-    /// Makes the producer anew, which fences whoever runs under its name: so only while the group says that this is
-    /// still us.
+    /// Recreates the producer when that is due. This fences any other producer of the same transactional id, so it
+    /// happens only while this member is in the group.
     fn recreate(&mut self) -> Result<(), Error> {
         if self.recreate_at.is_none_or(|at| at > self.log.now()) {
             return Ok(());
@@ -264,28 +281,28 @@ impl<D: Decider, L: Log, A: EffectScheduler<D>> Worker<D, L, A> {
                 Ok(()) => {
                     self.recreate_at = None;
                     let service = D::Contract::SERVICE.name();
-                    self.tools
+                    self.context
                         .metrics
                         .producers_recreated
                         .with_label_values(&[service])
                         .inc();
                     Ok(())
                 }
-                Err(error) => self.trouble(error),
+                Err(error) => self.handle_log_error(error),
             },
-            // It joins again while it is polled.
+            // The consumer rejoins while it is polled.
             Ok(false) => Ok(()),
-            Err(error) => self.trouble(error),
+            Err(error) => self.handle_log_error(error),
         }
     }
 
-    /// Trouble that passes is waited for; anything else ends the worker.
-    fn trouble(&mut self, error: log::Error) -> Result<(), Error> {
+    /// Records a temporary failure; any other one ends the worker.
+    fn handle_log_error(&mut self, error: log::Error) -> Result<(), Error> {
         match error {
             log::Error::Unavailable(reason) => {
                 self.outage.failed(&reason);
                 self.status.log_unavailable(reason);
-                self.membership.doubt(self.log.now());
+                self.membership.check_soon(self.log.now());
                 Ok(())
             }
             log::Error::Displaced(reason) => self.rejoin(&reason),
@@ -294,10 +311,10 @@ impl<D: Decider, L: Log, A: EffectScheduler<D>> Worker<D, L, A> {
         }
     }
 
-    /// Collects a window; the generation vouches for all of it. A rebalance drops what has been collected.
+    /// Collects a window under one group generation. A rebalance drops what has been collected.
     fn gather(&mut self) -> Result<Option<L::Generation>, log::Error> {
         self.inputs.clear();
-        let waiting = self.takeover.is_some() || !self.queue.is_empty();
+        let waiting = self.takeover.is_some() || !self.takeover_queue.is_empty();
         let wait =
             if waiting && self.recreate_at.is_none() && self.takeover_retry_at <= self.log.now() {
                 Duration::from_millis(1)
@@ -308,14 +325,14 @@ impl<D: Decider, L: Log, A: EffectScheduler<D>> Worker<D, L, A> {
             return Ok(None);
         }
         let Some(generation) = self.log.generation() else {
-            // The place in the group is lost: nothing vouches for what was fetched.
+            // The membership is lost: the inputs belong to no valid generation.
             if !self.inputs.is_empty() {
                 self.reset_partitions();
             }
             return Ok(None);
         };
         let deadline = self.log.now() + self.window.length();
-        while !self.inputs.is_empty() && self.inputs.len() < LARGEST_BATCH {
+        while !self.inputs.is_empty() && self.inputs.len() < MAX_BATCH_INPUTS {
             let wait = deadline.saturating_sub(self.log.now());
             if wait.is_zero() {
                 break;
@@ -329,7 +346,7 @@ impl<D: Decider, L: Log, A: EffectScheduler<D>> Worker<D, L, A> {
 
     /// Polls once; whether the assignment changed.
     fn poll(&mut self, wait: Duration) -> Result<bool, log::Error> {
-        let room = LARGEST_BATCH - self.inputs.len();
+        let room = MAX_BATCH_INPUTS - self.inputs.len();
         let signals = self.log.poll(room, wait, &mut self.inputs)?;
         let mut rebalanced = false;
         for signal in signals {
@@ -338,7 +355,7 @@ impl<D: Decider, L: Log, A: EffectScheduler<D>> Worker<D, L, A> {
                     tracing::info!(service = %D::Contract::SERVICE, ?partitions, "partitions assigned");
                     for partition in partitions {
                         self.forget(partition);
-                        self.queue.push_back(partition);
+                        self.takeover_queue.push_back(partition);
                     }
                     rebalanced = true;
                 }
@@ -352,81 +369,84 @@ impl<D: Decider, L: Log, A: EffectScheduler<D>> Worker<D, L, A> {
                 Signal::Reached { partition, offset } => {
                     self.reached.insert(partition, offset);
                 }
-                Signal::Disconnected => self.membership.doubt(self.log.now()),
+                Signal::Disconnected => self.membership.check_soon(self.log.now()),
             }
         }
         if rebalanced {
             self.drop_window()?;
-            self.report();
+            self.report_partitions();
         }
         Ok(rebalanced)
     }
 
-    /// A later generation must never vouch for an earlier poll: what is kept is fetched anew.
+    /// Inputs of an earlier generation must not be committed under a later one: kept partitions are fetched again.
     fn drop_window(&mut self) -> Result<(), log::Error> {
         self.inputs.clear();
         self.reached.clear();
-        for (partition, running) in &self.running {
-            if running.blocked_until.is_none() {
-                self.log.start(*partition, running.position)?;
+        for (partition, partition_state) in &self.partitions {
+            if partition_state.blocked_until.is_none() {
+                self.log.start(*partition, partition_state.position)?;
             }
         }
         Ok(())
     }
 
-    /// What is due: effects that may start, blocked partitions, quiet positions.
+    /// Starts due effects and resumes blocked partitions.
     fn run_due_work(&mut self) -> Result<(), Error> {
         let now = self.log.now();
         let mut unblocked = false;
-        let partitions: Vec<_> = self.running.keys().copied().collect();
+        let partitions: Vec<_> = self.partitions.keys().copied().collect();
         for partition in partitions {
-            let Some(running) = self.running.get_mut(&partition) else {
+            let Some(partition_state) = self.partitions.get_mut(&partition) else {
                 continue;
             };
-            let position = running.position;
-            if running.blocked_until.is_some_and(|until| until <= now) {
-                running.blocked_until = Some(now + RETRY * 5);
+            let position = partition_state.position;
+            if partition_state
+                .blocked_until
+                .is_some_and(|until| until <= now)
+            {
+                partition_state.blocked_until = Some(now + RETRY * 5);
                 match self.log.start(partition, position) {
                     Ok(()) => {
-                        running.blocked_until = None;
+                        partition_state.blocked_until = None;
                         unblocked = true;
                     }
-                    Err(error) => self.trouble(error)?,
+                    Err(error) => self.handle_log_error(error)?,
                 }
                 continue;
             }
-            if !running.agenda_started && position >= running.answers_until {
-                self.start_agenda(partition);
+            if !partition_state.effects_started && position >= partition_state.answers_until {
+                self.start_effects(partition);
             }
         }
         if unblocked {
-            self.report();
+            self.report_partitions();
         }
         Ok(())
     }
 
-    fn report(&mut self) {
+    fn report_partitions(&mut self) {
         let restoring = self
-            .queue
+            .takeover_queue
             .iter()
             .copied()
             .chain(self.takeover.as_ref().map(TakeOver::partition))
             .collect();
         self.status
-            .partitions(self.running.keys().copied().collect(), restoring);
-        self.figures.show_at_once();
+            .partitions(self.partitions.keys().copied().collect(), restoring);
+        self.measurements.publish_soon();
     }
 
-    /// Stops effects and timers; the partitions are left by dropping the worker.
+    /// Stops effects and timers. Dropping the worker leaves the group.
     pub fn close(&mut self) {
-        let partitions: Vec<_> = self.running.keys().copied().collect();
+        let partitions: Vec<_> = self.partitions.keys().copied().collect();
         for partition in partitions {
-            self.agenda.forget(partition);
+            self.scheduler.forget(partition);
         }
-        self.running.clear();
-        self.queue.clear();
+        self.partitions.clear();
+        self.takeover_queue.clear();
         self.takeover = None;
-        self.figures.show_at_once();
-        self.show();
+        self.measurements.publish_soon();
+        self.publish_metrics();
     }
 }

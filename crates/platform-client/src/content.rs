@@ -1,4 +1,4 @@
-//! What stands in a record.
+//! Decoded records of any topic.
 
 use std::collections::HashSet;
 
@@ -7,47 +7,47 @@ use engine::log::Input;
 use prost_reflect::{DynamicMessage, FieldDescriptor, Value};
 use uuid::Uuid;
 
-/// What stands in a record.
+/// The content of a record.
 #[derive(Clone, Debug)]
 pub enum Content {
     /// A record of the contracts.
     Record(Box<Record>),
-    /// Nothing: the key is deleted.
+    /// No value: the key is deleted.
     Tombstone,
-    /// Something that could not be processed; its headers say why.
+    /// A record that could not be processed; its headers contain the reason.
     DeadLetter,
-    /// Bytes that are no record, and why.
+    /// A value that cannot be decoded, with the reason.
     Opaque(String),
 }
 
-/// A decoded record, whatever its topic.
+/// A decoded record of any topic.
 #[derive(Clone, Debug)]
 pub struct Record {
-    /// The variant of its oneof, such as `order_created`.
+    /// Name of the oneof variant, such as `order_created`.
     pub kind: String,
-    /// Its own identity.
+    /// Record id.
     pub id: String,
-    /// Whose it is.
+    /// Aggregate id.
     pub aggregate_id: String,
-    /// The aggregate's version.
+    /// Aggregate version.
     pub version: u64,
-    /// When, by the log's own clock, Unix milliseconds.
+    /// Time in the metadata, in Unix milliseconds.
     pub time_ms: i64,
-    /// What directly led to it: the command of an event, the event of a message.
+    /// Id of the direct cause: the command of an event, the event of a message.
     pub causation_id: String,
-    /// The call that it goes back to.
+    /// Id of the call that it originates from.
     pub correlation_id: String,
-    /// Who asked.
+    /// Actor of the call.
     pub actor: String,
-    /// The whole.
+    /// The complete message.
     pub message: DynamicMessage,
-    /// The variant's content.
+    /// Content of the oneof variant.
     pub body: Option<DynamicMessage>,
 }
 
 /// Decodes a payload by its topic's contract.
 ///
-/// The descriptors are enough to read every topic alike; no type of a service is named here.
+/// It uses only the descriptors, so it works for every topic without the types of the services.
 pub fn decode(service: Service, topic: Topic, payload: &[u8]) -> Content {
     let Some(descriptor) = registry::schema::record(service, topic) else {
         return Content::Opaque("the topic has no contract".to_owned());
@@ -94,16 +94,16 @@ fn body(message: &DynamicMessage) -> Option<(FieldDescriptor, DynamicMessage)> {
     Some((field, value.as_message()?.clone()))
 }
 
-/// Follows an order through the records of all services.
+/// Selects the records that belong to an order, in the topics of all services.
 #[derive(Clone, Debug)]
-pub struct Trail {
+pub struct OrderFilter {
     order_id: String,
-    /// The calls that the order goes back to.
+    /// Correlation ids of the order's records.
     correlations: HashSet<String>,
 }
 
-impl Trail {
-    /// The trail of an order.
+impl OrderFilter {
+    /// The filter of an order.
     pub fn of(order_id: Uuid) -> Self {
         Self {
             order_id: order_id.to_string(),
@@ -111,31 +111,31 @@ impl Trail {
         }
     }
 
-    /// Whether a record's key is the order.
-    pub fn is_key(&self, input: &Input) -> bool {
+    /// Whether the record's key is the order id.
+    pub fn has_order_key(&self, input: &Input) -> bool {
         input.key.as_deref() == Some(self.order_id.as_bytes())
     }
 
-    /// Whether a record belongs to the order: by its key, by the order that it names, or by the call that it goes
-    /// back to.
-    pub fn meets(&mut self, input: &Input, content: &Content) -> bool {
-        let is_key = self.is_key(input);
+    /// Whether a record belongs to the order: by its key, by its `order_id` field, or by its correlation id.
+    pub fn matches(&mut self, input: &Input, content: &Content) -> bool {
+        let has_order_key = self.has_order_key(input);
         let Content::Record(record) = content else {
-            return is_key;
+            return has_order_key;
         };
-        if is_key || record.aggregate_id == self.order_id {
+        if has_order_key || record.aggregate_id == self.order_id {
             if !record.correlation_id.is_empty() {
                 self.correlations.insert(record.correlation_id.clone());
             }
             return true;
         }
-        let named = record
+        let order_id = record
             .body
             .as_ref()
             .and_then(|body| body.get_field_by_name("order_id"));
-        let names_it =
-            named.is_some_and(|named| matches!(&*named, Value::String(id) if *id == self.order_id));
-        names_it || self.correlations.contains(&record.correlation_id)
+        let has_order_id = order_id.is_some_and(
+            |order_id| matches!(&*order_id, Value::String(id) if *id == self.order_id),
+        );
+        has_order_id || self.correlations.contains(&record.correlation_id)
     }
 }
 
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_read_by_its_contract() {
+    fn a_record_is_decoded_by_its_contract() {
         let (_, content) = stock_reserved("o", "c");
         let Content::Record(record) = content else {
             panic!("{content:?}")
@@ -192,14 +192,20 @@ mod tests {
     }
 
     #[test]
-    fn an_order_is_followed_by_key_name_and_call() {
+    fn an_order_filter_matches_key_order_id_and_correlation_id() {
         let id = Uuid::now_v7();
-        let mut trail = Trail::of(id);
+        let mut filter = OrderFilter::of(id);
         let (input, content) = stock_reserved("another", "call");
-        assert!(!trail.meets(&input, &content), "the call is not known yet");
+        assert!(
+            !filter.matches(&input, &content),
+            "the correlation id is not known yet"
+        );
 
         let (input, content) = stock_reserved(&id.to_string(), "");
-        assert!(trail.meets(&input, &content), "it names the order");
+        assert!(
+            filter.matches(&input, &content),
+            "its order_id field matches"
+        );
 
         let event = order_event::Event::OrderDelivered(OrderDelivered {});
         let record = OrderEvent::new_record(metadata(&id.to_string(), "call"), event);
@@ -208,12 +214,12 @@ mod tests {
             key: Some(id.to_string().into_bytes()),
             ..Default::default()
         };
-        assert!(trail.meets(&input, &content), "it is the order's own");
+        assert!(filter.matches(&input, &content), "its key matches");
 
         let (input, content) = stock_reserved("another", "call");
         assert!(
-            trail.meets(&input, &content),
-            "it goes back to the order's call"
+            filter.matches(&input, &content),
+            "its correlation id matches"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! From the bytes of a record to what stands in it.
+//! Decodes the bytes of records.
 
 use std::time::{Duration, Instant};
 
@@ -9,19 +9,19 @@ use tokio::runtime::Handle;
 
 use crate::content::{self, Content};
 
-/// How long an unknown schema id may take to be looked up.
-const LOOKUP_PATIENCE: Duration = Duration::from_secs(5);
-const LOOKUP_EVERY: Duration = Duration::from_millis(20);
+/// Longest wait for the lookup of an unknown schema id.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+const LOOKUP_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Reads records by the schemas that they were written with. Blocks while a schema id is looked up: it is for threads
-/// that may.
+/// Decodes records with the schemas that they were written with. Blocks while a schema id is looked up, so it needs a
+/// thread that may block.
 pub struct Decoder {
     schemas: Schemas,
     runtime: Handle,
 }
 
 impl Decoder {
-    /// A decoder of the topics that `schemas` was loaded with. Call it within a tokio runtime.
+    /// A decoder for the topics of `schemas`. Call it within a tokio runtime.
     pub fn new(schemas: Schemas) -> Self {
         Self {
             schemas,
@@ -29,7 +29,7 @@ impl Decoder {
         }
     }
 
-    /// What stands in a record.
+    /// Decodes the content of a record.
     pub fn content(&self, service: Service, topic: Topic, input: &Input) -> Content {
         if topic == Topic::Dlq {
             return Content::DeadLetter;
@@ -43,7 +43,7 @@ impl Decoder {
         };
         let id = framed.schema_id;
         match self.resolution(service, topic, id) {
-            // What is newer than this program is shown as far as it knows it.
+            // A newer record is decoded as far as this program knows its fields.
             Resolution::Known | Resolution::Newer => {
                 content::decode(service, topic, framed.payload)
             }
@@ -59,13 +59,13 @@ impl Decoder {
         }
     }
 
-    /// Waits for the registry's answer to an id that is new.
+    /// Resolves a schema id; waits while the registry looks it up.
     fn resolution(&self, service: Service, topic: Topic, id: u32) -> Resolution {
-        let begun = Instant::now();
+        let start = Instant::now();
         loop {
             match self.schemas.resolve(service, topic, id) {
-                Resolution::Pending if begun.elapsed() < LOOKUP_PATIENCE => {
-                    self.runtime.block_on(tokio::time::sleep(LOOKUP_EVERY));
+                Resolution::Pending if start.elapsed() < LOOKUP_TIMEOUT => {
+                    self.runtime.block_on(tokio::time::sleep(LOOKUP_INTERVAL));
                 }
                 resolution => return resolution,
             }

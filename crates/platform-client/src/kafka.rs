@@ -1,4 +1,4 @@
-//! Clients that ask the broker without joining a group.
+//! Kafka clients that query the broker without joining a group.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,15 +11,19 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::{ClientConfig, ClientContext};
 
-/// A client that leaves it to its answers to tell what is wrong.
-pub fn client(config: ClientConfig) -> KafkaResult<BaseConsumer<Silent>> {
-    config.create_with_context(Silent)
+/// Creates a client that reports errors only as results of its calls.
+///
+/// # Errors
+///
+/// A setting is refused.
+pub fn client(config: ClientConfig) -> KafkaResult<BaseConsumer<DebugLogContext>> {
+    config.create_with_context(DebugLogContext)
 }
 
-/// Does not repeat every second that the broker is away.
-pub struct Silent;
+/// Logs errors of the client at debug level: librdkafka repeats them every second while the broker is unreachable.
+pub struct DebugLogContext;
 
-impl ClientContext for Silent {
+impl ClientContext for DebugLogContext {
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(%error, reason, "log client");
     }
@@ -29,23 +33,23 @@ impl ClientContext for Silent {
     }
 }
 
-impl ConsumerContext for Silent {}
+impl ConsumerContext for DebugLogContext {}
 
-/// What a group has committed of each partition of its commands; absent where it has committed nothing.
+/// Committed offsets of a group by partition of its commands; a partition without a committed offset is absent.
 ///
 /// # Errors
 ///
 /// The broker does not answer.
 pub fn committed(
-    client: &BaseConsumer<Silent>,
+    client: &BaseConsumer<DebugLogContext>,
     cluster: &Cluster,
     service: Service,
     timeout: Duration,
 ) -> KafkaResult<HashMap<Partition, i64>> {
-    let mut asked = TopicPartitionList::new();
+    let mut partitions = TopicPartitionList::new();
     let topic = cluster.topic(service, Topic::Commands);
-    asked.add_partition_range(&topic, 0, Partition::from(cluster.partitions) - 1);
-    let told = client.committed_offsets(asked, timeout)?;
+    partitions.add_partition_range(&topic, 0, Partition::from(cluster.partitions) - 1);
+    let offsets = client.committed_offsets(partitions, timeout)?;
     let offset = |element: rdkafka::topic_partition_list::TopicPartitionListElem<'_>| {
         element.error()?;
         match element.offset() {
@@ -53,7 +57,8 @@ pub fn committed(
             _ => Ok(None),
         }
     };
-    told.elements()
+    offsets
+        .elements()
         .into_iter()
         .filter_map(|element| offset(element).transpose())
         .collect()

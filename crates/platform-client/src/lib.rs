@@ -1,4 +1,4 @@
-//! How tools and the auditor reach the platform: its public API, its log, its contracts, its database.
+//! Access to the platform for tools and the auditor: public API, log, contracts and database.
 
 pub mod content;
 pub mod decoder;
@@ -29,14 +29,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tonic::Request;
 
-/// Longest wait for one answer of the API.
+/// Deadline of a call to the API.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a command waits for a registry that does not answer.
-const REGISTRY_PATIENCE: Duration = Duration::from_secs(10);
-/// How long a command waits for a connection to the database.
-const DATABASE_PATIENCE: Duration = Duration::from_secs(5);
+/// Longest wait for the registry.
+const REGISTRY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait for a connection to the database.
+const DATABASE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where the log, its contracts and the read model are.
+/// Addresses of the log, the schema registry and the read model.
 #[derive(Args, Clone, Debug)]
 #[group(skip)]
 pub struct Stack {
@@ -51,7 +51,7 @@ pub struct Stack {
     pub database: config::Database,
 }
 
-/// Where the public API is reached.
+/// Address of the public API.
 #[derive(Args, Clone, Debug)]
 pub struct Api {
     /// Where the public API is reached, host:port
@@ -70,14 +70,14 @@ impl Api {
         &self.address
     }
 
-    /// A connection that is made when it is needed.
+    /// A connection that is opened on first use.
     pub fn peer(&self) -> Peer {
         Peer::connect_lazy("the api", std::slice::from_ref(&self.address))
     }
 
-    /// The services behind it.
+    /// Clients of the services behind the API.
     pub fn connect(&self) -> Clients {
-        // Not a retrying peer: whether a call may be repeated is for its command to say.
+        // Writes are not retried by the peer: only the command knows whether a call may be repeated.
         let peer = self.peer();
         Clients {
             address: self.address.clone(),
@@ -88,7 +88,7 @@ impl Api {
     }
 }
 
-/// The services behind the public API. Cheap to clone.
+/// Clients of the services behind the public API. Cheap to clone.
 #[derive(Clone)]
 pub struct Clients {
     address: Authority,
@@ -96,18 +96,18 @@ pub struct Clients {
     pub orders: OrderServiceClient<Peer>,
     /// Stock.
     pub inventory: InventoryServiceClient<Peer>,
-    /// The read side; calls that met a broken connection are repeated.
+    /// The read side; its calls are retried after a connection failure.
     pub query: QueryServiceClient<Peer>,
 }
 
 impl Clients {
-    /// A refusal or a failure on one line, with the address that was asked.
+    /// A status as an error on one line, with the address.
     pub fn failed(&self, status: &tonic::Status) -> anyhow::Error {
         anyhow::anyhow!("{}: {}", self.address, retry::describe(status))
     }
 }
 
-/// Where the sandbox is reached.
+/// Address of the sandbox.
 #[derive(Args, Clone, Debug)]
 pub struct Sandbox {
     /// Where the sandbox (payment provider and carrier) is reached, host:port
@@ -121,39 +121,39 @@ impl Sandbox {
         Self { address }
     }
 
-    /// Connections that are made when they are needed.
+    /// A client whose connection is opened on first use.
     pub fn connect(&self) -> SandboxServiceClient<Peer> {
         let peer = Peer::connect_lazy("the sandbox", std::slice::from_ref(&self.address));
         SandboxServiceClient::new(peer)
     }
 
-    /// A refusal or a failure on one line, with the address that was asked.
+    /// A status as an error on one line, with the address.
     pub fn failed(&self, status: &tonic::Status) -> anyhow::Error {
         anyhow::anyhow!("sandbox {}: {}", self.address, retry::describe(status))
     }
 }
 
-/// A request that is answered soon or not at all.
+/// A request with a deadline of 10 s.
 pub fn request<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(CALL_TIMEOUT);
     request
 }
 
-/// Asks processes on this machine or near it.
+/// An HTTP client without proxies, for processes on this machine or nearby.
 ///
 /// # Errors
 ///
-/// The system has no entropy for TLS, which nobody uses here.
-pub fn http(timeout: Duration) -> reqwest::Result<reqwest::Client> {
+/// TLS cannot be initialized, although it is not used.
+pub fn http_client(timeout: Duration) -> reqwest::Result<reqwest::Client> {
     reqwest::Client::builder()
         .timeout(timeout)
         .no_proxy()
         .build()
 }
 
-/// What a failure goes back to, such as a refused connection; what stands above it only repeats the address.
-pub fn root(error: &reqwest::Error) -> String {
+/// The root cause, such as a refused connection. The outer errors only repeat the URL.
+pub fn root_cause(error: &reqwest::Error) -> String {
     let mut error: &dyn Error = error;
     while let Some(cause) = error.source() {
         error = cause;
@@ -161,7 +161,7 @@ pub fn root(error: &reqwest::Error) -> String {
     error.to_string()
 }
 
-/// A flag's `host:port`.
+/// Parses `host:port`.
 ///
 /// # Errors
 ///
@@ -173,11 +173,11 @@ pub fn host_port(text: &str) -> Result<Authority, String> {
         .ok_or_else(|| "expected host:port".to_owned())
 }
 
-/// Where a listener is reached from this machine: what listens everywhere is reached here.
+/// The address of a listener as seen from this machine: an unspecified address becomes 127.0.0.1.
 ///
 /// # Errors
 ///
-/// None that is known: a socket address is an authority.
+/// None: every socket address is a valid authority.
 pub fn reachable(address: SocketAddr) -> anyhow::Result<Authority> {
     let ip = if address.ip().is_unspecified() {
         [127, 0, 0, 1].into()
@@ -187,7 +187,7 @@ pub fn reachable(address: SocketAddr) -> anyhow::Result<Authority> {
     Ok(SocketAddr::new(ip, address.port()).to_string().parse()?)
 }
 
-/// The log that the flags name.
+/// The cluster that the flags configure.
 pub fn cluster(kafka: &config::Kafka) -> Cluster {
     Cluster {
         bootstrap: kafka.bootstrap.clone(),
@@ -196,11 +196,11 @@ pub fn cluster(kafka: &config::Kafka) -> Cluster {
     }
 }
 
-/// The schema ids of some topics, those in `writes` registered.
+/// Registers the schemas of `writes`, and looks up those of `reads`.
 ///
 /// # Errors
 ///
-/// The registry does not answer, or refuses.
+/// The registry does not answer, or refuses a schema.
 pub async fn schemas(
     registry: &config::Registry,
     prefix: &str,
@@ -208,7 +208,7 @@ pub async fn schemas(
     reads: &[(Service, Topic)],
 ) -> anyhow::Result<Schemas> {
     let mut settings = registry::Settings::new(registry.url.clone(), prefix);
-    settings.deadline = REGISTRY_PATIENCE;
+    settings.deadline = REGISTRY_TIMEOUT;
     let metrics = registry::Metrics::new(&prometheus::Registry::new())?;
     Schemas::register(&settings, metrics, writes, reads)
         .await
@@ -223,11 +223,11 @@ pub fn all_topics() -> Vec<(Service, Topic)> {
         .collect()
 }
 
-/// Creates the topics that are missing, and registers the contracts of all.
+/// Creates missing topics, and registers the contracts of all topics.
 ///
 /// # Errors
 ///
-/// Broker or registry do not answer, a topic has another number of partitions, a contract does not fit.
+/// The broker or the registry does not answer, a topic has another number of partitions, or a contract is incompatible.
 pub async fn create_topics(
     kafka: &config::Kafka,
     registry: &config::Registry,
@@ -239,7 +239,7 @@ pub async fn create_topics(
     Ok(applied)
 }
 
-/// Connections to the read model in `schema`.
+/// A connection pool for the read model in `schema`.
 ///
 /// # Errors
 ///
@@ -251,20 +251,20 @@ pub async fn read_model(database: &config::Database, schema: &str) -> anyhow::Re
         .context("the database url is not valid")?;
     PgPoolOptions::new()
         .max_connections(2)
-        .acquire_timeout(DATABASE_PATIENCE)
+        .acquire_timeout(DATABASE_TIMEOUT)
         .connect_with(options.options([("search_path", schema)]))
         .await
         .context("the database does not answer")
 }
 
-/// Cancelled by Ctrl-C or SIGTERM.
+/// A token that SIGINT (Ctrl-C) or SIGTERM cancels.
 ///
 /// # Errors
 ///
-/// The system delivers no signals.
-pub fn interruption() -> anyhow::Result<CancellationToken> {
-    let stop = CancellationToken::new();
-    let interrupted = stop.clone();
+/// A signal handler cannot be installed.
+pub fn shutdown_signal() -> anyhow::Result<CancellationToken> {
+    let shutdown = CancellationToken::new();
+    let token = shutdown.clone();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::spawn(async move {
@@ -272,7 +272,7 @@ pub fn interruption() -> anyhow::Result<CancellationToken> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        interrupted.cancel();
+        token.cancel();
     });
-    Ok(stop)
+    Ok(shutdown)
 }

@@ -1,4 +1,4 @@
-//! Follows an order over the public API, from version to version, over connections that break.
+//! Watches an order over the public API, and resumes broken streams.
 
 use std::time::Duration;
 
@@ -12,51 +12,51 @@ use uuid::Uuid;
 use crate::Clients;
 use crate::retry::{self, Backoff};
 
-/// How long one stream may last; an order that waits for longer is watched by another.
+/// Deadline of one stream; a longer watch opens another one.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(60 * 60);
-/// How long the API may fail on end.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The watch fails when the API has failed for longer.
+const MAX_OUTAGE: Duration = Duration::from_secs(30);
 
-/// An order that is followed until it is delivered, cancelled or rejected.
+/// A watch of an order until it is delivered, cancelled or rejected.
 pub struct Watch {
     clients: Clients,
     order_id: Uuid,
-    /// The last version that was seen.
+    /// The last version that was received.
     version: u64,
     stream: Option<Streaming<WatchOrderResponse>>,
-    failing: Option<Failing>,
+    outage: Option<ApiOutage>,
 }
 
 /// The API does not answer.
-struct Failing {
+struct ApiOutage {
     since: Instant,
     backoff: Backoff,
 }
 
 impl Watch {
-    /// Watches an order from behind a version on.
+    /// Watches an order after a version.
     pub const fn new(clients: Clients, order_id: Uuid, after_version: u64) -> Self {
         Self {
             clients,
             order_id,
             version: after_version,
             stream: None,
-            failing: None,
+            outage: None,
         }
     }
 
-    /// Waits for the next changes, each version once; `None` behind the order's end.
+    /// Waits for the next change. Each version is returned once; `None` after the final one.
     ///
     /// # Errors
     ///
-    /// There is no such order, or the API fails for too long.
+    /// There is no such order, or the API fails for longer than 30 s.
     pub async fn next(&mut self) -> anyhow::Result<Option<WatchOrderResponse>> {
         loop {
-            match self.received().await {
-                // The stream ends with the order.
+            match self.receive().await {
+                // The stream ends when the order is final.
                 Ok(None) => return Ok(None),
                 Ok(Some(mut change)) => {
-                    self.failing = None;
+                    self.outage = None;
                     change.events.retain(|event| {
                         let metadata = event.metadata.as_ref();
                         metadata.is_some_and(|metadata| metadata.aggregate_version > self.version)
@@ -66,12 +66,12 @@ impl Watch {
                         order.map_or(self.version, |order| order.version.max(self.version));
                     return Ok(Some(change));
                 }
-                Err(status) => self.survive(&status).await?,
+                Err(status) => self.wait_to_reconnect(&status).await?,
             }
         }
     }
 
-    async fn received(&mut self) -> Result<Option<WatchOrderResponse>, Status> {
+    async fn receive(&mut self) -> Result<Option<WatchOrderResponse>, Status> {
         let stream = match &mut self.stream {
             Some(stream) => stream,
             None => {
@@ -88,32 +88,32 @@ impl Watch {
     }
 
     /// Waits before the stream is opened again.
-    async fn survive(&mut self, status: &Status) -> anyhow::Result<()> {
+    async fn wait_to_reconnect(&mut self, status: &Status) -> anyhow::Result<()> {
         let was_open = self.stream.take().is_some();
         let failed = || self.clients.failed(status);
-        if !retry::may_pass(status) {
+        if !retry::is_retryable(status) {
             return Err(failed().context(format!("order {}", self.order_id)));
         }
-        // Nothing has happened for as long as one stream lasts.
+        // The stream has reached its deadline, which is no failure.
         if was_open && status.code() == Code::DeadlineExceeded {
             return Ok(());
         }
-        let failing = self.failing.get_or_insert_with(|| {
-            eprintln!("{}; the watch goes on when it answers", failed());
-            Failing {
+        let outage = self.outage.get_or_insert_with(|| {
+            eprintln!("{}; the watch resumes when it answers", failed());
+            ApiOutage {
                 since: Instant::now(),
                 backoff: Backoff::default(),
             }
         });
-        if failing.since.elapsed() > PATIENCE {
+        if outage.since.elapsed() > MAX_OUTAGE {
             return Err(failed()).with_context(|| {
                 format!(
-                    "order {} was seen up to version {}",
+                    "order {} was received up to version {}",
                     self.order_id, self.version
                 )
             });
         }
-        tokio::time::sleep(failing.backoff.next(status)).await;
+        tokio::time::sleep(outage.backoff.next(status)).await;
         Ok(())
     }
 }

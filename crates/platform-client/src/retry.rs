@@ -1,16 +1,16 @@
-//! Repeating calls that may be repeated.
+//! Retries of calls.
 
 use std::time::Duration;
 
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-const FIRST: Duration = Duration::from_millis(50);
-const LONGEST: Duration = Duration::from_secs(2);
+const MIN_BACKOFF: Duration = Duration::from_millis(50);
+const MAX_BACKOFF: Duration = Duration::from_secs(2);
 
-/// Whether the same call may succeed later, so that repeating it under the same id is right. Codes that a broken
-/// connection leaves behind are among them: what was asked may or may not have happened.
-pub fn may_pass(status: &Status) -> bool {
+/// Whether the call may be retried under the same id because it may succeed later. This includes the codes of a broken
+/// connection, after which the call may or may not have taken effect.
+pub fn is_retryable(status: &Status) -> bool {
     matches!(
         status.code(),
         Code::Unavailable
@@ -31,24 +31,30 @@ pub struct Backoff {
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { ceiling: FIRST }
+        Self {
+            ceiling: MIN_BACKOFF,
+        }
     }
 }
 
 impl Backoff {
-    /// How long to wait now; not less than half of what the answer asks for.
+    /// The next pause; at least half of the retry delay in the status, which is limited to 2 s.
     pub fn next(&mut self, status: &Status) -> Duration {
-        let asked = status
+        let requested = status
             .get_details_retry_info()
             .and_then(|info| info.retry_delay)
             .unwrap_or_default();
         let pause = self.ceiling.mul_f64(fastrand::f64());
-        self.ceiling = (self.ceiling * 2).min(LONGEST);
-        pause.max(asked.min(LONGEST).mul_f64(0.5 + fastrand::f64() / 2.0))
+        self.ceiling = (self.ceiling * 2).min(MAX_BACKOFF);
+        pause.max(
+            requested
+                .min(MAX_BACKOFF)
+                .mul_f64(0.5 + fastrand::f64() / 2.0),
+        )
     }
 }
 
-/// The machine-readable reason of a refusal; empty when it has none.
+/// The machine-readable reason of a status; empty when it has none.
 pub fn reason(status: &Status) -> String {
     status
         .get_details_error_info()
@@ -56,7 +62,7 @@ pub fn reason(status: &Status) -> String {
         .unwrap_or_default()
 }
 
-/// An answer on one line: its code, its message, and every field or reason that it names.
+/// A status on one line: code, message, field violations and reason.
 pub fn describe(status: &Status) -> String {
     let mut line = format!(
         "{}: {}",
@@ -80,19 +86,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pause_grows_to_its_limit_and_heeds_the_answer() {
+    fn a_pause_grows_to_its_limit_and_respects_the_retry_delay() {
         let mut backoff = Backoff::default();
         for _ in 0..20 {
-            assert!(backoff.next(&Status::unavailable("down")) <= LONGEST);
+            assert!(backoff.next(&Status::unavailable("down")) <= MAX_BACKOFF);
         }
-        assert_eq!(backoff.ceiling, LONGEST);
+        assert_eq!(backoff.ceiling, MAX_BACKOFF);
 
-        let asked = chassis::error::unavailable("orders", Duration::from_secs(1));
-        assert!(Backoff::default().next(&asked) >= Duration::from_millis(500));
+        let status = chassis::error::unavailable("orders", Duration::from_secs(1));
+        assert!(Backoff::default().next(&status) >= Duration::from_millis(500));
     }
 
     #[test]
-    fn a_refusal_is_told_whole() {
+    fn a_status_is_described_with_its_details() {
         let status = chassis::error::invalid_field("lines[0].quantity", "must be at least 1");
         assert_eq!(
             describe(&status),

@@ -1,4 +1,4 @@
-//! Reads topics of the log: whole, as far as they reach now, or a stretch of time.
+//! Reads topics of the log: completely up to their current ends, or a time range.
 
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -13,53 +13,52 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 
-/// Longest wait for one look-up at the broker.
+/// Longest wait for one lookup at the broker.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
-const LOOKUP_EVERY: Duration = Duration::from_millis(50);
-const READ_WAIT: Duration = Duration::from_millis(200);
+const LOOKUP_INTERVAL: Duration = Duration::from_millis(50);
+const READ_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// The ends of every partition of a topic, by partition; of transactions that are open or aborted too. Blocks, on a
-/// thread of the runtime that may.
+/// The ends of every partition of a topic, in partition order, including open and aborted transactions. Blocks: call it
+/// on a thread of the runtime that may block.
 ///
 /// # Errors
 ///
 /// The broker does not answer, or there is no such topic.
 pub fn ends(cluster: &Cluster, service: Service, topic: Topic) -> anyhow::Result<Vec<Ends>> {
-    // A read_committed handle would be told the last stable offsets instead.
+    // A read_committed consumer would get the last stable offsets instead.
     let consumer: BaseConsumer = settings::reader(cluster, "read_uncommitted").create()?;
     let name = cluster.topic(service, topic);
     (0..i32::from(cluster.partitions))
         .map(|partition| {
-            let look = || consumer.fetch_watermarks(&name, partition, LOOKUP_TIMEOUT);
-            let (low, high) = patiently(look)
+            let lookup = || consumer.fetch_watermarks(&name, partition, LOOKUP_TIMEOUT);
+            let (low, high) = retry_without_leader(lookup)
                 .with_context(|| format!("topic {name} at {}", cluster.bootstrap))?;
             Ok(Ends { low, high })
         })
         .collect()
 }
 
-/// Looks something up at the broker, again while it is only finding itself: its partitions have no leader for a moment
-/// after it has started.
-fn patiently<T>(look: impl Fn() -> KafkaResult<T>) -> KafkaResult<T> {
-    let began = Instant::now();
+/// Runs a lookup at the broker, and retries it while a partition has no leader, as shortly after the broker's start.
+fn retry_without_leader<T>(lookup: impl Fn() -> KafkaResult<T>) -> KafkaResult<T> {
+    let start = Instant::now();
     loop {
-        match look() {
-            Err(error) if is_passing(&error) && began.elapsed() < LOOKUP_TIMEOUT => {
-                Handle::current().block_on(tokio::time::sleep(LOOKUP_EVERY));
+        match lookup() {
+            Err(error) if is_leader_missing(&error) && start.elapsed() < LOOKUP_TIMEOUT => {
+                Handle::current().block_on(tokio::time::sleep(LOOKUP_INTERVAL));
             }
             result => return result,
         }
     }
 }
 
-fn is_passing(error: &KafkaError) -> bool {
+fn is_leader_missing(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),
         Some(Code::NotLeaderForPartition | Code::LeaderNotAvailable)
     )
 }
 
-/// Hands over everything committed up to `ends`, partition by partition. Blocks.
+/// Passes every committed record up to `ends` to `each`, partition by partition. Blocks.
 ///
 /// # Errors
 ///
@@ -79,7 +78,7 @@ pub fn read(
         let mut progress = Progress::More;
         while progress == Progress::More {
             progress = reader
-                .read(READ_WAIT, &mut inputs)
+                .read(READ_TIMEOUT, &mut inputs)
                 .with_context(|| format!("topic {name}"))?;
             inputs.drain(..).try_for_each(&mut each)?;
         }
@@ -87,14 +86,14 @@ pub fn read(
     Ok(())
 }
 
-/// Reads stretches of single partitions, from one time to another.
-pub struct ByTime<'a> {
+/// Reads time ranges of single partitions.
+pub struct TimeRangeReader<'a> {
     cluster: &'a Cluster,
     lookup: BaseConsumer,
     reader: KafkaReader,
 }
 
-impl<'a> ByTime<'a> {
+impl<'a> TimeRangeReader<'a> {
     /// A reader on `cluster`.
     ///
     /// # Errors
@@ -103,15 +102,15 @@ impl<'a> ByTime<'a> {
     pub fn new(cluster: &'a Cluster) -> anyhow::Result<Self> {
         Ok(Self {
             cluster,
-            // As for the ends of topics.
+            // As in `ends`.
             lookup: settings::reader(cluster, "read_uncommitted").create()?,
             reader: KafkaReader::new(cluster, "reader")?,
         })
     }
 
-    /// Hands over what is committed in one partition, from the first record of the time `from_ms` or later to the
-    /// first of `until_ms` or later (Unix milliseconds; to the end that the partition has now when `None`), or until
-    /// `each` has seen enough. Blocks.
+    /// Passes the committed records of one partition to `each`: from the first record at `from_ms` or later up to the
+    /// first record at `until_ms` or later (Unix milliseconds; `None`: the current end), or until `each` breaks.
+    /// Blocks.
     ///
     /// # Errors
     ///
@@ -124,12 +123,12 @@ impl<'a> ByTime<'a> {
         mut each: impl FnMut(Input) -> anyhow::Result<ControlFlow<()>>,
     ) -> anyhow::Result<()> {
         let name = self.cluster.topic(service, topic);
-        let place = || format!("topic {name} at {}", self.cluster.bootstrap);
-        let look = || {
+        let location = || format!("topic {name} at {}", self.cluster.bootstrap);
+        let lookup = || {
             self.lookup
                 .fetch_watermarks(&name, partition, LOOKUP_TIMEOUT)
         };
-        let (_, end) = patiently(look).with_context(place)?;
+        let (_, end) = retry_without_leader(lookup).with_context(location)?;
         let from = self.offset_at(&name, partition, from_ms, end)?;
         let until = match until_ms {
             Some(until_ms) => self.offset_at(&name, partition, until_ms, end)?,
@@ -141,8 +140,8 @@ impl<'a> ByTime<'a> {
         while progress == Progress::More {
             progress = self
                 .reader
-                .read(READ_WAIT, &mut inputs)
-                .with_context(place)?;
+                .read(READ_TIMEOUT, &mut inputs)
+                .with_context(location)?;
             for input in inputs.drain(..) {
                 if input.offset >= until || each(input)?.is_break() {
                     return Ok(());
@@ -152,7 +151,7 @@ impl<'a> ByTime<'a> {
         Ok(())
     }
 
-    /// The first offset of that time or later; `end` when there is none yet.
+    /// The first offset at that time or later; `end` when there is none.
     fn offset_at(
         &self,
         name: &str,
@@ -160,12 +159,12 @@ impl<'a> ByTime<'a> {
         time_ms: i64,
         end: i64,
     ) -> anyhow::Result<i64> {
-        let look = || {
+        let lookup = || {
             let mut times = TopicPartitionList::new();
             times.add_partition_offset(name, partition, Offset::Offset(time_ms.max(0)))?;
             self.lookup.offsets_for_times(times, LOOKUP_TIMEOUT)
         };
-        let found = patiently(look)
+        let found = retry_without_leader(lookup)
             .with_context(|| format!("topic {name} at {}", self.cluster.bootstrap))?;
         let offset = found
             .find_partition(name, partition)

@@ -1,4 +1,4 @@
-//! What must hold when all is at rest.
+//! Checks of the platform at rest.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -18,11 +18,11 @@ use prost::Message as _;
 use shipping::ShipmentRules;
 use uuid::Uuid;
 
+use crate::simulation::Simulation;
 use crate::workload::REPLY_TO;
-use crate::world::World;
 
-/// Whether a command answers an effect of a payment.
-pub fn answers_payment(effect: &payments::Effect, command: &payment_command::Command) -> bool {
+/// Whether a command is an answer to an effect of a payment.
+pub fn is_payment_answer(effect: &payments::Effect, command: &payment_command::Command) -> bool {
     use payment_command::Command;
     match effect {
         payments::Effect::Charge { .. } | payments::Effect::Void { .. } => matches!(
@@ -39,8 +39,8 @@ pub fn answers_payment(effect: &payments::Effect, command: &payment_command::Com
     }
 }
 
-/// Whether a command answers an effect of a shipment.
-pub fn answers_shipment(effect: &shipping::Effect, command: &shipment_command::Command) -> bool {
+/// Whether a command is an answer to an effect of a shipment.
+pub fn is_shipment_answer(effect: &shipping::Effect, command: &shipment_command::Command) -> bool {
     use shipment_command::Command;
     match effect {
         shipping::Effect::Book { .. } | shipping::Effect::Void { .. } => matches!(
@@ -53,16 +53,16 @@ pub fn answers_shipment(effect: &shipping::Effect, command: &shipment_command::C
     }
 }
 
-/// Everything that is wrong.
-pub fn at_rest(world: &World) -> Vec<String> {
-    let mut look = Look {
-        world,
-        codec: &world.parts.codec,
+/// All violations in the log, the ledgers of the partners and the read model.
+pub fn violations(simulation: &Simulation) -> Vec<String> {
+    let mut checker = LogChecker {
+        simulation,
+        codec: &simulation.process_context.codec,
         violations: Vec::new(),
         expected: BTreeMap::new(),
     };
-    let orders = look.service::<OrderRules>(&world.order_rules(), |_| None);
-    let stock = look.service::<StockRules>(&world.stock_rules(), |item| {
+    let orders = checker.check_service::<OrderRules>(&simulation.order_rules(), |_| None);
+    let stock = checker.check_service::<StockRules>(&simulation.stock_rules(), |item| {
         let reserved: u64 = item
             .reservations
             .iter()
@@ -71,21 +71,21 @@ pub fn at_rest(world: &World) -> Vec<String> {
         (reserved > item.on_hand || reserved != item.reserved)
             .then(|| format!("{reserved} reserved of {} on hand", item.on_hand))
     });
-    let payments = look.service::<PaymentRules>(&world.payment_rules(), |_| None);
-    let shipments = look.service::<ShipmentRules>(&ShipmentRules, |_| None);
-    look.messages();
-    let mut violations = look.violations;
+    let payments = checker.check_service::<PaymentRules>(&simulation.payment_rules(), |_| None);
+    let shipments = checker.check_service::<ShipmentRules>(&ShipmentRules, |_| None);
+    checker.check_messages();
+    let mut violations = checker.violations;
     for (sku, item) in &stock {
         if item.reserved > 0 {
-            violations.push(format!("{sku}: {} pieces are stranded", item.reserved));
+            violations.push(format!("{sku}: {} pieces stay reserved", item.reserved));
         }
     }
-    for id in world.customers.acknowledged() {
-        if !orders.contains_key(&id) && !is_refused(world, &id) {
-            violations.push(format!("order {id} was acknowledged and is not there"));
+    for id in simulation.workload.acknowledged() {
+        if !orders.contains_key(&id) && !has_outcome(simulation, &id) {
+            violations.push(format!("order {id} was acknowledged and is missing"));
         }
     }
-    money(world, &orders, &payments, &mut violations);
+    check_money(simulation, &orders, &payments, &mut violations);
     for (id, order) in &orders {
         let shipment = shipments.get(id).map(|shipment| shipment.status());
         let is_shipped = matches!(
@@ -98,59 +98,60 @@ pub fn at_rest(world: &World) -> Vec<String> {
         );
         if is_shipped != has_left {
             violations.push(format!(
-                "order {id} is {:?}, its shipment {shipment:?}",
+                "order {id} is {:?}, its shipment is {shipment:?}",
                 order.status()
             ));
         }
     }
-    violations.append(&mut world.projectors.check(world));
+    violations.append(&mut simulation.projectors.violations(simulation));
     violations
 }
 
-/// Who still waits for something.
-pub fn unfinished(world: &World) -> Vec<String> {
-    let mut waiting = Vec::new();
-    wait_for::<OrderRules>(world, &mut waiting, OrderRules::finished);
-    wait_for::<PaymentRules>(world, &mut waiting, |payment| {
+/// Aggregates that have not reached a final status.
+pub fn unfinished(simulation: &Simulation) -> Vec<String> {
+    let mut pending = Vec::new();
+    collect_unfinished::<OrderRules>(simulation, &mut pending, OrderRules::finished);
+    collect_unfinished::<PaymentRules>(simulation, &mut pending, |payment| {
         !matches!(
             payment.status(),
             PaymentStatus::Requested | PaymentStatus::CancelRequested | PaymentStatus::Refunding
         )
     });
-    wait_for::<ShipmentRules>(world, &mut waiting, |shipment| {
+    collect_unfinished::<ShipmentRules>(simulation, &mut pending, |shipment| {
         !matches!(
             shipment.status(),
             ShipmentStatus::Requested | ShipmentStatus::Cancelling | ShipmentStatus::Dispatched
         )
     });
-    waiting
+    pending
 }
 
-fn wait_for<D: Decider>(
-    world: &World,
-    waiting: &mut Vec<String>,
-    is_over: impl Fn(&State<D>) -> bool,
+fn collect_unfinished<D: Decider>(
+    simulation: &Simulation,
+    pending: &mut Vec<String>,
+    is_finished: impl Fn(&State<D>) -> bool,
 ) {
     let mut states: BTreeMap<String, State<D>> = BTreeMap::new();
-    for partition in 0..Partition::from(world.plan.partitions) {
-        for input in read(world, D::Contract::SERVICE, Topic::Events, partition) {
-            if let Ok((metadata, event)) = event::<D>(&world.parts.codec, &input) {
+    for partition in 0..Partition::from(simulation.plan.partitions) {
+        for input in read(simulation, D::Contract::SERVICE, Topic::Events, partition) {
+            if let Ok((metadata, event)) = event::<D>(&simulation.process_context.codec, &input) {
                 D::evolve(states.entry(metadata.aggregate_id).or_default(), &event);
             }
         }
     }
-    let open = states.into_iter().filter(|(_, state)| !is_over(state));
-    waiting.extend(open.map(|(id, _)| format!("{} {id}", D::Contract::SERVICE)));
+    let unfinished = states.into_iter().filter(|(_, state)| !is_finished(state));
+    pending.extend(unfinished.map(|(id, _)| format!("{} {id}", D::Contract::SERVICE)));
 }
 
-fn is_refused(world: &World, id: &str) -> bool {
-    (0..Partition::from(world.plan.partitions)).any(|partition| {
-        let outcomes = read(world, Service::Orders, Topic::Outcomes, partition);
+/// Whether a command to the order has an outcome.
+fn has_outcome(simulation: &Simulation, id: &str) -> bool {
+    (0..Partition::from(simulation.plan.partitions)).any(|partition| {
+        let outcomes = read(simulation, Service::Orders, Topic::Outcomes, partition);
         outcomes.iter().any(|input| {
-            let decoded = world
-                .parts
+            let decoded = simulation
+                .process_context
                 .codec
-                .own::<<Orders as Contract>::OutcomeRecord>(
+                .decode::<<Orders as Contract>::OutcomeRecord>(
                     Service::Orders,
                     Topic::Outcomes,
                     input,
@@ -160,15 +161,15 @@ fn is_refused(world: &World, id: &str) -> bool {
     })
 }
 
-fn money(
-    world: &World,
+fn check_money(
+    simulation: &Simulation,
     orders: &BTreeMap<String, State<OrderRules>>,
     payments: &BTreeMap<String, State<PaymentRules>>,
     violations: &mut Vec<String>,
 ) {
     let mut charged: BTreeMap<String, Vec<i64>> = BTreeMap::new();
     let mut refunded: BTreeMap<String, Vec<i64>> = BTreeMap::new();
-    for entry in world.partners.sandbox.payments() {
+    for entry in simulation.partners.sandbox.payments() {
         let order = entry.idempotency_key.split('/').next().unwrap_or_default();
         let amount = entry.amount.map_or(0, |amount| amount.minor_units);
         let list = match entry.kind.as_str() {
@@ -183,20 +184,20 @@ fn money(
             violations.push(format!("order {id} is charged {} times", amounts.len()));
         }
         if !orders.contains_key(id) {
-            violations.push(format!("{id} is charged and is no order"));
+            violations.push(format!("{id} is charged and has no order"));
         }
     }
     for (id, order) in orders {
         let paid: i64 = charged.get(id).into_iter().flatten().sum();
-        let back: i64 = refunded.get(id).into_iter().flatten().sum();
-        let keeps = paid - back;
+        let returned: i64 = refunded.get(id).into_iter().flatten().sum();
+        let kept = paid - returned;
         let is_sold = matches!(
             order.status(),
             OrderStatus::Shipped | OrderStatus::Delivered
         );
-        if is_sold && keeps != order.total || !is_sold && keeps != 0 {
+        if is_sold && kept != order.total || !is_sold && kept != 0 {
             violations.push(format!(
-                "order {id} is {:?} over {}, and {keeps} was kept",
+                "order {id} is {:?} with total {}, and {kept} was kept",
                 order.status(),
                 order.total
             ));
@@ -204,64 +205,64 @@ fn money(
         let status = payments.get(id).map(|payment| payment.status());
         let is_settled = matches!(status, Some(PaymentStatus::Settled));
         if is_sold && order.total > 0 && !is_settled {
-            violations.push(format!("order {id} is sold, its payment {status:?}"));
+            violations.push(format!("order {id} is sold, its payment is {status:?}"));
         }
     }
 }
 
-/// What the topics of all services have to hold, as far as it has been seen.
-struct Look<'a> {
-    world: &'a World,
+/// Compares the topics of all services with each other.
+struct LogChecker<'a> {
+    simulation: &'a Simulation,
     codec: &'a Codec,
     violations: Vec<String>,
-    /// Ids of the messages and outcomes that events and commands lead to, and what they come from.
+    /// Ids of the messages and outcomes that events and commands cause, each with a description of its cause.
     expected: BTreeMap<(Service, Topic, String), String>,
 }
 
-impl Look<'_> {
-    fn wrong(&mut self, what: String) {
-        self.violations.push(what);
+impl LogChecker<'_> {
+    fn add_violation(&mut self, violation: String) {
+        self.violations.push(violation);
     }
 
-    /// Decides every command of a service again, and holds it against its events and states.
-    fn service<D: Decider>(
+    /// Decides every command of a service again, and compares the result with its events and states.
+    fn check_service<D: Decider>(
         &mut self,
         rules: &D,
-        flaw: impl Fn(&State<D>) -> Option<String>,
+        state_violation: impl Fn(&State<D>) -> Option<String>,
     ) -> BTreeMap<String, State<D>> {
         let service = D::Contract::SERVICE;
         let mut states = BTreeMap::new();
-        for partition in 0..Partition::from(self.world.plan.partitions) {
-            let aggregates = self.partition(rules, partition, &flaw);
-            self.states::<D>(partition, &aggregates);
+        for partition in 0..Partition::from(self.simulation.plan.partitions) {
+            let aggregates = self.check_partition(rules, partition, &state_violation);
+            self.check_states::<D>(partition, &aggregates);
             for (id, mut aggregate) in aggregates {
                 let state = aggregate.states.pop().unwrap_or_default();
                 if states.insert(id.clone(), state).is_some() {
-                    self.wrong(format!("{service} {id} has events in two partitions"));
+                    self.add_violation(format!("{service} {id} has events in two partitions"));
                 }
             }
-            let dead = read(self.world, service, Topic::Dlq, partition);
+            let dead = read(self.simulation, service, Topic::Dlq, partition);
             if !dead.is_empty() {
-                self.wrong(format!("{service} has {} dead letters", dead.len()));
+                self.add_violation(format!("{service} has {} dead letters", dead.len()));
             }
         }
         states
     }
 
-    fn partition<D: Decider>(
+    fn check_partition<D: Decider>(
         &mut self,
         rules: &D,
         partition: Partition,
-        flaw: &impl Fn(&State<D>) -> Option<String>,
+        state_violation: &impl Fn(&State<D>) -> Option<String>,
     ) -> BTreeMap<String, Aggregate<D>> {
         let service = D::Contract::SERVICE;
-        let commands = read(self.world, service, Topic::Commands, partition);
-        let events = read(self.world, service, Topic::Events, partition);
+        let commands = read(self.simulation, service, Topic::Commands, partition);
+        let events = read(self.simulation, service, Topic::Events, partition);
         let mut aggregates: BTreeMap<String, Aggregate<D>> = BTreeMap::new();
         let mut events = events.iter().peekable();
         for input in &commands {
             let Ok((metadata, command)) = self.codec.command::<D::Contract>(input) else {
-                self.wrong(format!("{service} has an unreadable command"));
+                self.add_violation(format!("{service} has an unreadable command"));
                 continue;
             };
             let id = metadata.aggregate_id.clone();
@@ -278,17 +279,19 @@ impl Look<'_> {
                 .decide(&before, &command, &context)
                 .unwrap_or_default();
             let mut found = Vec::new();
-            while let Some(event_input) = events.next_if(|event| source(event) == input.offset) {
+            while let Some(event_input) =
+                events.next_if(|event| source_offset(event) == input.offset)
+            {
                 match event::<D>(self.codec, event_input) {
                     Ok((event_metadata, event)) => found.push((event_metadata, event)),
-                    Err(()) => self.wrong(format!("{service} has an unreadable event")),
+                    Err(()) => self.add_violation(format!("{service} has an unreadable event")),
                 }
             }
-            let place = format!("{service}.commands/{partition}@{}", input.offset);
+            let location = format!("{service}.commands/{partition}@{}", input.offset);
             let bodies: Vec<_> = found.iter().map(|(_, event)| event.clone()).collect();
             if bodies != decided {
-                self.wrong(format!(
-                    "{place} ({id}) led to {} events, and to {} when it is decided again",
+                self.add_violation(format!(
+                    "{location} ({id}) led to {} events, and to {} when decided again",
                     bodies.len(),
                     decided.len()
                 ));
@@ -299,28 +302,29 @@ impl Look<'_> {
                     .or_default();
                 let version = aggregate.states.len() as u64 + 1;
                 if event_metadata.aggregate_version != version
-                    || event_metadata.id != derived(&metadata.id, index)
+                    || event_metadata.id != derived_id(&metadata.id, index)
                     || event_metadata.aggregate_id != id
                 {
                     self.violations.push(format!(
-                        "{place}: {service} {id} has version {} after {}",
+                        "{location}: {service} {id} has version {} after {}",
                         event_metadata.aggregate_version,
                         version - 1
                     ));
                 }
                 let mut state = aggregate.states.last().cloned().unwrap_or_default();
                 D::evolve(&mut state, &event);
-                if let Some(flaw) = flaw(&state) {
-                    self.violations.push(format!("{place}: {id}: {flaw}"));
+                if let Some(state_violation) = state_violation(&state) {
+                    self.violations
+                        .push(format!("{location}: {id}: {state_violation}"));
                 }
                 for (index, message) in D::react(&state, &event, &id).into_iter().enumerate() {
                     self.expected.insert(
                         (
                             message.service(),
                             Topic::Commands,
-                            derived(&event_metadata.id, index),
+                            derived_id(&event_metadata.id, index),
                         ),
-                        format!("{} of {place}", message.kind()),
+                        format!("{} of {location}", message.kind()),
                     );
                 }
                 aggregate.time_ms = time_ms;
@@ -328,39 +332,43 @@ impl Look<'_> {
             }
             if metadata.reply_to == REPLY_TO {
                 self.expected.insert(
-                    (service, Topic::Outcomes, derived(&metadata.id, usize::MAX)),
-                    format!("the outcome of {place}"),
+                    (
+                        service,
+                        Topic::Outcomes,
+                        derived_id(&metadata.id, usize::MAX),
+                    ),
+                    format!("the outcome of {location}"),
                 );
             }
         }
         if let Some(event) = events.next() {
-            self.wrong(format!(
-                "{service}.events/{partition}@{} comes out of order: command {} was passed before",
+            self.add_violation(format!(
+                "{service}.events/{partition}@{} is out of order: its command {} comes earlier",
                 event.offset,
-                source(event)
+                source_offset(event)
             ));
         }
         aggregates
     }
 
-    /// Every state that was kept is the fold of that many events.
-    fn states<D: Decider>(
+    /// Checks that every record in the state topic is the fold of the events up to its version.
+    fn check_states<D: Decider>(
         &mut self,
         partition: Partition,
         aggregates: &BTreeMap<String, Aggregate<D>>,
     ) {
         let service = D::Contract::SERVICE;
-        for input in read(self.world, service, Topic::State, partition) {
+        for input in read(self.simulation, service, Topic::State, partition) {
             if input.payload.is_none() {
                 continue;
             }
-            let decoded = self.codec.own::<<D::Contract as Contract>::StateRecord>(
+            let decoded = self.codec.decode::<<D::Contract as Contract>::StateRecord>(
                 service,
                 Topic::State,
                 &input,
             );
             let Ok((metadata, body)) = decoded else {
-                self.wrong(format!("{service} has an unreadable state"));
+                self.add_violation(format!("{service} has an unreadable state"));
                 continue;
             };
             let StateBody::Aggregate(state) = body else {
@@ -371,7 +379,7 @@ impl Look<'_> {
                 .get(&metadata.aggregate_id)
                 .and_then(|aggregate| aggregate.states.get(version.checked_sub(1)?));
             if expected.is_none_or(|expected| expected.encode_to_vec() != state.encode_to_vec()) {
-                self.wrong(format!(
+                self.add_violation(format!(
                     "{service}.state/{partition}@{}: the state of {} at version {version} is not the fold of its events",
                     input.offset, metadata.aggregate_id
                 ));
@@ -379,14 +387,14 @@ impl Look<'_> {
         }
     }
 
-    /// Whatever has to be sent stands in its topic once, and nothing else does.
-    fn messages(&mut self) {
-        let mut seen: HashMap<(Service, Topic, String), usize> = HashMap::new();
+    /// Checks that every expected message and outcome is in its topic exactly once, and no other is.
+    fn check_messages(&mut self) {
+        let mut counts: HashMap<(Service, Topic, String), usize> = HashMap::new();
         let mut ids = BTreeSet::new();
         for service in Service::ALL {
-            for partition in 0..Partition::from(self.world.plan.partitions) {
+            for partition in 0..Partition::from(self.simulation.plan.partitions) {
                 for topic in [Topic::Commands, Topic::Outcomes] {
-                    for input in read(self.world, service, topic, partition) {
+                    for input in read(self.simulation, service, topic, partition) {
                         let Some(metadata) = metadata(self.codec, service, topic, &input) else {
                             continue;
                         };
@@ -394,22 +402,22 @@ impl Look<'_> {
                             continue;
                         }
                         ids.insert((service, topic, metadata.id.clone()));
-                        *seen.entry((service, topic, metadata.id)).or_default() += 1;
+                        *counts.entry((service, topic, metadata.id)).or_default() += 1;
                     }
                 }
             }
         }
         let expected = std::mem::take(&mut self.expected);
-        for (key, what) in &expected {
-            let count = seen.get(key).copied().unwrap_or_default();
+        for (key, cause) in &expected {
+            let count = counts.get(key).copied().unwrap_or_default();
             if count != 1 {
-                self.wrong(format!("{what} stands in its topic {count} times"));
+                self.add_violation(format!("{cause} is in its topic {count} times"));
             }
         }
         for key in ids {
             if !expected.contains_key(&key) {
-                self.wrong(format!(
-                    "{} in {}.{} comes of nothing",
+                self.add_violation(format!(
+                    "{} in {}.{} has no cause",
                     key.2,
                     key.0,
                     key.1.name()
@@ -420,7 +428,7 @@ impl Look<'_> {
 }
 
 struct Aggregate<D: Decider> {
-    /// After each event.
+    /// The state after each event.
     states: Vec<State<D>>,
     time_ms: i64,
 }
@@ -434,12 +442,18 @@ impl<D: Decider> Default for Aggregate<D> {
     }
 }
 
-fn read(world: &World, service: Service, topic: Topic, partition: Partition) -> Vec<Input> {
-    let place = (service, topic, partition);
-    world.broker.fetch(place, 0, usize::MAX).inputs
+fn read(
+    simulation: &Simulation,
+    service: Service,
+    topic: Topic,
+    partition: Partition,
+) -> Vec<Input> {
+    let tp = (service, topic, partition);
+    simulation.broker.fetch(tp, 0, usize::MAX).inputs
 }
 
-fn source(event: &Input) -> i64 {
+/// The offset of the command that caused the event; -1 when the header is missing.
+fn source_offset(event: &Input) -> i64 {
     event
         .header(headers::SOURCE_OFFSET)
         .and_then(|value| std::str::from_utf8(value).ok()?.parse().ok())
@@ -448,40 +462,44 @@ fn source(event: &Input) -> i64 {
 
 fn event<D: Decider>(codec: &Codec, input: &Input) -> Result<(Metadata, engine::Event<D>), ()> {
     codec
-        .own::<<D::Contract as Contract>::EventRecord>(D::Contract::SERVICE, Topic::Events, input)
+        .decode::<<D::Contract as Contract>::EventRecord>(
+            D::Contract::SERVICE,
+            Topic::Events,
+            input,
+        )
         .map_err(|_| ())
 }
 
 fn metadata(codec: &Codec, service: Service, topic: Topic, input: &Input) -> Option<Metadata> {
-    fn of<R: Record>(
+    fn decode<R: Record>(
         codec: &Codec,
         service: Service,
         topic: Topic,
         input: &Input,
     ) -> Option<Metadata> {
-        let decoded = codec.own::<R>(service, topic, input);
+        let decoded = codec.decode::<R>(service, topic, input);
         decoded.ok().map(|(metadata, _)| metadata)
     }
-    macro_rules! of {
+    macro_rules! decode {
         ($contract:ty) => {
             match topic {
                 Topic::Commands => {
-                    of::<<$contract as Contract>::CommandRecord>(codec, service, topic, input)
+                    decode::<<$contract as Contract>::CommandRecord>(codec, service, topic, input)
                 }
-                _ => of::<<$contract as Contract>::OutcomeRecord>(codec, service, topic, input),
+                _ => decode::<<$contract as Contract>::OutcomeRecord>(codec, service, topic, input),
             }
         };
     }
     match service {
-        Service::Orders => of!(Orders),
-        Service::Inventory => of!(Inventory),
-        Service::Payments => of!(Payments),
-        Service::Shipping => of!(Shipping),
+        Service::Orders => decode!(Orders),
+        Service::Inventory => decode!(Inventory),
+        Service::Payments => decode!(Payments),
+        Service::Shipping => decode!(Shipping),
     }
 }
 
 /// UUIDv5(parent, index).
-fn derived(parent: &str, index: usize) -> String {
+fn derived_id(parent: &str, index: usize) -> String {
     let parent = Uuid::try_parse(parent).unwrap_or_default();
     Uuid::new_v5(&parent, index.to_string().as_bytes()).to_string()
 }

@@ -1,7 +1,7 @@
-//! The whole platform on a simulated log: the four rule books, the real worker and the real effects, their partners
-//! with their faults, and callers. One seed draws everything that happens, so that the same seed is the same history.
+//! The platform on a simulated log: the four rule books, the real worker and effects, the partners with their faults,
+//! and customers. A seed determines every random choice, so that a seed always gives the same history.
 //!
-//! Single-threaded, without real time. [`run`] lives through one seed; what is wrong with it stands in [`Run`].
+//! Single-threaded, without real time. [`run`] runs one seed and returns a [`RunReport`].
 
 mod audit_run;
 mod checks;
@@ -14,44 +14,44 @@ mod projectors;
 mod random_faults;
 mod rng;
 mod safeguard;
+mod simulation;
 mod workload;
-mod world;
 
 pub use plan::Plan;
 pub use safeguard::Safeguard;
 
 use crate::rng::SeededRng;
-use crate::world::World;
+use crate::simulation::Simulation;
 
-/// What became of a seed.
+/// The result of a seed.
 #[derive(Debug)]
-pub struct Run {
+pub struct RunReport {
     /// The seed.
     pub seed: u64,
-    /// What is wrong; empty when all is well.
+    /// Violations; empty when the run is clean.
     pub violations: Vec<String>,
     /// Equal for equal histories.
     pub digest: u64,
-    /// How many lines the history has.
-    pub lines: u64,
-    /// Its last lines.
-    pub last: Vec<String>,
+    /// Number of lines of the history.
+    pub line_count: u64,
+    /// The last lines of the history.
+    pub last_lines: Vec<String>,
 }
 
-/// Lives through a seed, without a protection if one is given; keeps the last lines of its history.
-pub fn run(seed: u64, without: Option<Safeguard>, keep: usize) -> Run {
-    let dice = SeededRng::new(seed);
-    let plan = Plan::draw(&dice);
-    let world = World::new(plan, dice, without, keep);
-    world
+/// Runs a seed, without one safeguard if it is given, and keeps the last `max_lines` lines of the history.
+pub fn run(seed: u64, without: Option<Safeguard>, max_lines: usize) -> RunReport {
+    let rng = SeededRng::new(seed);
+    let plan = Plan::draw(&rng);
+    let simulation = Simulation::new(plan, rng, without, max_lines);
+    simulation
         .journal
-        .note(format_args!("seed {seed}: {:?}", world.plan));
-    let violations = world.live();
-    Run {
+        .note(format_args!("seed {seed}: {:?}", simulation.plan));
+    let violations = simulation.run();
+    RunReport {
         seed,
         violations,
-        digest: world.journal.digest(),
-        lines: world.journal.len(),
-        last: world.journal.lines(),
+        digest: simulation.journal.digest(),
+        line_count: simulation.journal.len(),
+        last_lines: simulation.journal.lines(),
     }
 }

@@ -1,5 +1,5 @@
-//! Runs seeds: many, to find one that fails, or one, to see what happens in it.
-#![allow(clippy::print_stdout, reason = "it is what the command is for")]
+//! Runs many seeds to find one that fails, or replays one seed.
+#![allow(clippy::print_stdout, reason = "the command prints its result")]
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -7,27 +7,27 @@ use std::time::Instant;
 use clap::Parser;
 use simulation::{Safeguard, run};
 
-/// Lines of a failed seed's history that are shown.
-const LAST: usize = 40;
+/// Lines of the history that are shown for a failed seed.
+const SHOWN_LINES: usize = 40;
 /// Violations that are shown.
-const MOST: usize = 20;
+const MAX_SHOWN_VIOLATIONS: usize = 20;
 
 #[derive(Parser)]
-#[command(about = "Runs the whole platform on a simulated log, seed by seed")]
+#[command(about = "Runs the platform on a simulated log, seed by seed")]
 struct Args {
-    /// How many seeds
+    /// Number of seeds
     #[arg(long, default_value_t = 1_000)]
     seeds: u64,
-    /// The first seed
+    /// First seed
     #[arg(long, default_value_t = 1)]
     from: u64,
-    /// Runs this one only, and prints its history
+    /// Run only this seed, and print its history
     #[arg(long)]
     seed: Option<u64>,
-    /// Does without this protection
-    #[arg(long, value_name = "PROTECTION")]
+    /// Disable this safeguard
+    #[arg(long, value_name = "SAFEGUARD")]
     without: Option<Safeguard>,
-    /// Searches for each protection the first seed that fails without it, and prints them as they are recorded
+    /// Find the first failing seed for each disabled safeguard, and print lines for seeds.txt
     #[arg(long, conflicts_with_all = ["seed", "without"])]
     ablate: bool,
 }
@@ -39,31 +39,31 @@ fn main() -> ExitCode {
     }
     if let Some(seed) = args.seed {
         let run = run(seed, args.without, usize::MAX);
-        for line in &run.last {
+        for line in &run.last_lines {
             println!("{line}");
         }
         println!(
             "seed {seed}: {} lines, digest {:016x}",
-            run.lines, run.digest
+            run.line_count, run.digest
         );
-        return ended(&run.violations);
+        return exit_code(&run.violations);
     }
-    let begun = Instant::now();
+    let started = Instant::now();
     for seed in args.from..args.from + args.seeds {
-        let run = run(seed, args.without, LAST);
+        let run = run(seed, args.without, SHOWN_LINES);
         if !run.violations.is_empty() {
-            for line in &run.last {
+            for line in &run.last_lines {
                 println!("{line}");
             }
-            println!("seed {seed} has failed; the whole history: make sim SEED={seed}");
-            return ended(&run.violations);
+            println!("seed {seed} failed; print its history with: make sim SEED={seed}");
+            return exit_code(&run.violations);
         }
     }
-    let took = begun.elapsed().as_secs_f64();
+    let took = started.elapsed().as_secs_f64();
     #[allow(clippy::cast_precision_loss)]
     let rate = args.seeds as f64 / took;
     println!(
-        "{} seeds ran clean in {took:.1} s, {rate:.1} a second",
+        "{} seeds ran clean in {took:.1} s ({rate:.1} seeds/s)",
         args.seeds
     );
     ExitCode::SUCCESS
@@ -71,24 +71,24 @@ fn main() -> ExitCode {
 
 fn ablate(args: &Args) -> ExitCode {
     let mut code = ExitCode::SUCCESS;
-    for protection in Safeguard::ALL {
+    for safeguard in Safeguard::ALL {
         let mut seeds = args.from..args.from + args.seeds;
         let fails = |seed: &u64| {
-            let without = run(*seed, Some(protection), 0);
+            let without = run(*seed, Some(safeguard), 0);
             !without.violations.is_empty() && run(*seed, None, 0).violations.is_empty()
         };
         if let Some(seed) = seeds.find(fails) {
-            println!("{protection} {seed}");
+            println!("{safeguard} {seed}");
         } else {
-            println!("# {protection}: no seed fails without it");
+            println!("# {safeguard}: no seed fails without it");
             code = ExitCode::FAILURE;
         }
     }
     code
 }
 
-fn ended(violations: &[String]) -> ExitCode {
-    for violation in violations.iter().take(MOST) {
+fn exit_code(violations: &[String]) -> ExitCode {
+    for violation in violations.iter().take(MAX_SHOWN_VIOLATIONS) {
         println!("violated: {violation}");
     }
     if violations.is_empty() {

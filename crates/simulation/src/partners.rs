@@ -14,34 +14,37 @@ use tokio::runtime::Runtime;
 use tonic::body::Body;
 use tower::Service;
 
-use crate::process::{elapse, runtime};
+use crate::process::{paused_runtime, run_until};
 
-/// Both partners, on a runtime of their own: what they have been asked goes on when who asked is gone.
+/// Both partners, on a runtime of their own: their calls continue after the caller has crashed.
 pub struct Partners {
     pub sandbox: Sandbox,
     runtime: Runtime,
-    begun_ms: i64,
-    begun: tokio::time::Instant,
+    started_ms: i64,
+    started: tokio::time::Instant,
     clock: Clock,
 }
 
 impl Partners {
-    /// Partners who behave like that.
+    /// Partners with that behaviour.
     pub fn new(behaviour: Behaviour, clock: &Clock) -> Self {
-        let runtime = runtime();
-        let begun = runtime.block_on(async { tokio::time::Instant::now() });
-        let told = clock.clone();
-        let sandbox = Sandbox::in_memory(behaviour, std::sync::Arc::new(move || told.unix_ms()));
+        let runtime = paused_runtime();
+        let started = runtime.block_on(async { tokio::time::Instant::now() });
+        let sandbox_clock = clock.clone();
+        let sandbox = Sandbox::in_memory(
+            behaviour,
+            std::sync::Arc::new(move || sandbox_clock.unix_ms()),
+        );
         Self {
             sandbox,
             runtime,
-            begun_ms: clock.unix_ms(),
-            begun,
+            started_ms: clock.unix_ms(),
+            started,
             clock: clock.clone(),
         }
     }
 
-    /// The way to the provider.
+    /// The transport to the payment provider.
     pub fn provider(&self) -> Transport {
         Transport::new(Remote {
             service: self.sandbox.provider(),
@@ -49,7 +52,7 @@ impl Partners {
         })
     }
 
-    /// The way to the carrier.
+    /// The transport to the carrier.
     pub fn carrier(&self) -> Transport {
         Transport::new(Remote {
             service: self.sandbox.carrier(),
@@ -57,17 +60,17 @@ impl Partners {
         })
     }
 
-    /// They do what there is to do by now.
-    pub fn work(&self) {
-        elapse(
+    /// Runs the work of the partners that is due.
+    pub fn run_due_work(&self) {
+        run_until(
             &self.runtime,
-            self.begun,
-            self.clock.unix_ms() - self.begun_ms,
+            self.started,
+            self.clock.unix_ms() - self.started_ms,
         );
     }
 }
 
-/// A service that works on another runtime than its caller.
+/// A service that runs on another runtime than its caller.
 #[derive(Clone)]
 struct Remote<S> {
     service: S,
@@ -88,11 +91,11 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let answer = self.handle.spawn(self.service.call(request));
+        let response = self.handle.spawn(self.service.call(request));
         async move {
-            match answer.await {
-                Ok(answer) => answer,
-                // The world ends.
+            match response.await {
+                Ok(response) => response,
+                // The runtime of the partners is shut down: the run is over.
                 Err(_) => futures::future::pending().await,
             }
         }

@@ -1,4 +1,4 @@
-//! What a seed draws before anything happens: how large the world is, and what goes wrong in it.
+//! The plan of a run: its size and the rates of its faults, drawn before the run starts.
 
 use std::time::Duration;
 
@@ -8,61 +8,63 @@ use crate::rng::SeededRng;
 
 const SHORT_HORIZON: Duration = Duration::from_secs(20);
 
-/// A world's size and its troubles. Most seeds have only some kinds of trouble, so that others are seen alone.
+/// The size of a run and its fault rates. Most seeds have only some kinds of faults, so that each kind also occurs
+/// without the others.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Partitions of every topic.
     pub partitions: u16,
-    /// Processes of each service at the beginning.
+    /// Processes of each service at the start.
     pub instances: usize,
-    /// Orders that customers place.
+    /// Number of orders that customers place.
     pub orders: usize,
-    /// Products, and the pieces of each at the beginning.
+    /// Number of products.
     pub skus: usize,
-    /// See [`Plan::skus`].
-    pub pieces: i64,
-    /// How many actions the troubled part of the run has.
+    /// Stock of each product at the start.
+    pub initial_stock: i64,
+    /// Number of actions while faults are enabled.
     pub actions: usize,
-    /// Between checkpoints.
+    /// Time between checkpoints.
     pub checkpoint_every: Duration,
-    /// How long finished aggregates are remembered.
+    /// How long finished aggregates stay in memory.
     pub horizon: Duration,
-    /// …and beyond: sometimes shorter than a service may be silent, which must not matter.
+    /// Time that is added to the horizon. Some seeds make it shorter than a service may be unavailable, which must not
+    /// change results.
     pub slack: Duration,
-    /// In a million points of a worker's life: it crashes there.
-    pub crash: u32,
-    /// …: others run meanwhile.
-    pub pause: u32,
-    /// …: the broker does not answer.
-    pub unanswered: u32,
-    /// In a million requests to end a transaction: it does not go well.
-    pub ending: u32,
-    /// In a million commands sent outside of transactions: nobody knows whether it was written.
-    pub unknown: u32,
-    /// In a million actions: something happens to a process, or to the broker.
-    pub mishap: u32,
-    /// Processes come and go all the time, and markers are slow.
-    pub is_restless: bool,
-    /// In a million steps of a projector: it crashes, or loses its session.
-    pub projector: u32,
-    /// Of the payment provider and the carrier.
+    /// Crashes in a million points of a worker's calls.
+    pub crash_ppm: u32,
+    /// Pauses in a million points, in which other processes run.
+    pub pause_ppm: u32,
+    /// Missing answers of the broker in a million points.
+    pub unanswered_ppm: u32,
+    /// Delivery faults in a million requests to end a transaction.
+    pub end_fault_ppm: u32,
+    /// Sends without a result in a million commands outside of transactions; the command may be written or not.
+    pub unknown_send_ppm: u32,
+    /// External faults in a million actions.
+    pub external_fault_ppm: u32,
+    /// Processes often join and leave, and markers are slow.
+    pub has_churn: bool,
+    /// Crashes and lost sessions in a million steps of a projector.
+    pub projector_fault_ppm: u32,
+    /// Behaviour and faults of the payment provider and the carrier.
     pub behaviour: Behaviour,
 }
 
 impl Plan {
     /// The plan of a seed.
-    pub fn draw(dice: &SeededRng) -> Self {
-        let some = |most: u32| {
-            if dice.toss() {
-                dice.below(most as usize + 1) as u32
+    pub fn draw(rng: &SeededRng) -> Self {
+        let rate = |max: u32| {
+            if rng.flip_coin() {
+                rng.below(max as usize + 1) as u32
             } else {
                 0
             }
         };
-        let faults = |dice: &SeededRng| {
-            let percent = |most: u32| {
-                if dice.below(3) == 0 {
-                    u32::try_from(dice.between(1, i64::from(most))).unwrap_or(0)
+        let faults = |rng: &SeededRng| {
+            let percent = |max: u32| {
+                if rng.below(3) == 0 {
+                    u32::try_from(rng.between(1, i64::from(max))).unwrap_or(0)
                 } else {
                     0
                 }
@@ -77,47 +79,47 @@ impl Plan {
                 reply_lost_percent: percent(30),
             }
         };
-        let is_restless = dice.below(5) == 0;
+        let has_churn = rng.below(5) == 0;
         let mut plan = Self {
-            partitions: u16::try_from(dice.between(1, 3)).unwrap_or(1),
-            instances: dice.below(2) + 1,
-            orders: dice.below(10) + 3,
-            skus: dice.below(3) + 1,
-            pieces: dice.between(2, 25),
-            actions: dice.below(2_500) + 1_000,
-            checkpoint_every: Duration::from_millis(dice.between(200, 3_000).unsigned_abs()),
-            horizon: if dice.below(3) == 0 {
+            partitions: u16::try_from(rng.between(1, 3)).unwrap_or(1),
+            instances: rng.below(2) + 1,
+            orders: rng.below(10) + 3,
+            skus: rng.below(3) + 1,
+            initial_stock: rng.between(2, 25),
+            actions: rng.below(2_500) + 1_000,
+            checkpoint_every: Duration::from_millis(rng.between(200, 3_000).unsigned_abs()),
+            horizon: if rng.below(3) == 0 {
                 SHORT_HORIZON
             } else {
                 Duration::from_secs(900)
             },
             slack: Duration::from_secs(150),
-            crash: some(8_000),
-            pause: some(20_000),
-            unanswered: some(3_000),
-            ending: some(120_000),
-            unknown: some(100_000),
-            mishap: if is_restless { 40_000 } else { some(10_000) },
-            is_restless,
-            projector: some(60_000),
+            crash_ppm: rate(8_000),
+            pause_ppm: rate(20_000),
+            unanswered_ppm: rate(3_000),
+            end_fault_ppm: rate(120_000),
+            unknown_send_ppm: rate(100_000),
+            external_fault_ppm: if has_churn { 40_000 } else { rate(10_000) },
+            has_churn,
+            projector_fault_ppm: rate(60_000),
             behaviour: Behaviour {
-                decline_percent: if dice.toss() { 20 } else { 0 },
-                refuse_percent: if dice.below(3) == 0 { 20 } else { 0 },
-                seed: dice.between(0, i64::MAX).unsigned_abs(),
-                delivery_ms: u32::try_from(dice.between(50, 4_000)).unwrap_or(50),
-                refund_refuse_percent: if dice.below(4) == 0 { 40 } else { 0 },
-                provider: Some(faults(dice)),
-                carrier: Some(faults(dice)),
+                decline_percent: if rng.flip_coin() { 20 } else { 0 },
+                refuse_percent: if rng.below(3) == 0 { 20 } else { 0 },
+                seed: rng.between(0, i64::MAX).unsigned_abs(),
+                delivery_ms: u32::try_from(rng.between(50, 4_000)).unwrap_or(50),
+                refund_refuse_percent: if rng.below(4) == 0 { 40 } else { 0 },
+                provider: Some(faults(rng)),
+                carrier: Some(faults(rng)),
             },
         };
-        if plan.is_forgetful() && dice.toss() {
+        if plan.has_short_horizon() && rng.flip_coin() {
             plan.slack = Duration::from_secs(2);
         }
         plan
     }
 
-    /// Aggregates may leave memory while the world lasts.
-    pub fn is_forgetful(&self) -> bool {
+    /// Whether aggregates may be evicted during the run.
+    pub fn has_short_horizon(&self) -> bool {
         self.horizon == SHORT_HORIZON
     }
 }

@@ -1,5 +1,5 @@
-//! A process of one service: the real worker on the simulated log, and the real executor on a runtime with a paused
-//! clock.
+//! A process of one service: the real worker on the simulated log, and the real effect executor on a runtime with a
+//! paused clock.
 
 use std::convert::Infallible;
 use std::rc::Rc;
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use contracts::{Contract as _, Service, Topic};
-use engine::effects::{Attempt, EffectHandler, Executor, Limits, Unknown};
+use engine::effects::{Attempt, EffectHandler, Executor, Indeterminate, Limits};
 use engine::log::partitioner::partition_of;
 use engine::log::simulated::{Broker, FaultInjector, Probe, SimulatedLog};
 use engine::worker::{Settings, Worker};
@@ -19,25 +19,26 @@ use crate::effect_runtime::SimulatedRuntime;
 use crate::rng::SeededRng;
 use crate::safeguard::Safeguard;
 
-/// What every process of a world is made with.
+/// The resources that all processes of a run share.
 #[derive(Clone)]
-pub struct Parts {
+pub struct ProcessContext {
     pub broker: Broker,
-    pub dice: SeededRng,
+    pub rng: SeededRng,
     pub codec: Codec,
     pub metrics: Metrics,
     pub cluster: Arc<Cluster>,
     pub settings: Settings,
-    pub unknown: u32,
+    /// See [`crate::Plan::unknown_send_ppm`].
+    pub unknown_send_ppm: u32,
     pub without: Option<Safeguard>,
-    /// What processes have seen that must not be.
+    /// Violations that the processes have found.
     pub violations: Arc<Mutex<Vec<String>>>,
 }
 
-/// Whether a command is an answer to an effect.
-pub type Answers<D> = fn(&<D as Decider>::Effect, &Command<D>) -> bool;
+/// A function that returns whether a command is an answer to an effect.
+pub type IsAnswer<D> = fn(&<D as Decider>::Effect, &Command<D>) -> bool;
 
-/// For rule books that ask nothing of the outside world.
+/// The handler for rule books without effects.
 pub struct NoEffects;
 
 impl<D: Decider<Effect = Infallible>> EffectHandler<D> for NoEffects {
@@ -50,25 +51,25 @@ impl<D: Decider<Effect = Infallible>> EffectHandler<D> for NoEffects {
         _key: &str,
         effect: &Infallible,
         _attempt: Attempt,
-    ) -> Result<Command<D>, Unknown> {
+    ) -> Result<Command<D>, Indeterminate> {
         match *effect {}
     }
 }
 
 /// A process, as the scheduler sees it.
 pub trait Process {
-    /// One round of its worker.
+    /// One step of its worker.
     ///
     /// # Errors
     ///
-    /// Why it ends.
+    /// Why the worker ends.
     fn step(&mut self) -> Result<(), engine::worker::Error>;
 
-    /// Its effects and timers do what there is to do by now.
-    fn drive(&mut self);
+    /// Runs the effects and timers that are due.
+    fn run_effects(&mut self);
 
-    /// What its log shows.
-    fn pulse(&self) -> &Probe;
+    /// The probe of its log.
+    fn probe(&self) -> &Probe;
 }
 
 struct RunningProcess<D: Decider>
@@ -76,72 +77,79 @@ where
     Command<D>: Into<contracts::Command>,
 {
     worker: Worker<D, SimulatedLog, Executor<D>>,
-    pulse: Probe,
+    probe: Probe,
     broker: Broker,
     runtime: Runtime,
-    begun: (Instant, i64),
+    started: (Instant, i64),
 }
 
-/// Begins a process; `None` when the broker does not let it.
-pub fn begin<D: Decider, P: EffectHandler<D>>(
-    parts: &Parts,
-    fate: Rc<dyn FaultInjector>,
+/// Starts a process; `None` when the broker refuses.
+pub fn start<D: Decider, P: EffectHandler<D>>(
+    context: &ProcessContext,
+    faults: Rc<dyn FaultInjector>,
     instance: &str,
     rules: D,
-    perform: P,
-    answers: Answers<D>,
+    handler: P,
+    is_answer: IsAnswer<D>,
 ) -> Option<Box<dyn Process>>
 where
     Command<D>: Into<contracts::Command>,
 {
     let service: Service = D::Contract::SERVICE;
-    let broker = parts.broker.clone();
-    let weakness = parts.without.and_then(Safeguard::weakness);
-    let log = SimulatedLog::new(broker.clone(), fate, service, instance, weakness).ok()?;
-    let runtime = runtime();
+    let broker = context.broker.clone();
+    let disabled_safeguard = context.without.and_then(Safeguard::disabled_in_log);
+    let log = SimulatedLog::new(
+        broker.clone(),
+        faults,
+        service,
+        instance,
+        disabled_safeguard,
+    )
+    .ok()?;
+    let runtime = paused_runtime();
     let now = runtime.block_on(async { Instant::now() });
-    let begun = (now, broker.clock().unix_ms());
-    let around = SimulatedRuntime {
+    let started = (now, broker.clock().unix_ms());
+    let effect_runtime = SimulatedRuntime {
         broker: broker.clone(),
-        dice: parts.dice.clone(),
-        unknown: parts.unknown,
-        begun,
+        rng: context.rng.clone(),
+        unknown_send_ppm: context.unknown_send_ppm,
+        started,
     };
     let executor = Executor::start(
         runtime.handle(),
-        Asking {
-            perform,
-            parts: parts.clone(),
-            answers,
-            begun_ms: begun.1,
+        CheckedEffects {
+            handler,
+            context: context.clone(),
+            is_answer,
+            started_ms: started.1,
         },
-        around,
-        parts.codec.clone(),
-        parts.metrics.clone(),
+        effect_runtime,
+        context.codec.clone(),
+        context.metrics.clone(),
         Limits {
             concurrency: 4,
             ..Limits::default()
         },
     );
-    let pulse = log.pulse();
+    let probe = log.probe();
     let worker = Worker::new(
         rules,
-        Arc::clone(&parts.cluster),
-        parts.codec.clone(),
+        Arc::clone(&context.cluster),
+        context.codec.clone(),
         log,
         executor,
-        parts.metrics.clone(),
+        context.metrics.clone(),
         Settings {
-            without: parts.without.and_then(Safeguard::of_worker),
-            ..parts.settings.clone()
+            disabled: context.without.and_then(Safeguard::disabled_in_worker),
+            ..context.settings.clone()
         },
     );
     Some(Box::new(RunningProcess {
         worker,
-        pulse,
+        probe,
         broker,
         runtime,
-        begun,
+        started,
     }))
 }
 
@@ -153,68 +161,69 @@ where
         self.worker.step()
     }
 
-    fn drive(&mut self) {
-        let elapsed_ms = self.broker.clock().unix_ms() - self.begun.1;
-        elapse(&self.runtime, self.begun.0, elapsed_ms);
+    fn run_effects(&mut self) {
+        let elapsed_ms = self.broker.clock().unix_ms() - self.started.1;
+        run_until(&self.runtime, self.started.0, elapsed_ms);
     }
 
-    fn pulse(&self) -> &Probe {
-        &self.pulse
+    fn probe(&self) -> &Probe {
+        &self.probe
     }
 }
 
-/// A runtime on this thread whose clock stands still.
-pub fn runtime() -> Runtime {
+/// A runtime on this thread with a paused clock.
+pub fn paused_runtime() -> Runtime {
     Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
-        .expect("nothing of the system is asked for")
+        .expect("needs no I/O driver")
 }
 
-/// Lets a runtime work until that much time has passed since it was begun: timer after timer, in order.
-pub fn elapse(runtime: &Runtime, begun: Instant, elapsed_ms: i64) {
-    let until = begun + Duration::from_millis(elapsed_ms.unsigned_abs());
+/// Runs a runtime until that much time has passed since it was started, timer by timer in order.
+pub fn run_until(runtime: &Runtime, started: Instant, elapsed_ms: i64) {
+    let until = started + Duration::from_millis(elapsed_ms.unsigned_abs());
     runtime.block_on(async {
         tokio::time::sleep_until(until).await;
-        // What became due in that very moment.
+        // Runs the tasks that became due at the last instant.
         for _ in 0..4 {
             tokio::task::yield_now().await;
         }
     });
 }
 
-/// Takes down what partners are asked, and may forget what a key is for.
-struct Asking<D: Decider, P> {
-    perform: P,
-    parts: Parts,
-    answers: Answers<D>,
-    begun_ms: i64,
+/// Records the calls of partners in the journal, checks their order, and replaces the keys of effects while
+/// [`Safeguard::EffectKey`] is disabled.
+struct CheckedEffects<D: Decider, P> {
+    handler: P,
+    context: ProcessContext,
+    is_answer: IsAnswer<D>,
+    started_ms: i64,
 }
 
-impl<D: Decider, P> Asking<D, P> {
-    /// What was in the log before the process began has been read before it asks for anything.
-    fn check(&self, key: &str, effect: &D::Effect) {
+impl<D: Decider, P> CheckedEffects<D, P> {
+    /// Reports an effect whose answer was in the log before the process started.
+    fn check_unanswered(&self, key: &str, effect: &D::Effect) {
         let id = key.split('/').next().unwrap_or_default().as_bytes();
-        let broker = &self.parts.broker;
+        let broker = &self.context.broker;
         let partition = partition_of(id, broker.partitions());
-        let place = (D::Contract::SERVICE, Topic::Commands, partition);
-        let commands = broker.fetch(place, 0, usize::MAX).inputs.into_iter();
-        let known = commands
-            .filter(|input| input.time_ms < self.begun_ms && input.key.as_deref() == Some(id))
-            .filter_map(|input| self.parts.codec.command::<D::Contract>(&input).ok())
-            .any(|(_, command)| (self.answers)(effect, &command));
-        if known {
-            let violation = format!("{key} is asked for although its answer was in the log before");
-            let mut violations = self.parts.violations.lock().expect("no holder panics");
+        let tp = (D::Contract::SERVICE, Topic::Commands, partition);
+        let commands = broker.fetch(tp, 0, usize::MAX).inputs.into_iter();
+        let is_answered = commands
+            .filter(|input| input.time_ms < self.started_ms && input.key.as_deref() == Some(id))
+            .filter_map(|input| self.context.codec.command::<D::Contract>(&input).ok())
+            .any(|(_, command)| (self.is_answer)(effect, &command));
+        if is_answered {
+            let violation = format!("{key} is executed although its answer was already in the log");
+            let mut violations = self.context.violations.lock().expect("no holder panics");
             violations.push(violation);
         }
     }
 }
 
-impl<D: Decider, P: EffectHandler<D>> EffectHandler<D> for Asking<D, P> {
+impl<D: Decider, P: EffectHandler<D>> EffectHandler<D> for CheckedEffects<D, P> {
     fn target(&self, effect: &D::Effect) -> &'static str {
-        self.perform.target(effect)
+        self.handler.target(effect)
     }
 
     async fn perform(
@@ -222,23 +231,26 @@ impl<D: Decider, P: EffectHandler<D>> EffectHandler<D> for Asking<D, P> {
         key: &str,
         effect: &D::Effect,
         attempt: Attempt,
-    ) -> Result<Command<D>, Unknown> {
-        let journal = self.parts.broker.journal();
-        let target = self.perform.target(effect);
-        journal.note(format_args!("{target} is asked {key} ({})", attempt.number));
+    ) -> Result<Command<D>, Indeterminate> {
+        let journal = self.context.broker.journal();
+        let target = self.handler.target(effect);
+        journal.note(format_args!(
+            "{target} is called with {key} (attempt {})",
+            attempt.number
+        ));
         if attempt.number == 1 {
-            self.check(key, effect);
+            self.check_unanswered(key, effect);
         }
         let mut key = key.to_owned();
-        if self.parts.without == Some(Safeguard::EffectKey) {
-            key = format!("{key}/{}", self.parts.broker.clock().unix_ms());
+        if self.context.without == Some(Safeguard::EffectKey) {
+            key = format!("{key}/{}", self.context.broker.clock().unix_ms());
         }
-        let answer = self.perform.perform(&key, effect, attempt).await;
+        let answer = self.handler.perform(&key, effect, attempt).await;
         journal.note(format_args!(
             "{target} answers {key}: {}",
             match &answer {
-                Ok(_) => "definitely",
-                Err(unknown) => &unknown.reason,
+                Ok(_) => "definite",
+                Err(indeterminate) => &indeterminate.reason,
             }
         ));
         answer

@@ -1,4 +1,4 @@
-//! Projectors that keep a read model in memory: who owns it, what has been fetched, and what is written.
+//! Projectors of a read model in memory: ownership, fetching, writing.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -6,37 +6,37 @@ use std::collections::HashMap;
 use contracts::{Service, Topic};
 use engine::log::Partition;
 use futures::FutureExt as _;
-use query::{Fetched, Memory, Projection, Source};
+use query::{FetchedRecord, MemoryReadModel, Projection, Source};
 use registry::Schemas;
 
 use crate::safeguard::Safeguard;
-use crate::world::World;
+use crate::simulation::Simulation;
 
-/// How many there are; one of them owns all partitions.
+/// Number of projectors; one of them owns all partitions.
 const PROJECTORS: usize = 2;
 
-/// The read model and those who work on it.
+/// The read model and its projectors.
 pub struct Projectors {
     schemas: Schemas,
-    model: RefCell<Memory>,
-    /// Who holds the lock, as the database sees it.
+    model: RefCell<MemoryReadModel>,
+    /// The projector that holds the lock, as the database sees it.
     owner: RefCell<Option<usize>>,
     projectors: RefCell<[Option<Projector>; PROJECTORS]>,
     violations: RefCell<Vec<String>>,
 }
 
-/// A process between its steps.
+/// A projector between its steps.
 struct Projector {
     projection: Projection,
-    fetched: Option<(Vec<Fetched>, HashMap<Source, i64>)>,
-    /// Where it reads on.
-    read: HashMap<Source, i64>,
+    fetched: Option<(Vec<FetchedRecord>, HashMap<Source, i64>)>,
+    /// The next offset of each partition.
+    next_offsets: HashMap<Source, i64>,
 }
 
 impl Projectors {
     /// An empty read model.
     pub fn new(schemas: Schemas, without: Option<Safeguard>) -> Self {
-        let model = empty(without);
+        let model = empty_model(without);
         Self {
             schemas,
             model: RefCell::new(model),
@@ -46,26 +46,28 @@ impl Projectors {
         }
     }
 
-    /// One of them does its next step; now and then it crashes before, or its session ends without its knowing.
-    pub fn step(&self, world: &World) {
-        let index = world.dice.below(PROJECTORS);
+    /// Runs the next step of a random projector, which may crash or lose its session before.
+    pub fn step(&self, simulation: &Simulation) {
+        let index = simulation.rng.below(PROJECTORS);
         let mut projectors = self.projectors.borrow_mut();
         let slot = &mut projectors[index];
-        if world.is_troubled() && world.dice.happens(world.plan.projector) {
-            // Its locks go with its session.
+        if simulation.faults_enabled()
+            && simulation.rng.happens(simulation.plan.projector_fault_ppm)
+        {
+            // The database releases the locks of the session.
             let mut owner = self.owner.borrow_mut();
             if *owner == Some(index) {
                 *owner = None;
             }
-            if world.dice.toss() {
+            if simulation.rng.flip_coin() {
                 *slot = None;
-                world
+                simulation
                     .journal
                     .note(format_args!("projector {index} crashes"));
             } else {
-                world
+                simulation
                     .journal
-                    .note(format_args!("projector {index} is cut off"));
+                    .note(format_args!("projector {index} loses its session"));
             }
             return;
         }
@@ -73,8 +75,8 @@ impl Projectors {
             let mut owner = self.owner.borrow_mut();
             if owner.is_none() {
                 *owner = Some(index);
-                *slot = Some(self.begin(world));
-                world
+                *slot = Some(self.start(simulation));
+                simulation
                     .journal
                     .note(format_args!("projector {index} owns the read model"));
             }
@@ -82,9 +84,9 @@ impl Projectors {
         };
         match projector.fetched.take() {
             None => {
-                // It looks after its locks between two batches.
+                // The projector checks its locks between two batches.
                 if *self.owner.borrow() == Some(index) {
-                    projector.fetch(world);
+                    projector.fetch(simulation);
                 } else {
                     *slot = None;
                 }
@@ -98,12 +100,12 @@ impl Projectors {
                     .now_or_never()
                     .expect("memory does not wait");
                 match written {
-                    Ok(true) if count > 0 => world
+                    Ok(true) if count > 0 => simulation
                         .journal
                         .note(format_args!("projector {index} applies {count} events")),
                     Ok(true) => {}
                     Ok(false) => {
-                        world
+                        simulation
                             .journal
                             .note(format_args!("projector {index} is fenced"));
                         *slot = None;
@@ -114,7 +116,7 @@ impl Projectors {
                     }
                     Err(error) => {
                         let mut violations = self.violations.borrow_mut();
-                        violations.push(format!("the read model refuses: {error}"));
+                        violations.push(format!("the read model refuses a batch: {error}"));
                         *slot = None;
                     }
                 }
@@ -122,24 +124,26 @@ impl Projectors {
         }
     }
 
-    /// How far the read model has applied a partition of a service's events.
+    /// The position of the read model in a partition of a service's events.
     pub fn position(&self, service: Service, partition: Partition) -> i64 {
         let topic = Topic::Events.of(service, "");
         self.model.borrow().position(&topic, partition)
     }
 
-    /// Whether all events have been applied.
-    pub fn is_done(&self, world: &World) -> bool {
+    /// Whether the read model has applied all events.
+    pub fn has_applied_all(&self, simulation: &Simulation) -> bool {
         let model = self.model.borrow();
-        sources(world).all(|(service, partition)| {
+        event_partitions(simulation).all(|(service, partition)| {
             let topic = Topic::Events.of(service, "");
-            let end = world.broker.stable_end((service, Topic::Events, partition));
+            let end = simulation
+                .broker
+                .stable_end((service, Topic::Events, partition));
             model.position(&topic, partition) >= end
         })
     }
 
-    /// The read model is the fold of the log.
-    pub fn check(&self, world: &World) -> Vec<String> {
+    /// Violations of the read model, which must be the fold of the log.
+    pub fn violations(&self, simulation: &Simulation) -> Vec<String> {
         let mut violations = std::mem::take(&mut *self.violations.borrow_mut());
         let model = self.model.borrow();
         if model.parked() > 0 {
@@ -148,101 +152,101 @@ impl Projectors {
                 model.parked()
             ));
         }
-        let mut again = empty(world.parts.without);
-        let partitions: Vec<_> = (0..Partition::from(world.plan.partitions)).collect();
-        let mut projection = Projection::begin(&mut again, self.schemas.clone(), &partitions)
+        let mut rebuilt = empty_model(simulation.process_context.without);
+        let partitions: Vec<_> = (0..Partition::from(simulation.plan.partitions)).collect();
+        let mut projection = Projection::begin(&mut rebuilt, self.schemas.clone(), &partitions)
             .now_or_never()
             .expect("memory does not wait")
             .expect("memory does not fail");
         let mut records = Vec::new();
         let mut reached = HashMap::new();
-        for source in sources(world) {
-            let place = (source.0, Topic::Events, source.1);
-            let fetched = world.broker.fetch(place, 0, usize::MAX);
+        for source in event_partitions(simulation) {
+            let tp = (source.0, Topic::Events, source.1);
+            let fetched = simulation.broker.fetch(tp, 0, usize::MAX);
             reached.insert(source, fetched.position);
             records.extend(
                 fetched
                     .inputs
                     .into_iter()
-                    .map(|input| record(source, input)),
+                    .map(|input| to_fetched_record(source, input)),
             );
         }
         let written = projection
-            .write(&mut again, records, &reached)
+            .write(&mut rebuilt, records, &reached)
             .now_or_never()
             .expect("memory does not wait");
         if let Err(error) = written {
             violations.push(format!("the log cannot be folded: {error}"));
         }
-        if *model != again {
+        if *model != rebuilt {
             violations.push(format!(
                 "the read model ({} rows) is not the fold of the log ({} rows)",
                 model.rows(),
-                again.rows()
+                rebuilt.rows()
             ));
         }
         violations
     }
 
-    fn begin(&self, world: &World) -> Projector {
+    fn start(&self, simulation: &Simulation) -> Projector {
         let mut model = self.model.borrow_mut();
-        let partitions: Vec<_> = (0..Partition::from(world.plan.partitions)).collect();
+        let partitions: Vec<_> = (0..Partition::from(simulation.plan.partitions)).collect();
         let projection = Projection::begin(&mut model, self.schemas.clone(), &partitions)
             .now_or_never()
             .expect("memory does not wait")
             .expect("memory does not fail");
-        let read = sources(world)
+        let next_offsets = event_partitions(simulation)
             .filter_map(|source| Some((source, projection.position(source)?)))
             .collect();
         Projector {
             projection,
             fetched: None,
-            read,
+            next_offsets,
         }
     }
 }
 
 impl Projector {
-    fn fetch(&mut self, world: &World) {
+    fn fetch(&mut self, simulation: &Simulation) {
         let mut records = Vec::new();
         let mut reached = HashMap::new();
-        for source in sources(world) {
-            let Some(next) = self.read.get_mut(&source) else {
+        for source in event_partitions(simulation) {
+            let Some(next) = self.next_offsets.get_mut(&source) else {
                 continue;
             };
-            let place = (source.0, Topic::Events, source.1);
-            let most = world.dice.below(20) + 1;
-            let fetched = world.broker.fetch(place, *next, most);
+            let tp = (source.0, Topic::Events, source.1);
+            let max = simulation.rng.below(20) + 1;
+            let fetched = simulation.broker.fetch(tp, *next, max);
             *next = fetched.position;
             reached.insert(source, fetched.position);
             records.extend(
                 fetched
                     .inputs
                     .into_iter()
-                    .map(|input| record(source, input)),
+                    .map(|input| to_fetched_record(source, input)),
             );
         }
         self.fetched = Some((records, reached));
     }
 }
 
-fn empty(without: Option<Safeguard>) -> Memory {
+fn empty_model(without: Option<Safeguard>) -> MemoryReadModel {
     if without == Some(Safeguard::PositionGuard) {
-        Memory::unguarded()
+        MemoryReadModel::without_fencing()
     } else {
-        Memory::default()
+        MemoryReadModel::default()
     }
 }
 
-fn sources(world: &World) -> impl Iterator<Item = Source> + use<> {
-    let partitions = Partition::from(world.plan.partitions);
+fn event_partitions(simulation: &Simulation) -> impl Iterator<Item = Source> + use<> {
+    let partitions = Partition::from(simulation.plan.partitions);
     Service::ALL
         .into_iter()
         .flat_map(move |service| (0..partitions).map(move |partition| (service, partition)))
 }
 
-fn record(source: Source, input: engine::log::Input) -> Fetched {
-    Fetched {
+fn to_fetched_record(source: Source, input: engine::log::Input) -> FetchedRecord {
+    FetchedRecord {
         source,
         offset: input.offset,
         key: input.key.unwrap_or_default(),

@@ -1,50 +1,52 @@
-//! What happens between the steps of a worker, by the dice.
+//! Random faults between the steps of a worker.
 
 use std::rc::Weak;
 
-use engine::log::simulated::{Ending, FaultInjector, Point, StepOutcome};
+use engine::log::simulated::{EndDelivery, FaultInjector, FaultPoint, StepOutcome};
 
-use crate::world::World;
+use crate::simulation::Simulation;
 
-/// The fate of one process.
+/// The fault injector of one process.
 pub struct RandomFaults {
-    pub world: Weak<World>,
-    /// Its slot in the world.
+    pub simulation: Weak<Simulation>,
+    /// The slot of the process.
     pub slot: usize,
 }
 
 impl FaultInjector for RandomFaults {
-    fn reach(&self, instance: &str, point: Point) -> StepOutcome {
-        match self.world.upgrade() {
-            Some(world) => world.reach(self.slot, instance, point),
+    fn reach(&self, instance: &str, point: FaultPoint) -> StepOutcome {
+        match self.simulation.upgrade() {
+            Some(simulation) => simulation.reach(self.slot, instance, point),
             None => StepOutcome::Crash,
         }
     }
 
-    fn ending(&self, _instance: &str) -> Ending {
-        let Some(world) = self.world.upgrade() else {
-            return Ending::Prompt;
+    fn end_delivery(&self, _instance: &str) -> EndDelivery {
+        let Some(simulation) = self.simulation.upgrade() else {
+            return EndDelivery::Prompt;
         };
-        if !world.is_troubled() || !world.dice.happens(world.plan.ending) {
-            return Ending::Prompt;
+        if !simulation.faults_enabled() || !simulation.rng.happens(simulation.plan.end_fault_ppm) {
+            return EndDelivery::Prompt;
         }
-        let ways = [
-            Ending::Lost,
-            Ending::ReplyLost,
-            Ending::Late,
-            Ending::Repeated,
+        let deliveries = [
+            EndDelivery::Lost,
+            EndDelivery::ReplyLost,
+            EndDelivery::Late,
+            EndDelivery::Repeated,
         ];
-        ways[world.dice.below(ways.len())]
+        deliveries[simulation.rng.below(deliveries.len())]
     }
 
-    fn portion(&self, there: usize) -> usize {
-        match self.world.upgrade() {
-            Some(world) if world.dice.toss() => world.dice.below(there) + 1,
-            _ => there,
+    fn fetch_size(&self, available: usize) -> usize {
+        match self.simulation.upgrade() {
+            Some(simulation) if simulation.rng.flip_coin() => simulation.rng.below(available) + 1,
+            _ => available,
         }
     }
 
-    fn toss(&self) -> bool {
-        self.world.upgrade().is_none_or(|world| world.dice.toss())
+    fn flip_coin(&self) -> bool {
+        self.simulation
+            .upgrade()
+            .is_none_or(|simulation| simulation.rng.flip_coin())
     }
 }

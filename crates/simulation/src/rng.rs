@@ -1,57 +1,57 @@
-//! The only source of chance in a run.
+//! The only source of randomness in a run.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use fastrand::Rng;
 
-/// Dice that fall by the seed alone; clones are the same dice.
+/// A random number generator that depends on the seed alone. Clones share its state.
 #[derive(Clone)]
 pub struct SeededRng(Arc<Mutex<Rng>>);
 
 impl SeededRng {
-    /// Dice of a seed.
+    /// The generator of a seed.
     pub fn new(seed: u64) -> Self {
         Self(Arc::new(Mutex::new(Rng::with_seed(seed))))
     }
 
-    /// A number below `bound`, which is not 0.
+    /// A number below `bound`, which must not be 0.
     pub fn below(&self, bound: usize) -> usize {
-        self.rng().usize(..bound)
+        self.lock().usize(..bound)
     }
 
     /// A number from `low` to `high`, both included.
     pub fn between(&self, low: i64, high: i64) -> i64 {
-        self.rng().i64(low..=high)
+        self.lock().i64(low..=high)
     }
 
-    /// Once in a million times `parts`.
+    /// True with a probability of `parts_per_million`; draws no number when that is 0.
     pub fn happens(&self, parts_per_million: u32) -> bool {
-        parts_per_million > 0 && self.rng().u32(..1_000_000) < parts_per_million
+        parts_per_million > 0 && self.lock().u32(..1_000_000) < parts_per_million
     }
 
-    /// One of two.
-    pub fn toss(&self) -> bool {
-        self.rng().bool()
+    /// True or false, equally likely.
+    pub fn flip_coin(&self) -> bool {
+        self.lock().bool()
     }
 
-    /// One of them.
+    /// A random element; `None`, without a draw, when there is none.
     pub fn pick<'a, T>(&self, among: &'a [T]) -> Option<&'a T> {
         (!among.is_empty()).then(|| &among[self.below(among.len())])
     }
 
-    /// Some bytes.
+    /// Random bytes.
     pub fn bytes<const N: usize>(&self) -> [u8; N] {
         let mut bytes = [0; N];
-        self.rng().fill(&mut bytes);
+        self.lock().fill(&mut bytes);
         bytes
     }
 
-    /// Other dice that are thrown with these.
+    /// A generator that is seeded by this one.
     pub fn fork(&self) -> Rng {
-        self.rng().fork()
+        self.lock().fork()
     }
 
-    fn rng(&self) -> MutexGuard<'_, Rng> {
+    fn lock(&self) -> MutexGuard<'_, Rng> {
         self.0.lock().expect("no holder panics")
     }
 }

@@ -1,4 +1,4 @@
-//! What keeps the platform right, one thing at a time, so that a run can do without it.
+//! The safeguards that a run can disable, one at a time.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,32 +6,32 @@ use std::str::FromStr;
 use engine::log::simulated::DisabledSafeguard;
 use engine::worker;
 
-/// Something that can be switched off, in a simulation only.
+/// A safeguard that can be disabled, in a simulation only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Safeguard {
     /// Offsets are committed within the transaction.
     OffsetsInside,
-    /// States are forgotten after an abort.
+    /// The worker drops its states after an abort.
     ForgettingStates,
-    /// A generation vouches for the offsets.
+    /// The group accepts offsets only from its current generation.
     Generation,
-    /// Take-over reads the committed offset before it looks at the states.
+    /// Take-over reads the committed offset before the ends of states and events.
     OffsetFirst,
     /// Take-over reads to the high watermark.
     HighWatermark,
     /// The next checkpoint writes replayed states.
     CheckpointingReplayed,
-    /// What only a service asks about is forgotten by that service's time.
+    /// Payments and shipments are evicted by the orders service's clock, which its messages carry.
     AskersTime,
-    /// Effects rest until the answers in the log have been read.
+    /// Effects start only after the answers in the log have been read.
     AnswersFirst,
-    /// After an unclear end the producer is made anew.
+    /// The producer is replaced after a transaction with an unclear end.
     UnclearEnd,
-    /// An effect's key changes only by a definite no.
+    /// The key of an effect changes only after a definite refusal.
     EffectKey,
-    /// The projector moves its positions only from where it expects them.
+    /// The projector advances a position only from its expected value.
     PositionGuard,
-    /// A client that has lost the broker for good is replaced.
+    /// A client that has lost its connection for good is replaced.
     ReplacingClients,
 }
 
@@ -70,16 +70,16 @@ impl Safeguard {
         }
     }
 
-    /// What the simulated log leaves out.
-    pub(crate) const fn weakness(self) -> Option<DisabledSafeguard> {
+    /// The equivalent setting of the simulated log, if there is one.
+    pub(crate) const fn disabled_in_log(self) -> Option<DisabledSafeguard> {
         match self {
-            Self::OffsetsInside => Some(DisabledSafeguard::OffsetsOutside),
-            Self::Generation => Some(DisabledSafeguard::NobodyVouches),
+            Self::OffsetsInside => Some(DisabledSafeguard::OffsetsOutsideTransaction),
+            Self::Generation => Some(DisabledSafeguard::OffsetsWithoutGeneration),
             Self::OffsetFirst => Some(DisabledSafeguard::StateBeforeOffset),
-            Self::HighWatermark => Some(DisabledSafeguard::OnlyToStable),
+            Self::HighWatermark => Some(DisabledSafeguard::ReadToStableEnd),
             Self::AnswersFirst => Some(DisabledSafeguard::AnswersUnread),
-            Self::UnclearEnd => Some(DisabledSafeguard::UnclearKept),
-            Self::ReplacingClients => Some(DisabledSafeguard::LostClientsKept),
+            Self::UnclearEnd => Some(DisabledSafeguard::UnclearProducerKept),
+            Self::ReplacingClients => Some(DisabledSafeguard::DisconnectedClientsKept),
             Self::ForgettingStates
             | Self::CheckpointingReplayed
             | Self::AskersTime
@@ -88,8 +88,8 @@ impl Safeguard {
         }
     }
 
-    /// What the worker leaves out.
-    pub(crate) const fn of_worker(self) -> Option<worker::Safeguard> {
+    /// The equivalent setting of the worker, if there is one.
+    pub(crate) const fn disabled_in_worker(self) -> Option<worker::Safeguard> {
         match self {
             Self::ForgettingStates => Some(worker::Safeguard::ForgettingStates),
             Self::CheckpointingReplayed => Some(worker::Safeguard::CheckpointingReplayed),
@@ -113,7 +113,7 @@ impl FromStr for Safeguard {
         let found = Self::ALL.into_iter().find(|one| one.name() == name);
         found.ok_or_else(|| {
             let names: Vec<_> = Self::ALL.iter().map(|one| one.name()).collect();
-            format!("no such protection; there are {}", names.join(", "))
+            format!("unknown safeguard; known ones: {}", names.join(", "))
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Callers of the API: they place, repeat, cancel and adjust, and hear of outcomes by reading the log.
+//! The customers: they place, repeat and cancel orders, and adjust stock.
 
 use std::cell::RefCell;
 
@@ -9,12 +9,12 @@ use contracts::{Message, Topic};
 use engine::log::partitioner::partition_of;
 
 use crate::effect_runtime::uuid_v7;
-use crate::world::World;
+use crate::simulation::Simulation;
 
-/// Who asks, in every command of theirs.
+/// The `reply_to` of the commands of customers.
 pub const REPLY_TO: &str = "customers";
 
-/// What customers have asked for, and been told is written.
+/// The requests of customers that are in the log.
 #[derive(Default)]
 pub struct Workload {
     placed: RefCell<Vec<(String, PlaceOrder)>>,
@@ -22,89 +22,93 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// Orders so far.
-    pub fn orders(&self) -> usize {
+    /// Number of orders so far.
+    pub fn order_count(&self) -> usize {
         self.placed.borrow().len()
     }
 
-    /// Ids of the orders that were acknowledged.
+    /// Ids of all acknowledged orders.
     pub fn acknowledged(&self) -> Vec<String> {
         let placed = self.placed.borrow();
         placed.iter().map(|(id, _)| id.clone()).collect()
     }
 
-    /// The first pieces come.
-    pub fn stock_up(&self, world: &World) {
-        for sku in 0..world.plan.skus {
-            self.adjust(world, sku, world.plan.pieces);
+    /// Adds the initial stock of every product.
+    pub fn add_initial_stock(&self, simulation: &Simulation) {
+        for sku in 0..simulation.plan.skus {
+            self.adjust(simulation, sku, simulation.plan.initial_stock);
         }
     }
 
-    /// Somebody asks for something.
-    pub fn ask(&self, world: &World) {
-        let dice = &world.dice;
-        match dice.below(10) {
-            0..=4 if self.orders() < world.plan.orders => self.place(world),
+    /// Sends a random request.
+    pub fn send_random_command(&self, simulation: &Simulation) {
+        let rng = &simulation.rng;
+        match rng.below(10) {
+            0..=4 if self.order_count() < simulation.plan.orders => self.place(simulation),
             5 => {
-                if let Some((id, place)) = dice.pick(&self.placed.borrow()) {
+                if let Some((id, place)) = rng.pick(&self.placed.borrow()) {
                     let mut place = place.clone();
-                    if dice.below(4) == 0 {
+                    if rng.below(4) == 0 {
                         place.lines[0].quantity += 1;
                     }
                     let command = order_command::Command::PlaceOrder(place);
-                    send(world, Message::new(id.as_str(), command));
+                    send(simulation, Message::new(id.as_str(), command));
                 }
             }
             6 | 7 => {
-                if let Some((id, place)) = dice.pick(&self.placed.borrow())
-                    && dice.below(3) == 0
+                if let Some((id, place)) = rng.pick(&self.placed.borrow())
+                    && rng.below(3) == 0
                 {
                     let customer_id = place.customer_id.clone();
                     let cancel = CancelOrder { customer_id };
                     let command = order_command::Command::CancelOrder(cancel);
-                    send(world, Message::new(id.as_str(), command));
+                    send(simulation, Message::new(id.as_str(), command));
                 }
             }
-            8 => self.adjust(world, dice.below(world.plan.skus), dice.between(-3, 5)),
+            8 => self.adjust(
+                simulation,
+                rng.below(simulation.plan.skus),
+                rng.between(-3, 5),
+            ),
             _ => {
-                if let Some((sku, adjust)) = dice.pick(&self.adjusted.borrow()) {
+                if let Some((sku, adjust)) = rng.pick(&self.adjusted.borrow()) {
                     let command = stock_command::Command::AdjustStock(adjust.clone());
-                    send(world, Message::new(sku.as_str(), command));
+                    send(simulation, Message::new(sku.as_str(), command));
                 }
             }
         }
     }
 
-    /// Everything that was ever asked for is asked for again.
-    pub fn repeat_all(&self, world: &World) {
+    /// Repeats all requests, and cancels all orders.
+    pub fn repeat_all(&self, simulation: &Simulation) {
         for (id, place) in self.placed.borrow().iter() {
             let customer_id = place.customer_id.clone();
             let place = order_command::Command::PlaceOrder(place.clone());
-            send(world, Message::new(id.as_str(), place));
+            send(simulation, Message::new(id.as_str(), place));
             let cancel = order_command::Command::CancelOrder(CancelOrder { customer_id });
-            send(world, Message::new(id.as_str(), cancel));
+            send(simulation, Message::new(id.as_str(), cancel));
         }
         for (sku, adjust) in self.adjusted.borrow().iter() {
             let command = stock_command::Command::AdjustStock(adjust.clone());
-            send(world, Message::new(sku.as_str(), command));
+            send(simulation, Message::new(sku.as_str(), command));
         }
     }
 
-    fn place(&self, world: &World) {
-        let dice = &world.dice;
+    fn place(&self, simulation: &Simulation) {
+        let rng = &simulation.rng;
         let mut lines = Vec::new();
-        for sku in 0..world.plan.skus {
-            if sku == 0 || dice.toss() {
+        for sku in 0..simulation.plan.skus {
+            if sku == 0 || rng.flip_coin() {
                 lines.push(OrderLine {
                     sku: format!("sku-{sku}"),
-                    quantity: u32::try_from(dice.between(1, 4)).unwrap_or(1),
-                    unit_price: if dice.below(8) == 0 { 0 } else { 100 },
+                    quantity: u32::try_from(rng.between(1, 4)).unwrap_or(1),
+                    unit_price: if rng.below(8) == 0 { 0 } else { 100 },
                     ..OrderLine::default()
                 });
             }
         }
         let place = PlaceOrder {
-            customer_id: format!("customer-{}", dice.below(6)),
+            customer_id: format!("customer-{}", rng.below(6)),
             contact: Some(Contact {
                 address: Some(Address {
                     name: "Ada".into(),
@@ -118,42 +122,45 @@ impl Workload {
             lines,
             currency: "EUR".into(),
         };
-        let id = uuid_v7(world.clock.unix_ms(), dice).to_string();
+        let id = uuid_v7(simulation.clock.unix_ms(), rng).to_string();
         let command = order_command::Command::PlaceOrder(place.clone());
-        send(world, Message::new(id.as_str(), command));
+        send(simulation, Message::new(id.as_str(), command));
         self.placed.borrow_mut().push((id, place));
     }
 
-    fn adjust(&self, world: &World, sku: usize, delta: i64) {
+    fn adjust(&self, simulation: &Simulation, sku: usize, delta: i64) {
         let sku = format!("sku-{sku}");
         let adjust = AdjustStock {
-            adjustment_id: uuid_v7(world.clock.unix_ms(), &world.dice).to_string(),
+            adjustment_id: uuid_v7(simulation.clock.unix_ms(), &simulation.rng).to_string(),
             delta,
         };
         let command = stock_command::Command::AdjustStock(adjust.clone());
-        send(world, Message::new(sku.as_str(), command));
+        send(simulation, Message::new(sku.as_str(), command));
         self.adjusted.borrow_mut().push((sku, adjust));
     }
 }
 
-/// Writes a caller's command; a caller who hears nothing asks again under a fresh id.
-fn send(world: &World, message: Message) {
+/// Writes a customer's command, with a fresh command id.
+fn send(simulation: &Simulation, message: Message) {
     let metadata = Metadata {
-        id: uuid_v7(world.clock.unix_ms(), &world.dice).to_string(),
+        id: uuid_v7(simulation.clock.unix_ms(), &simulation.rng).to_string(),
         aggregate_id: message.aggregate_id.clone(),
-        time_ms: world.clock.unix_ms(),
+        time_ms: simulation.clock.unix_ms(),
         actor: "customer".into(),
         reply_to: REPLY_TO.into(),
         ..Metadata::default()
     };
     let (service, kind) = (message.service(), message.kind());
     let key = message.aggregate_id.clone();
-    world
+    simulation
         .journal
         .note(format_args!("a customer sends {kind} to {key}"));
-    let payload = world.parts.codec.encode_message(message, metadata);
-    let partition = partition_of(key.as_bytes(), world.plan.partitions);
-    world.broker.append(
+    let payload = simulation
+        .process_context
+        .codec
+        .encode_message(message, metadata);
+    let partition = partition_of(key.as_bytes(), simulation.plan.partitions);
+    simulation.broker.append(
         (service, Topic::Commands, partition),
         Some(key.into_bytes()),
         Some(payload),

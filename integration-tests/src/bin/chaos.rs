@@ -1,21 +1,21 @@
-//! `make chaos`: every fault in its long form, in random orders, with pauses, on one system under load; an audit after
+//! `make chaos`: every fault at its long scale, in random order, with pauses, on one system under load; an audit after
 //! each round.
 
-#![allow(clippy::print_stdout, reason = "it tells how far it is")]
+#![allow(clippy::print_stdout, reason = "it prints its progress")]
 
 use std::time::{Duration, Instant};
 
 use clap::Parser;
 use harness::chaos::faults::flash_sale::{Sale, sell};
 use harness::chaos::faults::{self, Fault};
-use harness::chaos::load::{Mix, USUAL};
+use harness::chaos::load::{DEFAULT_MIX, WorkloadMix};
 use harness::chaos::{ChaosRig, Plan, Scale};
 
-/// Between two faults, seconds.
+/// Pause between two faults, seconds.
 const PAUSE: std::ops::Range<u64> = 2..12;
-/// Pieces for the longest run.
+/// Stock of each product; enough for the longest run.
 const PIECES: i64 = 50_000;
-/// Ten thousand who want five thousand pieces.
+/// Twice as many orders as pieces.
 const SALE: Sale = Sale {
     orders: 10_000,
     products: 50,
@@ -24,22 +24,22 @@ const SALE: Sale = Sale {
 };
 const SALE_RATE: u32 = 150;
 
-/// Breaks everything, again and again; ends with 0 when nothing was lost and nothing happened twice.
+/// Injects every fault repeatedly; exits with 0 when nothing was lost and nothing happened twice
 #[derive(Parser)]
 struct Args {
-    /// How long, without the flash sales at the end
+    /// Minutes to run, without the flash sales at the end
     #[arg(long, default_value_t = 30)]
     minutes: u64,
-    /// Draws the order of the faults, their victims and the load [default: another one each time]
+    /// Seed of the order of the faults, their victims and the load [default: a random one]
     #[arg(long)]
     seed: Option<u64>,
-    /// Orders begun each second
+    /// Orders per second
     #[arg(long, default_value_t = 30)]
     rate: u32,
-    /// Only these faults, and no flash sales at the end
+    /// Run only these faults, and no flash sales
     #[arg(long = "fault", value_parser = fault)]
     faults: Vec<Fault>,
-    /// All there is of each fault, however long it takes
+    /// Run every variant of each fault, however long it takes
     #[arg(long)]
     whole: bool,
 }
@@ -56,15 +56,11 @@ fn main() {
     let args = Args::parse();
     let plan = Plan {
         seed: args.seed.unwrap_or_else(|| fastrand::u64(..)),
-        form: if args.whole {
-            Scale::Whole
-        } else {
-            Scale::Long
-        },
-        mix: Mix {
+        scale: if args.whole { Scale::Full } else { Scale::Long },
+        mix: WorkloadMix {
             pieces: PIECES,
             free_percent: 15,
-            ..USUAL
+            ..DEFAULT_MIX
         },
         rate: args.rate,
         orders: None,
@@ -78,34 +74,34 @@ fn main() {
     };
     let began = Instant::now();
     let end = began + Duration::from_secs(args.minutes * 60);
-    let mut ground = ChaosRig::new(plan);
+    let mut rig = ChaosRig::new(plan);
     let mut round = 0;
     while Instant::now() < end {
         round += 1;
-        ground.random.shuffle(&mut rotation);
+        rig.random.shuffle(&mut rotation);
         for fault in &rotation {
             if Instant::now() >= end {
                 break;
             }
-            let pause = Duration::from_secs(ground.random.u64(PAUSE));
-            ground.lasts(pause);
+            let pause = Duration::from_secs(rig.random.u64(PAUSE));
+            rig.hold_fault(pause);
             let at = began.elapsed().as_secs();
-            (fault.strike)(&mut ground);
+            (fault.strike)(&mut rig);
             println!(
                 "{:02}:{:02}  {:<10}  {}; {}",
                 at / 60,
                 at % 60,
                 fault.name,
                 fault.what,
-                ground.recovered()
+                rig.recovery_summary()
             );
         }
         println!("round {round}");
-        ground.rest();
-        ground.load.rate(plan.rate);
+        rig.drain_and_audit();
+        rig.load.set_rate(plan.rate);
     }
-    ground.rest();
-    drop(ground);
+    rig.drain_and_audit();
+    drop(rig);
     if has_sales {
         flash_sales(plan);
     }

@@ -1,4 +1,4 @@
-//! The faults, each a function on a system under load that it leaves whole. Each says of itself that it has acted.
+//! The faults. Each function breaks something on a system under load, asserts that the fault has acted, and repairs it.
 
 mod brokers;
 pub mod flash_sale;
@@ -10,20 +10,20 @@ mod stores;
 mod transactions;
 
 use super::ChaosRig;
-use super::load::{Mix, USUAL};
+use super::load::{DEFAULT_MIX, WorkloadMix};
 
-/// Something that breaks.
+/// A fault that can be run.
 #[derive(Clone, Copy)]
 pub struct Fault {
-    /// How it is called on the command line.
+    /// Name on the command line.
     pub name: &'static str,
-    /// What breaks.
+    /// Description: what breaks.
     pub what: &'static str,
-    /// Breaks and repairs it.
+    /// Injects the fault and repairs it.
     pub strike: fn(&mut ChaosRig),
 }
 
-/// Every fault that strikes under the usual load.
+/// Every fault that runs under the default load.
 pub const ALL: [Fault; 14] = [
     Fault {
         name: "kills",
@@ -97,10 +97,10 @@ pub const ALL: [Fault; 14] = [
     },
 ];
 
-/// What clients do while a fault strikes.
-pub fn mix_of(name: &str) -> Mix {
-    Mix {
+/// The workload mix for a fault.
+pub fn mix_of(name: &str) -> WorkloadMix {
+    WorkloadMix {
         free_percent: if name == "provider" { 30 } else { 5 },
-        ..USUAL
+        ..DEFAULT_MIX
     }
 }

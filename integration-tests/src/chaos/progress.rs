@@ -1,4 +1,4 @@
-//! How far the groups and the log are, asked of the broker without joining any group.
+//! Offsets of groups and topics, read from the broker without joining a group.
 
 use std::collections::BTreeMap;
 
@@ -11,16 +11,16 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 use super::PARTITIONS;
 use std::time::Duration;
 
-const LOOK: Duration = Duration::from_secs(2);
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Asks a broker.
+/// Reads offsets from a broker.
 pub struct Offsets {
     prefix: String,
     groups: BTreeMap<&'static str, BaseConsumer>,
 }
 
 impl Offsets {
-    /// Of the topics and groups with this prefix.
+    /// For the topics and groups with this prefix.
     pub fn new(bootstrap: &str, prefix: &str) -> Self {
         let group = |service: Service| {
             let consumer = ClientConfig::new()
@@ -39,13 +39,13 @@ impl Offsets {
         }
     }
 
-    /// What the groups have committed, partition by partition; -1 where nothing is known.
+    /// Committed offset of each partition of these services' groups; -1 where it is unknown.
     pub fn committed(&self, services: &[Service]) -> Vec<i64> {
         let ask = |service: &Service| {
             let topic = Topic::Commands.of(*service, &self.prefix);
             let mut asked = TopicPartitionList::new();
             asked.add_partition_range(&topic, 0, PARTITIONS.cast_signed() - 1);
-            let answer = self.groups[service.name()].committed_offsets(asked, LOOK);
+            let answer = self.groups[service.name()].committed_offsets(asked, LOOKUP_TIMEOUT);
             let answer = answer.unwrap_or_default();
             (0..PARTITIONS.cast_signed())
                 .map(|partition| {
@@ -60,51 +60,51 @@ impl Offsets {
         services.iter().flat_map(ask).collect()
     }
 
-    /// What lies behind: of each group, and of the read model, whose positions are given.
-    pub fn behind(&self, positions: &BTreeMap<String, i64>) -> Vec<String> {
-        let mut behind = Vec::new();
+    /// Partitions with lag, of each group and of the read model, whose positions are given.
+    pub fn lagging(&self, positions: &BTreeMap<String, i64>) -> Vec<String> {
+        let mut lagging = Vec::new();
         for service in Service::ALL {
             let committed = self.committed(&[service]);
             for (partition, committed) in (0..).zip(committed) {
                 let commands = Topic::Commands.of(service, &self.prefix);
                 let events = Topic::Events.of(service, &self.prefix);
                 // A partition without any record has no committed offset.
-                if self.end(service, &commands, partition) > committed.max(0) {
-                    behind.push(format!("{commands} {partition}"));
+                if self.end_offset(service, &commands, partition) > committed.max(0) {
+                    lagging.push(format!("{commands} {partition}"));
                 }
                 let source = format!("{events} {partition}");
                 let projected = positions.get(&source).copied().unwrap_or(0);
-                if self.end(service, &events, partition) > projected {
-                    behind.push(source);
+                if self.end_offset(service, &events, partition) > projected {
+                    lagging.push(source);
                 }
             }
         }
-        behind
+        lagging
     }
 
-    /// Offsets of a service's commands that its group has not processed.
+    /// Number of offsets of a service's commands that its group has not processed.
     pub fn backlog(&self, service: Service) -> i64 {
         let commands = Topic::Commands.of(service, &self.prefix);
         let committed = self.committed(&[service]);
         (0..)
             .zip(committed)
             .map(|(partition, committed)| {
-                self.end(service, &commands, partition) - committed.max(0)
+                self.end_offset(service, &commands, partition) - committed.max(0)
             })
             .sum()
     }
 
-    /// Offsets of a service's events.
+    /// Number of offsets of a service's events.
     pub fn events(&self, service: Service) -> i64 {
         let events = Topic::Events.of(service, &self.prefix);
         (0..PARTITIONS.cast_signed())
-            .map(|partition| self.end(service, &events, partition))
+            .map(|partition| self.end_offset(service, &events, partition))
             .sum()
     }
 
-    /// The high watermark; far away when nobody answers.
-    fn end(&self, service: Service, topic: &str, partition: i32) -> i64 {
-        let ends = self.groups[service.name()].fetch_watermarks(topic, partition, LOOK);
+    /// The high watermark, or `i64::MAX` when the broker does not answer.
+    fn end_offset(&self, service: Service, topic: &str, partition: i32) -> i64 {
+        let ends = self.groups[service.name()].fetch_watermarks(topic, partition, LOOKUP_TIMEOUT);
         ends.map_or(i64::MAX, |(_, high)| high)
     }
 }

@@ -1,8 +1,8 @@
-//! A proxy between two parts: it delays, cuts, resets, and knows enough of Kafka and PostgreSQL to stop a process
-//! between two of its steps.
+//! A TCP proxy between two parts. It delays, cuts and resets connections, and knows enough of the Kafka and PostgreSQL
+//! protocols to hold a process between two of its steps.
 //!
-//! So a kill between the flush of a transaction's records and its commit, or between an SQL commit and the next poll,
-//! needs nothing in the program that is killed.
+//! That allows a kill between the flush of a transaction and its commit, or between an SQL commit and the next poll,
+//! without any code in the process that is killed.
 
 mod frames;
 mod relay;
@@ -22,101 +22,102 @@ pub use frames::{ApiKey, Protocol};
 
 use crate::eventually::DEADLINE;
 
-/// What stands between two parts.
+/// A proxy in front of one upstream address.
 pub struct Proxy {
-    /// Where it listens.
+    /// Address on which the proxy listens.
     pub address: SocketAddr,
-    shared: Arc<Shared>,
+    state: Arc<ProxyState>,
     accepting: JoinHandle<()>,
     runtime: Handle,
 }
 
-/// How bytes pass now.
+/// Rules that apply to the traffic.
 #[derive(Clone, Copy, Debug, Default)]
-struct Way {
-    /// Nothing passes; connections stay, and new ones are taken.
+struct TrafficRules {
+    /// No byte passes. Connections stay open, and new ones are accepted.
     cut: bool,
-    /// Requests to become a producer do not pass.
-    no_producers: bool,
-    /// Everything comes so much later, in both directions.
+    /// `InitProducerId` requests are held.
+    blocks_producer_init: bool,
+    /// Delay of every message, in both directions.
     delay: Duration,
-    /// Requests to end a transaction come so much later.
-    end_delay: Duration,
-    /// So many of a hundred requests to add offsets to a transaction are refused, so that it has to be aborted.
+    /// Additional delay of requests to end a transaction.
+    transaction_end_delay: Duration,
+    /// Percentage of requests to add offsets to a transaction that are refused, so that the transaction has to be
+    /// aborted.
     refused_percent: u8,
-    /// Rises when all connections are reset.
+    /// Counts the resets of all connections.
     resets: u64,
 }
 
-struct Shared {
+struct ProxyState {
     protocol: Protocol,
     upstream: SocketAddr,
-    way: watch::Sender<Way>,
-    trap: Mutex<Option<Trap>>,
+    rules: watch::Sender<TrafficRules>,
+    interception: Mutex<Option<Interception>>,
     random: Mutex<fastrand::Rng>,
     clients: Mutex<Clients>,
     refused: AtomicU64,
     delayed: AtomicU64,
-    reset: AtomicU64,
+    connections_reset: AtomicU64,
 }
 
-/// Kafka clients, by their `client.id`.
+/// Kafka clients by their `client.id`.
 #[derive(Default)]
 struct Clients {
-    seen: BTreeSet<String>,
-    lost: BTreeSet<String>,
+    known: BTreeSet<String>,
+    disconnected: BTreeSet<String>,
 }
 
 impl Clients {
-    /// Takes down whose request this is; whether it passes.
-    fn pass(&mut self, client_id: &str) -> bool {
-        if !self.seen.contains(client_id) {
-            self.seen.insert(client_id.to_owned());
+    /// Records the client of a request. Returns whether the request passes.
+    fn admit(&mut self, client_id: &str) -> bool {
+        if !self.known.contains(client_id) {
+            self.known.insert(client_id.to_owned());
         }
-        !self.lost.contains(client_id)
+        !self.disconnected.contains(client_id)
     }
 }
 
-/// What is waited for, once.
-struct Trap {
+/// A requested interception, used once.
+struct Interception {
     step: Step,
-    sprung: oneshot::Sender<oneshot::Sender<Verdict>>,
+    intercepted: oneshot::Sender<oneshot::Sender<Verdict>>,
 }
 
-/// A step of a process that can be stopped in the middle.
+/// A step of a process at which it can be held.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// The records of a transaction and its offsets are with the broker, its end is not; of a transactional id that
-    /// contains this.
-    EndsTransaction(String),
-    /// The database has committed, and whoever asked has not heard of it.
-    HasCommitted,
+    /// The broker has the records and offsets of a transaction, but not its end. Matches transactional ids that contain
+    /// this text.
+    EndTransaction(String),
+    /// The database has committed, but its client has not received the answer.
+    SqlCommitted,
 }
 
-/// What becomes of a message that was caught.
+/// Whether an intercepted message is forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Forward,
     Drop,
 }
 
-/// A step that was seen and is not to be.
-pub struct Awaited {
-    sprung: oneshot::Receiver<oneshot::Sender<Verdict>>,
+/// An interception that has not happened yet.
+pub struct PendingInterception {
+    intercepted: oneshot::Receiver<oneshot::Sender<Verdict>>,
     runtime: Handle,
 }
 
-/// A message on hold; it goes on when this is dropped.
-pub struct Caught {
+/// A held message. It is forwarded when the value is dropped.
+pub struct InterceptedMessage {
     verdict: Option<oneshot::Sender<Verdict>>,
 }
 
 impl Proxy {
-    /// Listens, and takes whoever comes to `upstream`. What is random is drawn by `seed`.
+    /// Listens on `listen` and forwards to `upstream`. `seed` determines everything random.
     ///
     /// # Panics
     ///
-    /// When it cannot listen.
+    /// When the port is taken.
     pub fn start(
         runtime: &Handle,
         listen: SocketAddr,
@@ -127,111 +128,112 @@ impl Proxy {
         let listener = runtime
             .block_on(TcpListener::bind(listen))
             .expect("the port is free");
-        let shared = Arc::new(Shared {
+        let state = Arc::new(ProxyState {
             protocol,
             upstream,
-            way: watch::Sender::default(),
-            trap: Mutex::default(),
+            rules: watch::Sender::default(),
+            interception: Mutex::default(),
             random: Mutex::new(fastrand::Rng::with_seed(seed)),
             clients: Mutex::default(),
             refused: AtomicU64::default(),
             delayed: AtomicU64::default(),
-            reset: AtomicU64::default(),
+            connections_reset: AtomicU64::default(),
         });
         let address = listener.local_addr().expect("it is bound");
-        let accepting = runtime.spawn(accept(listener, address, Arc::clone(&shared)));
+        let accepting = runtime.spawn(accept(listener, address, Arc::clone(&state)));
         Self {
             address,
-            shared,
+            state,
             accepting,
             runtime: runtime.clone(),
         }
     }
 
-    fn change(&self, change: impl FnOnce(&mut Way)) {
-        self.shared.way.send_modify(change);
+    fn change(&self, change: impl FnOnce(&mut TrafficRules)) {
+        self.state.rules.send_modify(change);
     }
 
-    /// Nothing passes in either direction until [`Proxy::heal`]; what was sent meanwhile comes then.
+    /// Cuts both directions until [`Proxy::heal`]. What is sent meanwhile is delivered then.
     pub fn cut(&self) {
-        self.change(|way| way.cut = true);
+        self.change(|rules| rules.cut = true);
     }
 
-    /// Nobody becomes a transactional producer until [`Proxy::heal`].
-    pub fn hold_producers(&self) {
-        self.change(|way| way.no_producers = true);
+    /// Holds requests to become a transactional producer until [`Proxy::heal`].
+    pub fn block_producer_init(&self) {
+        self.change(|rules| rules.blocks_producer_init = true);
     }
 
-    /// All bytes pass at once, from now on.
+    /// Removes all rules: messages pass without delay.
     pub fn heal(&self) {
-        self.change(|way| {
-            *way = Way {
-                resets: way.resets,
-                ..Way::default()
+        self.change(|rules| {
+            *rules = TrafficRules {
+                resets: rules.resets,
+                ..TrafficRules::default()
             };
         });
     }
 
-    /// Everything comes so much later.
+    /// Delays all messages.
     pub fn delay(&self, delay: Duration) {
-        self.change(|way| way.delay = delay);
+        self.change(|rules| rules.delay = delay);
     }
 
-    /// Only requests to end a transaction come so much later, also when whoever asked has given up on them.
-    pub fn delay_ends(&self, delay: Duration) {
-        self.change(|way| way.end_delay = delay);
+    /// Delays only requests to end a transaction. They are delivered even if the client has given up on them.
+    pub fn delay_transaction_ends(&self, delay: Duration) {
+        self.change(|rules| rules.transaction_end_delay = delay);
     }
 
-    /// The broker seems to refuse so many of a hundred requests to add offsets to a transaction.
+    /// Refuses this percentage of requests to add offsets to a transaction, in the name of the broker.
     pub fn refuse(&self, percent: u8) {
-        self.change(|way| way.refused_percent = percent);
+        self.change(|rules| rules.refused_percent = percent);
     }
 
-    /// Breaks all connections.
+    /// Resets all connections.
     pub fn reset(&self) {
-        self.change(|way| way.resets += 1);
+        self.change(|rules| rules.resets += 1);
     }
 
-    /// The `client.id`s of all Kafka clients that have come so far.
+    /// The `client.id`s of all Kafka clients that have connected so far.
     pub fn clients(&self) -> BTreeSet<String> {
-        let clients = self.shared.clients.lock().expect("no holder panics");
-        clients.seen.clone()
+        let clients = self.state.clients.lock().expect("no holder panics");
+        clients.known.clone()
     }
 
-    /// The Kafka client of this `client.id` loses the broker for good: each connection of it breaks at its first
-    /// request. A client that takes its place has another `client.id`.
-    pub fn lose(&self, client_id: &str) {
-        let mut clients = self.shared.clients.lock().expect("no holder panics");
-        clients.lost.insert(client_id.to_owned());
+    /// Disconnects a Kafka client from the broker permanently: each of its connections breaks at its first request. A
+    /// client that replaces it has another `client.id`.
+    pub fn disconnect_client(&self, client_id: &str) {
+        let mut clients = self.state.clients.lock().expect("no holder panics");
+        clients.disconnected.insert(client_id.to_owned());
     }
 
-    /// The Kafka client of this `client.id` reaches the broker again.
-    pub fn let_pass(&self, client_id: &str) {
-        let mut clients = self.shared.clients.lock().expect("no holder panics");
-        clients.lost.remove(client_id);
+    /// Ends [`Proxy::disconnect_client`].
+    pub fn reconnect_client(&self, client_id: &str) {
+        let mut clients = self.state.clients.lock().expect("no holder panics");
+        clients.disconnected.remove(client_id);
     }
 
-    /// Requests that were refused so far.
+    /// Number of requests refused so far.
     pub fn refused(&self) -> u64 {
-        self.shared.refused.load(Ordering::Relaxed)
+        self.state.refused.load(Ordering::Relaxed)
     }
 
-    /// Ends of transactions that were delayed so far.
+    /// Number of delayed ends of transactions so far.
     pub fn delayed(&self) -> u64 {
-        self.shared.delayed.load(Ordering::Relaxed)
+        self.state.delayed.load(Ordering::Relaxed)
     }
 
-    /// Connections that were reset so far.
+    /// Number of connections reset so far.
     pub fn resets(&self) -> u64 {
-        self.shared.reset.load(Ordering::Relaxed)
+        self.state.connections_reset.load(Ordering::Relaxed)
     }
 
-    /// The next time that somebody comes to `step`, it is held there.
-    pub fn catch(&self, step: Step) -> Awaited {
-        let (sprung, wait) = oneshot::channel();
-        *self.shared.trap.lock().expect("no holder panics") = Some(Trap { step, sprung });
-        Awaited {
-            sprung: wait,
+    /// Holds the next message that matches `step`.
+    pub fn intercept(&self, step: Step) -> PendingInterception {
+        let (intercepted, wait) = oneshot::channel();
+        *self.state.interception.lock().expect("no holder panics") =
+            Some(Interception { step, intercepted });
+        PendingInterception {
+            intercepted: wait,
             runtime: self.runtime.clone(),
         }
     }
@@ -244,38 +246,38 @@ impl Drop for Proxy {
     }
 }
 
-impl Awaited {
-    /// Waits until somebody is there.
+impl PendingInterception {
+    /// Waits until the step is intercepted.
     ///
     /// # Panics
     ///
-    /// When nobody comes in time.
-    pub fn seen(self) -> Caught {
-        let seen = self
+    /// When the step is not reached in time.
+    pub fn wait(self) -> InterceptedMessage {
+        let intercepted = self
             .runtime
-            .block_on(async { tokio::time::timeout(DEADLINE, self.sprung).await });
-        let verdict = seen
-            .expect("somebody comes to the step")
+            .block_on(async { tokio::time::timeout(DEADLINE, self.intercepted).await });
+        let verdict = intercepted
+            .expect("the step is reached")
             .expect("the proxy runs");
-        Caught {
+        InterceptedMessage {
             verdict: Some(verdict),
         }
     }
 }
 
-impl Caught {
-    /// The message goes on its way.
+impl InterceptedMessage {
+    /// Forwards the message.
     pub fn release(self) {}
 
-    /// The message is lost, and so is its connection.
-    pub fn lose(mut self) {
+    /// Drops the message and its connection.
+    pub fn discard(mut self) {
         if let Some(verdict) = self.verdict.take() {
             let _ = verdict.send(Verdict::Drop);
         }
     }
 }
 
-impl Drop for Caught {
+impl Drop for InterceptedMessage {
     fn drop(&mut self) {
         if let Some(verdict) = self.verdict.take() {
             let _ = verdict.send(Verdict::Forward);
@@ -283,56 +285,61 @@ impl Drop for Caught {
     }
 }
 
-impl Shared {
-    /// The trap's sender, when this is what it waits for.
-    fn springs(
+impl ProxyState {
+    /// Takes the requested interception if its step matches.
+    fn take_interception(
         &self,
-        is_it: impl FnOnce(&Step) -> bool,
+        matches: impl FnOnce(&Step) -> bool,
     ) -> Option<oneshot::Sender<oneshot::Sender<Verdict>>> {
-        let mut trap = self.trap.lock().expect("no holder panics");
-        if !trap.as_ref().is_some_and(|trap| is_it(&trap.step)) {
+        let mut interception = self.interception.lock().expect("no holder panics");
+        if !interception
+            .as_ref()
+            .is_some_and(|interception| matches(&interception.step))
+        {
             return None;
         }
-        trap.take().map(|trap| trap.sprung)
+        interception
+            .take()
+            .map(|interception| interception.intercepted)
     }
 
-    /// Whether a percentage strikes.
-    fn strikes(&self, percent: u8) -> bool {
+    /// Draws whether a request is refused.
+    fn draw_refusal(&self, percent: u8) -> bool {
         percent > 0 && self.random.lock().expect("no holder panics").u8(..100) < percent
     }
 }
 
-/// Takes whoever comes; where nobody listens behind it, nobody listens here either.
-async fn accept(mut listener: TcpListener, address: SocketAddr, shared: Arc<Shared>) {
+/// Accepts connections. Closes the listener while the upstream does not listen.
+async fn accept(mut listener: TcpListener, address: SocketAddr, state: Arc<ProxyState>) {
     let ended = Arc::new(Notify::new());
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 let Ok((client, _)) = accepted else { continue };
-                let (shared, ended) = (Arc::clone(&shared), Arc::clone(&ended));
+                let (state, ended) = (Arc::clone(&state), Arc::clone(&ended));
                 tokio::spawn(async move {
-                    if let Ok(server) = TcpStream::connect(shared.upstream).await {
-                        relay::relay(client, server, &shared).await;
+                    if let Ok(server) = TcpStream::connect(state.upstream).await {
+                        relay::relay(client, server, &state).await;
                     }
                     ended.notify_one();
                 });
             }
             () = ended.notified() => {
-                if TcpStream::connect(shared.upstream).await.is_err() {
+                if TcpStream::connect(state.upstream).await.is_err() {
                     drop(listener);
-                    listener = again(address, &shared).await;
+                    listener = rebind(address, &state).await;
                 }
             }
         }
     }
 }
 
-/// Listens again when somebody does behind it.
-async fn again(address: SocketAddr, shared: &Shared) -> TcpListener {
-    const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// Listens again once the upstream does.
+async fn rebind(address: SocketAddr, state: &ProxyState) -> TcpListener {
+    const PROBE_INTERVAL: Duration = Duration::from_millis(10);
     loop {
-        tokio::time::sleep(LOOK_EVERY).await;
-        if TcpStream::connect(shared.upstream).await.is_ok()
+        tokio::time::sleep(PROBE_INTERVAL).await;
+        if TcpStream::connect(state.upstream).await.is_ok()
             && let Ok(listener) = TcpListener::bind(address).await
         {
             return listener;

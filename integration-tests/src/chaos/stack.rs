@@ -1,4 +1,4 @@
-//! A stack that belongs to the fault tests, so that its parts can be killed, frozen and cut off.
+//! A stack of the fault tests' own, whose parts can be killed, frozen and cut off.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,52 +12,52 @@ use tokio::runtime::Runtime;
 
 use super::Scale;
 use super::proxy::{Protocol, Proxy};
-use crate::parts::PROJECT;
+use crate::child_process::PROJECT;
 use crate::servers::{Addresses, env};
 use crate::signals;
 use crate::system::free_port;
 
-/// Who comes to Kafka through a proxy of its own.
+/// Services that reach Kafka through a proxy of their own.
 pub const KAFKA_CLIENTS: [&str; 5] = ["orders", "inventory", "payments", "shipping", "query"];
-/// Where the folder of the caller's stack is named, if there is one.
+/// Variable with the folder of the caller's stack.
 const STACK_DIR: &str = "ORDERMESH_STACK_DIR";
-/// Of the small file system, megabytes: the read models of all short loads, or of a long one.
+/// Size of the small file system in megabytes: for the read models of all short loads, and of a long one.
 const DISK_MB: [u32; 2] = [512, 1_024];
 
-/// A Kafka, a registry and a PostgreSQL of their own, with proxies in front of Kafka and PostgreSQL.
+/// Kafka, schema registry and PostgreSQL, with proxies in front of Kafka and PostgreSQL.
 pub struct Stack {
     folder: PathBuf,
     settings: Vec<(&'static str, String)>,
-    /// Reached without a proxy.
+    /// Addresses that bypass the proxies.
     pub direct: Addresses,
-    /// In front of Kafka, by who comes through it.
+    /// Proxies in front of Kafka, by the service that uses them.
     pub kafka: BTreeMap<&'static str, Proxy>,
-    /// In front of PostgreSQL.
+    /// Proxy in front of PostgreSQL.
     pub postgres: Proxy,
-    /// A small disk for a database, where one can be had.
+    /// Mount point of a small file system for a database, if one can be mounted.
     pub disk: Option<PathBuf>,
-    /// What proxies and loads run on.
+    /// Runtime of proxies and loads.
     pub runtime: Runtime,
 }
 
 static CURRENT: Mutex<Weak<Stack>> = Mutex::new(Weak::new());
 
 impl Stack {
-    /// The stack of this process: started by the first who asks, stopped with the last who holds it.
+    /// The stack of this process. The first caller starts it; it stops when the last reference is dropped.
     ///
     /// # Panics
     ///
-    /// When it cannot be started.
-    pub fn shared(seed: u64, form: Scale) -> Arc<Self> {
+    /// When the stack cannot be started.
+    pub fn shared(seed: u64, scale: Scale) -> Arc<Self> {
         let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
         current.upgrade().unwrap_or_else(|| {
-            let stack = Arc::new(Self::start(seed, form));
+            let stack = Arc::new(Self::start(seed, scale));
             *current = Arc::downgrade(&stack);
             stack
         })
     }
 
-    fn start(seed: u64, form: Scale) -> Self {
+    fn start(seed: u64, scale: Scale) -> Self {
         let base = std::env::var(STACK_DIR).unwrap_or_else(|_| format!("{PROJECT}/.stack/make"));
         let folder = PathBuf::from(format!("{base}-chaos"));
         fs::create_dir_all(&folder).expect("a folder for the stack");
@@ -79,12 +79,12 @@ impl Stack {
             ("ORDERMESH_REGISTRY_PORT", port()),
             ("ORDERMESH_POSTGRES_PORT", postgres.port().to_string()),
         ];
-        // What an interrupted run may have left.
+        // An interrupted run may have left a mount.
         let disk = folder.join("disk");
         unmount(&disk);
         script(&settings, &["reset"]);
         script(&settings, &["up"]);
-        let runtime = Runtime::new().expect("threads");
+        let runtime = Runtime::new().expect("threads can be started");
         let proxy = |(number, listen, upstream, protocol): (u64, _, _, _)| {
             Proxy::start(runtime.handle(), listen, upstream, protocol, seed ^ number)
         };
@@ -102,23 +102,23 @@ impl Stack {
             direct: addresses(&settings),
             kafka,
             postgres: before_postgres,
-            disk: mount(&disk, form.of(DISK_MB[0], DISK_MB[1])),
+            disk: mount(&disk, scale.select(DISK_MB[0], DISK_MB[1])),
             folder,
             settings,
             runtime,
         }
     }
 
-    /// Runs a command of the stack's script, such as `["kill9", "kafka"]`.
+    /// Runs a command of the stack script, such as `["kill9", "kafka"]`.
     ///
     /// # Panics
     ///
-    /// When it fails.
+    /// When the command fails.
     pub fn control(&self, arguments: [&str; 2]) -> String {
         script(&self.settings, &arguments)
     }
 
-    /// Starts the broker, which is fenced by its controller when it is silent for `session`.
+    /// Starts the broker with this session: its controller fences it when it sends no heartbeat for so long.
     ///
     /// # Panics
     ///
@@ -130,24 +130,24 @@ impl Stack {
         script(&settings, &["start", "kafka"]);
     }
 
-    /// How often a part has said this in its log.
+    /// Number of lines of a part's log that contain `text`.
     ///
     /// # Panics
     ///
-    /// When it has no log.
-    pub fn times_said(&self, part: &str, words: &str) -> usize {
+    /// When the part has no log.
+    pub fn count_log_lines(&self, part: &str, text: &str) -> usize {
         let path = self.folder.join(format!("log/{part}.log"));
         let log = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let log = String::from_utf8_lossy(&log);
-        log.lines().filter(|line| line.contains(words)).count()
+        log.lines().filter(|line| line.contains(text)).count()
     }
 
-    /// Holds a part where it stands, with all its processes.
+    /// Suspends all processes of a part.
     pub fn freeze(&self, part: &str) {
         self.signal(part, signals::STOP);
     }
 
-    /// Lets a frozen part go on.
+    /// Resumes a suspended part.
     pub fn thaw(&self, part: &str) {
         self.signal(part, signals::CONTINUE);
     }
@@ -169,14 +169,14 @@ impl Stack {
         );
     }
 
-    /// All bytes pass all proxies at once.
+    /// Removes all faults of all proxies.
     pub fn heal(&self) {
         for proxy in self.kafka.values().chain([&self.postgres]) {
             proxy.heal();
         }
     }
 
-    /// The database's URL, through the proxy.
+    /// A database URL with the proxy's port.
     pub fn proxied_database(&self, url: &str) -> String {
         let port = self.postgres.address.port().to_string();
         let setting = self
@@ -204,7 +204,7 @@ fn script(settings: &[(&'static str, String)], arguments: &[&str]) -> String {
     let script = format!("{PROJECT}/compose/native/stack");
     let output = Command::new(&script)
         .args(arguments)
-        // A caller's own stack is not for this one.
+        // The addresses of a caller's own stack must not reach this one.
         .env_remove(env::KAFKA)
         .env_remove(env::REGISTRY)
         .env_remove(env::DATABASE)
@@ -228,7 +228,7 @@ fn addresses(settings: &[(&'static str, String)]) -> Addresses {
         let line = text
             .lines()
             .find_map(|line| line.strip_prefix(&format!("export {name}=")));
-        line.expect("the stack says where it is").to_owned()
+        line.expect("the stack prints its addresses").to_owned()
     };
     Addresses {
         kafka: value(env::KAFKA),
@@ -237,7 +237,7 @@ fn addresses(settings: &[(&'static str, String)]) -> Addresses {
     }
 }
 
-/// A file system that can be filled; nothing where this user may not mount one.
+/// Mounts a file system of limited size; `None` where this user may not mount.
 fn mount(folder: &Path, megabytes: u32) -> Option<PathBuf> {
     fs::create_dir_all(folder).expect("a folder");
     let mounted = Command::new("mount")
@@ -254,7 +254,7 @@ fn unmount(folder: &Path) {
     let _ = Command::new("umount").arg(folder).output();
 }
 
-/// A Kafka client's bootstrap address.
+/// The proxy's address in the form of `bootstrap.servers`.
 pub fn bootstrap(proxy: &Proxy) -> String {
     let address: SocketAddr = proxy.address;
     address.to_string()

@@ -1,4 +1,4 @@
-//! The calls of a client, and what a test places and expects.
+//! Calls of a client, and the orders that a test places.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -26,7 +26,7 @@ use uuid::Uuid;
 use super::System;
 use crate::eventually::eventually;
 
-/// Partners that do as they are asked.
+/// Partners without faults.
 pub const FAULTLESS: Behaviour = Behaviour {
     decline_percent: 0,
     refuse_percent: 0,
@@ -37,7 +37,7 @@ pub const FAULTLESS: Behaviour = Behaviour {
     carrier: None,
 };
 
-/// A partner that is away.
+/// A partner that is down.
 pub const OUTAGE: Faults = Faults {
     outage: true,
     hang_percent: 0,
@@ -47,19 +47,19 @@ pub const OUTAGE: Faults = Faults {
     reply_lost_percent: 0,
 };
 
-/// A payment provider that is away.
+/// A payment provider that is down.
 pub const PROVIDER_OUTAGE: Behaviour = Behaviour {
     provider: Some(OUTAGE),
     ..FAULTLESS
 };
 
 impl System {
-    /// Runs a call against the public port.
+    /// Runs a future on the system's runtime.
     pub fn block_on<T>(&self, call: impl Future<Output = T>) -> T {
         self.runtime.block_on(call)
     }
 
-    /// Runs a task beside the test.
+    /// Spawns a task beside the test.
     pub fn spawn_on<T: Send + 'static>(
         &self,
         task: impl Future<Output = T> + Send + 'static,
@@ -67,7 +67,7 @@ impl System {
         self.runtime.spawn(task)
     }
 
-    /// The public port as a channel.
+    /// A channel to the public port.
     pub fn channel(&self) -> Channel {
         self.connect(self.public)
     }
@@ -84,14 +84,14 @@ impl System {
     ///
     /// # Errors
     ///
-    /// What the API says.
+    /// The status of the API.
     pub fn place(&self, request: PlaceOrderRequest) -> Result<PlaceOrderResponse, Box<Status>> {
         self.block_on(OrderServiceClient::new(self.channel()).place_order(request))
             .map(tonic::Response::into_inner)
             .map_err(Box::new)
     }
 
-    /// Adds pieces to a product's stock.
+    /// Adds pieces to the stock of a product.
     pub fn stock(&self, sku: &str, delta: i64) {
         let request = AdjustStockRequest {
             sku: sku.into(),
@@ -102,7 +102,7 @@ impl System {
             .unwrap_or_else(|status| panic!("{sku} {delta}: {status}"));
     }
 
-    /// Adds pieces to many products' stock at once.
+    /// Adds pieces to the stock of many products at once.
     pub fn stock_all(&self, pieces: BTreeMap<String, i64>) {
         let client = InventoryServiceClient::new(self.channel());
         let calls = futures::stream::iter(pieces).map(|(sku, delta)| {
@@ -122,11 +122,11 @@ impl System {
         }
     }
 
-    /// The order as the read model has it, at least at `min_version`.
+    /// The order in the read model, at least at `min_version`.
     ///
     /// # Errors
     ///
-    /// What the API says.
+    /// The status of the API.
     pub fn order(&self, order_id: &str, min_version: u64) -> Result<OrderView, Box<Status>> {
         let request = GetOrderRequest {
             order_id: order_id.into(),
@@ -138,7 +138,7 @@ impl System {
             .map_err(Box::new)
     }
 
-    /// A product's stock as the read model has it.
+    /// The stock of a product in the read model.
     pub fn stock_of(&self, sku: &str) -> GetStockResponse {
         let request = GetStockRequest {
             sku: sku.into(),
@@ -149,8 +149,8 @@ impl System {
             .into_inner()
     }
 
-    /// Waits until an order has a status.
-    pub fn reaches(&self, order_id: &str, status: OrderStatus) -> OrderView {
+    /// Waits until an order has this status.
+    pub fn wait_for_status(&self, order_id: &str, status: OrderStatus) -> OrderView {
         eventually(&format!("{order_id} is {}", status.as_str_name()), || {
             self.order(order_id, 0)
                 .ok()
@@ -158,7 +158,7 @@ impl System {
         })
     }
 
-    /// Tells the payment provider and the carrier how to behave.
+    /// Sets the behaviour of the payment provider and the carrier.
     pub fn behave(&self, behaviour: Behaviour) {
         let request = SetBehaviourRequest {
             behaviour: Some(behaviour),
@@ -167,20 +167,20 @@ impl System {
             .expect("the sandbox answers");
     }
 
-    /// Asks for an order of [`order_of`]'s customer to be cancelled.
+    /// Cancels an order of [`order_of`]'s customer.
     ///
     /// # Errors
     ///
-    /// What the API says.
+    /// The status of the API.
     pub fn cancel(&self, order_id: &str) -> Result<CancelOrderResponse, Box<Status>> {
         self.cancel_as("ada", order_id)
     }
 
-    /// Asks for an order to be cancelled, in the name of a customer.
+    /// Cancels an order in the name of a customer.
     ///
     /// # Errors
     ///
-    /// What the API says.
+    /// The status of the API.
     pub fn cancel_as(
         &self,
         customer_id: &str,
@@ -206,7 +206,7 @@ impl System {
         .unwrap_or_else(|status| panic!("the ledger: {status}"))
     }
 
-    /// A port as services reach each other: what fails has one code, whoever notices it first.
+    /// A connection as services use it among each other: a failure has one code, whichever side detects it.
     pub fn peer(&self, address: SocketAddr) -> Peer {
         let _inside = self.runtime.enter();
         let address = address.to_string().parse().expect("an address");
@@ -214,7 +214,7 @@ impl System {
     }
 }
 
-/// An order of these (product, pieces) at 1.50 each, under a fresh id.
+/// An order of these (product, pieces) at 1.50 each, with a fresh id.
 pub fn order_of(lines: &[(&str, u32)]) -> PlaceOrderRequest {
     PlaceOrderRequest {
         order_id: Uuid::now_v7().to_string(),

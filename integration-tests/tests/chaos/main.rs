@@ -1,6 +1,6 @@
-//! Real processes under real faults: whatever breaks under a load, afterwards everything balances.
+//! Faults on real processes under load, each followed by an audit.
 //!
-//! Each test is the short form of a fault; the long ones, in a random order, are those of `make chaos`.
+//! Each test runs a fault at its short scale. `make chaos` runs the long ones in random order.
 #![allow(
     clippy::unwrap_used,
     reason = "a test fails where something unexpected happens"

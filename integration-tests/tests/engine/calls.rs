@@ -1,4 +1,4 @@
-//! A caller and the processor that answers it.
+//! A client and the processor that answers it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use engine::{Call, CallError, CommandClient, Metrics, Processor};
 use harness::{KafkaFixture, NoEffects, eventually};
 use inventory::StockRules;
 
-use super::given::{eager, fresh_id};
+use super::inventory_helpers::{frequent_checkpoints, fresh_id};
 
 fn call(sku: &str, delta: i64) -> Call<Inventory> {
     let adjust = AdjustStock {
@@ -27,44 +27,46 @@ fn call(sku: &str, delta: i64) -> Call<Inventory> {
 }
 
 #[test]
-fn a_caller_hears_its_outcome() {
-    let stand = KafkaFixture::new(2);
+fn a_caller_receives_its_outcome() {
+    let fixture = KafkaFixture::new(2);
     let stopped = Arc::new(AtomicBool::new(false));
     let is_stopped = || {
         let stopped = Arc::clone(&stopped);
         move || stopped.load(Ordering::Relaxed)
     };
-    let caller = CommandClient::<Inventory>::new(
-        Arc::clone(&stand.cluster),
-        stand.sender(),
-        stand.codec.clone(),
+    let client = CommandClient::<Inventory>::new(
+        Arc::clone(&fixture.cluster),
+        fixture.sender(),
+        fixture.codec.clone(),
     );
-    let call_now = |call, deadline| stand.runtime.block_on(caller.call(call, deadline));
+    let call_now = |call, deadline| fixture.runtime.block_on(client.call(call, deadline));
     let deaf = call_now(call("sku", 1), Duration::from_secs(1)).unwrap_err();
     assert!(matches!(deaf, CallError::NotReady), "{deaf}");
 
     std::thread::scope(|scope| {
-        let listening = scope.spawn(|| caller.listen(is_stopped()));
-        eventually("the caller listens", || caller.is_ready().then_some(()));
+        let listening = scope.spawn(|| client.listen(is_stopped()));
+        eventually("the client is subscribed", || {
+            client.is_ready().then_some(())
+        });
         let deadline = Duration::from_millis(200);
         let unanswered = call_now(call("sku", 1), deadline).unwrap_err();
         assert!(
             matches!(unanswered, CallError::Deadline),
-            "nobody is there: {unanswered}"
+            "no processor runs: {unanswered}"
         );
 
         let processor = Processor {
             rules: StockRules::default(),
-            perform: NoEffects,
-            cluster: Arc::clone(&stand.cluster),
-            codec: stand.codec.clone(),
-            sender: stand.sender(),
+            handler: NoEffects,
+            cluster: Arc::clone(&fixture.cluster),
+            codec: fixture.codec.clone(),
+            sender: fixture.sender(),
             instance: "one".into(),
             metrics: Metrics::new(&prometheus::Registry::new()).unwrap(),
-            settings: eager(),
+            settings: frequent_checkpoints(),
             limits: Limits::default(),
         };
-        let runtime = stand.runtime.handle();
+        let runtime = fixture.runtime.handle();
         let processing = scope.spawn(move || processor.run(runtime, is_stopped(), |_| ()));
         let deadline = Duration::from_secs(30);
         let answer = call_now(call("sku", 5), deadline).unwrap();
@@ -76,7 +78,7 @@ fn a_caller_hears_its_outcome() {
             "the unanswered call was carried out too"
         );
         assert_eq!(answer.version, 2);
-        assert_eq!(answer.partition, stand.cluster.partition_of(b"sku"));
+        assert_eq!(answer.partition, fixture.cluster.partition_of(b"sku"));
 
         let refused = call_now(call("sku", -7), deadline).unwrap();
         assert!(
@@ -84,7 +86,7 @@ fn a_caller_hears_its_outcome() {
             "{refused:?}"
         );
         assert_eq!(refused.version, 2, "a rejection changes nothing");
-        let end = stand.end(
+        let end = fixture.end(
             Service::Inventory,
             contracts::Topic::Events,
             refused.partition,

@@ -1,4 +1,4 @@
-//! The Kafka implementation of the log does what every implementation must.
+//! The conformance suite on Kafka.
 
 use std::sync::Arc;
 
@@ -10,17 +10,17 @@ use harness::conformance::{self, PARTITIONS, SERVICE};
 use harness::{KafkaFixture, kafka_fixture};
 
 struct Kafka {
-    stand: KafkaFixture,
+    fixture: KafkaFixture,
 }
 
-struct Open {
-    open: kafka_fixture::Open,
+struct KafkaTransaction {
+    open: kafka_fixture::OpenTransaction,
     cluster: Arc<Cluster>,
 }
 
 fn kafka() -> Kafka {
     Kafka {
-        stand: KafkaFixture::new(PARTITIONS),
+        fixture: KafkaFixture::new(PARTITIONS),
     }
 }
 
@@ -32,28 +32,28 @@ fn record(partition: Partition, payload: &str) -> Input {
     }
 }
 
-impl conformance::World for Kafka {
+impl conformance::LogEnvironment for Kafka {
     type Log = KafkaLog;
-    type Open = Open;
+    type Transaction = KafkaTransaction;
 
     fn join(&self, instance: &str) -> KafkaLog {
-        KafkaLog::new(Arc::clone(&self.stand.cluster), SERVICE, instance).unwrap()
+        KafkaLog::new(Arc::clone(&self.fixture.cluster), SERVICE, instance).unwrap()
     }
 
     fn append(&self, topic: Topic, partition: Partition, payload: &str) {
-        self.stand
+        self.fixture
             .write(SERVICE, topic, &record(partition, payload));
     }
 
-    fn begin(&self) -> Open {
-        Open {
-            open: self.stand.begin(),
-            cluster: Arc::clone(&self.stand.cluster),
+    fn begin(&self) -> KafkaTransaction {
+        KafkaTransaction {
+            open: self.fixture.begin(),
+            cluster: Arc::clone(&self.fixture.cluster),
         }
     }
 
     fn visible(&self, service: Service, topic: Topic, partition: Partition) -> Vec<String> {
-        let inputs = self.stand.read(service, topic);
+        let inputs = self.fixture.read(service, topic);
         let there = inputs
             .into_iter()
             .filter(|input| input.partition == partition);
@@ -63,11 +63,11 @@ impl conformance::World for Kafka {
     }
 
     fn end(&self, topic: Topic, partition: Partition) -> i64 {
-        self.stand.end(SERVICE, topic, partition)
+        self.fixture.end(SERVICE, topic, partition)
     }
 }
 
-impl conformance::Open for Open {
+impl conformance::ExternalTransaction for KafkaTransaction {
     fn append(&self, topic: Topic, partition: Partition, payload: &str) {
         self.open.write(
             &self.cluster.topic(SERVICE, topic),

@@ -1,4 +1,4 @@
-//! A log that is not what it was: whoever finds it so stops with one clear error, and writes nothing.
+//! Damaged logs: a worker that detects the damage stops with a clear error and writes nothing.
 
 use contracts::{Service, Topic};
 use engine::Cluster;
@@ -6,84 +6,90 @@ use engine::topics::{self, Error};
 use harness::{KafkaFixture, NoEffects};
 use inventory::StockRules;
 
-use super::given::{adjust, answered, checkpointed, eager, lazy};
+use super::inventory_helpers::{
+    adjust, frequent_checkpoints, no_checkpoints, wait_for_checkpoints, wait_for_outcomes,
+};
 
-/// Twenty commands with an event each, and no worker any more.
-fn worked(stand: &KafkaFixture, checkpoint: bool) {
-    let settings = if checkpoint { eager() } else { lazy() };
-    let worker = stand.run(StockRules::default(), NoEffects, settings);
-    let sent = stand.send_all((0..20).map(|_| ("sku".to_owned(), adjust(1))));
-    answered(stand, &sent);
+/// Processes twenty commands with an event each, and stops the worker.
+fn process_commands(fixture: &KafkaFixture, checkpoint: bool) {
+    let settings = if checkpoint {
+        frequent_checkpoints()
+    } else {
+        no_checkpoints()
+    };
+    let worker = fixture.run(StockRules::default(), NoEffects, settings);
+    let sent = fixture.send_all((0..20).map(|_| ("sku".to_owned(), adjust(1))));
+    wait_for_outcomes(fixture, &sent);
     if checkpoint {
-        checkpointed(stand);
+        wait_for_checkpoints(fixture);
     }
     worker.stop();
 }
 
-/// A worker ends for this reason, and all that is there was there before.
-fn stops(stand: &KafkaFixture, because: &str) {
-    let written = || Topic::ALL.map(|topic| stand.read(Service::Inventory, topic).len());
+/// Asserts that a worker stops for this reason and writes nothing.
+fn assert_stops(fixture: &KafkaFixture, because: &str) {
+    let written = || Topic::ALL.map(|topic| fixture.read(Service::Inventory, topic).len());
     let before = written();
-    let worker = stand.run(StockRules::default(), NoEffects, eager());
-    let error = worker.failed().to_string();
+    let worker = fixture.run(StockRules::default(), NoEffects, frequent_checkpoints());
+    let error = worker.wait_for_failure().to_string();
     assert!(error.contains(because), "{error}");
     assert_eq!(written(), before, "nothing was done");
 }
 
 #[test]
-fn events_that_were_truncated_without_a_checkpoint() {
-    let stand = KafkaFixture::new(1);
-    worked(&stand, false);
-    for record in stand.read(Service::Inventory, Topic::State) {
-        let gone = engine::log::Input {
+fn truncated_events_without_a_checkpoint_stop_the_worker() {
+    let fixture = KafkaFixture::new(1);
+    process_commands(&fixture, false);
+    for record in fixture.read(Service::Inventory, Topic::State) {
+        let tombstone = engine::log::Input {
             payload: None,
             ..record
         };
-        stand.write(Service::Inventory, Topic::State, &gone);
+        fixture.write(Service::Inventory, Topic::State, &tombstone);
     }
-    stand.delete_before(Service::Inventory, Topic::Events, 0, 5);
-    stops(&stand, "its first events are gone");
+    fixture.delete_records_before(Service::Inventory, Topic::Events, 0, 5);
+    assert_stops(&fixture, "its first events are gone");
 }
 
 #[test]
-fn events_that_were_made_anew_behind_a_checkpoint() {
-    let stand = KafkaFixture::new(1);
-    worked(&stand, true);
-    stand.recreate(Service::Inventory, Topic::Events);
-    stops(&stand, "the topic was truncated or made anew");
+fn a_recreated_events_topic_stops_the_worker() {
+    let fixture = KafkaFixture::new(1);
+    process_commands(&fixture, true);
+    fixture.recreate_topic(Service::Inventory, Topic::Events);
+    assert_stops(&fixture, "the topic was truncated or recreated");
 }
 
 #[test]
-fn commands_that_were_made_anew() {
-    let stand = KafkaFixture::new(1);
-    worked(&stand, true);
-    stand.recreate(Service::Inventory, Topic::Commands);
-    stops(&stand, "committed offset is missing");
-    // The broker deletes offsets with their topic: how long the new one is makes no difference.
-    stand.send_all((0..30).map(|_| ("sku".to_owned(), adjust(1))));
-    stops(&stand, "committed offset is missing");
+fn a_recreated_commands_topic_stops_the_worker() {
+    let fixture = KafkaFixture::new(1);
+    process_commands(&fixture, true);
+    fixture.recreate_topic(Service::Inventory, Topic::Commands);
+    assert_stops(&fixture, "committed offset is missing");
+    // The broker deletes offsets with their topic, whatever the length of the new one.
+    fixture.send_all((0..30).map(|_| ("sku".to_owned(), adjust(1))));
+    assert_stops(&fixture, "committed offset is missing");
 }
 
 #[test]
-fn commands_that_are_made_anew_under_a_worker() {
-    let stand = KafkaFixture::new(1);
-    let worker = stand.run(StockRules::default(), NoEffects, eager());
-    let sent = stand.send_all((0..20).map(|_| ("sku".to_owned(), adjust(1))));
-    answered(&stand, &sent);
-    let written = || stand.read(Service::Inventory, Topic::Events).len();
+fn recreating_the_commands_topic_stops_a_running_worker() {
+    let fixture = KafkaFixture::new(1);
+    let worker = fixture.run(StockRules::default(), NoEffects, frequent_checkpoints());
+    let sent = fixture.send_all((0..20).map(|_| ("sku".to_owned(), adjust(1))));
+    wait_for_outcomes(&fixture, &sent);
+    let written = || fixture.read(Service::Inventory, Topic::Events).len();
     let before = written();
-    stand.recreate(Service::Inventory, Topic::Commands);
-    let error = worker.failed().to_string();
-    assert!(error.contains("made anew"), "{error}");
+    fixture.recreate_topic(Service::Inventory, Topic::Commands);
+    let error = worker.wait_for_failure().to_string();
+    assert!(error.contains("recreated"), "{error}");
     assert_eq!(written(), before, "nothing was done");
 }
 
 #[test]
 fn another_number_of_partitions() {
-    let stand = KafkaFixture::new(2);
+    let fixture = KafkaFixture::new(2);
     let configured = Cluster {
         partitions: 3,
-        ..(*stand.cluster).clone()
+        ..(*fixture.cluster).clone()
     };
     let error = topics::check(&configured).unwrap_err();
     assert!(

@@ -1,4 +1,4 @@
-//! Records that can never be processed reach the dead letters once, and stop nothing.
+//! Records that can never be processed become dead letters once, and block nothing.
 
 use contracts::{Inventory, Service, Topic};
 use engine::headers;
@@ -7,46 +7,48 @@ use harness::kafka_fixture::metadata;
 use harness::{KafkaFixture, NoEffects, eventually};
 use inventory::StockRules;
 
-use super::given::{adjust, answered, eager, fresh_id, sku_in};
+use super::inventory_helpers::{
+    adjust, frequent_checkpoints, fresh_id, sku_in_partition, wait_for_outcomes,
+};
 
-struct Bad {
+struct BadRecord {
     what: &'static str,
     class: &'static str,
     record: Input,
 }
 
-fn every_kind(stand: &KafkaFixture) -> Vec<Bad> {
-    let sku = sku_in(stand, 0);
+fn bad_records(fixture: &KafkaFixture) -> Vec<BadRecord> {
+    let sku = sku_in_partition(fixture, 0);
     let good = {
         let message = contracts::Message::new(&sku, adjust(1));
-        stand
+        fixture
             .codec
             .encode_message(message, metadata(&fresh_id(), &sku))
     };
-    let foreign = sku_in(stand, 1);
+    let foreign = sku_in_partition(fixture, 1);
     let of_foreign = {
         let message = contracts::Message::new(&foreign, adjust(1));
-        stand
+        fixture
             .codec
             .encode_message(message, metadata(&fresh_id(), &foreign))
     };
     let unknown_id = [&registry::frame_header(4_000_000_000)[..], &good[6..]].concat();
-    let of_other_topic = stand.schemas.writer_id(Service::Inventory, Topic::Events);
+    let of_other_topic = fixture.schemas.writer_id(Service::Inventory, Topic::Events);
     let other_topic = [&registry::frame_header(of_other_topic)[..], &good[6..]].concat();
     let invalid = {
         let message = contracts::Message::new(&sku, adjust(2_000_000_000));
-        stand
+        fixture
             .codec
             .encode_message(message, metadata(&fresh_id(), &sku))
     };
     let noise = {
         let mut random = fastrand::Rng::with_seed(7);
-        // As large as Kafka takes it: beside its own headers it would not fit again.
+        // Close to Kafka's size limit: with additional headers it would not fit.
         std::iter::repeat_with(|| random.u8(1..))
             .take(1_040_000)
             .collect::<Vec<_>>()
     };
-    let bad = |what, class, key: Option<&[u8]>, payload: Option<&[u8]>| Bad {
+    let bad = |what, class, key: Option<&[u8]>, payload: Option<&[u8]>| BadRecord {
         what,
         class,
         record: Input {
@@ -102,46 +104,46 @@ fn every_kind(stand: &KafkaFixture) -> Vec<Bad> {
 
 #[test]
 fn every_kind_of_bad_record_is_a_dead_letter_once() {
-    let stand = KafkaFixture::new(2);
-    let worker = stand.run(StockRules::default(), NoEffects, eager());
-    worker.ready();
-    let sku = sku_in(&stand, 0);
-    let mut good = vec![stand.send(&sku, adjust(1))];
+    let fixture = KafkaFixture::new(2);
+    let worker = fixture.run(StockRules::default(), NoEffects, frequent_checkpoints());
+    worker.wait_until_ready();
+    let sku = sku_in_partition(&fixture, 0);
+    let mut good = vec![fixture.send(&sku, adjust(1))];
     let mut written = Vec::new();
-    for bad in every_kind(&stand) {
-        let offset = stand.write(Service::Inventory, Topic::Commands, &bad.record);
-        good.push(stand.send(&sku, adjust(1)));
+    for bad in bad_records(&fixture) {
+        let offset = fixture.write(Service::Inventory, Topic::Commands, &bad.record);
+        good.push(fixture.send(&sku, adjust(1)));
         written.push((offset, bad));
     }
-    // The good ones around them are processed, and that says that the bad ones have been passed.
-    answered(&stand, &good);
+    // The valid records around them are processed, so the invalid ones have been passed.
+    wait_for_outcomes(&fixture, &good);
     worker.stop();
 
-    // Nothing comes twice after a restart.
-    let worker = stand.run(StockRules::default(), NoEffects, eager());
-    worker.ready();
-    good.push(stand.send(&sku, adjust(1)));
-    answered(&stand, &good);
+    // A restart writes no duplicates.
+    let worker = fixture.run(StockRules::default(), NoEffects, frequent_checkpoints());
+    worker.wait_until_ready();
+    good.push(fixture.send(&sku, adjust(1)));
+    wait_for_outcomes(&fixture, &good);
     let states = eventually("the state is checkpointed", || {
-        let states = stand.states::<Inventory>();
+        let states = fixture.states::<Inventory>();
         (states[&sku].metadata.aggregate_version == good.len() as u64).then_some(states)
     });
     assert_eq!(states[&sku].body.on_hand, good.len() as u64);
     worker.stop();
 
-    let dead = stand.read(Service::Inventory, Topic::Dlq);
+    let dead = fixture.read(Service::Inventory, Topic::Dlq);
     assert_eq!(dead.len(), written.len(), "each once");
     for (letter, (offset, bad)) in dead.iter().zip(&written) {
         let what = bad.what;
         let text = |name| String::from_utf8_lossy(letter.header(name).unwrap_or_default());
         assert_eq!(letter.partition, 0, "{what}");
         assert_eq!(letter.key, bad.record.key, "{what}");
-        let whole = bad.record.payload.clone().unwrap_or_default();
+        let payload = bad.record.payload.clone().unwrap_or_default();
         let kept = letter.payload.clone().unwrap_or_default();
-        assert!(whole.starts_with(&kept), "{what}");
-        if kept.len() < whole.len() {
-            assert!(whole.len() > 900_000, "{what} is cut");
-            assert_eq!(text(headers::DEAD_CUT_FROM), whole.len().to_string());
+        assert!(payload.starts_with(&kept), "{what}");
+        if kept.len() < payload.len() {
+            assert!(payload.len() > 900_000, "{what} is cut");
+            assert_eq!(text(headers::DEAD_CUT_FROM), payload.len().to_string());
         }
         assert_eq!(
             letter.payload.is_none(),
@@ -149,7 +151,7 @@ fn every_kind_of_bad_record_is_a_dead_letter_once() {
             "{what}"
         );
         assert_eq!(text("sender"), "a stranger", "{what}");
-        let topic = stand.cluster.topic(Service::Inventory, Topic::Commands);
+        let topic = fixture.cluster.topic(Service::Inventory, Topic::Commands);
         assert_eq!(text(headers::DEAD_SOURCE_TOPIC), topic, "{what}");
         assert_eq!(text(headers::DEAD_SOURCE_PARTITION), "0", "{what}");
         assert_eq!(
@@ -168,9 +170,9 @@ fn every_kind_of_bad_record_is_a_dead_letter_once() {
 
 #[test]
 fn a_log_full_of_bad_records_is_not_drained() {
-    let stand = KafkaFixture::new(1);
-    let open = stand.begin();
-    let commands = stand.cluster.topic(Service::Inventory, Topic::Commands);
+    let fixture = KafkaFixture::new(1);
+    let open = fixture.begin();
+    let commands = fixture.cluster.topic(Service::Inventory, Topic::Commands);
     for _ in 0..200 {
         let record = Input {
             payload: Some(b"garbage".to_vec()),
@@ -179,9 +181,9 @@ fn a_log_full_of_bad_records_is_not_drained() {
         open.write(&commands, &record);
     }
     open.commit();
-    let worker = stand.run(StockRules::default(), NoEffects, eager());
-    let error = worker.failed().to_string();
+    let worker = fixture.run(StockRules::default(), NoEffects, frequent_checkpoints());
+    let error = worker.wait_for_failure().to_string();
     assert!(error.contains("dead letters"), "{error}");
-    assert!(stand.read(Service::Inventory, Topic::Dlq).is_empty());
-    assert_eq!(stand.committed(Service::Inventory, 0), None);
+    assert!(fixture.read(Service::Inventory, Topic::Dlq).is_empty());
+    assert_eq!(fixture.committed(Service::Inventory, 0), None);
 }

@@ -11,13 +11,13 @@ use contracts::payments::v1::{
     CancelPayment, ChargePayment, RecordCharged, RecordRefundRefused, RecordRefunded,
 };
 use contracts::{Payments, Service};
-use engine::effects::{Attempt, EffectHandler, Unknown};
+use engine::effects::{Attempt, EffectHandler, Indeterminate};
 use harness::{KafkaFixture, eventually};
 use payments::{Effect, PaymentRules};
 
-use super::given::{eager, fresh_id};
+use super::inventory_helpers::{frequent_checkpoints, fresh_id};
 
-/// A provider that notes whom it was asked about, and answers or does not.
+/// A provider that records its calls, and answers or hangs.
 #[derive(Clone)]
 struct Provider {
     answers: bool,
@@ -32,8 +32,8 @@ impl Provider {
         }
     }
 
-    /// Every try for this order.
-    fn asked_about(&self, order_id: &str) -> Vec<Attempt> {
+    /// All attempts for this order.
+    fn attempts_for(&self, order_id: &str) -> Vec<Attempt> {
         let asked = self.asked.lock().unwrap();
         asked
             .iter()
@@ -53,7 +53,7 @@ impl EffectHandler<PaymentRules> for Provider {
         key: &str,
         _effect: &Effect,
         attempt: Attempt,
-    ) -> Result<Command, Unknown> {
+    ) -> Result<Command, Indeterminate> {
         self.asked.lock().unwrap().push((key.to_owned(), attempt));
         if !self.answers {
             std::future::pending::<()>().await;
@@ -84,8 +84,8 @@ fn charge() -> contracts::Command {
 }
 
 /// The kinds of an order's events.
-fn events(stand: &KafkaFixture, order_id: &str) -> Vec<&'static str> {
-    let events = stand.events::<Payments>();
+fn events(fixture: &KafkaFixture, order_id: &str) -> Vec<&'static str> {
+    let events = fixture.events::<Payments>();
     let of_order = events
         .iter()
         .filter(|event| event.metadata.aggregate_id == order_id);
@@ -94,9 +94,9 @@ fn events(stand: &KafkaFixture, order_id: &str) -> Vec<&'static str> {
         .collect()
 }
 
-fn processed(stand: &KafkaFixture, order_id: &str) {
+fn wait_until_processed(fixture: &KafkaFixture, order_id: &str) {
     eventually("the payment is processed", || {
-        let events = stand.events::<Payments>();
+        let events = fixture.events::<Payments>();
         let mut of_order = events
             .iter()
             .filter(|event| event.metadata.aggregate_id == order_id);
@@ -108,52 +108,67 @@ fn processed(stand: &KafkaFixture, order_id: &str) {
 
 #[test]
 fn an_answer_in_the_log_is_read_before_its_effect_is_repeated() {
-    let stand = KafkaFixture::new(1);
+    let fixture = KafkaFixture::new(1);
     let (answered, unanswered) = (fresh_id(), fresh_id());
     let silent = Provider::new(false);
-    let worker = stand.run(PaymentRules::default(), silent.clone(), eager());
-    worker.ready();
+    let worker = fixture.run(
+        PaymentRules::default(),
+        silent.clone(),
+        frequent_checkpoints(),
+    );
+    worker.wait_until_ready();
     for order_id in [&answered, &unanswered] {
-        stand.send(order_id, charge());
+        fixture.send(order_id, charge());
         eventually("the provider is asked", || {
-            silent.asked_about(order_id).pop()
+            silent.attempts_for(order_id).pop()
         });
-        let [first] = silent.asked_about(order_id)[..] else {
+        let [first] = silent.attempts_for(order_id)[..] else {
             panic!("asked once")
         };
-        assert!(!first.may_have_run, "nobody has tried it before");
+        assert!(!first.may_have_run, "there was no earlier attempt");
     }
     worker.stop();
 
-    // The answer came, but nobody was there to read it.
-    stand.send(&answered, charged().1);
+    // The answer is in the log, but no worker has read it.
+    fixture.send(&answered, charged().1);
     let provider = Provider::new(true);
-    let worker = stand.run(PaymentRules::default(), provider.clone(), eager());
-    processed(&stand, &answered);
-    processed(&stand, &unanswered);
+    let worker = fixture.run(
+        PaymentRules::default(),
+        provider.clone(),
+        frequent_checkpoints(),
+    );
+    wait_until_processed(&fixture, &answered);
+    wait_until_processed(&fixture, &unanswered);
     let fresh = fresh_id();
-    stand.send(&fresh, charge());
-    processed(&stand, &fresh);
-    assert_eq!(provider.asked_about(&answered), [], "it had been answered");
-    let [again] = provider.asked_about(&unanswered)[..] else {
+    fixture.send(&fresh, charge());
+    wait_until_processed(&fixture, &fresh);
+    assert_eq!(provider.attempts_for(&answered), [], "it had been answered");
+    let [repeated] = provider.attempts_for(&unanswered)[..] else {
         panic!("asked once more")
     };
-    assert!(again.may_have_run, "a former owner may have tried it");
+    assert!(
+        repeated.may_have_run,
+        "a former owner may have performed it"
+    );
     worker.stop();
 
-    // Replaying everything asks nothing again.
-    for record in stand.read(Service::Payments, contracts::Topic::State) {
+    // A full replay performs no effect repeated.
+    for record in fixture.read(Service::Payments, contracts::Topic::State) {
         let erased = engine::log::Input {
             payload: None,
             ..record
         };
-        stand.write(Service::Payments, contracts::Topic::State, &erased);
+        fixture.write(Service::Payments, contracts::Topic::State, &erased);
     }
     let provider = Provider::new(true);
-    let worker = stand.run(PaymentRules::default(), provider.clone(), eager());
+    let worker = fixture.run(
+        PaymentRules::default(),
+        provider.clone(),
+        frequent_checkpoints(),
+    );
     let last = fresh_id();
-    stand.send(&last, charge());
-    processed(&stand, &last);
+    fixture.send(&last, charge());
+    wait_until_processed(&fixture, &last);
     assert_eq!(
         provider.asked.lock().unwrap().len(),
         1,
@@ -161,7 +176,7 @@ fn an_answer_in_the_log_is_read_before_its_effect_is_repeated() {
     );
     for order_id in [&answered, &unanswered, &fresh] {
         assert_eq!(
-            events(&stand, order_id),
+            events(&fixture, order_id),
             ["payment_requested", "payment_processed"]
         );
     }
@@ -169,35 +184,39 @@ fn an_answer_in_the_log_is_read_before_its_effect_is_repeated() {
 }
 
 #[test]
-fn the_oldest_effect_is_as_old_after_a_take_over_as_its_event() {
-    let stand = KafkaFixture::new(1);
+fn the_age_of_the_oldest_effect_survives_a_take_over() {
+    let fixture = KafkaFixture::new(1);
     let provider = Provider::new(false);
     let order_id = fresh_id();
-    stand.send(&order_id, charge());
+    fixture.send(&order_id, charge());
     for owners in 1..=2 {
-        let worker = stand.run(PaymentRules::default(), provider.clone(), eager());
+        let worker = fixture.run(
+            PaymentRules::default(),
+            provider.clone(),
+            frequent_checkpoints(),
+        );
         eventually("the provider is asked", || {
-            (provider.asked_about(&order_id).len() >= owners).then_some(())
+            (provider.attempts_for(&order_id).len() >= owners).then_some(())
         });
-        let [requested] = &stand.events::<Payments>()[..] else {
+        let [requested] = &fixture.events::<Payments>()[..] else {
             panic!("nothing but the request has happened")
         };
         let age_ms = unix_ms() - requested.metadata.time_ms;
-        let shown = worker.figure(engine::metrics::names::EFFECTS_OLDEST_SECONDS.name);
+        let shown = worker.metric(engine::metrics::names::EFFECTS_OLDEST_SECONDS.name);
         assert!(shown * 1_000.0 >= age_ms as f64, "{shown} s, {age_ms} ms");
         worker.stop();
     }
 }
 
-/// A provider that refuses the first refunds of every order, and notes when each was asked for.
+/// A provider that refuses the first refunds of every order and records when each was requested.
 #[derive(Clone)]
-struct Refuser {
+struct RefusingProvider {
     refuses: u32,
     /// Unix milliseconds by key.
     asked: Arc<Mutex<HashMap<String, i64>>>,
 }
 
-impl EffectHandler<PaymentRules> for Refuser {
+impl EffectHandler<PaymentRules> for RefusingProvider {
     fn target(&self, _effect: &Effect) -> &'static str {
         "provider"
     }
@@ -207,7 +226,7 @@ impl EffectHandler<PaymentRules> for Refuser {
         key: &str,
         effect: &Effect,
         _attempt: Attempt,
-    ) -> Result<Command, Unknown> {
+    ) -> Result<Command, Indeterminate> {
         self.asked
             .lock()
             .unwrap()
@@ -234,9 +253,9 @@ fn unix_ms() -> i64 {
     since_epoch.as_millis().try_into().unwrap()
 }
 
-/// When each refused refund of the order is to be asked for again, Unix milliseconds.
-fn retries(stand: &KafkaFixture, order_id: &str) -> Vec<i64> {
-    let events = stand.events::<Payments>();
+/// When each refused refund of the order is due again, Unix milliseconds.
+fn retries(fixture: &KafkaFixture, order_id: &str) -> Vec<i64> {
+    let events = fixture.events::<Payments>();
     let of_order = events
         .iter()
         .filter(|event| event.metadata.aggregate_id == order_id);
@@ -249,31 +268,31 @@ fn retries(stand: &KafkaFixture, order_id: &str) -> Vec<i64> {
 }
 
 #[test]
-fn an_effect_that_begins_later_is_not_asked_for_before_also_by_another_owner() {
-    let stand = KafkaFixture::new(1);
+fn a_delayed_effect_is_not_performed_early_by_another_owner() {
+    let fixture = KafkaFixture::new(1);
     let rules = PaymentRules {
         refund_wait_ms: 1_000,
     };
-    let provider = Refuser {
+    let provider = RefusingProvider {
         refuses: 2,
         asked: Arc::default(),
     };
-    let worker = stand.run(rules, provider.clone(), eager());
+    let worker = fixture.run(rules, provider.clone(), frequent_checkpoints());
     let order_id = fresh_id();
-    stand.send(&order_id, charge());
-    processed(&stand, &order_id);
-    stand.send(&order_id, Command::CancelPayment(CancelPayment {}));
+    fixture.send(&order_id, charge());
+    wait_until_processed(&fixture, &order_id);
+    fixture.send(&order_id, Command::CancelPayment(CancelPayment {}));
     eventually("the first refund is refused", || {
-        retries(&stand, &order_id).pop()
+        retries(&fixture, &order_id).pop()
     });
     worker.stop();
 
-    let worker = stand.run(rules, provider.clone(), eager());
+    let worker = fixture.run(rules, provider.clone(), frequent_checkpoints());
     eventually("the payment is refunded", || {
-        (events(&stand, &order_id).last() == Some(&"payment_refunded")).then_some(())
+        (events(&fixture, &order_id).last() == Some(&"payment_refunded")).then_some(())
     });
     worker.stop();
-    let retries = retries(&stand, &order_id);
+    let retries = retries(&fixture, &order_id);
     assert_eq!(retries.len(), 2);
     let asked = provider.asked.lock().unwrap();
     for (attempt, retry_at_ms) in (2..).zip(retries) {

@@ -1,4 +1,4 @@
-//! What has left memory does not come back.
+//! Evicted aggregates are not resurrected.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use engine::worker::Settings;
 use harness::{KafkaFixture, NoEffects, eventually};
 use orders::OrderRules;
 
-use super::given::{eager, fresh_id, place_order};
+use super::inventory_helpers::{frequent_checkpoints, fresh_id, place_order};
 
-/// The rules would still take an id of this age: only the memory of what was evicted says no.
-fn forgetful() -> Settings {
+/// The rules would still accept an id of this age; only the record of evictions rejects it.
+fn quick_eviction() -> Settings {
     Settings {
         horizon: Duration::from_millis(500),
         slack: Duration::ZERO,
-        ..eager()
+        ..frequent_checkpoints()
     }
 }
 
@@ -28,10 +28,10 @@ fn refuse(sku: &str) -> contracts::Command {
     order_command::Command::RecordStockRefused(refused).into()
 }
 
-fn answer(stand: &KafkaFixture, order_id: &str) -> Outcome {
-    let sent = stand.send(order_id, place_order("sku"));
+fn outcome_of(fixture: &KafkaFixture, order_id: &str) -> Outcome {
+    let sent = fixture.send(order_id, place_order("sku"));
     eventually("the order has its outcome", || {
-        let outcomes = stand.outcomes::<Orders>();
+        let outcomes = fixture.outcomes::<Orders>();
         let mut mine = outcomes
             .into_iter()
             .filter(|o| o.metadata.causation_id == sent.id);
@@ -45,62 +45,62 @@ fn is_stale(outcome: &Outcome) -> bool {
 
 #[test]
 fn an_evicted_order_is_not_resurrected() {
-    let stand = KafkaFixture::new(1);
-    let worker = stand.run(OrderRules::default(), NoEffects, forgetful());
+    let fixture = KafkaFixture::new(1);
+    let worker = fixture.run(OrderRules::default(), NoEffects, quick_eviction());
     let order_id = fresh_id();
-    let first = answer(&stand, &order_id);
+    let first = outcome_of(&fixture, &order_id);
     assert!(matches!(first, Outcome::Accepted(_)), "{first:?}");
-    let again = answer(&stand, &order_id);
+    let repeated = outcome_of(&fixture, &order_id);
     assert!(
-        matches!(again, Outcome::Accepted(_)),
-        "it is known: {again:?}"
+        matches!(repeated, Outcome::Accepted(_)),
+        "it is known: {repeated:?}"
     );
-    stand.send(&order_id, refuse("sku"));
+    fixture.send(&order_id, refuse("sku"));
     eventually("the order is checkpointed", || {
-        stand
+        fixture
             .states::<Orders>()
             .contains_key(&order_id)
             .then_some(())
     });
-    eventually("the order leaves memory as others come", || {
-        let other = answer(&stand, &fresh_id());
+    eventually("the order is evicted as others arrive", || {
+        let other = outcome_of(&fixture, &fresh_id());
         assert!(
             matches!(other, Outcome::Accepted(_)),
             "a fresh id is taken: {other:?}"
         );
-        (!stand.states::<Orders>().contains_key(&order_id)).then_some(())
+        (!fixture.states::<Orders>().contains_key(&order_id)).then_some(())
     });
-    let of_order = |stand: &KafkaFixture| {
-        let events = stand.events::<Orders>();
+    let of_order = |fixture: &KafkaFixture| {
+        let events = fixture.events::<Orders>();
         events
             .iter()
             .filter(|event| event.metadata.aggregate_id == order_id)
             .count()
     };
-    let events = of_order(&stand);
-    let late = answer(&stand, &order_id);
+    let events = of_order(&fixture);
+    let late = outcome_of(&fixture, &order_id);
     assert!(is_stale(&late), "{late:?}");
     worker.stop();
 
-    let worker = stand.run(OrderRules::default(), NoEffects, forgetful());
-    let late = answer(&stand, &order_id);
+    let worker = fixture.run(OrderRules::default(), NoEffects, quick_eviction());
+    let late = outcome_of(&fixture, &order_id);
     assert!(is_stale(&late), "also after a take-over: {late:?}");
     worker.stop();
 
-    // Without a checkpoint the events bring it back as it was, and it still answers as itself.
-    for record in stand.read(Service::Orders, Topic::State) {
+    // Without a checkpoint the events restore the order as it was, and it answers as before.
+    for record in fixture.read(Service::Orders, Topic::State) {
         let erased = engine::log::Input {
             payload: None,
             ..record
         };
-        stand.write(Service::Orders, Topic::State, &erased);
+        fixture.write(Service::Orders, Topic::State, &erased);
     }
-    let worker = stand.run(OrderRules::default(), NoEffects, eager());
-    let late = answer(&stand, &order_id);
+    let worker = fixture.run(OrderRules::default(), NoEffects, frequent_checkpoints());
+    let late = outcome_of(&fixture, &order_id);
     assert!(
         matches!(late, Outcome::Accepted(_)),
         "the same body gets the same answer: {late:?}"
     );
-    assert_eq!(of_order(&stand), events, "nothing has happened to it");
+    assert_eq!(of_order(&fixture), events, "nothing has happened to it");
     worker.stop();
 }

@@ -1,38 +1,46 @@
-//! Transactions that fail lose and double nothing.
+//! Failed transactions lose and duplicate nothing.
 
 use harness::fault_injecting_log::{Fault, FaultInjectingLog, Plan};
 use harness::{KafkaFixture, NoEffects};
 use inventory::StockRules;
 
-use super::given::{answered, checkpointed, eager, happened_once, random, stock_work};
+use super::inventory_helpers::{
+    assert_processed_once, frequent_checkpoints, random_stock_commands, seeded_rng,
+    wait_for_checkpoints, wait_for_outcomes,
+};
 
-/// Sends work in small portions and waits for each, so that it takes many transactions.
-fn work_through(stand: &KafkaFixture, plan: &Plan) -> Vec<harness::Sent> {
-    let mut random = random();
+/// Sends commands in small batches and waits for each, so that they take many transactions.
+fn process_in_batches(fixture: &KafkaFixture, plan: &Plan) -> Vec<harness::SentCommand> {
+    let mut random = seeded_rng();
     let mut sent = Vec::new();
     while !plan.is_over() || sent.len() < 300 {
-        sent.extend(stand.send_all(stock_work(&mut random, 10)));
-        answered(stand, &sent);
-        assert!(sent.len() < 2_000, "the plan does not come to its end");
+        sent.extend(fixture.send_all(random_stock_commands(&mut random, 10)));
+        wait_for_outcomes(fixture, &sent);
+        assert!(sent.len() < 2_000, "the plan does not end");
     }
     sent
 }
 
-fn survives(plan: Plan) {
-    let stand = KafkaFixture::new(2);
-    let log = FaultInjectingLog::new(stand.log::<StockRules>("one"), plan.clone());
-    let worker = stand.run_on(StockRules::default(), NoEffects, log, eager());
-    worker.ready();
-    let sent = work_through(&stand, &plan);
-    happened_once(&stand, &sent);
-    checkpointed(&stand);
-    assert!(worker.figure("ordermesh_engine_failed_transactions_total") > 0.0);
+fn assert_survives(plan: Plan) {
+    let fixture = KafkaFixture::new(2);
+    let log = FaultInjectingLog::new(fixture.log::<StockRules>("one"), plan.clone());
+    let worker = fixture.run_on(
+        StockRules::default(),
+        NoEffects,
+        log,
+        frequent_checkpoints(),
+    );
+    worker.wait_until_ready();
+    let sent = process_in_batches(&fixture, &plan);
+    assert_processed_once(&fixture, &sent);
+    wait_for_checkpoints(&fixture);
+    assert!(worker.metric("ordermesh_engine_failed_transactions_total") > 0.0);
     worker.stop();
 }
 
 #[test]
-fn what_was_aborted_is_done_again() {
-    survives(Plan::new([
+fn aborted_transactions_are_retried() {
+    assert_survives(Plan::new([
         (2, Fault::Abort),
         (5, Fault::Abort),
         (6, Fault::Abort),
@@ -40,49 +48,49 @@ fn what_was_aborted_is_done_again() {
 }
 
 #[test]
-fn what_was_aborted_behind_written_records_is_done_again() {
-    survives(Plan::new([
-        (2, Fault::AbortBehindData),
-        (5, Fault::AbortBehindData),
+fn transactions_aborted_after_writes_are_retried() {
+    assert_survives(Plan::new([
+        (2, Fault::AbortAfterWrite),
+        (5, Fault::AbortAfterWrite),
     ]));
 }
 
 #[test]
-fn what_ended_unclear_and_was_lost_is_done_again() {
-    survives(Plan::new([
+fn unclear_lost_transactions_are_retried() {
+    assert_survives(Plan::new([
         (2, Fault::UnclearAndLost),
         (5, Fault::UnclearAndLost),
     ]));
 }
 
 #[test]
-fn what_ended_unclear_but_was_committed_is_not_done_again() {
-    survives(Plan::new([
+fn unclear_committed_transactions_are_not_repeated() {
+    assert_survives(Plan::new([
         (2, Fault::UnclearButCommitted),
         (5, Fault::UnclearButCommitted),
     ]));
 }
 
-/// A request to make a producer that comes a second time, late, fences the producer that was made meanwhile.
+/// A producer request that is delivered late a second time fences the producer that was created meanwhile.
 #[test]
-fn who_is_fenced_by_nobody_goes_on() {
-    survives(Plan::new([
-        (2, Fault::FencedByNobody),
-        (5, Fault::FencedByNobody),
+fn a_worker_fenced_without_a_successor_continues() {
+    assert_survives(Plan::new([
+        (2, Fault::FencedWithoutSuccessor),
+        (5, Fault::FencedWithoutSuccessor),
     ]));
 }
 
 #[test]
-fn a_run_of_faults_loses_nothing() {
+fn consecutive_faults_lose_nothing() {
     let faults = [
         Fault::Abort,
         Fault::UnclearButCommitted,
-        Fault::AbortBehindData,
+        Fault::AbortAfterWrite,
         Fault::UnclearAndLost,
     ];
-    let mut random = random();
+    let mut random = seeded_rng();
     let mut at = 0;
-    survives(Plan::new((0..12).map(|_| {
+    assert_survives(Plan::new((0..12).map(|_| {
         at += random.usize(1..6);
         (at, faults[random.usize(..faults.len())])
     })));

@@ -1,5 +1,5 @@
-//! What a take-over costs: from the states and the events behind them, against a replay of every event. The figures
-//! are printed; what is asserted is what was read.
+//! Cost of a take-over from states and later events, compared with a full replay. The times are printed; the number of
+//! records read is asserted.
 
 use contracts::inventory::v1::{ReleaseStock, ReserveStock, stock_command};
 use contracts::{Command, Inventory, Service, Topic};
@@ -7,16 +7,18 @@ use engine::worker::Settings;
 use harness::{KafkaFixture, NoEffects, RunningWorker, eventually};
 use inventory::StockRules;
 
-use super::given::{adjust, checkpointed, eager, fresh_id, lazy};
+use super::inventory_helpers::{
+    adjust, frequent_checkpoints, fresh_id, no_checkpoints, wait_for_checkpoints,
+};
 
 const RESTORED: &str = "ordermesh_engine_restored_records_total";
 const RESTORE_SECONDS: &str = "ordermesh_engine_restore_seconds";
-/// So many events, unless this variable says another number.
+/// Number of events, unless this variable overrides it.
 const EVENTS_VARIABLE: &str = "ORDERMESH_RECOVERY_EVENTS";
 const EVENTS: usize = 60_000;
 const ITEMS: usize = 100;
-/// Beyond the last checkpoint.
-const BEHIND: usize = 200;
+/// Events beyond the last checkpoint.
+const EVENTS_AFTER_CHECKPOINT: usize = 200;
 
 fn event_count() -> usize {
     std::env::var(EVENTS_VARIABLE).map_or(EVENTS, |number| {
@@ -24,8 +26,8 @@ fn event_count() -> usize {
     })
 }
 
-/// Reservations that are released again: states stay as large as they are, whatever the history.
-fn back_and_forth(events: usize) -> Vec<(String, Command)> {
+/// Reservations and their releases: states keep their size, whatever the history.
+fn reserve_and_release(events: usize) -> Vec<(String, Command)> {
     (0..events / 2)
         .flat_map(|number| {
             let sku = format!("sku-{}", number % ITEMS);
@@ -48,23 +50,23 @@ fn back_and_forth(events: usize) -> Vec<(String, Command)> {
         .collect()
 }
 
-/// Runs a worker until it has done everything.
-fn worked_off(stand: &KafkaFixture, settings: Settings) -> RunningWorker {
-    let worker = stand.run(StockRules::default(), NoEffects, settings);
-    let end = stand.end(Service::Inventory, Topic::Commands, 0);
+/// Runs a worker until it has processed everything.
+fn run_until_processed(fixture: &KafkaFixture, settings: Settings) -> RunningWorker {
+    let worker = fixture.run(StockRules::default(), NoEffects, settings);
+    let end = fixture.end(Service::Inventory, Topic::Commands, 0);
     eventually("everything is processed", || {
-        (stand.committed(Service::Inventory, 0) == Some(end)).then_some(())
+        (fixture.committed(Service::Inventory, 0) == Some(end)).then_some(())
     });
     worker
 }
 
-/// Takes the partition over: seconds, states and events read.
-fn take_over(stand: &KafkaFixture) -> (f64, f64, f64) {
-    let worker = stand.run(StockRules::default(), NoEffects, lazy());
-    worker.ready();
-    let read = |topic| worker.figure_of(RESTORED, topic);
+/// Takes the partition over. Returns seconds, states read and events read.
+fn take_over(fixture: &KafkaFixture) -> (f64, f64, f64) {
+    let worker = fixture.run(StockRules::default(), NoEffects, no_checkpoints());
+    worker.wait_until_ready();
+    let read = |topic| worker.metric_with_label(RESTORED, topic);
     let taken = (
-        worker.seconds(RESTORE_SECONDS),
+        worker.histogram_sum(RESTORE_SECONDS),
         read(Topic::State.name()),
         read(Topic::Events.name()),
     );
@@ -74,38 +76,39 @@ fn take_over(stand: &KafkaFixture) -> (f64, f64, f64) {
 
 #[test]
 fn a_take_over_reads_states_and_not_history() {
-    let stand = KafkaFixture::new(1);
+    let fixture = KafkaFixture::new(1);
     let stock = (0..ITEMS).map(|number| (format!("sku-{number}"), adjust(10)));
     let events = event_count();
-    stand.send_all(stock);
-    for piece in back_and_forth(events).chunks(50_000) {
-        stand.send_all(piece.to_vec());
-        worked_off(&stand, lazy()).stop();
+    fixture.send_all(stock);
+    for piece in reserve_and_release(events).chunks(50_000) {
+        fixture.send_all(piece.to_vec());
+        run_until_processed(&fixture, no_checkpoints()).stop();
     }
-    let worker = worked_off(&stand, eager());
-    checkpointed(&stand);
+    let worker = run_until_processed(&fixture, frequent_checkpoints());
+    wait_for_checkpoints(&fixture);
     worker.stop();
     // The first transaction after a take-over is a checkpoint as well.
-    stand.send("sku-0", adjust(1));
-    let worker = worked_off(&stand, lazy());
-    stand.send_all(back_and_forth(BEHIND));
-    let end = stand.end(Service::Inventory, Topic::Commands, 0);
+    fixture.send("sku-0", adjust(1));
+    let worker = run_until_processed(&fixture, no_checkpoints());
+    fixture.send_all(reserve_and_release(EVENTS_AFTER_CHECKPOINT));
+    let end = fixture.end(Service::Inventory, Topic::Commands, 0);
     eventually("everything is processed", || {
-        (stand.committed(Service::Inventory, 0) == Some(end)).then_some(())
+        (fixture.committed(Service::Inventory, 0) == Some(end)).then_some(())
     });
     worker.stop();
 
-    let history = stand.events::<Inventory>().len();
+    let history = fixture.events::<Inventory>().len();
     assert!(history > events, "{history}");
-    let (from_states, states, behind) = take_over(&stand);
+    let (from_states, states, behind) = take_over(&fixture);
     assert!(states >= ITEMS as f64, "{states} states");
     assert!(
-        (BEHIND as f64..=(BEHIND + ITEMS + 1) as f64).contains(&behind),
+        (EVENTS_AFTER_CHECKPOINT as f64..=(EVENTS_AFTER_CHECKPOINT + ITEMS + 1) as f64)
+            .contains(&behind),
         "{behind} events behind the checkpoint"
     );
 
-    stand.erase_states(Service::Inventory);
-    let (from_events, _, all) = take_over(&stand);
+    fixture.tombstone_states(Service::Inventory);
+    let (from_events, _, all) = take_over(&fixture);
     assert_eq!(all, history as f64, "every event is read");
 
     let million = |seconds: f64| seconds * 1e6 / history as f64;

@@ -3,29 +3,32 @@
 use contracts::{Service, Topic};
 use engine::log::Input;
 use harness::kafka_fixture::metadata;
-use harness::{KafkaFixture, NoEffects, Sent, eventually};
+use harness::{KafkaFixture, NoEffects, SentCommand, eventually};
 use inventory::StockRules;
 use registry::Resolution;
 
-use super::given::{adjust, answered, eager, fresh_id, happened_once, sku_in};
+use super::inventory_helpers::{
+    adjust, assert_processed_once, frequent_checkpoints, fresh_id, sku_in_partition,
+    wait_for_outcomes,
+};
 
-const NEWER: u32 = 99;
+const UNKNOWN_SCHEMA_ID: u32 = 99;
 
-/// A command framed with a schema id of its own.
-fn framed(stand: &KafkaFixture, sku: &str, schema_id: u32) -> Sent {
+/// Sends a command framed with this schema id.
+fn framed(fixture: &KafkaFixture, sku: &str, schema_id: u32) -> SentCommand {
     let id = fresh_id();
     let message = contracts::Message::new(sku, adjust(1));
-    let mut payload = stand.codec.encode_message(message, metadata(&id, sku));
+    let mut payload = fixture.codec.encode_message(message, metadata(&id, sku));
     payload[..6].copy_from_slice(&registry::frame_header(schema_id));
-    let partition = stand.cluster.partition_of(sku.as_bytes());
+    let partition = fixture.cluster.partition_of(sku.as_bytes());
     let record = Input {
         partition,
         key: Some(sku.into()),
         payload: Some(payload),
         ..Input::default()
     };
-    let offset = stand.write(Service::Inventory, Topic::Commands, &record);
-    Sent {
+    let offset = fixture.write(Service::Inventory, Topic::Commands, &record);
+    SentCommand {
         id,
         partition,
         offset,
@@ -43,20 +46,23 @@ fn an_unresolved_schema_pauses_its_partition_until_it_is_known() {
 }
 
 fn pauses_until_known(resolution: Resolution, reason: &str) {
-    let stand = KafkaFixture::new(2);
-    stand
-        .schemas
-        .learn(Service::Inventory, Topic::Commands, NEWER, resolution);
-    let (paused, flowing) = (sku_in(&stand, 0), sku_in(&stand, 1));
-    let worker = stand.run(StockRules::default(), NoEffects, eager());
-    worker.ready();
+    let fixture = KafkaFixture::new(2);
+    fixture.schemas.learn(
+        Service::Inventory,
+        Topic::Commands,
+        UNKNOWN_SCHEMA_ID,
+        resolution,
+    );
+    let (paused, flowing) = (sku_in_partition(&fixture, 0), sku_in_partition(&fixture, 1));
+    let worker = fixture.run(StockRules::default(), NoEffects, frequent_checkpoints());
+    worker.wait_until_ready();
 
-    let mut sent = vec![stand.send(&paused, adjust(1))];
+    let mut sent = vec![fixture.send(&paused, adjust(1))];
     let held_back = [
-        framed(&stand, &paused, NEWER),
-        stand.send(&paused, adjust(1)),
+        framed(&fixture, &paused, UNKNOWN_SCHEMA_ID),
+        fixture.send(&paused, adjust(1)),
     ];
-    eventually("the worker says why it pauses", || {
+    eventually("the worker reports why it pauses", || {
         worker
             .status
             .ready()
@@ -64,37 +70,37 @@ fn pauses_until_known(resolution: Resolution, reason: &str) {
             .then_some(())
     });
     for _ in 0..20 {
-        sent.push(stand.send(&flowing, adjust(1)));
-        answered(&stand, &sent);
+        sent.push(fixture.send(&flowing, adjust(1)));
+        wait_for_outcomes(&fixture, &sent);
     }
-    happened(&stand, &sent);
+    assert_only_outcomes(&fixture, &sent);
     assert_eq!(
-        stand.committed(Service::Inventory, 0),
+        fixture.committed(Service::Inventory, 0),
         Some(held_back[0].offset)
     );
 
-    stand.schemas.learn(
+    fixture.schemas.learn(
         Service::Inventory,
         Topic::Commands,
-        NEWER,
+        UNKNOWN_SCHEMA_ID,
         Resolution::Known,
     );
     sent.extend(held_back);
-    happened_once(&stand, &sent);
-    worker.ready();
-    assert!(stand.read(Service::Inventory, Topic::Dlq).is_empty());
+    assert_processed_once(&fixture, &sent);
+    worker.wait_until_ready();
+    assert!(fixture.read(Service::Inventory, Topic::Dlq).is_empty());
     worker.stop();
 }
 
-/// Exactly these commands have outcomes.
-fn happened(stand: &KafkaFixture, sent: &[Sent]) {
-    let outcomes = stand.outcomes::<contracts::Inventory>();
-    let mut heard: Vec<_> = outcomes
+/// Asserts that exactly these commands have outcomes.
+fn assert_only_outcomes(fixture: &KafkaFixture, sent: &[SentCommand]) {
+    let outcomes = fixture.outcomes::<contracts::Inventory>();
+    let mut answered: Vec<_> = outcomes
         .iter()
         .map(|outcome| &outcome.metadata.causation_id)
         .collect();
     let mut asked: Vec<_> = sent.iter().map(|sent| &sent.id).collect();
-    heard.sort();
+    answered.sort();
     asked.sort();
-    assert_eq!(heard, asked);
+    assert_eq!(answered, asked);
 }

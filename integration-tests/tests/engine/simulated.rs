@@ -1,13 +1,13 @@
-//! The simulated log does what every implementation must: the cases are those that run on Kafka.
+//! The conformance suite on the simulated log.
 
 use std::rc::Rc;
 
 use contracts::{Service, Topic};
 use engine::log::Partition;
-use engine::log::simulated::{Broker, Clock, Foreign, Journal, NoFaults, SimulatedLog};
+use engine::log::simulated::{Broker, Clock, ExternalTransaction, Journal, NoFaults, SimulatedLog};
 use harness::conformance::{self, PARTITIONS, SERVICE};
 
-struct Open(Foreign);
+struct SimulatedTransaction(ExternalTransaction);
 
 struct Simulated {
     broker: Broker,
@@ -21,13 +21,13 @@ fn simulated() -> Simulated {
     }
 }
 
-impl conformance::World for Simulated {
+impl conformance::LogEnvironment for Simulated {
     type Log = SimulatedLog;
-    type Open = Open;
+    type Transaction = SimulatedTransaction;
 
     fn join(&self, instance: &str) -> SimulatedLog {
-        let fate = Rc::new(NoFaults(self.broker.clone()));
-        SimulatedLog::new(self.broker.clone(), fate, SERVICE, instance, None).unwrap()
+        let faults = Rc::new(NoFaults(self.broker.clone()));
+        SimulatedLog::new(self.broker.clone(), faults, SERVICE, instance, None).unwrap()
     }
 
     fn append(&self, topic: Topic, partition: Partition, payload: &str) {
@@ -36,12 +36,12 @@ impl conformance::World for Simulated {
             .append((SERVICE, topic, partition), None, payload, Vec::new());
     }
 
-    fn begin(&self) -> Open {
-        Open(self.broker.begin("somebody else"))
+    fn begin(&self) -> SimulatedTransaction {
+        SimulatedTransaction(self.broker.begin("another producer"))
     }
 
     fn visible(&self, service: Service, topic: Topic, partition: Partition) -> Vec<String> {
-        self.broker.settle();
+        self.broker.run_pending_actions();
         let fetched = self
             .broker
             .fetch((service, topic, partition), 0, usize::MAX);
@@ -55,12 +55,12 @@ impl conformance::World for Simulated {
     }
 
     fn end(&self, topic: Topic, partition: Partition) -> i64 {
-        self.broker.settle();
+        self.broker.run_pending_actions();
         self.broker.ends((SERVICE, topic, partition)).high
     }
 }
 
-impl conformance::Open for Open {
+impl conformance::ExternalTransaction for SimulatedTransaction {
     fn append(&self, topic: Topic, partition: Partition, payload: &str) {
         self.0
             .append((SERVICE, topic, partition), payload.as_bytes());

@@ -1,4 +1,4 @@
-//! Partitions that stand still although the worker has its place and the broker answers.
+//! Partitions whose records are not delivered although the worker is a member and the broker answers.
 
 use contracts::{Service, Topic};
 use engine::log::Input;
@@ -6,45 +6,47 @@ use engine::metrics::names::STANDING_PARTITIONS;
 use harness::{KafkaFixture, NoEffects, eventually};
 use inventory::StockRules;
 
-use super::given::{eager, happened_once, random, stock_work};
+use super::inventory_helpers::{
+    assert_processed_once, frequent_checkpoints, random_stock_commands, seeded_rng,
+};
 
 #[test]
-fn commands_behind_an_open_transaction_are_named_and_go_on_when_it_ends() {
-    let (stand, mut random) = (KafkaFixture::new(1), random());
-    let worker = stand.run(StockRules::default(), NoEffects, eager());
-    worker.ready();
-    let mut sent = stand.send_all(stock_work(&mut random, 20));
-    happened_once(&stand, &sent);
+fn commands_blocked_by_an_open_transaction_are_reported_and_resume_when_it_ends() {
+    let (fixture, mut random) = (KafkaFixture::new(1), seeded_rng());
+    let worker = fixture.run(StockRules::default(), NoEffects, frequent_checkpoints());
+    worker.wait_until_ready();
+    let mut sent = fixture.send_all(random_stock_commands(&mut random, 20));
+    assert_processed_once(&fixture, &sent);
 
-    let open = stand.begin();
-    let commands = stand.cluster.topic(Service::Inventory, Topic::Commands);
+    let open = fixture.begin();
+    let commands = fixture.cluster.topic(Service::Inventory, Topic::Commands);
     let held = Input {
         key: Some(b"never seen".to_vec()),
         ..Input::default()
     };
     open.write(&commands, &held);
-    sent.extend(stand.send_all(stock_work(&mut random, 20)));
-    let reason = eventually("the partition is named", || {
+    sent.extend(fixture.send_all(random_stock_commands(&mut random, 20)));
+    let reason = eventually("the blocked partition is reported", || {
         let reason = worker.status.ready().err()?;
-        reason.contains("stands still").then_some(reason)
+        reason.contains("stalled at").then_some(reason)
     });
     assert!(
-        reason.starts_with("partition 0: stands still at offset "),
+        reason.starts_with("partition 0: stalled at offset "),
         "{reason}"
     );
     assert!(
         reason.contains("a transaction that has not ended"),
         "{reason}"
     );
-    eventually("the metric says so", || {
-        (worker.figure(STANDING_PARTITIONS.name) > 0.5).then_some(())
+    eventually("the metric is updated", || {
+        (worker.metric(STANDING_PARTITIONS.name) > 0.5).then_some(())
     });
 
     open.abort();
-    worker.ready();
-    happened_once(&stand, &sent);
-    eventually("the metric says so", || {
-        (worker.figure(STANDING_PARTITIONS.name) < 0.5).then_some(())
+    worker.wait_until_ready();
+    assert_processed_once(&fixture, &sent);
+    eventually("the metric is updated", || {
+        (worker.metric(STANDING_PARTITIONS.name) < 0.5).then_some(())
     });
     worker.stop();
 }

@@ -1,4 +1,4 @@
-//! However a partition is taken over, its states are the fold of its events.
+//! After every kind of take-over, the states are the fold of the events.
 
 use contracts::core::v1::Metadata;
 use contracts::inventory::v1::stock_event::Event;
@@ -7,61 +7,65 @@ use contracts::inventory::v1::{StockAdjusted, StockEvent};
 use contracts::{Inventory, Record as _, Service, Topic};
 use engine::headers;
 use engine::log::Input;
-use harness::{KafkaFixture, NoEffects, Sent, eventually};
+use harness::{KafkaFixture, NoEffects, SentCommand, eventually};
 use inventory::StockRules;
 use registry::Resolution;
 
-use super::given::{
-    adjust, answered, checkpointed, eager, folded, fresh_id, happened_once, lazy, random, sku_in,
-    stock_work,
+use super::inventory_helpers::{
+    adjust, assert_processed_once, fold_events, frequent_checkpoints, fresh_id, no_checkpoints,
+    random_stock_commands, seeded_rng, sku_in_partition, wait_for_checkpoints, wait_for_outcomes,
 };
 
 const FULL_REPLAYS: &str = "ordermesh_engine_full_replays_total";
 
-/// Work of which the later half lies beyond the last checkpoint.
-fn history(stand: &KafkaFixture, random: &mut fastrand::Rng) -> Vec<Sent> {
-    let worker = stand.run(StockRules::default(), NoEffects, eager());
-    let mut sent = stand.send_all(stock_work(random, 200));
-    answered(stand, &sent);
-    checkpointed(stand);
+/// Processes commands, the later half of which lies beyond the last checkpoint.
+fn history(fixture: &KafkaFixture, random: &mut fastrand::Rng) -> Vec<SentCommand> {
+    let worker = fixture.run(StockRules::default(), NoEffects, frequent_checkpoints());
+    let mut sent = fixture.send_all(random_stock_commands(random, 200));
+    wait_for_outcomes(fixture, &sent);
+    wait_for_checkpoints(fixture);
     worker.stop();
-    let worker = stand.run(StockRules::default(), NoEffects, lazy());
-    worker.ready();
+    let worker = fixture.run(StockRules::default(), NoEffects, no_checkpoints());
+    worker.wait_until_ready();
     // The first transaction after a take-over is a checkpoint as well.
-    sent.extend(stand.send_all(stock_work(random, 1)));
-    answered(stand, &sent);
-    sent.extend(stand.send_all(stock_work(random, 100)));
-    happened_once(stand, &sent);
+    sent.extend(fixture.send_all(random_stock_commands(random, 1)));
+    wait_for_outcomes(fixture, &sent);
+    sent.extend(fixture.send_all(random_stock_commands(random, 100)));
+    assert_processed_once(fixture, &sent);
     worker.stop();
     sent
 }
 
-/// Takes over, checks every state, goes on working, and says how many full replays that took.
-fn take_over(stand: &KafkaFixture, random: &mut fastrand::Rng, sent: &mut Vec<Sent>) -> f64 {
-    let worker = stand.run(StockRules::default(), NoEffects, eager());
-    worker.ready();
-    checkpointed(stand);
-    sent.extend(stand.send_all(stock_work(random, 50)));
-    happened_once(stand, sent);
-    checkpointed(stand);
-    let replays = worker.figure(FULL_REPLAYS);
+/// Takes over, checks every state and processes more commands. Returns the number of full replays.
+fn take_over(
+    fixture: &KafkaFixture,
+    random: &mut fastrand::Rng,
+    sent: &mut Vec<SentCommand>,
+) -> f64 {
+    let worker = fixture.run(StockRules::default(), NoEffects, frequent_checkpoints());
+    worker.wait_until_ready();
+    wait_for_checkpoints(fixture);
+    sent.extend(fixture.send_all(random_stock_commands(random, 50)));
+    assert_processed_once(fixture, sent);
+    wait_for_checkpoints(fixture);
+    let replays = worker.metric(FULL_REPLAYS);
     worker.stop();
     replays
 }
 
 #[test]
-fn from_a_checkpoint_and_the_events_behind_it() {
-    let (stand, mut random) = (KafkaFixture::new(2), random());
-    let mut sent = history(&stand, &mut random);
-    assert_eq!(take_over(&stand, &mut random, &mut sent), 0.0);
+fn restores_from_a_checkpoint_and_later_events() {
+    let (fixture, mut random) = (KafkaFixture::new(2), seeded_rng());
+    let mut sent = history(&fixture, &mut random);
+    assert_eq!(take_over(&fixture, &mut random, &mut sent), 0.0);
 }
 
 #[test]
-fn from_every_event_when_a_state_is_damaged() {
-    let (stand, mut random) = (KafkaFixture::new(2), random());
-    let mut sent = history(&stand, &mut random);
+fn replays_every_event_when_a_state_is_damaged() {
+    let (fixture, mut random) = (KafkaFixture::new(2), seeded_rng());
+    let mut sent = history(&fixture, &mut random);
     for partition in 0..2 {
-        let states = stand.read(Service::Inventory, Topic::State);
+        let states = fixture.read(Service::Inventory, Topic::State);
         let state = states
             .into_iter()
             .find(|state| state.partition == partition)
@@ -70,26 +74,26 @@ fn from_every_event_when_a_state_is_damaged() {
             payload: Some(b"damaged".to_vec()),
             ..state
         };
-        stand.write(Service::Inventory, Topic::State, &damaged);
+        fixture.write(Service::Inventory, Topic::State, &damaged);
     }
-    assert_eq!(take_over(&stand, &mut random, &mut sent), 2.0);
+    assert_eq!(take_over(&fixture, &mut random, &mut sent), 2.0);
 }
 
 #[test]
-fn from_every_event_when_there_is_no_checkpoint() {
-    let (stand, mut random) = (KafkaFixture::new(2), random());
-    let mut sent = history(&stand, &mut random);
-    stand.erase_states(Service::Inventory);
-    assert!(stand.states::<Inventory>().is_empty());
-    assert_eq!(take_over(&stand, &mut random, &mut sent), 2.0);
+fn replays_every_event_when_there_is_no_checkpoint() {
+    let (fixture, mut random) = (KafkaFixture::new(2), seeded_rng());
+    let mut sent = history(&fixture, &mut random);
+    fixture.tombstone_states(Service::Inventory);
+    assert!(fixture.states::<Inventory>().is_empty());
+    assert_eq!(take_over(&fixture, &mut random, &mut sent), 2.0);
 }
 
 #[test]
-fn from_every_event_when_a_checkpointed_version_is_missing() {
-    let (stand, mut random) = (KafkaFixture::new(2), random());
-    let mut sent = history(&stand, &mut random);
-    let folded = folded(&stand);
-    let (_, state) = stand
+fn replays_every_event_when_a_checkpointed_version_is_missing() {
+    let (fixture, mut random) = (KafkaFixture::new(2), seeded_rng());
+    let mut sent = history(&fixture, &mut random);
+    let folded = fold_events(&fixture);
+    let (_, state) = fixture
         .states::<Inventory>()
         .into_iter()
         .find(|(id, state)| state.metadata.aggregate_version < folded[id].0)
@@ -98,12 +102,12 @@ fn from_every_event_when_a_checkpointed_version_is_missing() {
         payload: None,
         ..state.input
     };
-    stand.write(Service::Inventory, Topic::State, &missing);
-    assert_eq!(take_over(&stand, &mut random, &mut sent), 1.0);
+    fixture.write(Service::Inventory, Topic::State, &missing);
+    assert_eq!(take_over(&fixture, &mut random, &mut sent), 1.0);
 }
 
-/// An event as the owner of a partition would write it next.
-fn event(stand: &KafkaFixture, sku: &str, version: u64, delta: i64, schema_id: u32) -> Input {
+/// An event as the owner of the partition would write it next.
+fn event(fixture: &KafkaFixture, sku: &str, version: u64, delta: i64, schema_id: u32) -> Input {
     let metadata = Metadata {
         id: fresh_id(),
         aggregate_id: sku.into(),
@@ -115,12 +119,12 @@ fn event(stand: &KafkaFixture, sku: &str, version: u64, delta: i64, schema_id: u
         delta,
     };
     let event = StockEvent::new_record(metadata, Event::StockAdjusted(adjusted));
-    let mut payload = stand
+    let mut payload = fixture
         .codec
         .encode(Service::Inventory, Topic::Events, &event);
     payload[..6].copy_from_slice(&registry::frame_header(schema_id));
     Input {
-        partition: stand.cluster.partition_of(sku.as_bytes()),
+        partition: fixture.cluster.partition_of(sku.as_bytes()),
         key: Some(sku.into()),
         payload: Some(payload),
         headers: vec![(headers::SOURCE_OFFSET.into(), b"0".to_vec())],
@@ -128,11 +132,11 @@ fn event(stand: &KafkaFixture, sku: &str, version: u64, delta: i64, schema_id: u
     }
 }
 
-/// Lets a worker adjust the item by 1, and returns the pieces on hand after it.
-fn on_hand(stand: &KafkaFixture, sku: &str) -> u64 {
-    let sent = stand.send(sku, adjust(1));
+/// Adjusts the item by 1 through a worker. Returns the pieces on hand after it.
+fn on_hand(fixture: &KafkaFixture, sku: &str) -> u64 {
+    let sent = fixture.send(sku, adjust(1));
     let outcome = eventually("the adjustment has its outcome", || {
-        let outcomes = stand.outcomes::<Inventory>();
+        let outcomes = fixture.outcomes::<Inventory>();
         outcomes
             .into_iter()
             .find(|outcome| outcome.metadata.causation_id == sent.id)
@@ -144,29 +148,29 @@ fn on_hand(stand: &KafkaFixture, sku: &str) -> u64 {
 }
 
 #[test]
-fn not_before_a_transaction_below_the_high_watermark_has_ended() {
-    let stand = KafkaFixture::new(2);
-    let schema_id = stand.schemas.writer_id(Service::Inventory, Topic::Events);
-    let sku = sku_in(&stand, 1);
-    let worker = stand.run(StockRules::default(), NoEffects, lazy());
-    assert_eq!(on_hand(&stand, &sku), 1);
+fn waits_for_open_transactions_below_the_high_watermark() {
+    let fixture = KafkaFixture::new(2);
+    let schema_id = fixture.schemas.writer_id(Service::Inventory, Topic::Events);
+    let sku = sku_in_partition(&fixture, 1);
+    let worker = fixture.run(StockRules::default(), NoEffects, no_checkpoints());
+    assert_eq!(on_hand(&fixture, &sku), 1);
     worker.stop();
 
-    // A former owner's transaction that is decided, but whose marker has not reached the events yet.
-    let open = stand.begin();
-    let events = stand.cluster.topic(Service::Inventory, Topic::Events);
-    open.write(&events, &event(&stand, &sku, 2, 10, schema_id));
+    // A former owner's transaction that is committed, but whose marker is not yet written to the events.
+    let open = fixture.begin();
+    let events = fixture.cluster.topic(Service::Inventory, Topic::Events);
+    open.write(&events, &event(&fixture, &sku, 2, 10, schema_id));
 
-    let figures = prometheus::Registry::new();
-    let log = stand.log::<StockRules>("one");
-    let codec = stand.codec.clone();
-    let mut worker = stand.worker(
+    let registry = prometheus::Registry::new();
+    let log = fixture.log::<StockRules>("one");
+    let codec = fixture.codec.clone();
+    let mut worker = fixture.worker(
         StockRules::default(),
         NoEffects,
         log,
         codec,
-        lazy(),
-        &figures,
+        no_checkpoints(),
+        &registry,
     );
     let status = worker.status();
     eventually("the other partition is taken over", || {
@@ -194,46 +198,46 @@ fn not_before_a_transaction_below_the_high_watermark_has_ended() {
     assert_eq!(status.running(), [0, 1]);
     drop(worker);
 
-    let worker = stand.run(StockRules::default(), NoEffects, lazy());
-    assert_eq!(on_hand(&stand, &sku), 12, "the late event counts");
+    let worker = fixture.run(StockRules::default(), NoEffects, no_checkpoints());
+    assert_eq!(on_hand(&fixture, &sku), 12, "the late event counts");
     worker.stop();
 }
 
 #[test]
-fn not_before_this_version_can_read_every_event() {
-    let stand = KafkaFixture::new(2);
-    let sku = sku_in(&stand, 0);
-    let worker = stand.run(StockRules::default(), NoEffects, lazy());
-    assert_eq!(on_hand(&stand, &sku), 1);
+fn waits_until_every_event_can_be_decoded() {
+    let fixture = KafkaFixture::new(2);
+    let sku = sku_in_partition(&fixture, 0);
+    let worker = fixture.run(StockRules::default(), NoEffects, no_checkpoints());
+    assert_eq!(on_hand(&fixture, &sku), 1);
     worker.stop();
 
     let newer = 77;
-    stand
+    fixture
         .schemas
         .learn(Service::Inventory, Topic::Events, newer, Resolution::Newer);
-    let known = stand.schemas.writer_id(Service::Inventory, Topic::Events);
+    let known = fixture.schemas.writer_id(Service::Inventory, Topic::Events);
     for (version, id) in [(2, newer), (3, known)] {
-        stand.write(
+        fixture.write(
             Service::Inventory,
             Topic::Events,
-            &event(&stand, &sku, version, 10, id),
+            &event(&fixture, &sku, version, 10, id),
         );
     }
-    let worker = stand.run(StockRules::default(), NoEffects, lazy());
+    let worker = fixture.run(StockRules::default(), NoEffects, no_checkpoints());
     eventually("the other partition is taken over", || {
         (worker.status.running() == [1]).then_some(())
     });
-    let other = sku_in(&stand, 1);
+    let other = sku_in_partition(&fixture, 1);
     for pieces in 1..30 {
-        assert_eq!(on_hand(&stand, &other), pieces);
+        assert_eq!(on_hand(&fixture, &other), pieces);
         assert_eq!(worker.status.running(), [1]);
     }
-    stand
+    fixture
         .schemas
         .learn(Service::Inventory, Topic::Events, newer, Resolution::Known);
-    worker.ready();
+    worker.wait_until_ready();
     assert_eq!(
-        on_hand(&stand, &sku),
+        on_hand(&fixture, &sku),
         22,
         "nothing was passed over while it waited"
     );

@@ -1,4 +1,4 @@
-//! The topics, as they were made and as somebody has changed them since.
+//! Checks of topics against their declared settings.
 
 use engine::Cluster;
 use engine::topics::{self, Drift, Error};
@@ -8,20 +8,20 @@ use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 
 #[test]
-fn a_setting_that_somebody_has_changed_is_found() {
-    let stand = KafkaFixture::new(1);
-    let drifted = || stand.runtime.block_on(topics::drifted(&stand.cluster));
+fn a_changed_topic_setting_is_detected() {
+    let fixture = KafkaFixture::new(1);
+    let drifted = || fixture.runtime.block_on(topics::drifted(&fixture.cluster));
     assert_eq!(drifted().unwrap(), [], "as they were made");
 
-    let topic = format!("{}orders.events", stand.cluster.prefix);
+    let topic = format!("{}orders.events", fixture.cluster.prefix);
     let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
-        .set("bootstrap.servers", &stand.cluster.bootstrap)
+        .set("bootstrap.servers", &fixture.cluster.bootstrap)
         .create()
         .unwrap();
     let change = [AlterConfig::new(ResourceSpecifier::Topic(&topic)).set("retention.ms", "1000")];
     let changed = admin.alter_configs(&change, &AdminOptions::new());
-    stand.runtime.block_on(changed).unwrap();
-    let found = eventually("the change is seen", || {
+    fixture.runtime.block_on(changed).unwrap();
+    let found = eventually("the change is detected", || {
         Some(drifted().unwrap()).filter(|drifted| !drifted.is_empty())
     });
     let expected = Drift {
@@ -34,13 +34,13 @@ fn a_setting_that_somebody_has_changed_is_found() {
 }
 
 #[test]
-fn topics_that_nobody_has_made_are_missing() {
-    let stand = KafkaFixture::new(1);
+fn nonexistent_topics_are_reported_as_missing() {
+    let fixture = KafkaFixture::new(1);
     let nowhere = Cluster {
-        prefix: format!("{}nowhere-", stand.cluster.prefix),
-        ..Cluster::clone(&stand.cluster)
+        prefix: format!("{}nowhere-", fixture.cluster.prefix),
+        ..Cluster::clone(&fixture.cluster)
     };
-    let drifted = stand.runtime.block_on(topics::drifted(&nowhere));
+    let drifted = fixture.runtime.block_on(topics::drifted(&nowhere));
     for found in [topics::check(&nowhere), drifted.map(drop)] {
         let Err(Error::Missing { topics }) = found else {
             panic!("{found:?}")

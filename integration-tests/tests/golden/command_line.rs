@@ -1,4 +1,4 @@
-//! Commands, flags, their variables and defaults, as `--help` tells them; metrics as `ordermesh metrics` lists them.
+//! Commands, flags, variables and defaults as in `--help`; metrics as in `ordermesh metrics`.
 
 use std::process::Command;
 
@@ -8,13 +8,13 @@ use regex::Regex;
 use super::assert_golden;
 
 #[test]
-fn every_command_has_its_flags_variables_and_defaults() {
-    let mut told = String::new();
+fn commands_flags_variables_and_defaults_are_unchanged() {
+    let mut text = String::new();
     let mut waiting = vec![Vec::new()];
     while let Some(command) = waiting.pop() {
         let help = run(&[command.clone(), vec!["--help".to_owned()]].concat());
-        told.push_str(&interface(&help));
-        told.push('\n');
+        text.push_str(&interface(&help));
+        text.push('\n');
         let mut subcommands = subcommands(&help);
         subcommands.reverse();
         for name in subcommands {
@@ -23,11 +23,11 @@ fn every_command_has_its_flags_variables_and_defaults() {
             waiting.push(longer);
         }
     }
-    assert_golden("commands.txt", &told);
+    assert_golden("commands.txt", &text);
 }
 
 #[test]
-fn every_metric_has_its_kind_unit_and_labels() {
+fn metrics_are_unchanged() {
     let table = run(&["metrics".to_owned()]);
     let mut metrics: Vec<_> = table
         .lines()
@@ -42,23 +42,39 @@ fn every_metric_has_its_kind_unit_and_labels() {
     assert_golden("metrics.txt", &(metrics.join("\n") + "\n"));
 }
 
-/// What is not prose: the usage, the arguments, and what stands in brackets or lists.
+/// The help text without prose: usage, arguments, and their variables, defaults and possible values.
 fn interface(help: &str) -> String {
-    let bracketed = Regex::new(r"\[(env|default|aliases): [^\]]*\]").unwrap();
+    // A default in several words is a description.
+    let bracketed =
+        Regex::new(r#"\[(env|aliases|possible values): [^\]]*\]|\[default: ("[^"]*"|\S+)\]"#)
+            .unwrap();
     let value = Regex::new(r"^ {10}- ([a-z0-9-]+)").unwrap();
-    let mut lines = Vec::new();
+    let mut lines: Vec<String> = Vec::new();
+    // An argument's text may be wrapped.
+    let mut text = String::new();
+    let flush = |lines: &mut Vec<String>, text: &mut String| {
+        let found = bracketed.find_iter(text);
+        lines.extend(found.map(|found| format!("          {}", found.as_str())));
+        text.clear();
+    };
     for line in help.lines() {
+        let trimmed = line.trim();
         let indent = line.len() - line.trim_start().len();
-        let is_argument = matches!(indent, 2 | 6) && line.trim_start().starts_with(['-', '<', '[']);
-        if line.starts_with("Usage:") || is_argument {
-            lines.push(line.trim_end().to_owned());
+        if line.starts_with("Usage:") {
+            lines.push(trimmed.to_owned());
+        } else if matches!(indent, 2 | 6) && trimmed.starts_with(['-', '<', '[']) {
+            flush(&mut lines, &mut text);
+            let (argument, rest) = trimmed.split_once("  ").unwrap_or((trimmed, ""));
+            lines.push(format!("      {argument}"));
+            text.push_str(rest);
         } else if let Some(value) = value.captures(line) {
             lines.push(format!("          - {}", &value[1]));
-        } else if line.trim_start().starts_with('[') {
-            let found = bracketed.find_iter(line);
-            lines.extend(found.map(|found| format!("          {}", found.as_str())));
+        } else {
+            text.push(' ');
+            text.push_str(trimmed);
         }
     }
+    flush(&mut lines, &mut text);
     lines.join("\n") + "\n"
 }
 
@@ -75,7 +91,7 @@ fn subcommands(help: &str) -> Vec<String> {
 
 fn run(arguments: &[String]) -> String {
     let mut command = Command::new(binary());
-    // Values of the test's own environment are no part of the interface.
+    // Variables of the test's environment are not part of the interface.
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("ORDERMESH_") {
             command.env_remove(name);

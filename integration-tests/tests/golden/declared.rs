@@ -1,4 +1,5 @@
-//! What the sources declare: contracts, the SQL schema, environment variables, headers, reasons, names of safeguards.
+//! Declarations in the sources: contracts, the SQL schema, environment variables, headers, problem reasons, safeguard
+//! names.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,7 +13,7 @@ use regex::Regex;
 use super::assert_golden;
 
 #[test]
-fn every_message_field_and_method_is_as_it_was() {
+fn messages_fields_and_methods_are_unchanged() {
     let set = FileDescriptorSet::decode(contracts::DESCRIPTOR_SET).unwrap();
     let mut lines = Vec::new();
     for file in set
@@ -91,7 +92,7 @@ fn enumerate(lines: &mut Vec<String>, scope: &str, listed: &prost_types::EnumDes
 }
 
 #[test]
-fn the_read_model_has_its_schemas_tables_and_columns() {
+fn schemas_tables_and_columns_are_unchanged() {
     let sql = sources(".sql")
         .into_iter()
         .map(|(_, text)| text)
@@ -106,7 +107,7 @@ fn the_read_model_has_its_schemas_tables_and_columns() {
 }
 
 #[test]
-fn environment_variables_have_their_names() {
+fn environment_variables_are_unchanged() {
     let name = Regex::new(r"\bORDERMESH_[A-Z][A-Z0-9_]*[A-Z0-9]\b").unwrap();
     let mut names = BTreeSet::new();
     for (path, text) in sources("") {
@@ -115,14 +116,14 @@ fn environment_variables_have_their_names() {
             names.extend(name.find_iter(&text).map(|found| found.as_str().to_owned()));
         }
     }
-    // Set for tests only.
+    // Used by tests only.
     names.retain(|name| !["ORDERMESH_BLESS", "ORDERMESH_STACK"].contains(&name.as_str()));
     assert!(names.len() > 30, "{names:?}");
     assert_golden("environment.txt", &list(names));
 }
 
 #[test]
-fn reasons_of_problems_have_their_names() {
+fn problem_reasons_are_unchanged() {
     let reason = Regex::new(r#"pub const [A-Z_]+: &str = "([A-Z][A-Z_]+)";"#).unwrap();
     let mut reasons = BTreeSet::new();
     for (path, text) in sources(".rs") {
@@ -136,7 +137,7 @@ fn reasons_of_problems_have_their_names() {
 }
 
 #[test]
-fn record_headers_have_their_names() {
+fn record_headers_are_unchanged() {
     let names = [
         headers::TRACEPARENT,
         headers::SOURCE_OFFSET,
@@ -155,14 +156,14 @@ fn record_headers_have_their_names() {
 }
 
 #[test]
-fn recorded_seeds_keep_their_names() {
+fn safeguard_names_are_unchanged() {
     let seeds = sources("seeds.txt").remove(0).1;
     let names = seeds.lines().filter(|line| !line.starts_with('#'));
     let names = names.map(|line| line.split(' ').next().unwrap().to_owned());
     assert_golden("safeguards.txt", &list(names));
 }
 
-/// The files of the repository whose path ends so, in the order of their paths.
+/// The tracked files whose path ends with `end`, sorted by path, with their contents.
 fn sources(end: &str) -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let listed = Command::new("git")

@@ -1,5 +1,5 @@
-//! What a running system writes: records, their keys, headers and ids, the ledgers, the load generator's journal, and
-//! the audit's report.
+//! Data that a running system writes: records with their keys, headers and ids, the ledgers, the journal of the load
+//! generator, and the report of the audit.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use super::assert_golden;
 
-/// One order, and one basket whose only line the API refuses.
+/// One order, and one basket whose only line the API rejects.
 const BASKETS: &str = "\
 basket_id,placed_at,customer_id,sku,description,quantity,amount_cents
 1,2017-01-01T11:53:26Z,900,mug,A MUG,1,50
@@ -32,15 +32,15 @@ basket_id,placed_at,customer_id,sku,description,quantity,amount_cents
 ";
 
 #[test]
-fn a_running_system_writes_what_it_always_wrote() {
+fn written_data_is_unchanged() {
     let mut system = System::new();
-    system.up("all");
+    system.start_until_ready("all");
     system.stock("mug", 10);
     load(&system);
     let order = order_of(&[("mug", 1)]);
     let order_id = order.order_id.clone();
     system.place(order).unwrap();
-    system.reaches(&order_id, OrderStatus::Delivered);
+    system.wait_for_status(&order_id, OrderStatus::Delivered);
 
     eventually("a checkpoint is written", || {
         let records = read(&system, Service::Orders, Topic::State)?;
@@ -66,7 +66,7 @@ fn a_running_system_writes_what_it_always_wrote() {
     }
     assert_golden("records.txt", &text(lines));
 
-    derived_ids_are_those_of_their_parents(&system);
+    assert_derived_ids(&system);
 
     let mut lines = BTreeSet::new();
     let folder = system.path("ledger");
@@ -87,9 +87,50 @@ fn a_running_system_writes_what_it_always_wrote() {
         lines.insert(format!("invariant {}", finding["id"].as_str().unwrap()));
     }
     assert_golden("audit.txt", &text(lines));
+
+    assert_golden("json.txt", &text(json_fields(&system, &order_id)));
 }
 
-/// Carries the baskets into the system and looks at the journal.
+/// The names of the fields that commands print with `--json`. Which of them are there at the moment may differ in
+/// `status`, whose rates depend on time: of those only the sections are listed.
+fn json_fields(system: &System, order_id: &str) -> BTreeSet<String> {
+    let admin = system.admin("all").to_string();
+    let journal = system.path("journal");
+    let mut fields = BTreeSet::new();
+    for (name, arguments) in [
+        ("check", vec!["check", "--journal", &journal]),
+        ("order explain", vec!["order", "explain", order_id]),
+        ("order get", vec!["order", "get", order_id]),
+        ("order list", vec!["order", "list"]),
+        ("stock get", vec!["stock", "get", "mug"]),
+        ("sandbox ledger", vec!["sandbox", "ledger", "payments"]),
+        ("sandbox faults", vec!["sandbox", "faults"]),
+        (
+            "events tail",
+            vec!["events", "tail", "--from-beginning", "--no-follow"],
+        ),
+        ("topics apply", vec!["topics", "apply"]),
+        ("doctor", vec!["doctor", "--admin", &admin]),
+        ("status", vec!["status", "--admin", &admin]),
+    ] {
+        let output = system.try_run(&[&arguments[..], &["--json"]].concat());
+        let printed = String::from_utf8(output.stdout).unwrap();
+        assert!(printed.starts_with('{'), "{name}: {printed}");
+        for line in printed.lines() {
+            let mut described = BTreeSet::new();
+            describe(&mut described, name, &serde_json::from_str(line).unwrap());
+            for field in described {
+                let path = field.split(':').next().unwrap().to_owned();
+                let depth = if name == "status" { 3 } else { usize::MAX };
+                let path: Vec<_> = path.split('.').take(depth).collect();
+                fields.insert(path.join("."));
+            }
+        }
+    }
+    fields
+}
+
+/// Loads the baskets and checks the journal.
 fn load(system: &System) {
     let [file, journal] = ["baskets.csv.gz", "journal"].map(|name| system.path(name));
     let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
@@ -113,14 +154,14 @@ fn load(system: &System) {
     assert_golden("journal.txt", &text(lines));
 }
 
-/// An event's id is UUIDv5(command, index), a message's UUIDv5(event, index).
-fn derived_ids_are_those_of_their_parents(system: &System) {
+/// Asserts that the id of an event is UUIDv5(command, index), and that of a message UUIDv5(event, index).
+fn assert_derived_ids(system: &System) {
     let child_of = |parent: &str, id: &str| {
         let parent = Uuid::parse_str(parent).unwrap();
         (0..16)
             .any(|index: u32| Uuid::new_v5(&parent, index.to_string().as_bytes()).to_string() == id)
     };
-    let mut seen = 0;
+    let mut count = 0;
     for record in read(system, Service::Orders, Topic::Events).unwrap() {
         let framed = registry::unframe(&record.payload).unwrap();
         let (metadata, _) = OrderEvent::decode(framed.payload)
@@ -131,7 +172,7 @@ fn derived_ids_are_those_of_their_parents(system: &System) {
             child_of(&metadata.causation_id, &metadata.id),
             "{metadata:?}"
         );
-        seen += 1;
+        count += 1;
     }
     let mut answers = 0;
     for record in read(system, Service::Orders, Topic::Commands).unwrap() {
@@ -153,19 +194,19 @@ fn derived_ids_are_those_of_their_parents(system: &System) {
         }
     }
     assert!(
-        seen >= 4 && answers >= 3,
-        "{seen} events, {answers} answers"
+        count >= 4 && answers >= 3,
+        "{count} events, {answers} answers"
     );
 }
 
-struct Seen {
+struct DecodedRecord {
     key: String,
     headers: Vec<String>,
     payload: Vec<u8>,
 }
 
-/// Every committed record of a topic; nothing when the broker is slow to answer.
-fn read(system: &System, service: Service, topic: Topic) -> Option<Vec<Seen>> {
+/// All committed records of a topic; `None` when the broker answers too late.
+fn read(system: &System, service: Service, topic: Topic) -> Option<Vec<DecodedRecord>> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", system.variable("ORDERMESH_KAFKA"))
         .set("group.id", "golden")
@@ -181,7 +222,7 @@ fn read(system: &System, service: Service, topic: Topic) -> Option<Vec<Seen>> {
             .unwrap();
     }
     consumer.assign(&list).unwrap();
-    let mut seen = Vec::new();
+    let mut records = Vec::new();
     let mut ended = 0;
     while ended < 4 {
         match consumer.poll(Duration::from_secs(10))? {
@@ -193,7 +234,7 @@ fn read(system: &System, service: Service, topic: Topic) -> Option<Vec<Seen>> {
                     .map(|header| header.key.to_owned())
                     .collect();
                 names.sort();
-                seen.push(Seen {
+                records.push(DecodedRecord {
                     key: String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned(),
                     headers: names,
                     payload: message.payload().unwrap_or_default().to_vec(),
@@ -203,16 +244,16 @@ fn read(system: &System, service: Service, topic: Topic) -> Option<Vec<Seen>> {
             Err(_) => return None,
         }
     }
-    Some(seen)
+    Some(records)
 }
 
-/// A key without what is different in each run.
+/// A key without the parts that differ in each run.
 fn shape(key: &str) -> String {
     let id = Regex::new("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").unwrap();
     id.replace_all(key, "<uuid>").into_owned()
 }
 
-/// The names and kinds of a JSON value's fields.
+/// Adds names and types of the fields of a JSON value.
 fn describe(lines: &mut BTreeSet<String>, path: &str, value: &Value) {
     match value {
         Value::Object(fields) => {

@@ -1,7 +1,7 @@
-//! Every fault is told of by the alert that names it; after the repair it is over.
+//! Every fault raises the alert that names it, and the alert resolves after the repair.
 //!
-//! `culprits` always runs. `ORDERMESH_LONG=1` (`make test-observability`) adds the rest, in files that are called as
-//! those of the rules.
+//! `culprits` always runs. `ORDERMESH_LONG=1` (`make test-observability`) adds the rest, in files named like those of
+//! the rules.
 
 mod audit;
 mod culprits;
@@ -22,12 +22,11 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
 use super::{LONG, programs};
 
-/// The role that watches the offsets of all groups.
+/// The role that reports the offsets of all groups.
 const LAG: &str = "lag";
 
-/// A system with mugs on the shelf, every service in a process of its own, and somebody who watches over it with times
-/// that are divided by `factor`.
-fn watched(mut system: System, factor: u32) -> Option<(System, Alerts)> {
+/// A system with stock, one process for each service, and alerts with all times divided by `factor`.
+fn monitored(mut system: System, factor: u32) -> Option<(System, Alerts)> {
     let programs = programs("alerts")?;
     system.set("ORDERMESH_LAG_EVERY_MS", "500");
     let names: Vec<_> = SERVICES.into_iter().chain([LAG]).collect();
@@ -35,33 +34,33 @@ fn watched(mut system: System, factor: u32) -> Option<(System, Alerts)> {
         system.start(name);
     }
     for name in &names {
-        system.ready(name);
+        system.wait_until_ready(name);
     }
     system.stock("mug", 100_000);
     let alerts = Alerts::start(&programs, &system, factor);
     Some((system, alerts))
 }
 
-/// The same for a test that is only run on demand; whoever runs the tests is told.
-fn watched_at_length(factor: u32) -> Option<(System, Alerts)> {
+/// Like [`monitored`], for a test that runs only on demand. Prints that it is skipped otherwise.
+fn monitored_long(factor: u32) -> Option<(System, Alerts)> {
     if std::env::var_os(LONG).is_none() {
         let _ = writeln!(stderr(), "not tested here, but by make test-observability");
         return None;
     }
-    watched(System::new(), factor)
+    monitored(System::new(), factor)
 }
 
-/// Starts a process, and lets it be watched.
+/// Starts a process and adds it to the scrape targets.
 fn start(system: &mut System, alerts: &Alerts, name: &str) {
-    system.up(name);
-    alerts.follow(system);
+    system.start_until_ready(name);
+    alerts.scrape_processes(system);
 }
 
 fn place(system: &System) -> String {
     system.place(order_of(&[("mug", 1)])).unwrap().order_id
 }
 
-/// Writes a record as a stranger does.
+/// Writes a record from outside the system.
 fn write(system: &System, topic: &str, payload: &str) {
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", system.variable("ORDERMESH_KAFKA"))

@@ -1,4 +1,4 @@
-//! Every panel of every dashboard shows data when the system is at work: its queries are put to a real Prometheus.
+//! Every panel of every dashboard shows data for a system under load: its queries are sent to a real Prometheus.
 
 use std::collections::BTreeSet;
 
@@ -15,15 +15,15 @@ use tonic::Code;
 use uuid::Uuid;
 
 use super::programs;
-use crate::system::faults::{acknowledged, finish, load};
+use harness::basket_load::{load, wait_for_acknowledged, wait_for_load};
 
-/// The role that watches the offsets of all groups.
+/// The role that reports the offsets of all groups.
 const LAG: &str = "lag";
 /// The role that audits.
 const AUDITOR: &str = "auditor";
 
-/// What is not provoked here, and why; these show 0.
-const QUIET: &[(&str, &str)] = &[(
+/// Metrics that are not provoked here, with the reason; their panels show 0.
+const UNPROVOKED: &[(&str, &str)] = &[(
     "ALERTS{",
     "rules are not loaded here: alerts have their own tests",
 )];
@@ -43,15 +43,15 @@ fn every_panel_shows_data_of_a_loaded_system() {
     let away = ["collector", "alertmanager"];
     let prometheus = Prometheus::start(&programs, &processes, &away, system.path("prometheus"));
     for name in &names {
-        system.ready(name);
+        system.wait_until_ready(name);
     }
-    everything_happens(&system);
+    provoke_everything(&system);
 
-    let mut unanswered = Unanswered(Asked::all());
+    let mut queries = PendingQueries(PanelQuery::all());
     eventually("every panel has data", || {
-        let asked = &mut unanswered.0;
-        asked.retain_mut(|asked| !asked.is_answered(&prometheus));
-        asked.is_empty().then_some(())
+        let pending = &mut queries.0;
+        pending.retain_mut(|query| !query.has_data(&prometheus));
+        pending.is_empty().then_some(())
     });
     for dashboard in dashboards::all() {
         for variable in &dashboard.variables {
@@ -61,9 +61,9 @@ fn every_panel_shows_data_of_a_loaded_system() {
     }
 }
 
-/// Partners that fail now and then, and orders that do not wait long for their payment.
+/// Partners that fail sometimes, and short time-outs of payments.
 fn configure(system: &mut System) {
-    let nobody = format!("http://{}", free_port());
+    let unreachable = format!("http://{}", free_port());
     for (name, value) in [
         ("ORDERMESH_SANDBOX_DECLINE_PERCENT", "5"),
         ("ORDERMESH_SANDBOX_REFUSE_PERCENT", "5"),
@@ -75,21 +75,21 @@ fn configure(system: &mut System) {
         ("ORDERMESH_PAYMENTS_REFUND_WAIT_MS", "50"),
         ("ORDERMESH_ORDERS_PAYMENT_WAIT_MS", "5000"),
         ("ORDERMESH_AUDIT_EVERY_MS", "1000"),
-        // Every order is traced, and its spans are lost.
+        // Every order is traced; its spans are not delivered.
         ("ORDERMESH_TRACE_RATIO", "1"),
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", &nobody),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", &unreachable),
     ] {
         system.set(name, value);
     }
 }
 
-/// Orders of every ending, an outage, and callers and records that are no good.
-fn everything_happens(system: &System) {
+/// Orders with every outcome, an outage, and invalid calls and records.
+fn provoke_everything(system: &System) {
     let mut load = load(system);
-    acknowledged(system, 300);
+    wait_for_acknowledged(system, 300);
     write_garbage(system);
-    ask_for_what_is_not_there(system);
-    finish(system, &mut load);
+    send_failing_calls(system);
+    wait_for_load(system, &mut load);
 
     system.stock("mug", 1_000);
     system.behave(Behaviour {
@@ -105,12 +105,12 @@ fn everything_happens(system: &System) {
     let place = || system.place(order_of(&[("mug", 2)])).unwrap().order_id;
     let waiting: Vec<_> = (0..20).map(|_| place()).collect();
     for order_id in &waiting[..5] {
-        system.reaches(order_id, OrderStatus::AwaitingPayment);
+        system.wait_for_status(order_id, OrderStatus::AwaitingPayment);
         system.cancel(order_id).unwrap();
     }
     eventually("timers fire", || {
         let fired = "ordermesh_engine_timers_fired_total{service=\"orders\"} ";
-        (system.figure("orders", fired) > Some(0.0)).then_some(())
+        (system.metric("orders", fired) > Some(0.0)).then_some(())
     });
     system.behave(Behaviour {
         delivery_ms: 50,
@@ -133,7 +133,7 @@ fn everything_happens(system: &System) {
     }
 }
 
-/// A record that is no command becomes a dead letter.
+/// Writes a record that is not a command and becomes a dead letter.
 fn write_garbage(system: &System) {
     let topic = Topic::Commands.of(Service::Orders, system.variable("ORDERMESH_PREFIX"));
     let producer: BaseProducer = ClientConfig::new()
@@ -145,18 +145,18 @@ fn write_garbage(system: &System) {
     producer.flush(std::time::Duration::from_secs(10)).unwrap();
 }
 
-/// Calls that fail, one of them with a trace context that is no use.
-fn ask_for_what_is_not_there(system: &System) {
+/// Calls that fail, one of them with a malformed trace context.
+fn send_failing_calls(system: &System) {
     let unknown = Uuid::now_v7().to_string();
     let status = system.order(&unknown, 0).unwrap_err();
     assert_eq!(status.code(), Code::NotFound);
     let url = format!("http://{}/v1/orders/{unknown}", system.public);
-    let asked = system.curl(&["-H", "traceparent: nonsense"], &url);
-    assert!(asked.wait_with_output().unwrap().status.success());
+    let response = system.curl(&["-H", "traceparent: nonsense"], &url);
+    assert!(response.wait_with_output().unwrap().status.success());
 }
 
-/// A query of a panel, as Prometheus is asked while everything is chosen.
-struct Asked {
+/// A query of a panel, with all values of the dashboard variables selected.
+struct PanelQuery {
     dashboard: &'static str,
     panel: &'static str,
     query: Query,
@@ -164,7 +164,7 @@ struct Asked {
     why: String,
 }
 
-impl Asked {
+impl PanelQuery {
     fn all() -> Vec<Self> {
         let of_panel = |dashboard: &Dashboard, panel: &Panel| {
             let variables: BTreeSet<_> = dashboard
@@ -192,8 +192,8 @@ impl Asked {
             .collect()
     }
 
-    /// Whether it is answered with numbers; what is found is shown.
-    fn is_answered(&mut self, prometheus: &Prometheus) -> bool {
+    /// Whether the query returns numbers. Prints what it returns.
+    fn has_data(&mut self, prometheus: &Prometheus) -> bool {
         match prometheus.query(&self.expression) {
             Err(error) => panic!(
                 "{}: {}: {error}: {}",
@@ -225,14 +225,16 @@ impl Asked {
     }
 }
 
-/// What Grafana makes of a query, without the 0 that stands in where a series is missing: names and labels that nobody
-/// tells are found. That a figure rises is for the tests of its owner to show.
+/// The query as Grafana sends it, without the fallback 0 for missing series, so that unknown names and labels are
+/// detected. The tests of each metric's owner show that its value changes.
 fn expression(query: &Query, variables: &BTreeSet<&str>) -> String {
-    let quiet = QUIET.iter().any(|(part, _)| query.bare.contains(part));
+    let quiet = UNPROVOKED
+        .iter()
+        .any(|(part, _)| query.promql.contains(part));
     let mut expression = if quiet {
         query.expression()
     } else {
-        query.bare.clone()
+        query.promql.clone()
     };
     for (variable, value) in [("$__rate_interval", "2m"), ("$__range", "10m")] {
         expression = expression.replace(variable, value);
@@ -244,15 +246,15 @@ fn expression(query: &Query, variables: &BTreeSet<&str>) -> String {
     expression
 }
 
-/// Queries that are not answered yet; they are shown when the test gives up.
-struct Unanswered(Vec<Asked>);
+/// Queries without data so far. They are printed when the test fails.
+struct PendingQueries(Vec<PanelQuery>);
 
-impl Drop for Unanswered {
+impl Drop for PendingQueries {
     fn drop(&mut self) {
-        for asked in &self.0 {
+        for query in &self.0 {
             println!(
                 "no data: {}: {}: {}: {}",
-                asked.dashboard, asked.panel, asked.expression, asked.why
+                query.dashboard, query.panel, query.expression, query.why
             );
         }
     }

@@ -1,4 +1,4 @@
-//! The alerts' rules and routes, without a running system.
+//! Rules and routes of the alerts, without a running system.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,11 +14,11 @@ const PROJECT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 /// Fires always.
 const WATCHDOG: &str = "Watchdog";
 
-/// A rule, as it stands in its file.
+/// A rule as declared in its file.
 struct Alert {
     name: String,
     text: String,
-    /// Where it is tested.
+    /// Path of its test.
     tests: PathBuf,
 }
 
@@ -39,7 +39,7 @@ fn alerts() -> Vec<Alert> {
     for file in files("prometheus/rules") {
         let tests = observability("prometheus/tests").join(file.file_name().unwrap());
         let text = fs::read_to_string(&file).unwrap();
-        // Each rule begins with its kind, at the same depth.
+        // Each rule begins with its kind, at the same indentation.
         let rules = text.split("\n      - ");
         for rule in rules.filter_map(|rule| rule.strip_prefix("alert: ")) {
             let (name, text) = rule.split_once('\n').unwrap();
@@ -79,7 +79,7 @@ fn passes(command: &mut Command) {
 }
 
 #[test]
-fn every_alert_says_how_bad_it_is_what_it_is_and_what_to_do() {
+fn every_alert_has_a_severity_a_description_and_a_runbook() {
     let severity = Regex::new("\n +severity: (critical|warning|none)\n").unwrap();
     for Alert { name, text, .. } in alerts() {
         assert!(severity.is_match(&text), "{name} has no severity");

@@ -1,4 +1,4 @@
-//! The number of series is bounded by what there is of services, methods and partitions, not by what passes through.
+//! The number of series depends on services, methods and partitions, not on the traffic.
 
 use std::collections::BTreeSet;
 
@@ -6,38 +6,42 @@ use contracts::orders::v1::OrderStatus;
 use harness::system::{System, order_of};
 use uuid::Uuid;
 
-/// More than a process tells that serves everything, on four partitions; each histogram is a dozen or two.
-const MOST: usize = 4_000;
-/// Rounds of orders, one of which adds no series.
+/// More than a process with all services exports on four partitions; a histogram has one or two dozen series.
+const MAX_SERIES: usize = 4_000;
+/// Rounds of orders. At least one of them must add no series.
 const ROUNDS: usize = 10;
 
 #[test]
-fn no_order_customer_or_product_makes_a_series() {
+fn orders_customers_and_products_create_no_series() {
     let mut system = System::new();
-    system.up("all");
+    system.start_until_ready("all");
     let products: Vec<_> = (0..20).map(|number| format!("sku-{number:04}")).collect();
     system.stock_all(products.iter().map(|sku| (sku.clone(), 100)).collect());
-    let mut told = round(&system, &products, 0);
+    let mut series_names = round(&system, &products, 0);
     let settled = (1..ROUNDS).any(|number| {
-        let before = std::mem::replace(&mut told, round(&system, &products, number));
-        told.is_subset(&before)
+        let before = std::mem::replace(&mut series_names, round(&system, &products, number));
+        series_names.is_subset(&before)
     });
-    println!("{} series", told.len());
-    // Some kinds, codes and partitions are met late, but not one for each order.
+    println!("{} series", series_names.len());
+    // Some kinds, codes and partitions appear late, but not one for each order.
     assert!(settled, "each round adds series");
-    assert!(told.len() < MOST, "{} series", told.len());
-    for series in &told {
+    assert!(
+        series_names.len() < MAX_SERIES,
+        "{} series",
+        series_names.len()
+    );
+    for series in &series_names {
         let is_named = ["sku-", "customer-"].iter().any(|id| series.contains(id));
         assert!(!is_named, "{series}");
-        let mut words = series.split(|c: char| !c.is_ascii_hexdigit() && c != '-');
+        let mut parts = series.split(|c: char| !c.is_ascii_hexdigit() && c != '-');
         assert!(
-            !words.any(|word| word.len() >= 32 && Uuid::try_parse(word).is_ok()),
+            !parts.any(|part| part.len() >= 32 && Uuid::try_parse(part).is_ok()),
             "{series}"
         );
     }
 }
 
-/// One order for each product; everything that is told when they are delivered.
+/// Places one order for each product. Returns the series when all are delivered.
 fn round(system: &System, products: &[String], number: usize) -> BTreeSet<String> {
     let orders: Vec<_> = products
         .iter()
@@ -48,12 +52,12 @@ fn round(system: &System, products: &[String], number: usize) -> BTreeSet<String
         })
         .collect();
     for order_id in &orders {
-        system.reaches(order_id, OrderStatus::Delivered);
+        system.wait_for_status(order_id, OrderStatus::Delivered);
     }
     series(system)
 }
 
-/// Names and labels of everything that is told.
+/// Names and labels of all exported series.
 fn series(system: &System) -> BTreeSet<String> {
     let metrics = system.metrics("all");
     metrics

@@ -1,4 +1,4 @@
-//! One order is one trace, whole: everything that the log has of an order is a span in its place.
+//! One order is one complete trace: every record of an order in the log has a span in its place.
 
 use std::collections::BTreeMap;
 
@@ -13,15 +13,15 @@ use tonic::Request;
 
 use super::found;
 
-/// What the collector keeps of what it is sent.
+/// Sampling settings of the collector.
 const KEEP_ALL: [(&str, &str); 1] = [("ORDERMESH_TRACE_WAIT", "1s")];
-const KEEP_TROUBLE: [(&str, &str); 3] = [
+const KEEP_FAILED_AND_SLOW: [(&str, &str); 3] = [
     ("ORDERMESH_TRACE_WAIT", "10s"),
     ("ORDERMESH_TRACE_SLOW_MS", "5000"),
     ("ORDERMESH_TRACE_KEEP_PERCENT", "0"),
 ];
 
-/// Every topic that tells of an order.
+/// Every topic with records of an order.
 const TOPICS: [&str; 8] = [
     "orders.commands",
     "orders.events",
@@ -34,14 +34,14 @@ const TOPICS: [&str; 8] = [
 ];
 
 #[test]
-fn an_order_is_one_whole_trace_whatever_becomes_of_it() {
+fn an_order_is_one_complete_trace_in_every_outcome() {
     let Some(programs) = found("traces", Programs::find()) else {
         return;
     };
     let mut system = System::new();
     let jaeger = Jaeger::start(&programs, system.path("jaeger"), &KEEP_ALL);
     system.set("OTEL_EXPORTER_OTLP_ENDPOINT", jaeger.endpoint());
-    // Traces are begun by the client here, and followed; nothing else is recorded.
+    // The client starts the traces; the system follows its sampling decision and records no others.
     system.set("ORDERMESH_TRACE_RATIO", "0");
     system.set("ORDERMESH_ORDERS_PAYMENT_WAIT_MS", "8000");
     system.set("ORDERMESH_PAYMENTS_REFUND_WAIT_MS", "50");
@@ -49,70 +49,70 @@ fn an_order_is_one_whole_trace_whatever_becomes_of_it() {
         system.start(service);
     }
     for service in SERVICES {
-        system.ready(service);
+        system.wait_until_ready(service);
     }
     system.stock("mug", 1_000);
 
-    let orders = every_ending(&mut system);
+    let orders = orders_of_every_outcome(&mut system);
     for order in &orders {
         let records = records_of(&system, &order.id);
-        let mut wrong = Wrong(order, Vec::new());
-        eventually("the trace is whole", || {
-            wrong.1 = match jaeger.trace(&order.trace) {
-                Some(trace) => Whole::new(&trace, order, &records).faults(),
+        let mut problems = TraceProblems(order, Vec::new());
+        eventually("the trace is complete", || {
+            problems.1 = match jaeger.trace(&order.trace) {
+                Some(trace) => TraceCheck::new(&trace, order, &records).problems(),
                 None => vec!["it has not arrived".into()],
             };
-            wrong.1.is_empty().then_some(())
+            problems.1.is_empty().then_some(())
         });
     }
     batches_are_linked(&jaeger, &orders);
 }
 
 #[test]
-fn of_many_traces_those_that_failed_or_were_slow_are_kept() {
+fn sampling_keeps_failed_and_slow_traces() {
     let Some(programs) = found("tail sampling", Programs::find()) else {
         return;
     };
     let mut system = System::new();
-    let jaeger = Jaeger::start(&programs, system.path("jaeger"), &KEEP_TROUBLE);
+    let jaeger = Jaeger::start(&programs, system.path("jaeger"), &KEEP_FAILED_AND_SLOW);
     system.set("OTEL_EXPORTER_OTLP_ENDPOINT", jaeger.endpoint());
     system.set("ORDERMESH_TRACE_RATIO", "0");
-    system.up("all");
+    system.start_until_ready("all");
     system.stock("mug", 10);
 
     let plain = Order::place(&system, "plain", "mug", 1);
-    system.reaches(&plain.id, OrderStatus::Delivered);
+    system.wait_for_status(&plain.id, OrderStatus::Delivered);
     system.behave(PROVIDER_OUTAGE);
     let failed = Order::place(&system, "failed", "mug", 1);
     let unknown = "ordermesh_engine_effects_total{result=\"unknown\",service=\"payments\",target=\"payment-provider\"} ";
     eventually("a charge has failed", || {
-        (system.figure("all", unknown) > Some(0.0)).then_some(())
+        (system.metric("all", unknown) > Some(0.0)).then_some(())
     });
     system.behave(FAULTLESS);
-    system.reaches(&failed.id, OrderStatus::Delivered);
+    system.wait_for_status(&failed.id, OrderStatus::Delivered);
     system.behave(Behaviour {
         delivery_ms: 7_000,
         ..FAULTLESS
     });
     let slow = Order::place(&system, "slow", "mug", 1);
-    system.reaches(&slow.id, OrderStatus::Delivered);
+    system.wait_for_status(&slow.id, OrderStatus::Delivered);
 
     for order in [&failed, &slow] {
         eventually(&format!("the {} one is kept", order.ending), || {
             jaeger.trace(&order.trace)
         });
     }
-    // It was judged before them.
+    // The sampling decision preceded them.
     assert!(
         jaeger.trace(&plain.trace).is_none(),
-        "nothing was wrong with it"
+        "a trace without problems was kept"
     );
 }
 
-/// What is wrong with a trace; it is shown when the test gives up.
-struct Wrong<'a>(&'a Order, Vec<String>);
+/// Problems of a trace, printed when the test fails.
+struct TraceProblems<'a>(&'a Order, Vec<String>);
 
-impl Drop for Wrong<'_> {
+impl Drop for TraceProblems<'_> {
     fn drop(&mut self) {
         for what in &self.1 {
             println!("{} {}: {what}", self.0.ending, self.0.trace);
@@ -120,17 +120,17 @@ impl Drop for Wrong<'_> {
     }
 }
 
-/// An order and the trace that its client began.
+/// An order and the trace that its client started.
 struct Order {
     ending: &'static str,
     id: String,
     trace: String,
-    /// The client's own spans, which it reports nowhere.
+    /// Ids of the client's own spans, which it does not export.
     client: Vec<String>,
 }
 
 impl Order {
-    /// Places an order within a new trace.
+    /// Places an order in a new trace.
     fn place(system: &System, ending: &'static str, sku: &str, quantity: u32) -> Self {
         let mut order = Self {
             ending,
@@ -156,7 +156,7 @@ impl Order {
             .unwrap();
     }
 
-    /// A call within the order's trace.
+    /// A request in the order's trace.
     fn within<T>(&mut self, message: T) -> Request<T> {
         let span = format!("{:016x}", fastrand::u64(1..));
         let parent = format!("00-{}-{span}-01", self.trace);
@@ -169,11 +169,11 @@ impl Order {
     }
 }
 
-/// One order of every kind of ending, and one whose payment is taken over by another process.
-fn every_ending(system: &mut System) -> Vec<Order> {
+/// One order of every outcome, and one whose payment is taken over by another process.
+fn orders_of_every_outcome(system: &mut System) -> Vec<Order> {
     let mut orders = Vec::new();
     let mut ends = |system: &System, order: Order, status| {
-        system.reaches(&order.id, status);
+        system.wait_for_status(&order.id, status);
         orders.push(order);
     };
     let order = Order::place(system, "delivered", "mug", 2);
@@ -204,7 +204,7 @@ fn every_ending(system: &mut System) -> Vec<Order> {
         ..FAULTLESS
     });
     let mut order = Order::place(system, "cancelled after payment", "mug", 1);
-    system.reaches(&order.id, OrderStatus::Confirmed);
+    system.wait_for_status(&order.id, OrderStatus::Confirmed);
     order.cancel(system);
     system.behave(FAULTLESS);
     ends(system, order, OrderStatus::Cancelled);
@@ -212,25 +212,25 @@ fn every_ending(system: &mut System) -> Vec<Order> {
     system.behave(PROVIDER_OUTAGE);
     let expired = Order::place(system, "expired", "mug", 1);
     let mut cancelled = Order::place(system, "cancelled before payment", "mug", 1);
-    system.reaches(&cancelled.id, OrderStatus::AwaitingPayment);
+    system.wait_for_status(&cancelled.id, OrderStatus::AwaitingPayment);
     cancelled.cancel(system);
-    system.reaches(&expired.id, OrderStatus::Cancelling);
+    system.wait_for_status(&expired.id, OrderStatus::Cancelling);
     system.behave(FAULTLESS);
     ends(system, expired, OrderStatus::Rejected);
     ends(system, cancelled, OrderStatus::Cancelled);
 
     system.behave(PROVIDER_OUTAGE);
     let order = Order::place(system, "taken over", "mug", 1);
-    system.reaches(&order.id, OrderStatus::AwaitingPayment);
-    // Not killed: the last spans of a process go with it.
+    system.wait_for_status(&order.id, OrderStatus::AwaitingPayment);
+    // Terminated, not killed: a killed process loses its last spans.
     assert!(system.terminate("payments").success());
     system.behave(FAULTLESS);
-    system.up("payments");
+    system.start_until_ready("payments");
     ends(system, order, OrderStatus::Delivered);
     orders
 }
 
-/// A record of the log, as far as it matters here.
+/// A record of the log, as far as it is used here.
 #[derive(Debug, Deserialize)]
 struct Record {
     topic: String,
@@ -241,7 +241,7 @@ struct Record {
 }
 
 impl Record {
-    /// Trace and span of its context.
+    /// Trace id and span id of its context.
     fn context(&self) -> Option<(&str, &str)> {
         let mut parts = self.headers.get("traceparent")?.split('-').skip(1);
         Some((parts.next()?, parts.next()?))
@@ -251,7 +251,7 @@ impl Record {
         self.topic.ends_with(".events")
     }
 
-    /// Whether a span is about this record.
+    /// Whether a span belongs to this record.
     fn is_of(&self, span: &Span) -> bool {
         let place = (
             span.tag("messaging.destination.name"),
@@ -267,7 +267,7 @@ impl Record {
     }
 }
 
-/// Everything that the log has of an order.
+/// All records of an order.
 fn records_of(system: &System, order_id: &str) -> Vec<Record> {
     let mut arguments = vec![
         "events",
@@ -299,15 +299,15 @@ fn records_of(system: &System, order_id: &str) -> Vec<Record> {
     records
 }
 
-/// A trace held against the log.
-struct Whole<'a> {
+/// Checks a trace against the log.
+struct TraceCheck<'a> {
     trace: &'a Trace,
     order: &'a Order,
     records: &'a [Record],
     faults: Vec<String>,
 }
 
-impl<'a> Whole<'a> {
+impl<'a> TraceCheck<'a> {
     fn new(trace: &'a Trace, order: &'a Order, records: &'a [Record]) -> Self {
         Self {
             trace,
@@ -317,30 +317,30 @@ impl<'a> Whole<'a> {
         }
     }
 
-    fn faults(mut self) -> Vec<String> {
-        self.nobody_is_lost();
+    fn problems(mut self) -> Vec<String> {
+        self.check_parents();
         for record in self.records {
-            self.is_in_its_place(record);
+            self.check_record(record);
         }
         for span in &self.trace.spans {
-            self.is_what_it_says(span);
+            self.check_span(span);
         }
         self.faults
     }
 
-    fn wrong(&mut self, what: String) {
+    fn add_problem(&mut self, what: String) {
         self.faults.push(what);
     }
 
-    /// Every span hangs below another, up to the calls of the client.
-    fn nobody_is_lost(&mut self) {
+    /// Every span has a parent in the trace, up to the calls of the client.
+    fn check_parents(&mut self) {
         for span in &self.trace.spans {
             let known = span.parent().is_some_and(|parent| {
                 self.trace.span(parent).is_some()
                     || self.order.client.iter().any(|client| client == parent)
             });
             if !known {
-                self.wrong(format!("{} has no parent", span.operation_name));
+                self.add_problem(format!("{} has no parent", span.operation_name));
             }
         }
         for client in &self.order.client {
@@ -349,26 +349,27 @@ impl<'a> Whole<'a> {
                 .iter()
                 .all(|span| self.trace.service(span) == "gateway");
             if calls.len() != 1 || !gateway {
-                self.wrong(format!("a call of the client is {} spans", calls.len()));
+                self.add_problem(format!("a call of the client is {} spans", calls.len()));
             }
         }
     }
 
-    /// A record goes on with a span of this trace, and whoever has read it has a span right below that.
-    fn is_in_its_place(&mut self, record: &Record) {
+    /// The context of a record is a span of this trace, and every consumer of the record has a span directly below
+    /// that.
+    fn check_record(&mut self, record: &Record) {
         let what = format!("{} {} at {}", record.topic, record.kind, record.offset);
         let Some((trace, parent)) = record.context() else {
-            return self.wrong(format!("{what} carries no context"));
+            return self.add_problem(format!("{what} carries no context"));
         };
         if trace != self.order.trace {
-            return self.wrong(format!("{what} belongs to trace {trace}"));
+            return self.add_problem(format!("{what} belongs to trace {trace}"));
         }
         let Some(sender) = self.trace.span(parent) else {
-            return self.wrong(format!("the sender of {what} is missing"));
+            return self.add_problem(format!("the sender of {what} is missing"));
         };
         let sent_by = if record.is_event() { "process " } else { "" };
         if !sender.operation_name.starts_with(sent_by) {
-            self.wrong(format!("{what} was sent by {}", sender.operation_name));
+            self.add_problem(format!("{what} was sent by {}", sender.operation_name));
         }
         let (verb, reader) = if record.is_event() {
             ("project", "query")
@@ -385,15 +386,15 @@ impl<'a> Whole<'a> {
             .filter(|span| span.operation_name == name && record.is_of(span) && span.is_ok());
         match (readers.next(), readers.next()) {
             (Some(span), None) if self.trace.service(span) == reader => {}
-            (None, _) => self.wrong(format!("no span {name} of {what}")),
-            _ => self.wrong(format!(
+            (None, _) => self.add_problem(format!("no span {name} of {what}")),
+            _ => self.add_problem(format!(
                 "several spans {name} of {what}, or not of {reader}"
             )),
         }
     }
 
-    /// Attributes as the conventions name them, and below each kind of span what belongs there.
-    fn is_what_it_says(&mut self, span: &Span) {
+    /// Every span has the attributes of the conventions, and the children that its kind requires.
+    fn check_span(&mut self, span: &Span) {
         let (verb, rest) = span.operation_name.split_once(' ').unwrap_or_default();
         let has = |key: &str, value: &str| span.tag(key).as_deref() == Some(value);
         let right = match verb {
@@ -409,26 +410,27 @@ impl<'a> Whole<'a> {
                     && has("messaging.consumer.group.name", self.trace.service(span))
             }
             "project" => has("span.kind", "consumer") && has("db.system.name", "postgresql"),
-            "perform" => self.perform_reached_its_partner(span, rest),
-            _ => has("rpc.system", "grpc") && self.is_about_its_order(span),
+            "perform" => self.reached_its_partner(span, rest),
+            _ => has("rpc.system", "grpc") && self.has_order_id(span),
         };
         if !right {
-            self.wrong(format!(
+            self.add_problem(format!(
                 "{} is not as it should be: {span:?}",
                 span.operation_name
             ));
         }
     }
 
-    /// A call of the orders API notes the order.
-    fn is_about_its_order(&self, span: &Span) -> bool {
+    /// A call of the orders API carries the order id.
+    fn has_order_id(&self, span: &Span) -> bool {
         let is_served = self.trace.service(span) == "orders"
             && span.tag("span.kind").as_deref() == Some("server");
         !is_served || span.tag("order_id").as_deref() == Some(self.order.id.as_str())
     }
 
-    /// Down to the partner's own span, unless the call failed on its way, or was given up before it went out.
-    fn perform_reached_its_partner(&self, span: &Span, target: &str) -> bool {
+    /// The span tree reaches the partner's own span, unless the call failed on its way or was cancelled before it was
+    /// sent.
+    fn reached_its_partner(&self, span: &Span, target: &str) -> bool {
         let mut below: Vec<_> = self.trace.children(&span.id).collect();
         while let Some(child) = below.pop() {
             if self.trace.service(child) == "sandbox" {
@@ -440,7 +442,7 @@ impl<'a> Whole<'a> {
     }
 }
 
-/// The transactions that carried these orders are traces of their own, with links to what they carried.
+/// The transactions that contain these orders have traces of their own, with links to the order traces.
 fn batches_are_linked(jaeger: &Jaeger, orders: &[Order]) {
     for (service, batch) in [
         ("orders", "transaction orders"),

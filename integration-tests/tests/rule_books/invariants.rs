@@ -1,4 +1,4 @@
-//! What must hold, told from the events and the partners' books alone.
+//! Invariants, checked from the events and the partners' ledgers alone.
 
 use std::collections::BTreeMap;
 
@@ -13,9 +13,9 @@ use orders::OrderRules;
 use shipping::ShipmentRules;
 
 use super::partners::{Provider, Verdict};
-use super::world::{Aggregate, World};
+use super::platform::{Aggregate, Platform};
 
-/// I4: what is reserved and deducted has been received, at any time.
+/// I4: reserved and deducted pieces have been received before, at any time.
 pub fn of_stock(sku: &str, item: &Aggregate<StockRules>) {
     use stock_event::Event;
     let (mut received, mut deducted) = (0_i64, 0_i64);
@@ -71,7 +71,7 @@ pub fn of_charges(provider: &Provider, order_id: &str) {
     assert!(refunded <= charged);
 }
 
-/// I14: every event is one that the state machine of an order has after the one before.
+/// I14: every event is a transition of the order's state machine.
 pub fn of_order(id: &str, order: &Aggregate<OrderRules>) {
     use OrderStatus::*;
     use order_event::Event::*;
@@ -154,21 +154,21 @@ pub fn of_shipment(shipment: &Aggregate<ShipmentRules>) {
     assert_eq!(status, shipment.state.status());
 }
 
-/// I1, I2, I3, I5, I11, I15, I17: everything that can be said when nothing is left to happen.
-pub fn at_rest<P>(world: &World<P>)
+/// I1, I2, I3, I5, I11, I15, I17: everything that holds when no step is left.
+pub fn at_rest<P>(platform: &Platform<P>)
 where
     P: Decider<Contract = Payments, Effect = payments::Effect>,
 {
     let (mut kept, mut owed) = (0, 0);
-    for (id, place) in &world.acknowledged {
-        let order = &world.orders.aggregates[id];
+    for (id, place) in &platform.acknowledged {
+        let order = &platform.orders.aggregates[id];
         assert!(
             OrderRules::finished(&order.state),
             "{id} hangs in {:?}",
             order.state.status()
         );
         assert_eq!(order.state.lines.len(), place.lines.len());
-        let [(_, charged), (_, refunded)] = world.provider.of_order(id);
+        let [(_, charged), (_, refunded)] = platform.provider.of_order(id);
         kept += charged - refunded;
         if order.state.status() == OrderStatus::Delivered {
             owed += order.state.total;
@@ -180,27 +180,27 @@ where
                 "{id} knows what it got back"
             );
         }
-        parcel_is_where_the_order_says(world, id, order.state.status());
-        captured_is_what_the_provider_has(world, id);
+        assert_parcel_matches_order(platform, id, order.state.status());
+        assert_captured_matches_provider(platform, id);
     }
     assert_eq!(
         kept, owed,
         "what was charged and not refunded is what is paid"
     );
-    for (sku, item) in &world.stock.aggregates {
+    for (sku, item) in &platform.stock.aggregates {
         assert_eq!(item.state.reserved, 0, "{sku} is still reserved");
     }
-    world.orders.replays();
-    world.stock.replays();
-    world.payments.replays();
-    world.shipments.replays();
+    platform.orders.assert_replays();
+    platform.stock.assert_replays();
+    platform.payments.assert_replays();
+    platform.shipments.assert_replays();
 }
 
-fn parcel_is_where_the_order_says<P>(world: &World<P>, id: &str, status: OrderStatus)
+fn assert_parcel_matches_order<P>(platform: &Platform<P>, id: &str, status: OrderStatus)
 where
     P: Decider<Contract = Payments, Effect = payments::Effect>,
 {
-    let booking = world.carrier.bookings.get(&format!("{id}/book/1"));
+    let booking = platform.carrier.bookings.get(&format!("{id}/book/1"));
     assert_eq!(
         booking == Some(&Verdict::Done),
         status == OrderStatus::Delivered,
@@ -208,13 +208,13 @@ where
     );
 }
 
-/// The charges that the events capture are those in the provider's book.
-fn captured_is_what_the_provider_has<P>(world: &World<P>, id: &str)
+/// The captured charges of the events are those in the provider's ledger.
+fn assert_captured_matches_provider<P>(platform: &Platform<P>, id: &str)
 where
     P: Decider<Contract = Payments, Effect = payments::Effect>,
 {
     use payment_event::Event;
-    let events = world
+    let events = platform
         .payments
         .aggregates
         .get(id)
@@ -227,7 +227,7 @@ where
     let refunded = events
         .iter()
         .filter(|event| matches!(event, Event::PaymentRefunded(_)));
-    let [(charges, _), (refunds, _)] = world.provider.of_order(id);
+    let [(charges, _), (refunds, _)] = platform.provider.of_order(id);
     assert_eq!(
         (captured.count(), refunded.count()),
         (charges, refunds),

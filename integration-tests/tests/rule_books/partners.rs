@@ -1,4 +1,4 @@
-//! A payment provider and a carrier that keep their promises: once per key, and a void is for ever.
+//! A payment provider and a carrier that keep their contract: once per key, and a void is permanent.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use contracts::shipping::v1::{
     RecordBooked, RecordBookingRefused, RecordBookingVoided, RecordDelivered,
 };
 
-/// What has become of a key.
+/// Final result of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Charged or booked.
@@ -21,16 +21,16 @@ pub enum Verdict {
     Voided,
 }
 
-/// Every key that a provider has heard of.
+/// All keys that the provider has received.
 #[derive(Default)]
 pub struct Provider {
-    /// With their amounts, minor units.
+    /// Results and amounts by key, minor units.
     pub charges: BTreeMap<String, (Verdict, i64)>,
     pub refunds: BTreeMap<String, (Verdict, i64)>,
 }
 
 impl Provider {
-    /// Carries an effect out, with a good or a bad end where nothing has become of its key before.
+    /// Executes an effect. `is_good` selects the result if the key is new.
     pub fn carry_out(
         &mut self,
         key: &str,
@@ -100,7 +100,7 @@ impl Provider {
         }
     }
 
-    /// Successful charges of an order, and successful refunds: how many, and minor units.
+    /// Successful charges and successful refunds of an order: count and minor units of each.
     pub fn of_order(&self, order_id: &str) -> [(usize, i64); 2] {
         [&self.charges, &self.refunds].map(|entries| {
             let done = entries.iter().filter(|(key, (verdict, _))| {
@@ -113,14 +113,14 @@ impl Provider {
     }
 }
 
-/// Every key that a carrier has heard of.
+/// All keys that the carrier has received.
 #[derive(Default)]
 pub struct Carrier {
     pub bookings: BTreeMap<String, Verdict>,
 }
 
 impl Carrier {
-    /// Like [`Provider::carry_out`]. A booked parcel has arrived when somebody asks.
+    /// Like [`Provider::carry_out`]. A booked parcel is delivered when it is tracked.
     pub fn carry_out(
         &mut self,
         key: &str,

@@ -1,4 +1,4 @@
-//! The API as its clients use it: orders that are watched and waited for, lists by time, the document, deadlines.
+//! The API as its clients use it: watching and waiting for orders, lists by time, the OpenAPI document, deadlines.
 
 use std::net::SocketAddr;
 use std::process::Child;
@@ -25,18 +25,18 @@ use uuid::Uuid;
 #[test]
 fn an_order_is_watched_from_its_placing_to_its_delivery() {
     let mut system = System::new();
-    system.up("all");
+    system.start_until_ready("all");
     system.stock("mug", 10);
     let mut request = order_of(&[("mug", 2)]);
     request.wait = PlaceOrderWait::Durable.into();
     let id = system.place(request).unwrap().order_id;
-    // Both begin with no more than the receipt.
+    // Both watches begin when only the acknowledgement is known.
     let events = system.curl(&[], &url(&system, &format!("/v1/orders/{id}/watch")));
     let changes = watch(&system, &id, 0);
 
-    let told = versions(&changes);
+    let received = versions(&changes);
     let last = changes.last().unwrap().order.clone().unwrap();
-    assert_eq!(told, (1..=last.version).collect::<Vec<_>>());
+    assert_eq!(received, (1..=last.version).collect::<Vec<_>>());
     assert_eq!(last.status(), OrderStatus::Delivered);
     assert_eq!(last.lines, []);
 
@@ -45,7 +45,7 @@ fn an_order_is_watched_from_its_placing_to_its_delivery() {
         .iter()
         .map(|(_, data)| serde_json::from_str(data).unwrap())
         .collect();
-    let told: Vec<_> = data
+    let received: Vec<_> = data
         .iter()
         .flat_map(|change| change["events"].as_array().unwrap())
         .map(|event| event["metadata"]["aggregateVersion"].as_str().unwrap())
@@ -53,7 +53,7 @@ fn an_order_is_watched_from_its_placing_to_its_delivery() {
     let expected: Vec<_> = (1..=last.version)
         .map(|version| version.to_string())
         .collect();
-    assert_eq!(told, expected);
+    assert_eq!(received, expected);
     for ((id, _), change) in events.iter().zip(&data) {
         assert_eq!(*id, change["order"]["version"].as_str().unwrap());
     }
@@ -62,14 +62,17 @@ fn an_order_is_watched_from_its_placing_to_its_delivery() {
         "ORDER_STATUS_DELIVERED"
     );
 
-    // Taken up again in the middle, and at the end.
+    // Resumed in the middle, and at the end.
     let rest = versions(&watch(&system, &id, 3));
     assert_eq!(rest, (4..=last.version).collect::<Vec<_>>());
     assert_eq!(watch(&system, &id, last.version), []);
-    let seen = format!("Last-Event-ID: {}", last.version);
+    let observed = format!("Last-Event-ID: {}", last.version);
     let path = format!("/v1/orders/{id}/watch?after_version=1");
-    let again = system.curl(&["-H", &seen, "-w", "%{http_code}"], &url(&system, &path));
-    assert_eq!(text(again), "204");
+    let resumed = system.curl(
+        &["-H", &observed, "-w", "%{http_code}"],
+        &url(&system, &path),
+    );
+    assert_eq!(text(resumed), "204");
 }
 
 #[test]
@@ -83,16 +86,16 @@ fn a_call_waits_until_its_order_is_confirmed() {
         system.start(service);
     }
     for service in &without_payments {
-        system.ready(service);
+        system.wait_until_ready(service);
     }
     system.stock("mug", 10);
     let mut request = order_of(&[("mug", 1)]);
     request.wait = PlaceOrderWait::Confirmed.into();
     let late = place_within(&system, request.clone(), Duration::from_secs(2)).unwrap_err();
     assert_eq!(late.code(), Code::DeadlineExceeded, "{late}");
-    system.reaches(&request.order_id, OrderStatus::AwaitingPayment);
+    system.wait_for_status(&request.order_id, OrderStatus::AwaitingPayment);
 
-    // The same call waits again, and by now there is something to wait for.
+    // The same call waits again, now for a result that exists.
     system.start("payments");
     let placed = place_within(&system, request.clone(), Duration::from_secs(60)).unwrap();
     assert_eq!(placed.order_id, request.order_id);
@@ -102,10 +105,10 @@ fn a_call_waits_until_its_order_is_confirmed() {
         OrderStatus::Delivered,
     ];
     assert!(confirmed.contains(&placed.status()), "{placed:?}");
-    let seen = system.order(&placed.order_id, placed.version).unwrap();
-    assert!(confirmed.contains(&seen.status()), "{seen:?}");
+    let observed = system.order(&placed.order_id, placed.version).unwrap();
+    assert!(confirmed.contains(&observed.status()), "{observed:?}");
 
-    system.ready("payments");
+    system.wait_until_ready("payments");
     let mut refused = order_of(&[("unicorn", 1)]);
     refused.wait = PlaceOrderWait::Confirmed.into();
     let refused = place_within(&system, refused, Duration::from_secs(60)).unwrap();
@@ -116,13 +119,13 @@ fn a_call_waits_until_its_order_is_confirmed() {
 #[test]
 fn orders_are_listed_by_the_time_they_were_placed() {
     let mut system = System::new();
-    system.up("all");
+    system.start_until_ready("all");
     system.stock("mug", 10);
     let mut orders = Vec::new();
     for _ in 0..3 {
         let id = system.place(order_of(&[("mug", 1)])).unwrap().order_id;
-        // The next one is later by some transactions.
-        orders.push(system.reaches(&id, OrderStatus::Delivered));
+        // Separates the orders by several transactions.
+        orders.push(system.wait_for_status(&id, OrderStatus::Delivered));
     }
     let ids: Vec<_> = orders.iter().map(|order| order.order_id.clone()).collect();
     let middle = ListOrdersRequest {
@@ -138,11 +141,11 @@ fn orders_are_listed_by_the_time_they_were_placed() {
         ..middle.clone()
     };
     assert_eq!(list(&system, newer), [ids[2].clone(), ids[1].clone()]);
-    let nobody = ListOrdersRequest {
+    let other_customer = ListOrdersRequest {
         placed_before: middle.placed_from,
         ..middle
     };
-    assert_eq!(list(&system, nobody), Vec::<String>::new());
+    assert_eq!(list(&system, other_customer), Vec::<String>::new());
 
     let shown = text(system.curl(&[], &url(&system, &format!("/v1/orders/{}", ids[1]))));
     let shown: Value = serde_json::from_str(&shown).unwrap();
@@ -156,14 +159,14 @@ fn orders_are_listed_by_the_time_they_were_placed() {
 }
 
 #[test]
-fn a_cancellation_is_answered_by_what_the_order_is() {
+fn the_answer_to_a_cancellation_depends_on_the_order_status() {
     let mut system = System::new();
-    system.up("all");
+    system.start_until_ready("all");
     system.stock("mug", 1);
     let delivered = system.place(order_of(&[("mug", 1)])).unwrap().order_id;
-    system.reaches(&delivered, OrderStatus::Delivered);
+    system.wait_for_status(&delivered, OrderStatus::Delivered);
     let rejected = system.place(order_of(&[("unicorn", 1)])).unwrap().order_id;
-    system.reaches(&rejected, OrderStatus::Rejected);
+    system.wait_for_status(&rejected, OrderStatus::Rejected);
     let cancel = |order_id: &str, customer_id: &str| {
         let request = CancelOrderRequest {
             order_id: order_id.into(),
@@ -178,7 +181,7 @@ fn a_cancellation_is_answered_by_what_the_order_is() {
     let unknown = Err((Code::NotFound, "order not found".to_owned()));
     assert_eq!(cancel(&delivered, "ada"), too_late("delivered"));
     assert_eq!(cancel(&rejected, "ada"), too_late("rejected"));
-    // A stranger does not learn that it exists.
+    // Another customer does not learn that the order exists.
     assert_eq!(cancel(&delivered, "bob"), unknown);
     assert_eq!(cancel(&Uuid::now_v7().to_string(), "ada"), unknown);
 }
@@ -188,9 +191,9 @@ fn the_document_is_served() {
     let mut system = System::new();
     system.start("gateway");
     // Without the orders service the gateway is not ready, but it serves its document.
-    eventually("the gateway says why it is not ready", || {
-        let told = system.readiness("gateway");
-        told.contains("orders does not serve").then_some(())
+    eventually("the gateway reports why it is not ready", || {
+        let received = system.readiness("gateway");
+        received.contains("orders does not serve").then_some(())
     });
     let document = text(system.curl(&[], &url(&system, "/openapi.json")));
     let document: Value = serde_json::from_str(&document).unwrap();
@@ -205,7 +208,7 @@ fn a_call_whose_deadline_has_passed_writes_nothing() {
         system.start(service);
     }
     for service in SERVICES {
-        system.ready(service);
+        system.wait_until_ready(service);
     }
     let before = commands(&system);
     let body = "{\"customerId\":\"ada\",\"currency\":\"EUR\",\"contact\":{\"address\":{\"name\":\"Ada\",\
@@ -215,7 +218,7 @@ fn a_call_whose_deadline_has_passed_writes_nothing() {
     let answer = text(system.curl(&options, &url(&system, "/v1/orders")));
     assert!(answer.contains("DEADLINE_EXCEEDED"), "{answer}");
 
-    // Over gRPC by hand, since a client of gRPC would keep such a call to itself: at the gateway and at orders.
+    // Raw gRPC over HTTP/2, to the gateway and to orders: a gRPC client would not send such a call.
     let orders = system.variable("ORDERMESH_ORDERS").parse().unwrap();
     let mut placed = order_of(&[("mug", 1)]);
     for wait in [PlaceOrderWait::Created, PlaceOrderWait::Durable] {
@@ -231,14 +234,14 @@ fn a_call_whose_deadline_has_passed_writes_nothing() {
     );
     assert_eq!(commands(&system), before);
 
-    // With time it is one command more, and its marker.
+    // A call with enough time adds one command and its marker.
     placed.wait = 0;
     system.place(placed.clone()).unwrap();
-    system.reaches(&placed.order_id, OrderStatus::Rejected);
+    system.wait_for_status(&placed.order_id, OrderStatus::Rejected);
     assert!(commands(&system) > before);
 }
 
-/// What a watch tells until it ends.
+/// All changes that a watch returns until it ends.
 fn watch(system: &System, order_id: &str, after_version: u64) -> Vec<WatchOrderResponse> {
     let request = WatchOrderRequest {
         order_id: order_id.into(),
@@ -247,11 +250,11 @@ fn watch(system: &System, order_id: &str, after_version: u64) -> Vec<WatchOrderR
     let mut client = QueryServiceClient::new(system.channel());
     system.block_on(async {
         let mut changes = client.watch_order(request).await.unwrap().into_inner();
-        let mut told = Vec::new();
+        let mut received = Vec::new();
         while let Some(change) = changes.message().await.unwrap() {
-            told.push(change);
+            received.push(change);
         }
-        told
+        received
     })
 }
 
@@ -291,13 +294,13 @@ fn url(system: &System, path: &str) -> String {
     format!("http://{}{path}", system.public)
 }
 
-/// All that a request was answered with.
+/// The output of a finished request.
 fn text(request: Child) -> String {
     let output = request.wait_with_output().expect("a child");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Id and data of each event; comments, which keep the connection alive, are passed over.
+/// Id and data of each event. Comments, which keep the connection alive, are skipped.
 fn server_sent_events(text: &str) -> Vec<(String, String)> {
     text.split("\n\n")
         .filter(|event| event.starts_with("id: "))
@@ -309,7 +312,7 @@ fn server_sent_events(text: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// The code that a call is answered with whose deadline has passed before it leaves.
+/// The gRPC code of a call whose deadline has passed before it is sent.
 async fn place_without_time(
     address: SocketAddr,
     order: &PlaceOrderRequest,
@@ -325,7 +328,8 @@ async fn place_without_time(
         .body(())
         .expect("it is a request");
     let (answer, mut body) = client.ready().await?.send_request(request, false)?;
-    // Not compressed, its length, itself. The answer may be there already, and nobody reads this any more.
+    // Not compressed, the length, the message. The answer may have arrived already and the request stream may be
+    // closed.
     let message = order.encode_to_vec();
     let length = u32::try_from(message.len()).expect("it is short");
     let framed = [&[0][..], &length.to_be_bytes(), &message].concat();
@@ -335,7 +339,7 @@ async fn place_without_time(
     Ok(code.to_str().expect("it is text").to_owned())
 }
 
-/// Offsets in the commands of orders.
+/// Number of offsets in the orders' commands.
 fn commands(system: &System) -> i64 {
     let topic = Topic::Commands.of(Service::Orders, system.variable("ORDERMESH_PREFIX"));
     let consumer: BaseConsumer = ClientConfig::new()

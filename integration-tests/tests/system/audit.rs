@@ -1,5 +1,5 @@
-//! The auditor on the running system: clean while it works and at rest, violated when somebody has had a hand in it, and
-//! clear about what it could not check.
+//! The auditor on the running system: clean under load and at rest, violated after manual changes, and explicit about
+//! what it could not check.
 
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -13,27 +13,27 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde_json::Value;
 
-use super::faults::{acknowledged, finish, load};
+use harness::basket_load::{load, wait_for_acknowledged, wait_for_load};
 
 const TIMEOUT: Duration = Duration::from_secs(15);
 
 #[test]
-fn an_audit_is_clean_under_load_and_at_rest_and_finds_what_was_changed_by_hand() {
+fn an_audit_is_clean_under_load_and_at_rest_and_finds_manual_changes() {
     let mut system = System::new();
     system.set("ORDERMESH_SANDBOX_DECLINE_PERCENT", "5");
-    system.up("all");
+    system.start_until_ready("all");
     let mut load = load(&system);
-    acknowledged(&system, 200);
+    wait_for_acknowledged(&system, 200);
     let during = audit(&system, &["--json"]);
-    assert_eq!(during.status.code(), Some(0), "{}", said(&during));
+    assert_eq!(during.status.code(), Some(0), "{}", output_text(&during));
     system.kill("all");
-    system.up("all");
-    finish(&system, &mut load);
+    system.start_until_ready("all");
+    wait_for_load(&system, &mut load);
 
     let journal = system.path("journal");
     let at_rest = eventually("everything is at rest", || {
         let output = audit(&system, &["--json", "--journal", &journal]);
-        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        assert_eq!(output.status.code(), Some(0), "{}", output_text(&output));
         let report = report(&output);
         (report["at_rest"] == true).then_some(report)
     });
@@ -41,7 +41,7 @@ fn an_audit_is_clean_under_load_and_at_rest_and_finds_what_was_changed_by_hand()
         assert!(finding["checked"].as_u64() > Some(0), "{finding}");
     }
 
-    // Of a payment, for the orders that are compared with it are not touched.
+    // The ledger entry of a payment: the orders that are compared with it are unchanged.
     let change = "UPDATE read_v1.payments SET amount = amount + 1
         WHERE order_id = (SELECT min(order_id::text)::uuid FROM read_v1.payments)";
     psql(&system, change);
@@ -50,23 +50,26 @@ fn an_audit_is_clean_under_load_and_at_rest_and_finds_what_was_changed_by_hand()
     psql(&system, &change.replace("+ 1", "- 1"));
     assert_eq!(system.run_unread(&["audit"]).code(), Some(0));
     let mended = audit(&system, &[]);
-    assert_eq!(mended.status.code(), Some(0), "{}", said(&mended));
+    assert_eq!(mended.status.code(), Some(0), "{}", output_text(&mended));
 
     write(&system, "by hand");
     violates(&system, &["I12", "I16"]);
 }
 
 #[test]
-fn what_cannot_be_reached_is_one_clear_error() {
+fn an_unreachable_server_is_one_clear_error() {
     let mut system = System::new();
-    system.up("all");
+    system.start_until_ready("all");
     system.stock("mug", 1);
-    let nobody = "127.0.0.1:1";
+    let unreachable = "127.0.0.1:1";
     for (flag, address) in [
-        ("--kafka", nobody.to_owned()),
-        ("--registry", format!("http://{nobody}")),
-        ("--database", format!("postgres://ordermesh@{nobody}/none")),
-        ("--sandbox", nobody.to_owned()),
+        ("--kafka", unreachable.to_owned()),
+        ("--registry", format!("http://{unreachable}")),
+        (
+            "--database",
+            format!("postgres://ordermesh@{unreachable}/none"),
+        ),
+        ("--sandbox", unreachable.to_owned()),
         // Another number of partitions than the topics have.
         ("--partitions", "3".to_owned()),
         // Another log, without these topics.
@@ -74,7 +77,7 @@ fn what_cannot_be_reached_is_one_clear_error() {
         ("--journal", "of-nobody".to_owned()),
     ] {
         let output = audit(&system, &[flag, &address]);
-        let text = said(&output);
+        let text = output_text(&output);
         assert_eq!(output.status.code(), Some(2), "{flag}: {text}");
         let errors = text
             .lines()
@@ -86,29 +89,29 @@ fn what_cannot_be_reached_is_one_clear_error() {
 #[test]
 fn a_read_model_of_another_log_is_not_audited() {
     let mut system = System::new();
-    system.up("all");
+    system.start_until_ready("all");
     system.stock("mug", 10);
     let order = order_of(&[("mug", 1)]);
     system.place(order.clone()).unwrap();
-    system.reaches(
+    system.wait_for_status(
         &order.order_id,
         contracts::orders::v1::OrderStatus::Delivered,
     );
     let forward = "UPDATE read_v1.positions SET next_offset = next_offset + 1000";
     psql(&system, forward);
     let output = audit(&system, &[]);
-    let text = said(&output);
+    let text = output_text(&output);
     assert_eq!(output.status.code(), Some(2), "{text}");
     assert!(text.contains("that of another log"), "{text}");
 }
 
 #[test]
-fn an_offset_that_is_about_to_move_is_waited_for() {
+fn an_audit_waits_for_an_offset_that_is_about_to_move() {
     let mut system = System::new();
-    system.up("all");
+    system.start_until_ready("all");
     system.stock("mug", 1);
     assert!(system.terminate("all").success());
-    system.up("sandbox");
+    system.start_until_ready("sandbox");
     let client = |name: &str, value: &str| {
         let mut config = ClientConfig::new();
         config
@@ -136,20 +139,20 @@ fn an_offset_that_is_about_to_move_is_waited_for() {
         .unwrap();
 
     let output = audit(&system, &[]);
-    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(0), "{}", output_text(&output));
     producer
         .commit_transaction(TIMEOUT)
         .expect_err("the broker has given it up meanwhile");
 }
 
 #[test]
-fn the_auditor_goes_on_and_tells_what_it_finds() {
+fn the_auditor_continues_and_reports_its_findings() {
     let mut system = System::new();
     system.set("ORDERMESH_AUDIT_EVERY_MS", "200");
-    system.up("all");
-    system.up("auditor");
+    system.start_until_ready("all");
+    system.start_until_ready("auditor");
     system.stock("mug", 10);
-    let of = |name: &str| system.figure("auditor", name);
+    let of = |name: &str| system.metric("auditor", name);
     let clean = "ordermesh_audit_runs_total{result=\"clean\"}";
     let stock = "ordermesh_audit_violations{invariant=\"I8\"}";
     eventually("an audit is clean", || {
@@ -171,7 +174,7 @@ fn audit(system: &System, arguments: &[&str]) -> Output {
     system.try_run(&all)
 }
 
-fn said(output: &Output) -> String {
+fn output_text(output: &Output) -> String {
     let text = [output.stdout.as_slice(), &output.stderr].concat();
     String::from_utf8_lossy(&text).into_owned()
 }
@@ -180,10 +183,10 @@ fn report(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// The audit fails and names these.
+/// Asserts that the audit fails and names these invariants.
 fn violates(system: &System, named: &[&str]) {
     let output = audit(system, &["--json"]);
-    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(1), "{}", output_text(&output));
     let report = report(&output);
     let findings = report["findings"].as_array().unwrap().iter();
     let violated: Vec<_> = findings
@@ -193,7 +196,7 @@ fn violates(system: &System, named: &[&str]) {
     for name in named {
         assert!(violated.contains(name), "{name} is not among {violated:?}");
     }
-    let text = said(&audit(system, &[]));
+    let text = output_text(&audit(system, &[]));
     for name in named {
         assert!(text.contains(&format!("✗ {name} ")), "{text}");
     }
@@ -208,7 +211,7 @@ fn psql(system: &System, statement: &str) {
     assert!(done.success(), "{statement}");
 }
 
-/// Writes something into the orders' events that no processor wrote.
+/// Writes a record to the orders' events that no processor wrote.
 fn write(system: &System, payload: &str) {
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", system.variable("ORDERMESH_KAFKA"))

@@ -13,7 +13,7 @@ const FAILURE: i32 = 1;
 const BAD_USAGE: i32 = 2;
 const BAD_VALUE: i32 = 64;
 
-/// What a command prints with `--json`, line by line.
+/// The output of a command with `--json`, one value for each line.
 fn json(system: &System, arguments: &[&str]) -> Vec<Value> {
     let text = system.run(&[arguments, &["--json"]].concat());
     text.lines()
@@ -21,21 +21,21 @@ fn json(system: &System, arguments: &[&str]) -> Vec<Value> {
         .collect()
 }
 
-/// The only line that a command prints with `--json`.
+/// The only output line of a command with `--json`.
 fn one(system: &System, arguments: &[&str]) -> Value {
     let mut lines = json(system, arguments);
     assert_eq!(lines.len(), 1, "{lines:?}");
     lines.remove(0)
 }
 
-/// The one line in which a command says why it does not do it.
+/// The one-line error of a command that fails with this code.
 fn refused(system: &System, code: i32, arguments: &[&str]) -> String {
     let output: Output = system.try_run(arguments);
-    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
-    assert_eq!(said.lines().count(), 1, "{said}");
+    let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {message}");
+    assert_eq!(message.lines().count(), 1, "{message}");
     assert!(output.stdout.is_empty(), "{arguments:?} has answered");
-    said
+    message
 }
 
 /// Places an order of two mugs.
@@ -64,7 +64,7 @@ fn versions(events: &[Value]) -> Vec<u64> {
 #[test]
 fn an_order_is_placed_watched_listed_and_explained() {
     let mut system = System::new();
-    system.up("all");
+    system.start_until_ready("all");
     system.run(&["stock", "adjust", "mug", "10"]);
 
     let receipt = place(&system, "durable");
@@ -75,7 +75,7 @@ fn an_order_is_placed_watched_listed_and_explained() {
     let version: u64 = confirmed["version"].as_str().unwrap().parse().unwrap();
     assert!(version >= 4, "{confirmed}");
 
-    // The watch ends with the order; one that begins later tells the rest.
+    // The watch ends with the order; one that starts later returns the remaining changes.
     let id = order_id(&confirmed);
     system.order(&id, version).unwrap();
     let events = json(&system, &["order", "watch", &id]);
@@ -100,8 +100,8 @@ fn an_order_is_placed_watched_listed_and_explained() {
     assert_eq!(listed(&["--from", placed_at]), 1, "the last one");
     assert_eq!(listed(&["--before", placed_at]), 2);
 
-    let life = one(&system, &["order", "explain", &id]);
-    explained(&life);
+    let explanation = one(&system, &["order", "explain", &id]);
+    assert_explanation(&explanation);
     let text = system.run(&["order", "explain", &id]);
     for part in [
         "ReserveStock from orders, order v1",
@@ -110,21 +110,21 @@ fn an_order_is_placed_watched_listed_and_explained() {
     ] {
         assert!(text.contains(part), "{part} is missing in\n{text}");
     }
-    let nobody = Uuid::now_v7().to_string();
-    let said = refused(&system, FAILURE, &["order", "explain", &nobody]);
-    assert!(said.contains(&nobody), "{said}");
-    let said = refused(&system, FAILURE, &["order", "watch", &nobody]);
-    assert!(said.contains("NOT_FOUND"), "{said}");
+    let unknown = Uuid::now_v7().to_string();
+    let message = refused(&system, FAILURE, &["order", "explain", &unknown]);
+    assert!(message.contains(&unknown), "{message}");
+    let message = refused(&system, FAILURE, &["order", "watch", &unknown]);
+    assert!(message.contains("NOT_FOUND"), "{message}");
 }
 
-/// The life of an order of two mugs that was delivered.
-fn explained(life: &Value) {
-    let events = life["events"].as_array().unwrap();
+/// Asserts the explanation of a delivered order of two mugs.
+fn assert_explanation(explanation: &Value) {
+    let events = explanation["events"].as_array().unwrap();
     for service in ["orders", "inventory", "payments", "shipping"] {
-        let told = events.iter().filter(|event| event["service"] == service);
+        let reported = events.iter().filter(|event| event["service"] == service);
         assert!(
-            told.count() >= 2,
-            "{service} has too little to tell: {life:#}"
+            reported.count() >= 2,
+            "{service} has too little to tell: {explanation:#}"
         );
     }
     for event in events {
@@ -136,16 +136,16 @@ fn explained(life: &Value) {
         assert_ne!(cause["actor"], "", "{event:#}");
         assert!(event["since_ms"].as_i64().unwrap() >= 0, "{event:#}");
         assert_ne!(event["words"], "", "{event:#}");
-        // What led to an event stands before it.
+        // The cause of an event precedes it.
         let because = &cause["because"];
-        let is_told = |other: &&Value| {
+        let is_listed = |other: &&Value| {
             ["service", "aggregate_id", "version"]
                 .iter()
                 .all(|field| other[*field] == because[*field])
         };
         let before = events.iter().take_while(|other| *other != event);
         assert!(
-            because.is_null() || before.filter(is_told).count() == 1,
+            because.is_null() || before.filter(is_listed).count() == 1,
             "{event:#}"
         );
     }
@@ -153,7 +153,7 @@ fn explained(life: &Value) {
     assert_eq!(events[0]["cause"]["command"], "PlaceOrder");
     assert_eq!(events[0]["cause"]["actor"], "ada");
 
-    let summary = &life["summary"];
+    let summary = &explanation["summary"];
     assert_eq!(summary["status"], "delivered");
     assert_eq!(
         (&summary["charged"], &summary["refunded"]),
@@ -168,48 +168,48 @@ fn explained(life: &Value) {
 #[test]
 fn a_cancellation_is_accepted_or_refused_in_one_line() {
     let mut system = System::new();
-    system.up("all");
+    system.start_until_ready("all");
     system.run(&["stock", "adjust", "mug", "10"]);
     let delivered = order_id(&place(&system, "created"));
-    system.reaches(&delivered, OrderStatus::Delivered);
+    system.wait_for_status(&delivered, OrderStatus::Delivered);
 
     system.run(&["sandbox", "faults", "--provider-outage", "on"]);
     let waiting = order_id(&place(&system, "created"));
-    system.reaches(&waiting, OrderStatus::AwaitingPayment);
+    system.wait_for_status(&waiting, OrderStatus::AwaitingPayment);
     let answer = one(&system, &cancel(&waiting));
     assert_eq!(answer["status"], "ORDER_STATUS_CANCELLING");
-    let said = system.run(&cancel(&waiting));
-    assert!(said.contains("accepted, cancelling"), "{said}");
-    assert!(said.contains("ordermesh order watch"), "{said}");
+    let message = system.run(&cancel(&waiting));
+    assert!(message.contains("accepted, cancelling"), "{message}");
+    assert!(message.contains("ordermesh order watch"), "{message}");
 
     system.run(&["sandbox", "faults", "--clear"]);
     let events = json(&system, &["order", "watch", &waiting]);
     assert!(events.last().unwrap().get("orderCancelled").is_some());
-    let said = system.run(&cancel(&waiting));
-    assert!(said.contains("  cancelled, version"), "{said}");
+    let message = system.run(&cancel(&waiting));
+    assert!(message.contains("  cancelled, version"), "{message}");
 
-    let said = refused(&system, FAILURE, &cancel(&delivered));
+    let message = refused(&system, FAILURE, &cancel(&delivered));
     assert!(
-        said.contains("too late to cancel") && said.contains("delivered"),
-        "{said}"
+        message.contains("too late to cancel") && message.contains("delivered"),
+        "{message}"
     );
     let foreign = ["order", "cancel", &delivered, "--customer", "bob"];
-    let said = refused(&system, FAILURE, &foreign);
-    assert!(said.contains("bob has no order"), "{said}");
+    let message = refused(&system, FAILURE, &foreign);
+    assert!(message.contains("bob has no order"), "{message}");
     system.check(None);
 }
 
 #[test]
 fn a_watch_outlives_the_process_that_it_asks() {
     let mut system = System::new();
-    system.up("all");
+    system.start_until_ready("all");
     system.run(&["stock", "adjust", "mug", "10"]);
     system.run(&["sandbox", "faults", "--provider-outage", "on"]);
     let id = order_id(&place(&system, "created"));
-    system.reaches(&id, OrderStatus::AwaitingPayment);
+    system.wait_for_status(&id, OrderStatus::AwaitingPayment);
     let mut watch = system.spawn("watch", &["order", "watch", &id, "--json"]);
-    // Among its complaints about the process that is gone.
-    let told = |system: &System| -> Vec<Value> {
+    // Among the warnings about the process that is gone.
+    let reported = |system: &System| -> Vec<Value> {
         let text = std::fs::read_to_string(system.path("watch.log")).unwrap_or_default();
         let lines = text
             .lines()
@@ -219,23 +219,23 @@ fn a_watch_outlives_the_process_that_it_asks() {
             .collect()
     };
     eventually("the watch has begun", || {
-        (told(&system).len() >= 3).then_some(())
+        (reported(&system).len() >= 3).then_some(())
     });
 
-    // The provider's trouble goes with the process.
+    // The provider's faults end with its process.
     system.kill("all");
-    system.up("all");
-    system.reaches(&id, OrderStatus::Delivered);
+    system.start_until_ready("all");
+    system.wait_for_status(&id, OrderStatus::Delivered);
     let status = eventually("the watch ends", || watch.try_wait().expect("a child"));
-    assert!(status.success(), "{}", system.tail("watch"));
-    let versions = versions(&told(&system));
+    assert!(status.success(), "{}", system.log_tail("watch"));
+    let versions = versions(&reported(&system));
     assert_eq!(versions, (1..=6).collect::<Vec<_>>(), "each event once");
 }
 
 #[test]
 fn stock_is_adjusted_once_for_each_id_and_never_below_what_is_reserved() {
     let mut system = System::new();
-    system.up("all");
+    system.start_until_ready("all");
     let id = Uuid::now_v7().to_string();
     for _ in 0..2 {
         let adjusted = one(&system, &["stock", "adjust", "mug", "10", "--id", &id]);
@@ -244,15 +244,15 @@ fn stock_is_adjusted_once_for_each_id_and_never_below_what_is_reserved() {
             (&"10".into(), &"1".into())
         );
     }
-    let said = refused(
+    let message = refused(
         &system,
         FAILURE,
         &["stock", "adjust", "mug", "11", "--id", &id],
     );
-    assert!(said.contains("mug is not adjusted by +11"), "{said}");
-    assert!(said.contains("another delta"), "{said}");
-    let said = refused(&system, FAILURE, &["stock", "adjust", "mug", "-11"]);
-    assert!(said.contains("must not fall below"), "{said}");
+    assert!(message.contains("mug is not adjusted by +11"), "{message}");
+    assert!(message.contains("another delta"), "{message}");
+    let message = refused(&system, FAILURE, &["stock", "adjust", "mug", "-11"]);
+    assert!(message.contains("must not fall below"), "{message}");
     let text = system.run(&["stock", "adjust", "tea", "3"]);
     assert!(text.contains("tea  3 on hand, 0 reserved"), "{text}");
 
@@ -270,8 +270,8 @@ fn stock_is_adjusted_once_for_each_id_and_never_below_what_is_reserved() {
         (&products[0]["sku"], &products[0]["available"]),
         (&"mug".into(), &"10".into())
     );
-    let said = refused(&system, FAILURE, &["stock", "get", "mug", "unicorn"]);
-    assert!(said.contains("unicorn"), "{said}");
+    let message = refused(&system, FAILURE, &["stock", "get", "mug", "unicorn"]);
+    assert!(message.contains("unicorn"), "{message}");
 
     for (code, arguments, named) in [
         (BAD_VALUE, &["stock", "adjust", "mug", "0"][..], "<DELTA>"),
@@ -295,8 +295,8 @@ fn stock_is_adjusted_once_for_each_id_and_never_below_what_is_reserved() {
         ),
         (BAD_VALUE, &["order", "place", "--wait", "ever"], "--wait"),
     ] {
-        let said = refused(&system, code, arguments);
-        assert!(said.contains(named), "{said}");
+        let message = refused(&system, code, arguments);
+        assert!(message.contains(named), "{message}");
     }
     let usage = system.try_run(&["stock", "get"]);
     assert_eq!(usage.status.code(), Some(BAD_USAGE));
@@ -310,7 +310,7 @@ fn stock_is_adjusted_once_for_each_id_and_never_below_what_is_reserved() {
 #[test]
 fn faults_are_set_one_by_one_and_the_ledgers_are_shown() {
     let mut system = System::new();
-    system.up("all");
+    system.start_until_ready("all");
     let faults = |arguments: &[&str]| one(&system, &[&["sandbox", "faults"], arguments].concat());
     let before = faults(&[]);
     assert_eq!(before["deliveryMs"], 50, "as the process was started");
@@ -324,18 +324,18 @@ fn faults_are_set_one_by_one_and_the_ledgers_are_shown() {
     assert_eq!(set["provider"]["errorPercent"], 10, "it stays");
     assert_eq!(set["provider"]["slowMs"], 500);
     assert_eq!(faults(&[]), set, "it is in force");
-    let said = refused(
+    let message = refused(
         &system,
         BAD_VALUE,
         &["sandbox", "faults", "--carrier-slow", "5"],
     );
-    assert!(said.contains("--carrier-slow-ms"), "{said}");
-    let said = refused(
+    assert!(message.contains("--carrier-slow-ms"), "{message}");
+    let message = refused(
         &system,
         BAD_VALUE,
         &["sandbox", "faults", "--carrier-hang", "101"],
     );
-    assert!(said.contains("--carrier-hang"), "{said}");
+    assert!(message.contains("--carrier-hang"), "{message}");
     assert_eq!(faults(&[]), set, "nothing is half done");
     let cleared = faults(&["--clear"]);
     assert_eq!(
@@ -352,7 +352,7 @@ fn faults_are_set_one_by_one_and_the_ledgers_are_shown() {
     system.run(&["stock", "adjust", "mug", "10"]);
     let ids = [(); 2].map(|()| order_id(&place(&system, "created")));
     for id in &ids {
-        system.reaches(id, OrderStatus::Delivered);
+        system.wait_for_status(id, OrderStatus::Delivered);
     }
     let payments = json(&system, &["sandbox", "ledger", "payments"]);
     assert_eq!(payments.len(), 2, "{payments:?}");
@@ -377,14 +377,18 @@ fn faults_are_set_one_by_one_and_the_ledgers_are_shown() {
 #[test]
 fn the_doctor_finds_what_is_missing() {
     let mut system = System::new();
-    // What a doctor says: its verdict, and the parts that it finds something about.
+    // The report of the doctor: its verdict and the parts with problems.
     let examined = |system: &System, arguments: &[&str]| {
         let arguments = [&["doctor", "--json"], arguments].concat();
         let output = system.try_run(&arguments);
-        let told: Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
-        assert_eq!(output.status.success(), told["healthy"] == true, "{told:#}");
-        let findings = told["findings"].as_array().unwrap();
-        assert_eq!(findings.len(), 8, "{told:#}");
+        let reported: Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
+        assert_eq!(
+            output.status.success(),
+            reported["healthy"] == true,
+            "{reported:#}"
+        );
+        let findings = reported["findings"].as_array().unwrap();
+        assert_eq!(findings.len(), 8, "{reported:#}");
         let ill = findings
             .iter()
             .filter(|finding| finding["health"] == "failed");
@@ -394,27 +398,27 @@ fn the_doctor_finds_what_is_missing() {
             .collect();
         ill
     };
-    let nobody = "127.0.0.1:1";
-    let missing = examined(&system, &["--admin", nobody]);
+    let unreachable = "127.0.0.1:1";
+    let missing = examined(&system, &["--admin", unreachable]);
     assert_eq!(
         missing,
         ["database", "gateway", "admin"],
         "only topics are there"
     );
 
-    system.up("all");
+    system.start_until_ready("all");
     let admin = system.admin("all").to_string();
     assert!(examined(&system, &["--admin", &admin]).is_empty());
     let text = system.run(&["doctor", "--admin", &admin]);
     assert_eq!(text.matches('✓').count(), 8, "{text}");
-    // A container's health: nothing else has to be there for it.
-    let process = ["doctor", "--process", "--kafka", nobody, "--admin"];
+    // Health check of a container: it needs no other server.
+    let process = ["doctor", "--process", "--kafka", unreachable, "--admin"];
     let text = system.run(&[&process[..], &[&admin]].concat());
     assert_eq!(text.matches('✓').count(), 1, "{text}");
-    let gone = system.try_run(&[&process[..], &[nobody]].concat());
+    let gone = system.try_run(&[&process[..], &[unreachable]].concat());
     assert!(!gone.status.success(), "{gone:?}");
 
-    let no_broker = ["--admin", &admin, "--kafka", nobody];
+    let no_broker = ["--admin", &admin, "--kafka", unreachable];
     assert_eq!(
         examined(&system, &no_broker),
         ["broker", "topics", "broker's clock"]
@@ -422,14 +426,14 @@ fn the_doctor_finds_what_is_missing() {
     let no_topics = ["--admin", &admin, "--prefix", "nobody-has-made-these."];
     let missing = examined(&system, &no_topics);
     assert_eq!(missing, ["topics", "registry", "broker's clock"]);
-    let url = format!("http://{nobody}/");
+    let url = format!("http://{unreachable}/");
     let nothing = [
         "--admin",
-        nobody,
+        unreachable,
         "--api",
-        nobody,
+        unreachable,
         "--kafka",
-        nobody,
+        unreachable,
         "--registry",
         &url,
         "--database",
@@ -442,9 +446,9 @@ fn the_doctor_finds_what_is_missing() {
     );
     let secret = "postgres://nobody:secret@127.0.0.1:1/nothing";
     let output = system.try_run(&["doctor", "--admin", &admin, "--database", secret]);
-    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    let reported = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
-        told.contains("127.0.0.1:1/nothing") && !told.contains("secret"),
-        "{told}"
+        reported.contains("127.0.0.1:1/nothing") && !reported.contains("secret"),
+        "{reported}"
     );
 }

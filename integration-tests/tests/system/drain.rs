@@ -1,4 +1,4 @@
-//! Processes that are replaced one after the other while clients go on: nobody has to ask more than twice.
+//! Processes that are replaced one after the other under load: no call needs more than one retry.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use harness::system::{SERVICES, System, free_port, order_of};
 use tokio::task::JoinHandle;
 use tonic::{Code, Status};
 
-/// Clients that place one order after the other.
+/// Number of clients, each of which places one order after the other.
 const CLIENTS: usize = 16;
-/// Orders between two changes of the processes.
-const SOME: usize = 150;
+/// Orders between two replacements.
+const ORDERS_BETWEEN_CHANGES: usize = 150;
 
 #[test]
 fn two_processes_of_orders_are_replaced_one_after_the_other() {
@@ -35,19 +35,23 @@ fn two_processes_of_orders_are_replaced_one_after_the_other() {
         system.start_as(name, "orders", listen);
     }
     for name in others.iter().chain(&names) {
-        system.ready(name);
+        system.wait_until_ready(name);
     }
     system.stock("mug", 1_000_000);
 
-    let load = Load::begin(&system, &[system.public]);
+    let load = Load::start(&system, &[system.public]);
     for (name, listen) in names.iter().zip(&listen) {
-        load.goes_on();
-        assert!(system.terminate(name).success(), "{}", system.tail(name));
-        // Its partitions wait for it.
+        load.wait_for_orders();
+        assert!(
+            system.terminate(name).success(),
+            "{}",
+            system.log_tail(name)
+        );
+        // The partitions of the stopped process wait for it.
         system.start_as(name, "orders", listen);
-        system.ready(name);
+        system.wait_until_ready(name);
     }
-    load.goes_on();
+    load.wait_for_orders();
     load.end(&system);
     system.check(None);
 }
@@ -63,24 +67,28 @@ fn two_gateways_are_replaced_one_after_the_other() {
     let listen = addresses.map(|address| [("ORDERMESH_PUBLIC", address.to_string())]);
     system.start_as(names[1], "gateway", &listen[1]);
     for name in SERVICES.iter().chain(&names[1..]) {
-        system.ready(name);
+        system.wait_until_ready(name);
     }
     system.stock("mug", 1_000_000);
 
-    let load = Load::begin(&system, &addresses);
+    let load = Load::start(&system, &addresses);
     for (name, listen) in names.iter().zip(&listen) {
-        load.goes_on();
-        assert!(system.terminate(name).success(), "{}", system.tail(name));
-        load.goes_on();
+        load.wait_for_orders();
+        assert!(
+            system.terminate(name).success(),
+            "{}",
+            system.log_tail(name)
+        );
+        load.wait_for_orders();
         system.start_as(name, "gateway", listen);
-        system.ready(name);
+        system.wait_until_ready(name);
     }
-    load.goes_on();
+    load.wait_for_orders();
     load.end(&system);
     system.check(None);
 }
 
-/// Clients at work.
+/// Running clients.
 struct Load {
     over: Arc<AtomicBool>,
     placed: Arc<AtomicUsize>,
@@ -88,8 +96,8 @@ struct Load {
 }
 
 impl Load {
-    /// Clients that go round these gateways; each call that fails is repeated once, at the next one.
-    fn begin(system: &System, gateways: &[SocketAddr]) -> Self {
+    /// Starts clients that use these gateways in turn. A failed call is retried once, at the next gateway.
+    fn start(system: &System, gateways: &[SocketAddr]) -> Self {
         let over = Arc::new(AtomicBool::new(false));
         let placed = Arc::new(AtomicUsize::new(0));
         let gateways: Vec<_> = gateways
@@ -117,13 +125,13 @@ impl Load {
         }
     }
 
-    /// Waits until some more orders are placed, by clients none of whom has given up.
-    fn goes_on(&self) {
+    /// Waits for more orders. Asserts that no client has failed.
+    fn wait_for_orders(&self) {
         let before = self.placed.load(Ordering::Relaxed);
         eventually("some more orders are placed", || {
             let working = self.clients.iter().all(|client| !client.is_finished());
             assert!(working, "a client has given up");
-            (self.placed.load(Ordering::Relaxed) >= before + SOME).then_some(())
+            (self.placed.load(Ordering::Relaxed) >= before + ORDERS_BETWEEN_CHANGES).then_some(())
         });
     }
 

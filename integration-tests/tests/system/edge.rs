@@ -1,4 +1,4 @@
-//! What clients get wrong, and what strangers write into the log.
+//! Invalid requests of clients, and invalid records in the log.
 
 use std::process::Command;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use uuid::Uuid;
 #[test]
 fn every_violation_is_named_and_nothing_is_written() {
     let mut system = System::new();
-    system.up("all");
+    system.start_until_ready("all");
     let mut request = order_of(&[("mug", 0), ("mug", 1)]);
     request.customer_id.clear();
     request.currency = "XXX1".into();
@@ -73,7 +73,7 @@ fn every_violation_is_named_and_nothing_is_written() {
 #[test]
 fn an_order_goes_through_rest_as_well() {
     let mut system = System::new();
-    system.up("all");
+    system.start_until_ready("all");
     let (code, body) = http(
         &system,
         &[
@@ -96,7 +96,7 @@ fn an_order_goes_through_rest_as_well() {
     );
     assert_eq!(code, "201", "{body}");
     assert!(body.contains(&id), "{body}");
-    system.reaches(&id, OrderStatus::Delivered);
+    system.wait_for_status(&id, OrderStatus::Delivered);
     let (code, body) = http(&system, &[&format!("/v1/orders/{id}")]);
     assert_eq!(code, "200");
     assert!(body.contains("ORDER_STATUS_DELIVERED"), "{body}");
@@ -118,9 +118,9 @@ fn an_order_goes_through_rest_as_well() {
 }
 
 #[test]
-fn strange_records_become_dead_letters_once_and_stop_nobody() {
+fn malformed_records_become_dead_letters_once_and_block_nothing() {
     let mut system = System::new();
-    system.up("all");
+    system.start_until_ready("all");
     system.stock("mug", 100);
     let topic = Topic::Commands.of(Service::Orders, &prefix(&system));
     let producer: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
@@ -155,18 +155,18 @@ fn strange_records_become_dead_letters_once_and_stop_nobody() {
         .map(|_| system.place(order_of(&[("mug", 1)])).unwrap().order_id)
         .collect();
     for order_id in &placed {
-        system.reaches(order_id, OrderStatus::Delivered);
+        system.wait_for_status(order_id, OrderStatus::Delivered);
     }
     let found = eventually("the dead letters are there", || {
         Some(dead_letters(&system)).filter(|found| *found >= 4)
     });
     assert_eq!(found, 4);
 
-    // Taken over again, they are not dead a second time.
+    // After a take-over they do not become dead letters again.
     system.kill("all");
-    system.up("all");
+    system.start_until_ready("all");
     let placed = system.place(order_of(&[("mug", 1)])).unwrap();
-    system.reaches(&placed.order_id, OrderStatus::Delivered);
+    system.wait_for_status(&placed.order_id, OrderStatus::Delivered);
     assert_eq!(dead_letters(&system), 4);
     system.check(None);
 }
@@ -196,7 +196,7 @@ fn dead_letters(system: &System) -> usize {
     }
     consumer.assign(&list).expect("it can be assigned");
     let mut found = 0;
-    // Markers behind the last record are never delivered: the end is where nothing more comes.
+    // Markers after the last record are never delivered: reading ends when no more records arrive.
     while let Some(message) = consumer.poll(Duration::from_secs(2)) {
         message.expect("it can be read");
         found += 1;

@@ -1,4 +1,4 @@
-//! Every way an order can end besides the plain ones of `life`: cancelled in each step, undeliverable, expired.
+//! The outcomes of an order that `lifecycle` does not cover: cancelled in each step, undeliverable, expired.
 
 use contracts::orders::v1::{EndReason, OrderStatus, PlaceOrderResponse};
 use contracts::query::v1::OrderView;
@@ -14,7 +14,7 @@ const CARRIER_OUTAGE: Behaviour = Behaviour {
 };
 
 #[test]
-fn cancelled_before_anything_is_reserved() {
+fn an_order_is_cancelled_before_anything_is_reserved() {
     let mut system = System::new();
     for service in SERVICES {
         if service != "inventory" {
@@ -23,17 +23,17 @@ fn cancelled_before_anything_is_reserved() {
     }
     for service in SERVICES {
         if service != "inventory" {
-            system.ready(service);
+            system.wait_until_ready(service);
         }
     }
-    // Inventory is away: its commands wait in the log.
-    let placed = mugs(&system, 2);
+    // Inventory is down: its commands wait in the log.
+    let placed = place_mugs(&system, 2);
     assert_eq!(placed.status(), OrderStatus::Pending);
     let cancelling = system.cancel(&placed.order_id).unwrap();
     assert_eq!(cancelling.status(), OrderStatus::Cancelling);
     assert!(cancelling.version > placed.version);
-    system.up("inventory");
-    let order = system.reaches(&placed.order_id, OrderStatus::Cancelled);
+    system.start_until_ready("inventory");
+    let order = system.wait_for_status(&placed.order_id, OrderStatus::Cancelled);
     assert_eq!(
         (order.end_reason(), order.refunded),
         (EndReason::Customer, 0)
@@ -42,11 +42,11 @@ fn cancelled_before_anything_is_reserved() {
 }
 
 #[test]
-fn cancelled_while_the_provider_is_away_and_nothing_is_charged() {
-    let system = running();
+fn an_order_cancelled_during_a_provider_outage_is_not_charged() {
+    let system = start_system();
     system.behave(PROVIDER_OUTAGE);
-    let placed = mugs(&system, 2);
-    system.reaches(&placed.order_id, OrderStatus::AwaitingPayment);
+    let placed = place_mugs(&system, 2);
+    system.wait_for_status(&placed.order_id, OrderStatus::AwaitingPayment);
 
     let unknown = Uuid::now_v7().to_string();
     for (order_id, customer) in [(&placed.order_id, "eve"), (&unknown, "ada")] {
@@ -54,14 +54,14 @@ fn cancelled_while_the_provider_is_away_and_nothing_is_charged() {
         assert_eq!(refused.code(), Code::NotFound, "{refused}");
     }
     let first = system.cancel(&placed.order_id).unwrap();
-    let again = system.cancel(&placed.order_id).unwrap();
+    let repeated = system.cancel(&placed.order_id).unwrap();
     assert_eq!(
-        (first.status(), again.status()),
+        (first.status(), repeated.status()),
         (OrderStatus::Cancelling, OrderStatus::Cancelling)
     );
 
     system.behave(FAULTLESS);
-    let order = system.reaches(&placed.order_id, OrderStatus::Cancelled);
+    let order = system.wait_for_status(&placed.order_id, OrderStatus::Cancelled);
     assert_eq!(
         (order.end_reason(), order.refunded),
         (EndReason::Customer, 0)
@@ -72,41 +72,41 @@ fn cancelled_while_the_provider_is_away_and_nothing_is_charged() {
         (OrderStatus::Cancelled, order.version),
         "the same answer, and no event"
     );
-    nothing_left_the_shelf(&system);
+    assert_stock_untouched(&system);
     system.check(None);
 }
 
 #[test]
-fn cancelled_when_the_charge_was_carried_out_but_its_answer_was_lost() {
-    let system = running();
+fn an_order_cancelled_after_a_charge_with_a_lost_answer_is_refunded() {
+    let system = start_system();
     system.behave(Behaviour {
         provider: Some(Faults {
             reply_lost_percent: 100,
-            // Look-ups are slow as well, or the charge would be found before the customer cancels.
+            // Lookups are slow as well; otherwise the charge would be found before the customer cancels.
             slow_percent: 100,
             slow_ms: 400,
             ..Faults::default()
         }),
         ..FAULTLESS
     });
-    let placed = mugs(&system, 2);
-    system.reaches(&placed.order_id, OrderStatus::AwaitingPayment);
+    let placed = place_mugs(&system, 2);
+    system.wait_for_status(&placed.order_id, OrderStatus::AwaitingPayment);
     system.cancel(&placed.order_id).unwrap();
     system.behave(FAULTLESS);
-    let order = system.reaches(&placed.order_id, OrderStatus::Cancelled);
+    let order = system.wait_for_status(&placed.order_id, OrderStatus::Cancelled);
     assert!(
         [0, placed_total(2)].contains(&order.refunded),
-        "void, or charged and given back whole: {}",
+        "void, or charged and fully refunded: {}",
         order.refunded
     );
-    nothing_left_the_shelf(&system);
+    assert_stock_untouched(&system);
     system.check(None);
 }
 
 #[test]
-fn cancelled_after_payment_before_the_carrier_has_the_parcel() {
-    let system = running();
-    // The booking is late on its way to the carrier, and finds its key void.
+fn an_order_is_cancelled_between_payment_and_booking() {
+    let system = start_system();
+    // The booking reaches the carrier late, and finds its key void.
     system.behave(Behaviour {
         carrier: Some(Faults {
             slow_percent: 100,
@@ -115,25 +115,25 @@ fn cancelled_after_payment_before_the_carrier_has_the_parcel() {
         }),
         ..FAULTLESS
     });
-    let placed = mugs(&system, 2);
-    system.reaches(&placed.order_id, OrderStatus::Confirmed);
+    let placed = place_mugs(&system, 2);
+    system.wait_for_status(&placed.order_id, OrderStatus::Confirmed);
     let answer = system.cancel(&placed.order_id).unwrap();
     assert_eq!(answer.status(), OrderStatus::Cancelling);
-    // What is asked again from now on is not late.
+    // Later requests are not delayed.
     system.behave(FAULTLESS);
-    let order = system.reaches(&placed.order_id, OrderStatus::Cancelled);
+    let order = system.wait_for_status(&placed.order_id, OrderStatus::Cancelled);
     assert_eq!(
         (order.end_reason(), order.refunded),
         (EndReason::Customer, placed_total(2))
     );
-    nothing_left_the_shelf(&system);
+    assert_stock_untouched(&system);
     system.check(None);
 }
 
 #[test]
 fn shipping_decides_the_race_with_a_cancellation() {
-    let system = running();
-    let orders: Vec<_> = (0..40).map(|_| mugs(&system, 1).order_id).collect();
+    let system = start_system();
+    let orders: Vec<_> = (0..40).map(|_| place_mugs(&system, 1).order_id).collect();
     let accepted = orders
         .iter()
         .filter(|order_id| system.cancel(order_id).is_ok())
@@ -159,19 +159,19 @@ fn shipping_decides_the_race_with_a_cancellation() {
 }
 
 #[test]
-fn too_late_to_cancel() {
-    let system = running();
+fn a_shipped_order_cannot_be_cancelled() {
+    let system = start_system();
     system.behave(Behaviour {
         delivery_ms: 1_500,
         ..FAULTLESS
     });
-    let placed = mugs(&system, 1);
-    system.reaches(&placed.order_id, OrderStatus::Shipped);
+    let placed = place_mugs(&system, 1);
+    system.wait_for_status(&placed.order_id, OrderStatus::Shipped);
     let on_its_way = system.cancel(&placed.order_id).unwrap_err();
-    system.reaches(&placed.order_id, OrderStatus::Delivered);
+    system.wait_for_status(&placed.order_id, OrderStatus::Delivered);
     let delivered = system.cancel(&placed.order_id).unwrap_err();
     let nothing = system.place(order_of(&[("unicorn", 1)])).unwrap();
-    system.reaches(&nothing.order_id, OrderStatus::Rejected);
+    system.wait_for_status(&nothing.order_id, OrderStatus::Rejected);
     let rejected = system.cancel(&nothing.order_id).unwrap_err();
     for (refused, status) in [
         (on_its_way, "shipped"),
@@ -187,19 +187,19 @@ fn too_late_to_cancel() {
 }
 
 #[test]
-fn undeliverable() {
-    let system = running();
+fn an_undeliverable_order_is_rejected() {
+    let system = start_system();
     system.behave(Behaviour {
         refuse_percent: 100,
         ..FAULTLESS
     });
-    let placed = mugs(&system, 3);
-    let order = system.reaches(&placed.order_id, OrderStatus::Rejected);
+    let placed = place_mugs(&system, 3);
+    let order = system.wait_for_status(&placed.order_id, OrderStatus::Rejected);
     assert_eq!(
         (order.end_reason(), order.refunded),
         (EndReason::Undeliverable, placed_total(3))
     );
-    nothing_left_the_shelf(&system);
+    assert_stock_untouched(&system);
     system.check(None);
 }
 
@@ -218,16 +218,16 @@ fn every_waiting_step_expires_by_its_own_rule() {
         system.start(service);
     }
     for service in SERVICES {
-        system.ready(service);
+        system.wait_until_ready(service);
     }
     system.stock("mug", 10);
 
     // No answer from inventory.
     system.kill("inventory");
-    let pending = mugs(&system, 1);
-    system.reaches(&pending.order_id, OrderStatus::Cancelling);
-    system.up("inventory");
-    let order = system.reaches(&pending.order_id, OrderStatus::Rejected);
+    let pending = place_mugs(&system, 1);
+    system.wait_for_status(&pending.order_id, OrderStatus::Cancelling);
+    system.start_until_ready("inventory");
+    let order = system.wait_for_status(&pending.order_id, OrderStatus::Rejected);
     assert_eq!(
         (order.end_reason(), order.refunded),
         (EndReason::Expired, 0)
@@ -235,33 +235,33 @@ fn every_waiting_step_expires_by_its_own_rule() {
 
     // No answer from the provider.
     system.behave(PROVIDER_OUTAGE);
-    let unpaid = mugs(&system, 1);
-    system.reaches(&unpaid.order_id, OrderStatus::Cancelling);
+    let unpaid = place_mugs(&system, 1);
+    system.wait_for_status(&unpaid.order_id, OrderStatus::Cancelling);
     system.behave(FAULTLESS);
-    let order = system.reaches(&unpaid.order_id, OrderStatus::Rejected);
+    let order = system.wait_for_status(&unpaid.order_id, OrderStatus::Rejected);
     assert_eq!(
         (order.end_reason(), order.refunded),
         (EndReason::Expired, 0)
     );
 
-    // No answer from the carrier: shipping is asked for its verdict.
+    // No answer from the carrier: shipping is asked to decide.
     system.behave(CARRIER_OUTAGE);
-    let unsent = mugs(&system, 1);
-    system.reaches(&unsent.order_id, OrderStatus::Cancelling);
+    let unsent = place_mugs(&system, 1);
+    system.wait_for_status(&unsent.order_id, OrderStatus::Cancelling);
     system.behave(FAULTLESS);
-    let order = system.reaches(&unsent.order_id, OrderStatus::Rejected);
+    let order = system.wait_for_status(&unsent.order_id, OrderStatus::Rejected);
     assert_eq!(
         (order.end_reason(), order.refunded),
         (EndReason::Expired, placed_total(1))
     );
-    nothing_left_the_shelf(&system);
+    assert_stock_untouched(&system);
 
-    // Nothing that has been shipped is undone by a clock.
+    // No time-out undoes what has been shipped.
     system.behave(Behaviour {
         delivery_ms: 4_000,
         ..FAULTLESS
     });
-    let slow = mugs(&system, 1);
+    let slow = place_mugs(&system, 1);
     let late = eventually("the order is flagged as late", || {
         system
             .order(&slow.order_id, 0)
@@ -269,25 +269,25 @@ fn every_waiting_step_expires_by_its_own_rule() {
             .filter(|order| order.late)
     });
     assert_eq!(late.status(), OrderStatus::Shipped);
-    let order = system.reaches(&slow.order_id, OrderStatus::Delivered);
+    let order = system.wait_for_status(&slow.order_id, OrderStatus::Delivered);
     assert_eq!((order.late, order.refunded), (true, 0));
     system.check(None);
 }
 
-/// A system in one process with mugs on the shelf.
-fn running() -> System {
+/// A system in one process with mugs in stock.
+fn start_system() -> System {
     let mut system = System::new();
-    system.up("all");
+    system.start_until_ready("all");
     system.behave(FAULTLESS);
     system.stock("mug", 100);
     system
 }
 
-fn mugs(system: &System, pieces: u32) -> PlaceOrderResponse {
+fn place_mugs(system: &System, pieces: u32) -> PlaceOrderResponse {
     system.place(order_of(&[("mug", pieces)])).unwrap()
 }
 
-/// What so many mugs cost, minor units.
+/// Total of this many mugs, minor units.
 fn placed_total(pieces: u32) -> i64 {
     i64::from(pieces) * 150
 }
@@ -303,8 +303,8 @@ fn ends(system: &System, order_id: &str) -> OrderView {
     })
 }
 
-fn nothing_left_the_shelf(system: &System) {
-    eventually("every mug is back on the shelf", || {
+fn assert_stock_untouched(system: &System) {
+    eventually("every mug is back in stock", || {
         let mug = system.stock_of("mug");
         (mug.reserved == 0 && mug.deducted == 0 && mug.available == mug.on_hand).then_some(())
     });

@@ -1,57 +1,46 @@
-//! Processes that are killed, doubled, and restarted in the middle of a load. Afterwards everything balances.
-
-use std::collections::{BTreeMap, BTreeSet};
-use std::process::Child;
+//! Processes that are killed, started twice and restarted during a load. Afterwards everything balances.
 
 use contracts::orders::v1::OrderStatus;
+use harness::basket_load::{load, wait_for_acknowledged, wait_for_load};
 use harness::system::{SERVICES, System, order_of};
 use harness::{eventually, servers};
 
-const BASKETS_FILE: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/../tools/load/data/baskets.csv.gz"
-);
-/// Enough baskets for a load to last over several kills.
-const BASKETS: usize = 1_200;
-/// Per second, so that there is a middle to kill in.
-const RATE: &str = "150";
-
 #[test]
-fn the_whole_process_is_killed_in_the_middle_of_a_load() {
+fn the_whole_process_is_killed_during_a_load() {
     let mut system = System::new();
     system.set("ORDERMESH_SANDBOX_DECLINE_PERCENT", "5");
-    system.up("all");
+    system.start_until_ready("all");
     let mut load = load(&system);
     for orders in [150, 450, 750] {
-        acknowledged(&system, orders);
+        wait_for_acknowledged(&system, orders);
         system.kill("all");
         system.start("all");
-        system.ready("all");
+        system.wait_until_ready("all");
     }
-    finish(&system, &mut load);
+    wait_for_load(&system, &mut load);
     assert!(system.terminate("all").success());
     system.start("all");
-    system.ready("all");
+    system.wait_until_ready("all");
     system.check(Some(&system.path("journal")));
 }
 
 #[test]
-fn each_service_is_killed_in_turn_in_the_middle_of_a_load() {
+fn each_service_is_killed_in_turn_during_a_load() {
     let mut system = System::new();
     for service in SERVICES {
         system.start(service);
     }
     for service in SERVICES {
-        system.ready(service);
+        system.wait_until_ready(service);
     }
     let mut load = load(&system);
     for (turn, service) in (1..).zip(SERVICES) {
-        acknowledged(&system, turn * 120);
+        wait_for_acknowledged(&system, turn * 120);
         system.kill(service);
         system.start(service);
-        system.ready(service);
+        system.wait_until_ready(service);
     }
-    finish(&system, &mut load);
+    wait_for_load(&system, &mut load);
     system.check(Some(&system.path("journal")));
 }
 
@@ -62,22 +51,22 @@ fn two_processes_of_orders_share_the_partitions_and_one_takes_over() {
         system.start(service);
     }
     for service in SERVICES {
-        system.ready(service);
+        system.wait_until_ready(service);
     }
     let second = [("ORDERMESH_ORDERS_LISTEN", "127.0.0.1:0".to_owned())];
     system.start_as("orders-2", "orders", &second);
-    system.ready("orders-2");
+    system.wait_until_ready("orders-2");
     eventually("each has two partitions", || {
         let shares = ["orders", "orders-2"].map(|name| partitions(&system, name));
         (shares == [2, 2]).then_some(())
     });
     let mut load = load(&system);
-    acknowledged(&system, 200);
+    wait_for_acknowledged(&system, 200);
     system.kill("orders-2");
     eventually("the first has all partitions", || {
         (partitions(&system, "orders") == 4).then_some(())
     });
-    finish(&system, &mut load);
+    wait_for_load(&system, &mut load);
     system.check(Some(&system.path("journal")));
 }
 
@@ -88,7 +77,7 @@ fn an_instance_started_twice_ends_one_of_them() {
         system.start(service);
     }
     for service in SERVICES {
-        system.ready(service);
+        system.wait_until_ready(service);
     }
     let same = [
         ("ORDERMESH_ORDERS_LISTEN", "127.0.0.1:0".to_owned()),
@@ -96,122 +85,62 @@ fn an_instance_started_twice_ends_one_of_them() {
     ];
     system.start_as("intruder", "orders", &same);
     assert!(
-        !system.ended("orders").success(),
+        !system.wait_for_exit("orders").success(),
         "the one that was there is fenced"
     );
     assert!(
-        system.tail("orders").contains("instance id"),
+        system.log_tail("orders").contains("instance id"),
         "{}",
-        system.tail("orders")
+        system.log_tail("orders")
     );
-    system.ready("intruder");
+    system.wait_until_ready("intruder");
 }
 
 #[test]
-fn a_frozen_process_ends_when_it_thaws_and_its_replacement_goes_on() {
+fn a_frozen_process_ends_when_it_thaws_and_its_replacement_continues() {
     let mut system = System::new();
     for service in SERVICES {
         system.start(service);
     }
     for service in SERVICES {
-        system.ready(service);
+        system.wait_until_ready(service);
     }
     let mut load = load(&system);
-    acknowledged(&system, 150);
-    // Nobody calls payments: what it holds up is found in the log by its replacement.
+    wait_for_acknowledged(&system, 150);
+    // No client calls payments: its replacement finds the delayed work in the log.
     system.freeze("payments");
     let same = [("ORDERMESH_INSTANCE", "payments".to_owned())];
     system.start_as("replacement", "payments", &same);
-    system.ready("replacement");
-    finish(&system, &mut load);
+    system.wait_until_ready("replacement");
+    wait_for_load(&system, &mut load);
     system.thaw("payments");
     assert!(
-        !system.ended("payments").success(),
+        !system.wait_for_exit("payments").success(),
         "it must not fence its replacement"
     );
-    let last = system.tail("payments");
+    let last = system.log_tail("payments");
     assert!(last.contains("instance id"), "{last}");
-    system.ready("replacement");
+    system.wait_until_ready("replacement");
     system.check(Some(&system.path("journal")));
 }
 
 #[test]
-fn the_registry_is_restarted_in_the_middle_of_a_load() {
-    let alone = servers::alone();
-    let mut system = System::alone(&alone);
-    system.up("all");
+fn the_registry_is_restarted_during_a_load() {
+    let servers_lock = servers::exclusive();
+    let mut system = System::exclusive(&servers_lock);
+    system.start_until_ready("all");
     let mut load = load(&system);
-    acknowledged(&system, 200);
-    alone.stack(["kill9", "registry"]);
-    acknowledged(&system, 400);
-    alone.stack(["start", "registry"]);
-    finish(&system, &mut load);
+    wait_for_acknowledged(&system, 200);
+    servers_lock.stack(["kill9", "registry"]);
+    wait_for_acknowledged(&system, 400);
+    servers_lock.stack(["start", "registry"]);
+    wait_for_load(&system, &mut load);
     system.check(Some(&system.path("journal")));
-    // The ids are the ones from before.
+    // The ids are those from before.
     system.kill("all");
-    system.up("all");
+    system.start_until_ready("all");
     let placed = system.place(order_of(&[("nothing", 1)])).unwrap();
-    system.reaches(&placed.order_id, OrderStatus::Rejected);
-}
-
-/// Stocks what the baskets want, a little less of some products, and begins to load them.
-pub(crate) fn load(system: &System) -> Child {
-    let mut wanted = wanted();
-    for pieces in wanted.values_mut().step_by(50) {
-        *pieces = (*pieces / 2).max(1);
-    }
-    system.stock_all(wanted);
-    system.spawn(
-        "load",
-        &[
-            "load",
-            "--file",
-            BASKETS_FILE,
-            "--limit",
-            &BASKETS.to_string(),
-            "--rate",
-            RATE,
-            "--concurrency",
-            "64",
-            "--journal",
-            &system.path("journal"),
-            "--report",
-            &system.path("report.csv"),
-        ],
-    )
-}
-
-/// Pieces that the baskets want, by product.
-fn wanted() -> BTreeMap<String, i64> {
-    let file = std::fs::File::open(BASKETS_FILE).expect("the baskets");
-    let mut reader = csv::Reader::from_reader(flate2::read::GzDecoder::new(file));
-    let mut baskets = BTreeSet::new();
-    let mut wanted = BTreeMap::new();
-    for line in reader.records() {
-        let line = line.expect("a line");
-        baskets.insert(line[0].to_owned());
-        if baskets.len() > BASKETS {
-            break;
-        }
-        *wanted.entry(line[3].to_owned()).or_default() +=
-            line[5].parse::<i64>().expect("a quantity");
-    }
-    wanted.retain(|_, pieces| *pieces > 0);
-    wanted
-}
-
-/// Waits until the journal holds so many acknowledged orders.
-pub(crate) fn acknowledged(system: &System, orders: usize) {
-    let journal = system.path("journal");
-    eventually(&format!("{orders} orders are acknowledged"), || {
-        let text = std::fs::read_to_string(&journal).unwrap_or_default();
-        (text.matches("\"acknowledged\"").count() >= orders).then_some(())
-    });
-}
-
-pub(crate) fn finish(system: &System, load: &mut Child) {
-    let status = eventually("the load ends", || load.try_wait().expect("a child"));
-    assert!(status.success(), "{status}\n{}", system.tail("load"));
+    system.wait_for_status(&placed.order_id, OrderStatus::Rejected);
 }
 
 fn partitions(system: &System, name: &str) -> u32 {

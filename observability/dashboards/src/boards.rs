@@ -1,4 +1,4 @@
-//! One file for each dashboard.
+//! The dashboards, one module each.
 
 pub(crate) mod effects;
 pub(crate) mod engine;

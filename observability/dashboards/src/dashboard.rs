@@ -5,23 +5,23 @@ use serde_json::{Value, json};
 use crate::Panel;
 use crate::links::{self, PROMETHEUS, TAG};
 
-/// Of the 11 and 12 versions of Grafana; newer ones read it too.
+/// The schema of Grafana 11 and 12; newer versions read it too.
 const SCHEMA_VERSION: u32 = 39;
 const COLUMNS: u32 = 24;
 
-/// A choice at the head of a dashboard; its queries filter by it with `label=~"$label"`.
+/// A template variable of a dashboard; queries filter by it with `label=~"$label"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Variable {
-    /// The label that is chosen, and the variable's name.
+    /// The label, and the name of the variable.
     pub label: &'static str,
-    /// A metric that has every value of it.
+    /// A metric that has every value of the label.
     pub metric: &'static str,
 }
 
-/// Panels about one thing.
+/// A titled row of panels.
 #[derive(Clone, Debug)]
 pub struct Row {
-    /// What they are about.
+    /// Title.
     pub title: &'static str,
     /// From left to right.
     pub panels: Vec<Panel>,
@@ -30,20 +30,20 @@ pub struct Row {
 /// A dashboard.
 #[derive(Clone, Debug)]
 pub struct Dashboard {
-    /// Name of its file, and the end of its uid.
+    /// Name of the file, and suffix of the uid.
     pub name: &'static str,
-    /// Its head.
+    /// Title.
     pub title: &'static str,
-    /// What it is for, in a sentence.
+    /// Purpose, in one sentence.
     pub description: &'static str,
-    /// What can be chosen.
+    /// Template variables.
     pub variables: Vec<Variable>,
     /// From top to bottom.
     pub rows: Vec<Row>,
 }
 
 impl Dashboard {
-    /// One without panels.
+    /// A dashboard without panels.
     pub fn new(name: &'static str, title: &'static str, description: &'static str) -> Self {
         Self {
             name,
@@ -54,7 +54,7 @@ impl Dashboard {
         }
     }
 
-    /// Adds a choice among the values that `label` has in `metric`.
+    /// Adds a template variable with the values of `label` in `metric`.
     pub fn variable(mut self, label: &'static str, metric: &'static str) -> Self {
         self.variables.push(Variable { label, metric });
         self
@@ -67,12 +67,12 @@ impl Dashboard {
         self
     }
 
-    /// All panels, in their order.
+    /// All panels, in order.
     pub fn panels(&self) -> impl Iterator<Item = &Panel> {
         self.rows.iter().flat_map(|row| &row.panels)
     }
 
-    /// As Grafana reads it.
+    /// The JSON model of Grafana.
     pub fn json(&self) -> Value {
         let variables: Vec<_> = self.variables.iter().map(Variable::json).collect();
         json!({
@@ -90,11 +90,11 @@ impl Dashboard {
             "links": links::of_dashboard(),
             "templating": { "list": variables },
             "annotations": { "list": [] },
-            "panels": self.laid_out(),
+            "panels": self.layout(),
         })
     }
 
-    fn laid_out(&self) -> Vec<Value> {
+    fn layout(&self) -> Vec<Value> {
         let mut panels = Vec::new();
         let mut id = 0;
         let mut next_id = || {

@@ -1,4 +1,4 @@
-//! The files that are made of the dashboards, as they are committed.
+//! The generated files of the dashboards, which are committed.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -6,26 +6,26 @@ use std::{fs, io};
 
 use crate::Dashboard;
 
-/// Folder of the dashboards, inside Grafana's; provisioned as a whole.
+/// Folder of the dashboards inside [`folder`]; Grafana provisions all of it.
 pub const DASHBOARDS: &str = "dashboards";
 /// The index of the panels.
 pub const INDEX: &str = "PANELS.md";
 
-/// A file that is made of the dashboards.
+/// A generated file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
     /// Path inside [`folder`].
     pub path: PathBuf,
-    /// Its content.
+    /// Content.
     pub text: String,
 }
 
 impl File {
-    /// Writes it into `folder`.
+    /// Writes the file into `folder`.
     ///
     /// # Errors
     ///
-    /// When the file system refuses.
+    /// The folder or the file cannot be written.
     pub fn write(&self, folder: &Path) -> io::Result<()> {
         let path = folder.join(&self.path);
         if let Some(parent) = path.parent() {
@@ -35,12 +35,12 @@ impl File {
     }
 }
 
-/// Grafana's folder in this project.
+/// The folder of Grafana in this project.
 pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../grafana")
 }
 
-/// Every file, from the dashboards in code.
+/// All generated files.
 pub fn rendered() -> Vec<File> {
     let dashboards = crate::all();
     let mut files: Vec<_> = dashboards

@@ -1,5 +1,5 @@
-//! The dashboards, made from code. A panel is a title, the question it answers, a unit and its queries; what Grafana
-//! wants to know besides is the same for all of them and is added here.
+//! The dashboards as code. A panel has a title, the question it answers, a unit and queries; the other settings of
+//! Grafana are the same for all panels and are added here.
 //!
 //! `cargo run -p dashboards` writes `observability/grafana/dashboards/` and the index `observability/grafana/PANELS.md`.
 
@@ -15,7 +15,7 @@ pub use dashboard::Dashboard;
 pub use panel::Panel;
 pub use query::Query;
 
-/// Every dashboard, in the order of the index.
+/// All dashboards, in the order of the index.
 pub fn all() -> Vec<Dashboard> {
     vec![
         boards::orders::dashboard(),

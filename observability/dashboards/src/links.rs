@@ -1,17 +1,17 @@
-//! Where panels lead to: other dashboards, the traces of the same time, the alerts.
+//! Links of panels: other dashboards, traces of the same time, alerts.
 
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-/// Data source of everything that is counted.
+/// Data source of the metrics.
 pub const PROMETHEUS: &str = "prometheus";
 /// Data source of the traces.
 pub const JAEGER: &str = "jaeger";
-/// On every dashboard, so that each links to all.
+/// Tag of every dashboard, by which dashboards link to each other.
 pub const TAG: &str = "ordermesh";
 
-/// The links at the head of every dashboard.
+/// The links at the top of every dashboard.
 pub fn of_dashboard() -> Value {
     json!([
         {
@@ -39,7 +39,7 @@ pub fn of_dashboard() -> Value {
     ])
 }
 
-/// Explore with the traces of a service that are as old as what is shown.
+/// The URL of Explore with the traces of a service in the shown time range.
 pub fn traces(service: &str) -> String {
     let panes = json!({
         "traces": {
@@ -55,12 +55,12 @@ pub fn traces(service: &str) -> String {
     });
     format!(
         "/explore?schemaVersion=1&panes={}",
-        encoded(&panes.to_string())
+        percent_encoded(&panes.to_string())
     )
 }
 
-/// Percent-encoded, apart from variables, which Grafana replaces.
-fn encoded(text: &str) -> String {
+/// Percent-encodes text except variables, which Grafana replaces.
+fn percent_encoded(text: &str) -> String {
     let mut url = String::new();
     let mut rest = text;
     while let Some(character) = rest.chars().next() {
@@ -90,9 +90,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn variables_stay_readable_in_a_link() {
+    fn variables_in_a_link_are_not_encoded() {
         assert_eq!(
-            encoded("{\"a\": ${__from}}"),
+            percent_encoded("{\"a\": ${__from}}"),
             "%7B%22a%22%3A%20${__from}%7D"
         );
         let url = traces("${__field.labels.server}");

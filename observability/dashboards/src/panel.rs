@@ -5,12 +5,12 @@ use serde_json::{Value, json};
 use crate::links::{self, PROMETHEUS};
 use crate::query::{self, Query};
 
-/// What a panel's numbers mean; the words are Grafana's.
+/// The unit of a panel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
-    /// How many.
+    /// A number of things.
     Count,
-    /// How many per second.
+    /// A rate per second.
     PerSecond,
     /// Requests per second.
     RequestsPerSecond,
@@ -20,13 +20,13 @@ pub enum Unit {
     Bytes,
     /// Bytes per second.
     BytesPerSecond,
-    /// A share, 0 to 1.
-    PartitionWrites,
+    /// A ratio, 0 to 1.
+    Ratio,
     /// Processor seconds per second.
     Cores,
     /// Money in the smallest unit of its currency.
     MinorUnits,
-    /// A state that has a word for each value.
+    /// A state with a name for each value.
     State,
 }
 
@@ -39,7 +39,7 @@ impl Unit {
             Self::Seconds => "s",
             Self::Bytes => "bytes",
             Self::BytesPerSecond => "Bps",
-            Self::PartitionWrites => "percentunit",
+            Self::Ratio => "percentunit",
             Self::Cores => "suffix: cores",
             Self::MinorUnits => "suffix: minor units",
             Self::State => "none",
@@ -47,22 +47,22 @@ impl Unit {
     }
 }
 
-/// How a panel shows its answer.
+/// The visualisation of a panel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Lines over time.
     Lines,
-    /// Areas on top of each other over time.
+    /// Stacked areas over time.
     Stack,
     /// The latest number.
     Number,
-    /// A bar for each of several numbers.
+    /// A bar for each of several latest numbers.
     Bars,
-    /// How observations spread over time.
+    /// The distribution of observations over time.
     Heatmap,
-    /// States over time, a word for each value.
+    /// States over time, with the names of the values from 0 on.
     States(&'static [&'static str]),
-    /// The labels of what there is now.
+    /// The labels of the current series.
     Table,
 }
 
@@ -78,7 +78,7 @@ impl Kind {
         }
     }
 
-    /// Whether only the end of the time shown is asked for.
+    /// Whether the queries are instant queries.
     pub const fn is_instant(self) -> bool {
         matches!(self, Self::Number | Self::Bars | Self::Table)
     }
@@ -95,13 +95,13 @@ impl Kind {
 /// A panel.
 #[derive(Clone, Debug)]
 pub struct Panel {
-    /// Its head.
+    /// Title.
     pub title: &'static str,
-    /// What somebody who looks at it wants to know.
+    /// The question that the panel answers.
     pub question: &'static str,
-    /// Of all its numbers.
+    /// Unit of all values.
     pub unit: Unit,
-    /// How the answer is shown.
+    /// Visualisation.
     pub kind: Kind,
     /// At least one.
     pub queries: Vec<Query>,
@@ -118,36 +118,36 @@ impl Panel {
         Self::new(title, question, unit, Kind::Lines)
     }
 
-    /// Areas on top of each other over time: parts of a whole.
+    /// Stacked areas over time: parts of a total.
     pub fn stack(title: &'static str, question: &'static str, unit: Unit) -> Self {
         Self::new(title, question, unit, Kind::Stack)
     }
 
-    /// The latest number, small.
+    /// The latest number, as a small panel.
     pub fn number(title: &'static str, question: &'static str, unit: Unit) -> Self {
         Self::new(title, question, unit, Kind::Number)
     }
 
-    /// Bars beside each other.
+    /// Bars of the latest numbers.
     pub fn bars(title: &'static str, question: &'static str, unit: Unit) -> Self {
         Self::new(title, question, unit, Kind::Bars)
     }
 
-    /// How observations spread over time; its one query sums up buckets by `le`.
+    /// The distribution of observations over time; its only query sums buckets by `le`.
     pub fn heatmap(title: &'static str, question: &'static str, unit: Unit) -> Self {
         Self::new(title, question, unit, Kind::Heatmap)
     }
 
-    /// States over time; `words` are those of the values from 0 on, the first one is the good one.
+    /// States over time; `names` are the names of the values from 0 on.
     pub fn states(
         title: &'static str,
         question: &'static str,
-        words: &'static [&'static str],
+        names: &'static [&'static str],
     ) -> Self {
-        Self::new(title, question, Unit::State, Kind::States(words))
+        Self::new(title, question, Unit::State, Kind::States(names))
     }
 
-    /// The labels of what there is now.
+    /// The labels of the current series.
     pub fn table(title: &'static str, question: &'static str, unit: Unit) -> Self {
         Self::new(title, question, unit, Kind::Table)
     }
@@ -168,25 +168,25 @@ impl Panel {
     }
 
     /// Adds a query.
-    pub fn query(self, bare: impl Into<String>, legend: &str) -> Self {
-        self.with(bare.into(), legend, false)
+    pub fn query(self, promql: impl Into<String>, legend: &str) -> Self {
+        self.add_query(promql.into(), legend, false)
     }
 
-    /// Adds a query of counters that may not exist yet: it shows 0 until they do.
-    pub fn rare(self, bare: impl Into<String>, legend: &str) -> Self {
-        self.with(bare.into(), legend, true)
+    /// Adds a query of counters that may not exist yet: it returns 0 until they do.
+    pub fn query_or_zero(self, promql: impl Into<String>, legend: &str) -> Self {
+        self.add_query(promql.into(), legend, true)
     }
 
-    fn with(mut self, bare: String, legend: &str, rare: bool) -> Self {
+    fn add_query(mut self, promql: String, legend: &str, or_zero: bool) -> Self {
         self.queries.push(Query {
-            bare,
+            promql,
             legend: legend.into(),
-            rare,
+            or_zero,
         });
         self
     }
 
-    /// Adds quantiles of a histogram by labels such as `"service"`, with exemplars, which lead to traces.
+    /// Adds quantiles of a histogram by labels such as `"service"`, with exemplars, which link to traces.
     pub fn quantiles(
         mut self,
         quantiles: &[f64],
@@ -200,38 +200,38 @@ impl Panel {
             .filter(|label| !label.is_empty())
             .map(|label| format!(" {{{{{label}}}}}"))
             .collect();
-        for &share in quantiles {
-            let bare = query::quantile(share, histogram, selector, by);
-            self = self.query(bare, &format!("p{}{labels}", share * 100.0));
+        for &quantile in quantiles {
+            let promql = query::quantile(quantile, histogram, selector, by);
+            self = self.query(promql, &format!("p{}{labels}", quantile * 100.0));
         }
         self
     }
 
-    /// Yellow from here on.
+    /// Values from `value` on are yellow.
     pub fn warn_at(mut self, value: f64) -> Self {
         self.warn_at = Some(value);
         self
     }
 
-    /// Red from here on.
+    /// Values from `value` on are red.
     pub fn alarm_at(mut self, value: f64) -> Self {
         self.alarm_at = Some(value);
         self
     }
 
-    /// Red up to here, green from here on.
+    /// Values below `value` are red, the others green.
     pub fn alarm_below(mut self, value: f64) -> Self {
         self.alarm_below = Some(value);
         self
     }
 
-    /// Leads to the traces of a service, which may be a variable such as `${__field.labels.server}`.
+    /// Links to the traces of a service, which may be a variable such as `${__field.labels.server}`.
     pub fn traces_of(mut self, service: &'static str) -> Self {
         self.traces_of = Some(service);
         self
     }
 
-    /// As Grafana reads it, at a place on the grid.
+    /// The JSON model of Grafana, at a position on the grid.
     pub(crate) fn json(&self, id: u32, (x, y): (u32, u32)) -> Value {
         let (w, h) = self.kind.size();
         let mut panel = json!({
@@ -290,14 +290,14 @@ impl Panel {
             },
             "links": self.data_links(),
         });
-        if self.unit == Unit::PartitionWrites {
+        if self.unit == Unit::Ratio {
             defaults["min"] = json!(0);
             defaults["max"] = json!(1);
         }
         match self.kind {
             Kind::Lines | Kind::Stack => {
                 let stacked = self.kind == Kind::Stack;
-                if self.unit != Unit::PartitionWrites {
+                if self.unit != Unit::Ratio {
                     defaults["min"] = json!(0);
                 }
                 defaults["custom"] = json!({
@@ -311,11 +311,11 @@ impl Panel {
                     },
                 });
             }
-            Kind::States(words) => {
-                let options: serde_json::Map<_, _> = words
+            Kind::States(names) => {
+                let options: serde_json::Map<_, _> = names
                     .iter()
                     .enumerate()
-                    .map(|(value, word)| (value.to_string(), json!({ "text": word })))
+                    .map(|(value, name)| (value.to_string(), json!({ "text": name })))
                     .collect();
                 defaults["mappings"] = json!([{ "type": "value", "options": options }]);
             }

@@ -1,35 +1,35 @@
-//! Queries of panels, in PromQL.
+//! PromQL queries of panels.
 
-/// The time over which Grafana takes a rate: at least four scrapes, longer when the panel shows a long time.
+/// Grafana's window for rates: at least four scrapes, longer when the panel shows a long time range.
 pub const WINDOW: &str = "$__rate_interval";
-/// The time that the dashboard shows.
+/// The time range of the dashboard.
 pub const SHOWN: &str = "$__range";
 
 /// One query of a panel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Query {
-    /// As it says what is wanted, without what [`Self::expression`] adds.
-    pub bare: String,
-    /// What a series is called, with labels as `{{label}}`.
+    /// PromQL, without the fallback that [`Self::expression`] adds.
+    pub promql: String,
+    /// Name of a series, with labels as `{{label}}`.
     pub legend: String,
-    /// Shown as 0 while nothing has been counted: a counter with labels exists only from its first event on.
-    pub rare: bool,
+    /// Whether the query returns 0 when it has no series: a counter with labels exists only from its first event on.
+    pub or_zero: bool,
 }
 
 impl Query {
-    /// What Prometheus is asked.
+    /// The expression that Prometheus evaluates.
     pub fn expression(&self) -> String {
-        if !self.rare {
-            return self.bare.clone();
+        if !self.or_zero {
+            return self.promql.clone();
         }
         let zero = match self.labels().first() {
             Some(label) => format!("label_replace(vector(0), \"{label}\", \"none\", \"\", \"\")"),
             None => "vector(0)".into(),
         };
-        format!("{} or on() {zero}", self.bare)
+        format!("{} or on() {zero}", self.promql)
     }
 
-    /// The labels that the legend names.
+    /// The labels in the legend.
     pub fn labels(&self) -> Vec<&str> {
         self.legend
             .split("{{")
@@ -40,22 +40,22 @@ impl Query {
     }
 }
 
-/// How fast a counter rises, per second, summed up by labels such as `"service, kind"`.
+/// The rate of a counter per second, summed by labels such as `"service, kind"`.
 pub fn rate(counter: &str, by: &str) -> String {
     format!("sum by ({by}) (rate({counter}[{WINDOW}]))")
 }
 
-/// How fast a counter rises, per second, all of it.
+/// The rate of a counter per second, summed over all series.
 pub fn total_rate(counter: &str) -> String {
     format!("sum(rate({counter}[{WINDOW}]))")
 }
 
-/// By how much a counter rose in the time that the dashboard shows.
+/// The increase of a counter in the time range of the dashboard.
 pub fn rise(counter: &str) -> String {
     format!("sum(increase({counter}[{SHOWN}]))")
 }
 
-/// A quantile of a histogram, by labels; `selector` comes after `_bucket`.
+/// A quantile of a histogram, by labels; `selector` is appended to `_bucket`.
 pub fn quantile(quantile: f64, histogram: &str, selector: &str, by: &str) -> String {
     let buckets = format!("rate({histogram}_bucket{selector}[{WINDOW}])");
     let le = if by.is_empty() {
@@ -77,11 +77,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rare_counter_is_zero_under_a_name() {
+    fn a_missing_counter_is_zero_with_a_label() {
         let mut query = Query {
-            bare: "sum by (class) (rate(letters[1m]))".into(),
+            promql: "sum by (class) (rate(letters[1m]))".into(),
             legend: "{{class}} of {{service}}".into(),
-            rare: true,
+            or_zero: true,
         };
         assert_eq!(query.labels(), ["class", "service"]);
         assert!(
@@ -91,7 +91,7 @@ mod tests {
         );
         query.legend = "all".into();
         assert!(query.expression().ends_with(" or on() vector(0)"));
-        query.rare = false;
-        assert_eq!(query.expression(), query.bare);
+        query.or_zero = false;
+        assert_eq!(query.expression(), query.promql);
     }
 }

@@ -1,4 +1,4 @@
-//! What is committed is what the code says.
+//! The committed files match the code.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -8,11 +8,11 @@ use std::{env, fs};
 
 use dashboards::files;
 
-/// Set to write what is missing instead of failing.
+/// When set, the files are written instead of failing.
 const BLESS: &str = "ORDERMESH_BLESS";
 
 #[test]
-fn the_committed_files_are_those_of_the_code() {
+fn the_committed_files_match_the_code() {
     let folder = files::folder();
     for file in files::rendered() {
         if env::var_os(BLESS).is_some() {
@@ -21,14 +21,14 @@ fn the_committed_files_are_those_of_the_code() {
         let committed = fs::read_to_string(folder.join(&file.path)).unwrap_or_default();
         assert!(
             committed == file.text,
-            "{} is not what the code makes: cargo run -p dashboards",
+            "{} differs from the code: cargo run -p dashboards",
             file.path.display()
         );
     }
 }
 
 #[test]
-fn there_is_no_dashboard_that_the_code_does_not_know() {
+fn no_dashboard_is_committed_without_code() {
     let known: BTreeSet<PathBuf> = files::rendered()
         .into_iter()
         .map(|file| file.path)

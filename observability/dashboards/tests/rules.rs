@@ -1,4 +1,4 @@
-//! What every dashboard and panel must have, and that no metric of ours is left without a panel.
+//! Rules for every dashboard and panel; every metric of ordermesh has a panel.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -11,13 +11,13 @@ use dashboards::{Dashboard, Panel, Query};
 use regex::Regex;
 use serde_json::Value;
 
-/// Gauges that only rise: a rate may be taken of them.
-const RISING: &[&str] = &["ordermesh_lag_end_offset"];
+/// Gauges that only increase: a rate may be taken of them.
+const INCREASING_GAUGES: &[&str] = &["ordermesh_lag_end_offset"];
 
-/// Metrics of ours without a panel, and why.
+/// Metrics without a panel, with the reason.
 const WITHOUT_PANEL: &[(&str, &str)] = &[];
 
-fn every_panel(check: impl Fn(&Dashboard, &Panel)) {
+fn for_each_panel(check: impl Fn(&Dashboard, &Panel)) {
     for dashboard in dashboards::all() {
         for panel in dashboard.panels() {
             check(&dashboard, panel);
@@ -25,7 +25,7 @@ fn every_panel(check: impl Fn(&Dashboard, &Panel)) {
     }
 }
 
-/// What comes out of Grafana's file, rows left out.
+/// The panels in the JSON model, without rows.
 fn rendered_panels(dashboard: &Dashboard) -> Vec<Value> {
     let json = dashboard.json();
     let panels = json["panels"].as_array().unwrap().iter();
@@ -36,8 +36,8 @@ fn rendered_panels(dashboard: &Dashboard) -> Vec<Value> {
 }
 
 #[test]
-fn every_panel_asks_a_question_and_has_a_unit_and_a_query() {
-    every_panel(|dashboard, panel| {
+fn every_panel_has_a_question_a_unit_and_a_query() {
+    for_each_panel(|dashboard, panel| {
         let what = format!("{}: {}", dashboard.title, panel.title);
         assert!(panel.question.contains('?'), "{what} asks nothing");
         assert!(!panel.queries.is_empty(), "{what} has no query");
@@ -62,9 +62,9 @@ fn every_panel_asks_a_question_and_has_a_unit_and_a_query() {
 }
 
 #[test]
-fn series_can_be_told_apart_by_their_legends() {
+fn series_are_distinguished_by_their_legends() {
     let grouped = Regex::new(r"by \(([^)]*)\)").unwrap();
-    every_panel(|dashboard, panel| {
+    for_each_panel(|dashboard, panel| {
         let what = format!("{}: {}", dashboard.title, panel.title);
         let mut legends = BTreeSet::new();
         for query in &panel.queries {
@@ -75,23 +75,23 @@ fn series_can_be_told_apart_by_their_legends() {
                 query.legend
             );
             // The outermost grouping is the first.
-            let by: BTreeSet<_> = match grouped.captures(&query.bare) {
+            let by: BTreeSet<_> = match grouped.captures(&query.promql) {
                 Some(found) => found[1].split(", ").map(str::to_owned).collect(),
                 None => continue,
             };
             let summed_up = ["sum(", "max(", "1 - avg(", "count("]
                 .iter()
-                .any(|outer| query.bare.starts_with(outer));
+                .any(|outer| query.promql.starts_with(outer));
             if summed_up || panel.kind == Kind::Heatmap {
                 continue;
             }
-            let is_quantile = query.bare.starts_with("histogram_quantile");
+            let is_quantile = query.promql.starts_with("histogram_quantile");
             let shown: BTreeSet<_> = by
                 .into_iter()
                 .filter(|label| !(is_quantile && label == "le"))
                 .collect();
             let named: BTreeSet<_> = query.labels().into_iter().map(str::to_owned).collect();
-            assert_eq!(named, shown, "{what}: {}", query.bare);
+            assert_eq!(named, shown, "{what}: {}", query.promql);
         }
     });
 }
@@ -118,12 +118,12 @@ fn titles_and_ids_are_unique() {
 }
 
 #[test]
-fn no_panel_covers_another() {
+fn panels_do_not_overlap() {
     for dashboard in dashboards::all() {
         let mut taken: BTreeMap<(u64, u64), Value> = BTreeMap::new();
         for panel in dashboard.json()["panels"].as_array().unwrap() {
-            let place = |name: &str| panel["gridPos"][name].as_u64().unwrap();
-            let (x, y, w, h) = (place("x"), place("y"), place("w"), place("h"));
+            let position = |name: &str| panel["gridPos"][name].as_u64().unwrap();
+            let (x, y, w, h) = (position("x"), position("y"), position("w"), position("h"));
             assert!(x + w <= 24, "{} leaves the grid", panel["title"]);
             for cell in (x..x + w).flat_map(|x| (y..y + h).map(move |y| (x, y))) {
                 let other = taken.insert(cell, panel["title"].clone());
@@ -134,7 +134,7 @@ fn no_panel_covers_another() {
 }
 
 #[test]
-fn variables_are_known_and_used() {
+fn variables_are_defined_and_used() {
     let used = Regex::new(r"\$([a-z_]+|__[a-z_]+)").unwrap();
     for dashboard in dashboards::all() {
         let known: BTreeSet<_> = dashboard
@@ -145,7 +145,7 @@ fn variables_are_known_and_used() {
         let found: BTreeSet<_> = dashboard
             .panels()
             .flat_map(|panel| &panel.queries)
-            .flat_map(|query| used.captures_iter(&query.bare))
+            .flat_map(|query| used.captures_iter(&query.promql))
             .map(|name| name[1].to_owned())
             .filter(|name| !name.starts_with("__"))
             .collect();
@@ -153,7 +153,7 @@ fn variables_are_known_and_used() {
     }
 }
 
-/// Names and kinds of all metrics that the processes have, as they are listed.
+/// Names and kinds of all metrics in METRICS.md.
 fn listed() -> BTreeMap<String, String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../METRICS.md");
     let text = fs::read_to_string(path).unwrap();
@@ -164,10 +164,10 @@ fn listed() -> BTreeMap<String, String> {
         .collect()
 }
 
-/// The metrics of ours that a query asks for, without the ends that a histogram's parts have.
-fn asked_for(query: &Query, listed: &BTreeMap<String, String>) -> BTreeSet<String> {
+/// The metrics in a query, without the suffixes of histogram series.
+fn queried_metrics(query: &Query, listed: &BTreeMap<String, String>) -> BTreeSet<String> {
     let name = Regex::new(r"ordermesh_[a-z_]+").unwrap();
-    name.find_iter(&query.bare)
+    name.find_iter(&query.promql)
         .map(|found| {
             let name = found.as_str();
             ["_bucket", "_sum", "_count"]
@@ -181,7 +181,7 @@ fn asked_for(query: &Query, listed: &BTreeMap<String, String>) -> BTreeSet<Strin
 }
 
 #[test]
-fn panels_and_list_of_metrics_agree() {
+fn every_metric_has_a_panel_and_every_query_a_metric() {
     let listed = listed();
     assert!(
         listed.len() > 30,
@@ -192,10 +192,10 @@ fn panels_and_list_of_metrics_agree() {
     for dashboard in dashboards::all() {
         for panel in dashboard.panels() {
             for query in &panel.queries {
-                for metric in asked_for(query, &listed) {
+                for metric in queried_metrics(query, &listed) {
                     assert!(
                         listed.contains_key(&metric),
-                        "{}: {} asks for {metric}, which nobody has",
+                        "{}: {} queries {metric}, which is not listed",
                         dashboard.title,
                         panel.title
                     );
@@ -207,38 +207,38 @@ fn panels_and_list_of_metrics_agree() {
             assert!(listed.contains_key(variable.metric), "{}", variable.metric);
         }
     }
-    let excused: BTreeSet<_> = WITHOUT_PANEL
+    let exempt: BTreeSet<_> = WITHOUT_PANEL
         .iter()
         .map(|(name, _)| (*name).to_owned())
         .collect();
     let missing: Vec<_> = listed
         .keys()
-        .filter(|name| !shown.contains(*name) && !excused.contains(*name))
+        .filter(|name| !shown.contains(*name) && !exempt.contains(*name))
         .collect();
     assert!(missing.is_empty(), "on no panel: {missing:?}");
-    let in_vain: Vec<_> = excused
+    let obsolete: Vec<_> = exempt
         .iter()
         .filter(|name| shown.contains(*name) || !listed.contains_key(*name))
         .collect();
-    assert!(in_vain.is_empty(), "needs no excuse: {in_vain:?}");
+    assert!(obsolete.is_empty(), "needs no exemption: {obsolete:?}");
 }
 
 #[test]
-fn rates_are_taken_of_what_rises_and_quantiles_of_histograms() {
+fn rates_use_counters_and_quantiles_use_buckets() {
     let listed = listed();
     let rate = Regex::new(r"(?:rate|increase)\((ordermesh_[a-z_]+)").unwrap();
-    every_panel(|dashboard, panel| {
+    for_each_panel(|dashboard, panel| {
         for query in &panel.queries {
-            for found in rate.captures_iter(&query.bare) {
+            for found in rate.captures_iter(&query.promql) {
                 let (metric, what) = (&found[1], format!("{}: {}", dashboard.title, panel.title));
-                let rises = match listed.get(metric) {
-                    Some(kind) => kind == "counter" || RISING.contains(&metric),
-                    // Checked to be a part of a histogram where all names are.
+                let increases = match listed.get(metric) {
+                    Some(kind) => kind == "counter" || INCREASING_GAUGES.contains(&metric),
+                    // A histogram series; its name is checked with all others.
                     None => true,
                 };
-                assert!(rises, "{what}: {metric} also falls");
+                assert!(increases, "{what}: {metric} also decreases");
                 assert!(
-                    !query.bare.starts_with("histogram_quantile") || metric.ends_with("_bucket"),
+                    !query.promql.starts_with("histogram_quantile") || metric.ends_with("_bucket"),
                     "{what}: {metric} has no buckets"
                 );
             }

@@ -1,4 +1,4 @@
-//! Word for word.
+//! The exact text of both formats.
 
 use prometheus::{IntCounter, Opts};
 
@@ -9,7 +9,7 @@ const SCRAPER: &str =
     "application/openmetrics-text;version=1.0.0;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
 const SAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-/// The text, with the times of exemplars made equal.
+/// The OpenMetrics text, with the times of exemplars replaced.
 fn text(registry: &Registry) -> String {
     let exposition = expose(registry, Some(SCRAPER)).expect("all metrics are complete");
     assert_eq!(exposition.content_type, OPEN_METRICS_TYPE);
@@ -28,7 +28,7 @@ fn text(registry: &Registry) -> String {
 }
 
 #[test]
-fn the_classic_text_is_what_everybody_else_gets() {
+fn the_classic_format_is_the_default() {
     let registry = Registry::new();
     let calls = Metric::counter("calls_total", &[], "Calls.");
     let calls = calls.int_counter(&registry).expect("the name is free");
@@ -44,12 +44,12 @@ fn the_classic_text_is_what_everybody_else_gets() {
 }
 
 #[test]
-fn nothing_is_an_end_too() {
+fn an_empty_registry_has_an_end_marker() {
     assert_eq!(text(&Registry::new()), "# EOF\n");
 }
 
 #[test]
-fn only_the_sample_of_a_counter_is_a_total() {
+fn only_the_sample_of_a_counter_ends_in_total() {
     let registry = Registry::new();
     for name in ["calls_total", "shouts"] {
         let counter = IntCounter::new(name, "Noise.").expect("the name is valid");
@@ -73,12 +73,10 @@ shouts_total 1
 }
 
 #[test]
-fn what_would_end_a_line_or_a_label_is_escaped() {
+fn newlines_quotes_and_backslashes_are_escaped() {
     let registry = Registry::new();
     let gauge = Metric::gauge("depth", &["path"], "A \"deep\" one,\nsays C:\\");
-    let gauge = gauge
-        .gauges_of_fractions(&registry)
-        .expect("the name is free");
+    let gauge = gauge.float_gauges(&registry).expect("the name is free");
     gauge.with_label_values(&["C:\\a\"b\nc"]).set(-1.5);
     assert_eq!(
         text(&registry),
@@ -92,12 +90,10 @@ depth{path=\"C:\\\\a\\\"b\\nc\"} -1.5
 }
 
 #[test]
-fn numbers_have_their_words() {
+fn special_numbers_are_written_by_name() {
     let registry = Registry::new();
     let gauge = Metric::gauge("depth", &["at"], "Depth.");
-    let gauge = gauge
-        .gauges_of_fractions(&registry)
-        .expect("the name is free");
+    let gauge = gauge.float_gauges(&registry).expect("the name is free");
     for (at, value) in [
         ("a", f64::NAN),
         ("b", f64::INFINITY),
@@ -138,7 +134,7 @@ fn traced() -> Registry {
 }
 
 #[test]
-fn a_bucket_shows_its_trace() {
+fn a_bucket_has_its_exemplar() {
     assert_eq!(
         text(&traced()),
         "\
@@ -160,7 +156,7 @@ wait_seconds_count{line=\"post\"} 3
 }
 
 #[test]
-fn constant_labels_do_not_hide_a_trace() {
+fn a_histogram_with_constant_labels_has_exemplars() {
     let registry = Registry::new();
     let options = Opts::new("wait_seconds", "Waiting.").const_label("zone", "east");
     let options = prometheus::HistogramOpts::from(options).buckets(vec![1.0]);
@@ -173,7 +169,7 @@ fn constant_labels_do_not_hide_a_trace() {
 }
 
 #[test]
-fn times_are_seconds() {
+fn timestamps_are_written_in_seconds() {
     let mut family = MetricFamily::default();
     family.set_name("depth".to_owned());
     family.set_field_type(MetricType::GAUGE);

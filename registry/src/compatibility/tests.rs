@@ -1,4 +1,4 @@
-//! One case per rule: what is refused, and what stands right beside it and is allowed.
+//! For each rule a refused change and a similar change that is allowed.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ fn file(body: &str) -> FileDescriptor {
     compile(FILE, &BTreeMap::from([(FILE.to_owned(), text)])).unwrap()
 }
 
-fn between(old: &str, new: &str) -> Vec<Violation> {
+fn violations_between(old: &str, new: &str) -> Vec<Violation> {
     violations(&file(old), &file(new))
 }
 
@@ -58,7 +58,7 @@ fn additions_are_allowed() {
         ),
     ];
     for (what, new) in cases {
-        assert_eq!(between(old, new), [], "{what}");
+        assert_eq!(violations_between(old, new), [], "{what}");
     }
 }
 
@@ -88,7 +88,7 @@ fn removal_is_allowed_when_number_and_name_stay_reserved() {
         ),
     ];
     for (old, new) in cases {
-        assert_eq!(between(old, new), [], "{old} → {new}");
+        assert_eq!(violations_between(old, new), [], "{old} → {new}");
     }
 }
 
@@ -176,13 +176,13 @@ fn names_and_numbers_stay_together() {
         ),
     ];
     for (what, old, new, violation) in cases {
-        assert_eq!(between(old, new), [violation], "{what}");
+        assert_eq!(violations_between(old, new), [violation], "{what}");
     }
 }
 
 #[test]
-fn swapped_names_are_seen_on_both_sides() {
-    let found = between(
+fn swapped_names_are_reported_for_both_fields() {
+    let found = violations_between(
         "message M { bool a = 1; bool b = 2; }",
         "message M { bool b = 1; bool a = 2; }",
     );
@@ -196,7 +196,7 @@ fn swapped_names_are_seen_on_both_sides() {
 }
 
 #[test]
-fn a_field_keeps_its_shape() {
+fn type_cardinality_and_oneof_of_a_field_must_not_change() {
     let type_changed = |from: &str, to: &str| Violation::TypeChanged {
         message: owned("a.v1.M"),
         field: owned("f"),
@@ -216,7 +216,7 @@ fn a_field_keeps_its_shape() {
         to: to.map(owned),
     };
     let cases = [
-        // Both are varints, and both mean something else by the same bytes.
+        // Both are varints, but the same bytes mean different numbers.
         (
             "int64 f = 1;",
             "sint64 f = 1;",
@@ -280,14 +280,14 @@ fn a_field_keeps_its_shape() {
     ];
     let types = "message A {} message B {} enum E { Z = 0; }";
     for (old, new, violation) in cases {
-        let found = between(
+        let found = violations_between(
             &format!("message M {{ {old} }} {types}"),
             &format!("message M {{ {new} }} {types}"),
         );
         assert_eq!(found, [violation], "{old} → {new}");
         let same = format!("message M {{ {old} bool added = 2; }} {types}");
         assert_eq!(
-            between(&format!("message M {{ {old} }} {types}"), &same),
+            violations_between(&format!("message M {{ {old} }} {types}"), &same),
             [],
             "{old} stays"
         );
@@ -295,7 +295,7 @@ fn a_field_keeps_its_shape() {
 }
 
 #[test]
-fn what_is_removed_is_reserved_by_number_and_name() {
+fn removed_members_must_be_reserved_by_number_and_name() {
     let removed = |parent: &str, name: &str| Violation::RemovedWithoutReserving {
         parent: owned(parent),
         name: owned(name),
@@ -334,12 +334,12 @@ fn what_is_removed_is_reserved_by_number_and_name() {
         ),
     ];
     for (old, new, violation) in cases {
-        assert_eq!(between(old, new), [violation], "{old} → {new}");
+        assert_eq!(violations_between(old, new), [violation], "{old} → {new}");
     }
 }
 
 #[test]
-fn what_is_reserved_stays_reserved() {
+fn reservations_must_stay() {
     let reused = |parent: &str, name: &str, number| Violation::ReservedReused {
         parent: owned(parent),
         name: owned(name),
@@ -387,12 +387,12 @@ fn what_is_reserved_stays_reserved() {
         ),
     ];
     for (old, new, violation) in cases {
-        assert_eq!(between(old, new), [violation], "{old} → {new}");
+        assert_eq!(violations_between(old, new), [violation], "{old} → {new}");
     }
 }
 
 #[test]
-fn the_package_stays() {
+fn the_package_must_not_change() {
     let other = "syntax = \"proto3\";\npackage a.v2;\nmessage M {}";
     let new = compile(FILE, &BTreeMap::from([(FILE.to_owned(), other.to_owned())])).unwrap();
     let changed = Violation::PackageChanged {
@@ -439,21 +439,24 @@ fn imported_files_are_compared_too() {
 }
 
 #[test]
-fn every_import_is_a_reference() {
+fn every_import_must_be_a_reference() {
     let imports = ["a.proto", "b.proto", "google/protobuf/timestamp.proto"];
     let missing = Violation::ImportNotReferenced {
         file: owned(FILE),
         import: owned("b.proto"),
     };
     assert_eq!(
-        unreferenced(FILE, imports, &["a.proto", "c.proto"]),
+        missing_references(FILE, imports, &["a.proto", "c.proto"]),
         [missing]
     );
-    assert_eq!(unreferenced(FILE, imports, &["b.proto", "a.proto"]), []);
+    assert_eq!(
+        missing_references(FILE, imports, &["b.proto", "a.proto"]),
+        []
+    );
 }
 
 #[test]
-fn the_record_stays_the_first_message() {
+fn the_record_must_stay_the_first_message() {
     let first = file("message M {} message N {}");
     assert_eq!(first_message(&first, "a.v1.M"), None);
     let changed = Violation::FirstMessageChanged {
@@ -467,7 +470,7 @@ fn the_record_stays_the_first_message() {
 
 #[test]
 fn all_violations_are_listed_and_readable() {
-    let found = between(
+    let found = violations_between(
         "message M { string a = 1; bool b = 2; } enum E { Z = 0; Y = 1; }",
         "message M { bytes a = 1; oneof k { bool b = 2; } } enum E { Z = 0; }",
     );

@@ -1,11 +1,11 @@
-//! The read model as the auditor reads it: one snapshot, from its positions to its last row.
+//! The read model as the auditor reads it: one snapshot of positions and rows.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 
 use anyhow::Context as _;
 use audit::rows::{
-    OrderEventRow, OrderLineRow, OrderRow, Parked, PaymentRow, Row, ShipmentRow, StockRow,
+    OrderEventRow, OrderLineRow, OrderRow, ParkedKey, PaymentRow, Row, ShipmentRow, StockRow,
 };
 use audit::{Error, TopicPartition};
 use contracts::{Service, Topic};
@@ -16,15 +16,15 @@ use sqlx::{Connection as _, Row as _};
 use tokio::runtime::Handle;
 use uuid::Uuid;
 
-/// Begun before anything is read, so that all that is read is of one moment.
+/// All reads of the transaction see the same snapshot.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 const FETCH: &str = "FETCH 2000 FROM audited";
 const CLOSE: &str = "CLOSE audited";
 
-/// A table, and how its rows are read.
+/// The query of a table, and the parser of its rows.
 type Table = (&'static str, fn(&PgRow) -> sqlx::Result<Row>);
 
-/// Microseconds since 1970 of every time: as fine as the database keeps it.
+/// Times are selected in Unix microseconds, the precision of the database.
 const TABLES: [Table; 6] = [
     (
         "DECLARE audited NO SCROLL CURSOR FOR SELECT order_id, status, end_reason, customer_id, total, currency, \
@@ -58,20 +58,20 @@ const TABLES: [Table; 6] = [
     ),
 ];
 
-/// One moment of the read model.
+/// A snapshot of the read model.
 pub struct Snapshot {
     connection: RefCell<PgConnection>,
     runtime: Handle,
-    /// How far each partition of the events is applied.
+    /// The next offset that the read model applies in each partition of the events.
     pub positions: BTreeMap<(Service, Partition), i64>,
-    /// Keys that are set aside.
-    pub parked: Vec<Parked>,
-    /// Of each partition of the orders' events: the last event in the history, and its order.
-    pub newest: Vec<(Partition, i64, Uuid)>,
+    /// The parked keys.
+    pub parked: Vec<ParkedKey>,
+    /// The last order event of each partition: partition, offset and order.
+    pub last_order_events: Vec<(Partition, i64, Uuid)>,
 }
 
 impl Snapshot {
-    /// Begins it. Call it within a tokio runtime.
+    /// Begins the snapshot. Call it within a tokio runtime.
     ///
     /// # Errors
     ///
@@ -92,7 +92,7 @@ impl Snapshot {
             sqlx::query_as("SELECT topic, partition, key, first_offset, error FROM parked")
                 .fetch_all(&mut connection)
                 .await?;
-        let newest = sqlx::query_as(
+        let last_order_events = sqlx::query_as(
             "SELECT DISTINCT ON (partition) partition, \"offset\", order_id FROM order_events
              ORDER BY partition, \"offset\" DESC",
         )
@@ -111,7 +111,7 @@ impl Snapshot {
         let parked = parked
             .into_iter()
             .map(|(topic, partition, key, first_offset, error)| {
-                Ok(Parked {
+                Ok(ParkedKey {
                     service: service(&topic)?,
                     partition,
                     key,
@@ -125,11 +125,11 @@ impl Snapshot {
             runtime: Handle::current(),
             positions,
             parked,
-            newest,
+            last_order_events,
         })
     }
 
-    /// Every row. Blocks, on a thread of the runtime that may.
+    /// Every row. The iterator blocks: use it on a thread of the runtime that may block.
     pub const fn rows(&self) -> Rows<'_> {
         Rows {
             snapshot: self,
@@ -163,7 +163,7 @@ impl Rows<'_> {
                 runtime.block_on(sqlx::query(*declare).execute(&mut *connection))?;
                 self.is_open = true;
             }
-            // A statement that is kept would remember the columns of the table before.
+            // A cached statement has the columns of the previous table.
             let fetch = sqlx::query(FETCH).persistent(false);
             let rows = runtime.block_on(fetch.fetch_all(&mut *connection))?;
             if rows.is_empty() {
@@ -190,8 +190,8 @@ impl Iterator for Rows<'_> {
     }
 }
 
-/// Where in the log an event of the read model stands.
-pub const fn place(partition: Partition) -> TopicPartition {
+/// A partition of the order events.
+pub const fn order_events(partition: Partition) -> TopicPartition {
     TopicPartition::new(Service::Orders, Topic::Events, partition)
 }
 

@@ -1,4 +1,4 @@
-//! The partners' ledgers, entry by entry.
+//! Streams the partners' ledgers.
 
 use std::time::Duration;
 
@@ -14,18 +14,18 @@ use tonic::{Request, Status, Streaming};
 
 use platform_client::retry;
 
-/// For a whole ledger.
+/// Deadline for a whole ledger.
 const TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Where the ledgers are.
+/// The client of the ledgers.
 pub struct Ledgers {
     sandbox: SandboxServiceClient<Peer>,
     runtime: Handle,
 }
 
 fn failed(ledger: &'static str, status: &Status) -> Error {
-    let said = anyhow::anyhow!(retry::describe(status)).context(ledger);
-    Error::Source(said.into())
+    let error = anyhow::anyhow!(retry::describe(status)).context(ledger);
+    Error::Source(error.into())
 }
 
 fn request<T>(message: T) -> Request<T> {
@@ -35,7 +35,7 @@ fn request<T>(message: T) -> Request<T> {
 }
 
 impl Ledgers {
-    /// Connects when it is asked. Call it within a tokio runtime.
+    /// Connects lazily. Call it within a tokio runtime.
     pub fn new(sandbox: SandboxServiceClient<Peer>) -> Self {
         Self {
             sandbox,
@@ -43,7 +43,7 @@ impl Ledgers {
         }
     }
 
-    /// The payment provider's. Blocks, on a thread of the runtime that may.
+    /// The ledger of the payment provider. The iterator blocks: use it on a thread of the runtime that may block.
     pub fn payments(&self) -> Result<Items<'_, LedgerPayment>, Error> {
         const LEDGER: &str = "the payment provider's ledger";
         let mut client = self.sandbox.clone();
@@ -53,7 +53,7 @@ impl Ledgers {
         Ok(self.entries(LEDGER, entries.into_inner()))
     }
 
-    /// The carrier's. Likewise.
+    /// The ledger of the carrier. Blocks like [`payments`](Self::payments).
     pub fn bookings(&self) -> Result<Items<'_, LedgerBooking>, Error> {
         const LEDGER: &str = "the carrier's ledger";
         let mut client = self.sandbox.clone();
@@ -75,12 +75,12 @@ impl Ledgers {
     }
 }
 
-/// Whether the sandbox can be reached at all, before a long reading begins.
+/// Checks before a long audit that the sandbox answers.
 ///
 /// # Errors
 ///
-/// It cannot.
-pub async fn reach(sandbox: &SandboxServiceClient<Peer>) -> anyhow::Result<()> {
+/// The sandbox does not answer.
+pub async fn check_reachable(sandbox: &SandboxServiceClient<Peer>) -> anyhow::Result<()> {
     let request = platform_client::request(contracts::sandbox::v1::GetBehaviourRequest {});
     let answer = sandbox.clone().get_behaviour(request).await;
     answer

@@ -1,6 +1,6 @@
-//! The auditor as a role: audits again and again, and reports violations in logs and metrics.
+//! The auditor role: repeats audits, and reports violations in its log and metrics.
 //!
-//! `system` takes one consistent cut of log, read model and ledgers; the rules are those of the crate `audit`.
+//! `system` takes one consistent cut of log, read model and ledgers. The rules are in the crate `audit`.
 
 mod database;
 mod ledgers;
@@ -19,18 +19,18 @@ use tokio_util::sync::CancellationToken;
 
 use metrics::Metrics;
 
-pub use system::{Sources, System};
+pub use system::{Sources, SystemEvidence};
 
 /// Environment: see [`Config`].
 mod env {
     pub const EVERY_MS: &str = "ORDERMESH_AUDIT_EVERY_MS";
 }
 
-/// How often everything is audited.
+/// Configuration of the auditor role.
 #[derive(clap::Args, Clone, Copy, Debug)]
 #[group(skip)]
 pub struct Config {
-    /// Rest of the auditor after each audit, in milliseconds
+    /// Pause between audits, in milliseconds
     #[arg(
         id = "audit-every-ms",
         long,
@@ -42,19 +42,19 @@ pub struct Config {
     every_ms: u64,
 }
 
-/// Audits a system by the rule books of the services.
-pub type Audit = Box<dyn Fn(&System) -> Result<Report, Error> + Send>;
+/// Audits the evidence with the rule books of the services.
+pub type AuditFn = Box<dyn Fn(&SystemEvidence) -> Result<Report, Error> + Send>;
 
 /// Runs the auditor on a thread of its own until the process ends.
 ///
 /// # Errors
 ///
-/// The metrics are registered already, or the system gives no thread. What cannot be read is tried again: that is what
-/// the auditor is there to tell.
+/// The metrics are registered already, or the thread cannot be created. An audit that cannot be completed is counted,
+/// logged and repeated.
 pub fn serve(
     process: &Process,
     sources: Sources,
-    audit: Audit,
+    audit: AuditFn,
     config: Config,
 ) -> anyhow::Result<()> {
     process.readiness().component("auditor").ready();
@@ -64,7 +64,7 @@ pub fn serve(
         audit,
         every: Duration::from_millis(config.every_ms),
         runtime: Handle::current(),
-        last: None,
+        previous: None,
     };
     process.spawn_thread("auditor", move |shutdown| auditor.run(&shutdown))?;
     Ok(())
@@ -73,16 +73,16 @@ pub fn serve(
 struct Auditor {
     metrics: Metrics,
     sources: Sources,
-    audit: Audit,
+    audit: AuditFn,
     every: Duration,
     runtime: Handle,
-    /// The cut of the last audit.
-    last: Option<Cut>,
+    /// The cut of the previous audit.
+    previous: Option<Cut>,
 }
 
 impl Auditor {
     fn run(mut self, shutdown: &CancellationToken) {
-        // Clients are made from this thread.
+        // Clients need the context of the runtime on this thread.
         let runtime = self.runtime.clone();
         let _inside = runtime.enter();
         while !shutdown.is_cancelled() {
@@ -91,7 +91,7 @@ impl Auditor {
                 Ok(report) => {
                     let seconds = begun.elapsed().as_secs_f64();
                     self.metrics.completed(&report, now(), seconds);
-                    tell(&report, seconds);
+                    log_report(&report, seconds);
                 }
                 Err(_) if shutdown.is_cancelled() => break,
                 Err(error) => {
@@ -109,27 +109,27 @@ impl Auditor {
     }
 
     fn audit(&mut self, shutdown: &CancellationToken) -> anyhow::Result<Report> {
-        let opening = System::open(&self.sources, None);
+        let opening = SystemEvidence::open(&self.sources, None);
         let mut system = self.runtime.block_on(opening)?;
         system.stop_with(shutdown);
         let cut = system.cut().clone();
-        if let Some(last) = &self.last {
-            // Told again and again, until it has come as far as it was.
-            forward(last, &cut)?;
+        if let Some(previous) = &self.previous {
+            // `previous` stays as it is: every audit reports it until the cut has caught up.
+            check_monotonic(previous, &cut)?;
         }
-        self.last = Some(cut);
+        self.previous = Some(cut);
         Ok((self.audit)(&system)?)
     }
 }
 
-/// Nothing goes back from one audit to the next: neither positions nor offsets nor ends.
-fn forward(last: &Cut, cut: &Cut) -> anyhow::Result<()> {
-    fn moved<K: Ord + std::fmt::Debug>(
+/// Checks that positions, committed offsets and ends do not decrease from one audit to the next.
+fn check_monotonic(previous: &Cut, cut: &Cut) -> anyhow::Result<()> {
+    fn check_map<K: Ord + std::fmt::Debug>(
         what: &str,
-        last: &BTreeMap<K, i64>,
+        previous: &BTreeMap<K, i64>,
         now: &BTreeMap<K, i64>,
     ) -> anyhow::Result<()> {
-        for (key, before) in last {
+        for (key, before) in previous {
             let after = now.get(key).copied().unwrap_or(0);
             if after < *before {
                 bail!(
@@ -139,17 +139,17 @@ fn forward(last: &Cut, cut: &Cut) -> anyhow::Result<()> {
         }
         Ok(())
     }
-    moved("read model's position", &last.positions, &cut.positions)?;
-    moved("group's offset", &last.committed, &cut.committed)?;
+    check_map("read model's position", &previous.positions, &cut.positions)?;
+    check_map("group's offset", &previous.committed, &cut.committed)?;
     let ends = |cut: &Cut| -> BTreeMap<String, i64> {
         let ends = cut.ends.iter();
-        ends.map(|(place, ends)| (place.to_string(), ends.high))
+        ends.map(|(topic_partition, ends)| (topic_partition.to_string(), ends.high))
             .collect()
     };
-    moved("end", &ends(last), &ends(cut))
+    check_map("end", &ends(previous), &ends(cut))
 }
 
-fn tell(report: &Report, seconds: f64) {
+fn log_report(report: &Report, seconds: f64) {
     let (events, at_rest) = (report.events, report.at_rest);
     if report.is_clean() {
         tracing::info!(events, at_rest, seconds, "audited: clean");
@@ -163,7 +163,7 @@ fn tell(report: &Report, seconds: f64) {
     }
 }
 
-/// Unix seconds.
+/// The current time in Unix seconds.
 #[allow(clippy::cast_precision_loss)]
 fn now() -> f64 {
     jiff::Timestamp::now().as_millisecond() as f64 / 1000.0
@@ -176,18 +176,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_went_back_since_the_last_audit_is_told() {
-        let mut last = Cut::default();
-        last.positions.insert((Service::Orders, 0), 7);
-        last.committed.insert((Service::Orders, 0), 5);
-        assert!(forward(&last, &last).is_ok());
-        let mut cut = last.clone();
+    fn a_decreased_position_or_offset_is_an_error() {
+        let mut previous = Cut::default();
+        previous.positions.insert((Service::Orders, 0), 7);
+        previous.committed.insert((Service::Orders, 0), 5);
+        assert!(check_monotonic(&previous, &previous).is_ok());
+        let mut cut = previous.clone();
         cut.positions.insert((Service::Orders, 0), 6);
-        let error = forward(&last, &cut).expect_err("a position went back");
+        let error = check_monotonic(&previous, &cut).expect_err("a position went back");
         assert!(error.to_string().contains("position"), "{error}");
         cut.positions.insert((Service::Orders, 0), 8);
         cut.committed.clear();
-        let error = forward(&last, &cut).expect_err("an offset is gone");
+        let error = check_monotonic(&previous, &cut).expect_err("an offset is gone");
         assert!(error.to_string().contains("group"), "{error}");
     }
 }

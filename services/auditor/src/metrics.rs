@@ -1,39 +1,39 @@
-//! What the auditor tells.
+//! Metrics of the auditor.
 
 use audit::{Invariant, Report};
 use prometheus::{
     Gauge, GaugeVec, Histogram, IntCounterVec, IntGaugeVec, Registry, exponential_buckets,
 };
 
-/// Every metric, defined once.
+/// The definitions of the metrics.
 pub mod names {
     use observability::Metric;
 
-    /// How audits end.
+    /// Results of audits.
     pub const RUNS: Metric = Metric::counter(
         "ordermesh_audit_runs_total",
         &["result"],
         "Audits: clean, violated, or unchecked when something could not be read.",
     );
-    /// How long they take.
+    /// Duration of audits.
     pub const SECONDS: Metric = Metric::histogram(
         "ordermesh_audit_seconds",
         &[],
         "Duration of one audit that was completed.",
     );
-    /// What they find.
+    /// Violations by invariant.
     pub const VIOLATIONS: Metric = Metric::gauge(
         "ordermesh_audit_violations",
         &["invariant"],
         "Violations of an invariant in the last audit that was completed.",
     );
-    /// When one was completed.
+    /// Time of the last completed audit.
     pub const COMPLETED: Metric = Metric::gauge(
         "ordermesh_audit_completed_timestamp_seconds",
         &[],
         "When the last audit was completed, clean or not, in Unix time; the auditor's start before the first.",
     );
-    /// When one was clean.
+    /// Time of the last clean audit.
     pub const CLEAN: Metric = Metric::gauge(
         "ordermesh_audit_clean_timestamp_seconds",
         &[],
@@ -41,7 +41,7 @@ pub mod names {
     );
 }
 
-/// All of them, for the list of metrics.
+/// All metrics, for the list of metrics.
 pub const ALL: &[observability::Metric] = &[
     names::RUNS,
     names::SECONDS,
@@ -50,31 +50,32 @@ pub const ALL: &[observability::Metric] = &[
     names::CLEAN,
 ];
 
-/// Figures of the auditor; what each says stands at its name.
+/// Metrics of the auditor; see [`names`].
 pub struct Metrics {
     runs: IntCounterVec,
     seconds: Histogram,
     violations: IntGaugeVec,
     completed: Gauge,
-    /// A family, so that it is absent before the first.
+    /// A family, so that it is absent before the first clean audit.
     clean: GaugeVec,
 }
 
 impl Metrics {
-    /// Registers everything on `registry`; the auditor starts at `now` (Unix seconds).
+    /// Registers the metrics on `registry`. The auditor starts at `now` (Unix seconds).
     ///
     /// # Errors
     ///
-    /// When a name is taken there.
+    /// A name is registered already.
     pub fn new(registry: &Registry, now: f64) -> Result<Self, prometheus::Error> {
         let metrics = Self {
             runs: names::RUNS.int_counters(registry)?,
-            seconds: names::SECONDS.one_histogram(registry, exponential_buckets(0.25, 2.0, 14)?)?,
+            seconds: names::SECONDS
+                .single_histogram(registry, exponential_buckets(0.25, 2.0, 14)?)?,
             violations: names::VIOLATIONS.int_gauges(registry)?,
             completed: names::COMPLETED
-                .gauges_of_fractions(registry)?
+                .float_gauges(registry)?
                 .with_label_values(&[] as &[&str]),
-            clean: names::CLEAN.gauges_of_fractions(registry)?,
+            clean: names::CLEAN.float_gauges(registry)?,
         };
         for result in ["clean", "violated", "unchecked"] {
             metrics.runs.with_label_values(&[result]);
@@ -83,7 +84,7 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// Shows what came out at `now` (Unix seconds), after so many seconds.
+    /// Records the result of an audit that ended at `now` (Unix seconds) and took `seconds`.
     pub fn completed(&self, report: &Report, now: f64, seconds: f64) {
         for finding in &report.findings {
             self.violated(finding.id, finding.violated);
@@ -106,7 +107,7 @@ impl Metrics {
         self.violations.with_label_values(&[id.id()]).set(violated);
     }
 
-    /// Counts an audit that could not be made.
+    /// Counts an audit that could not be completed.
     pub fn unchecked(&self) {
         self.runs.with_label_values(&["unchecked"]).inc();
     }

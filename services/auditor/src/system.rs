@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, bail};
-use audit::rows::{Parked, Row};
-use audit::{ClientObservation, Cut, Error, Evidence, Items, Seen, TopicPartition};
+use audit::rows::{ParkedKey, Row};
+use audit::{ClientObservation, Cut, Error, Evidence, Items, LogRecord, TopicPartition};
 use contracts::sandbox::v1::{LedgerBooking, LedgerPayment};
 use contracts::{Service, Topic};
 use engine::log::Partition;
@@ -18,7 +18,7 @@ use crate::database::{self, Snapshot};
 use crate::ledgers::{self, Ledgers};
 use crate::log::Log;
 
-/// Ends are looked up in this order: what speaks of something else comes before it.
+/// Ends are read in this order: a topic comes before the topics that its records refer to.
 const TOPICS: [Topic; 5] = [
     Topic::State,
     Topic::Outcomes,
@@ -26,13 +26,13 @@ const TOPICS: [Topic; 5] = [
     Topic::Events,
     Topic::Commands,
 ];
-/// Of the records that the auditor writes only to compare them; no registry gives it.
+/// Schema id of the records that the auditor encodes for comparison. No registry assigns it.
 const WRITER_ID: u32 = u32::MAX;
 
-/// Where the evidence is.
+/// The addresses of the evidence.
 #[derive(Clone, Debug)]
 pub struct Sources {
-    /// Log, contracts and database.
+    /// Log, registry and database.
     pub stack: Stack,
     /// The schema of the read model in the database.
     pub read_model_schema: &'static str,
@@ -40,45 +40,46 @@ pub struct Sources {
     pub sandbox: Sandbox,
 }
 
-/// Everything at one cut.
-pub struct System {
+/// The running system at one cut.
+pub struct SystemEvidence {
     cut: Cut,
     log: Log,
     snapshot: Snapshot,
     ledgers: Ledgers,
-    notes: Option<Vec<ClientObservation>>,
-    known: Schemas,
+    observations: Option<Vec<ClientObservation>>,
+    schemas: Schemas,
     cluster: Cluster,
     on_progress: Option<Box<dyn Fn(u64)>>,
 }
 
-impl System {
-    /// Takes the cut, after the clients' notes were read. On a runtime with several threads.
+impl SystemEvidence {
+    /// Takes the cut. `observations` must be read before. Needs a runtime with several threads.
     ///
     /// # Errors
     ///
-    /// A part does not answer, or they do not belong together.
+    /// A part does not answer, or the parts do not belong together.
     pub async fn open(
         sources: &Sources,
-        notes: Option<Vec<ClientObservation>>,
+        observations: Option<Vec<ClientObservation>>,
     ) -> anyhow::Result<Self> {
         let stack = &sources.stack;
         let cluster = platform_client::cluster(&stack.kafka);
         block_in_place(|| engine::topics::check(&cluster))?;
-        let reads: Vec<_> = platform_client::all_topics()
+        let schema_topics: Vec<_> = platform_client::all_topics()
             .into_iter()
             .filter(|(_, topic)| *topic != Topic::Dlq)
             .collect();
-        let asked =
-            platform_client::schemas(&stack.registry, &stack.kafka.prefix, &[], &reads).await?;
+        let remote_schemas =
+            platform_client::schemas(&stack.registry, &stack.kafka.prefix, &[], &schema_topics)
+                .await?;
         let sandbox = sources.sandbox.connect();
-        ledgers::reach(&sandbox).await?;
+        ledgers::check_reachable(&sandbox).await?;
         let writers: Vec<_> = platform_client::all_topics()
             .into_iter()
             .map(|(service, topic)| (service, topic, WRITER_ID))
             .collect();
-        let known = Schemas::fixed(&writers);
-        let log = Log::new(cluster.clone(), asked, known.clone())?;
+        let schemas = Schemas::fixed(&writers);
+        let log = Log::new(cluster.clone(), remote_schemas, schemas.clone())?;
 
         let begun_ms = jiff::Timestamp::now().as_millisecond();
         let snapshot =
@@ -89,26 +90,30 @@ impl System {
             log,
             snapshot,
             ledgers: Ledgers::new(sandbox),
-            notes,
-            known,
+            observations,
+            schemas,
             cluster,
             on_progress: None,
         };
-        block_in_place(|| system.belongs_together())?;
+        block_in_place(|| system.check_consistency())?;
         Ok(system)
     }
 
-    /// An audit of this ends early, as one that could not be made, when `stop` is cancelled.
+    /// An audit of this evidence fails early when `stop` is cancelled.
     pub fn stop_with(&mut self, stop: &CancellationToken) {
         self.log.stop = stop.clone();
     }
 
-    /// Commands within the cut: the total that progress is measured against.
+    /// Number of commands within the cut, the total for the progress.
     pub fn commands(&self) -> u64 {
-        let commands = self.cut.ends.iter().map(|(place, ends)| match place.topic {
-            Topic::Commands => ends.high - ends.low,
-            _ => 0,
-        });
+        let commands =
+            self.cut
+                .ends
+                .iter()
+                .map(|(topic_partition, ends)| match topic_partition.topic {
+                    Topic::Commands => ends.high - ends.low,
+                    _ => 0,
+                });
         u64::try_from(commands.sum::<i64>()).unwrap_or(0)
     }
 
@@ -119,7 +124,7 @@ impl System {
 
     /// Decodes the records of the log.
     pub fn codec(&self) -> Codec {
-        Codec::new(self.known.clone())
+        Codec::new(self.schemas.clone())
     }
 
     /// Names of topics, and the number of partitions.
@@ -127,8 +132,8 @@ impl System {
         &self.cluster
     }
 
-    /// Log and read model are of one world, and nobody has cut or changed one of them.
-    fn belongs_together(&self) -> anyhow::Result<()> {
+    /// Checks that log and read model belong together, and that neither was truncated or changed.
+    fn check_consistency(&self) -> anyhow::Result<()> {
         let ends = |service, topic, partition| {
             self.cut
                 .ends(TopicPartition::new(service, topic, partition))
@@ -148,8 +153,7 @@ impl System {
                 let events = ends(service, Topic::Events, partition);
                 if events.high > 0 && !self.cut.committed.contains_key(&(service, partition)) {
                     bail!(
-                        "group {service} has committed nothing in partition {partition}, which has events: somebody reset \
-                         the group"
+                        "group {service} has committed nothing in partition {partition}, which has events: the group was reset"
                     );
                 }
             }
@@ -164,16 +168,16 @@ impl System {
                 );
             }
         }
-        for (partition, offset, order_id) in &self.snapshot.newest {
-            let place = database::place(*partition);
-            if *offset >= self.cut.ends(place).high {
+        for (partition, offset, order_id) in &self.snapshot.last_order_events {
+            let topic_partition = database::order_events(*partition);
+            if *offset >= self.cut.ends(topic_partition).high {
                 continue;
             }
-            let record = self.log.record(place, *offset)?;
+            let record = self.log.record(topic_partition, *offset)?;
             let key = record.and_then(|record| record.key);
             if key.is_some_and(|key| key != order_id.to_string().as_bytes()) {
                 bail!(
-                    "the read model is that of another log: it has an event of order {order_id} at {place}@{offset}, where \
+                    "the read model is that of another log: it has an event of order {order_id} at {topic_partition}@{offset}, where \
                      the log has one of another order"
                 );
             }
@@ -185,11 +189,12 @@ impl System {
 fn cut(cluster: &Cluster, log: &Log, snapshot: &Snapshot, begun_ms: i64) -> anyhow::Result<Cut> {
     let mut committed = BTreeMap::new();
     for service in Service::ALL {
-        let told = log
+        let offsets = log
             .committed(service)
             .with_context(|| format!("group {service} at {}", cluster.bootstrap))?;
         committed.extend(
-            told.into_iter()
+            offsets
+                .into_iter()
                 .map(|(partition, offset)| ((service, partition), offset)),
         );
     }
@@ -198,8 +203,8 @@ fn cut(cluster: &Cluster, log: &Log, snapshot: &Snapshot, begun_ms: i64) -> anyh
     for topic in TOPICS {
         for service in Service::ALL {
             for partition in 0..partitions {
-                let place = TopicPartition::new(service, topic, partition);
-                ends.insert(place, log.ends(place)?);
+                let topic_partition = TopicPartition::new(service, topic, partition);
+                ends.insert(topic_partition, log.ends(topic_partition)?);
             }
         }
     }
@@ -212,20 +217,23 @@ fn cut(cluster: &Cluster, log: &Log, snapshot: &Snapshot, begun_ms: i64) -> anyh
     })
 }
 
-impl Evidence for System {
+impl Evidence for SystemEvidence {
     fn cut(&self) -> &Cut {
         &self.cut
     }
 
-    fn records(&self, place: TopicPartition) -> Result<Items<'_, Seen>, Error> {
-        Ok(Box::new(self.log.records(place, self.cut.ends(place))))
+    fn records(&self, topic_partition: TopicPartition) -> Result<Items<'_, LogRecord>, Error> {
+        Ok(Box::new(
+            self.log
+                .records(topic_partition, self.cut.ends(topic_partition)),
+        ))
     }
 
     fn rows(&self) -> Result<Option<Items<'_, Row>>, Error> {
         Ok(Some(Box::new(self.snapshot.rows())))
     }
 
-    fn parked(&self) -> Result<Vec<Parked>, Error> {
+    fn parked(&self) -> Result<Vec<ParkedKey>, Error> {
         Ok(self.snapshot.parked.clone())
     }
 
@@ -238,10 +246,10 @@ impl Evidence for System {
     }
 
     fn journal(&self) -> Result<Option<Items<'_, ClientObservation>>, Error> {
-        let Some(notes) = &self.notes else {
+        let Some(observations) = &self.observations else {
             return Ok(None);
         };
-        Ok(Some(Box::new(notes.iter().cloned().map(Ok))))
+        Ok(Some(Box::new(observations.iter().cloned().map(Ok))))
     }
 
     fn progress(&self, steps: u64) {

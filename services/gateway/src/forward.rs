@@ -16,9 +16,9 @@ pub(crate) fn routes(service: &str, peer: Peer) -> Router {
         .with_state(peer)
 }
 
-/// Metadata, trailers and the deadline pass in both directions; the peer's answer is the answer.
+/// Forwards one call with its metadata and deadline, and returns the peer's response with its trailers unchanged.
 async fn forward(State(peer): State<Peer>, request: Request) -> Response {
-    // gRPC has no trailers elsewhere, and HTTP/1.1 has headers that must not be passed on.
+    // gRPC needs trailers, which only HTTP/2 provides here. HTTP/1.1 also has headers that must not be forwarded.
     if request.version() != Version::HTTP_2 || !is_grpc(request.headers()) {
         return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
     }

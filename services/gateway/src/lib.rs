@@ -1,8 +1,8 @@
-//! The public edge: gRPC and REST on one port.
+//! The public entry point: gRPC and REST on one port.
 //!
-//! gRPC calls are forwarded to the services as they are, undecoded ([`forward`]). REST calls become calls of the same
-//! methods, with the canonical JSON of the same messages ([`rest`]), and are described by an OpenAPI document. Reflection
-//! and health are the gateway's own; a service is as healthy as the peer behind it.
+//! The gateway forwards gRPC calls to the services without decoding them ([`forward`]). It translates REST calls into
+//! calls of the same methods, with the canonical JSON of the same messages ([`rest`]); an OpenAPI document describes them.
+//! It serves reflection and health itself and reports each service with the health of its peer.
 
 mod forward;
 mod rest;
@@ -17,17 +17,17 @@ use contracts::orders::v1::order_service_client::OrderServiceClient;
 use contracts::query::v1::query_service_client::QueryServiceClient;
 
 const NAME: &str = "gateway";
-/// Name of the peer that takes orders.
+/// Name of the peer with the order service.
 pub const ORDERS: &str = "orders";
-/// Name of the peer that keeps the stock.
+/// Name of the peer with the inventory service.
 pub const INVENTORY: &str = "inventory";
-/// Name of the peer that answers reads.
+/// Name of the peer with the query service.
 pub const QUERY: &str = "query";
 const ORDER_SERVICE: &str = "ordermesh.orders.v1.OrderService";
 const INVENTORY_SERVICE: &str = "ordermesh.inventory.v1.InventoryService";
 const QUERY_SERVICE: &str = "ordermesh.query.v1.QueryService";
 
-/// The gateway: its port is open, but not served yet.
+/// The gateway with an open port that is not served yet.
 #[derive(Debug)]
 pub struct Gateway {
     server: Server,
@@ -35,23 +35,23 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Opens the public port. Nothing but their health is asked of the peers before the first call; calls of them are
-    /// counted by `process`.
+    /// Opens the public port. Before the first call, only the health of the peers is requested. The metrics of `process`
+    /// count the calls to the peers.
     ///
     /// # Errors
     ///
-    /// The address is in use or not ours.
+    /// The address is in use or does not belong to this host.
     pub async fn bind(
         public: SocketAddr,
         peers: &Peers,
         process: &Process,
     ) -> Result<Self, server::Error> {
-        let reach =
+        let connect =
             |name, addresses: &[_]| Peer::connect_lazy(name, addresses).measured_by(process);
-        let orders = reach(ORDERS, &peers.orders);
-        let inventory = reach(INVENTORY, &peers.inventory);
-        // Reads may be repeated.
-        let query = reach(QUERY, &peers.query).retrying();
+        let orders = connect(ORDERS, &peers.orders);
+        let inventory = connect(INVENTORY, &peers.inventory);
+        // Reads are idempotent.
+        let query = connect(QUERY, &peers.query).retrying();
 
         let api = rest::Api {
             orders: OrderServiceClient::new(orders.clone()),
@@ -91,13 +91,13 @@ impl Gateway {
         }
     }
 
-    /// The address that was bound: the port is never 0.
+    /// The bound address; the port is never 0.
     pub const fn local_addr(&self) -> SocketAddr {
         self.server.local_addr()
     }
 
-    /// Serves until the process shuts down. It is ready while each of the peers named by `remote` serves. Those of this
-    /// process are left out: their health is that of the whole process, the gateway included.
+    /// Serves until the process shuts down. The gateway is ready while every peer in `remote` serves. Peers in the same
+    /// process do not belong in `remote`: their health is that of the process, which includes the gateway.
     ///
     /// # Errors
     ///
@@ -108,23 +108,23 @@ impl Gateway {
         component.ready();
         let mut followed = self.peers.to_vec();
         followed.retain(|(name, _)| remote.contains(name));
-        process.spawn_beside("gateway readiness", follow(followed, component));
+        process.spawn_detached("gateway readiness", follow_peers(followed, component));
         Ok(())
     }
 }
 
-/// Keeps the readiness in step with what the peers say of their health. Never ends.
-async fn follow(peers: Vec<(&'static str, Peer)>, component: Component) {
+/// Keeps the readiness of the gateway in step with the health of the peers. Never returns.
+async fn follow_peers(peers: Vec<(&'static str, Peer)>, component: Component) {
     let mut followed: Vec<_> = peers
         .iter()
         .map(|(name, peer)| (*name, peer.serving()))
         .collect();
     loop {
-        let missing = followed
+        let unavailable = followed
             .iter_mut()
             .filter_map(|(name, serving)| (!*serving.borrow_and_update()).then_some(*name))
             .next();
-        match missing {
+        match unavailable {
             Some(name) => component.not_ready(format!("{name} does not serve")),
             None => component.ready(),
         }
@@ -134,7 +134,7 @@ async fn follow(peers: Vec<(&'static str, Peer)>, component: Component) {
         let changes = followed
             .iter_mut()
             .map(|(_, serving)| Box::pin(serving.changed()));
-        // The senders live as long as the peers do.
+        // The peers own the senders, so `changed` cannot fail.
         let _ = futures::future::select_all(changes).await;
     }
 }

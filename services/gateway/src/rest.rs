@@ -1,4 +1,4 @@
-//! The REST API: the gRPC methods under paths of their own, in the canonical JSON of their messages.
+//! The REST API: the gRPC methods under REST paths, in the canonical JSON of their messages.
 
 mod json;
 mod openapi;
@@ -27,7 +27,7 @@ use tonic::{Request, Status};
 
 use query::Parameters;
 
-/// Header that makes a call safe to repeat; it stands for the id in the body.
+/// Header that makes a call safe to repeat. Its value is used as the id in the body.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// The services behind the API.
@@ -38,23 +38,23 @@ pub(crate) struct Api {
     pub(crate) query: QueryServiceClient<Peer>,
 }
 
-/// A gRPC answer for now; [`problem::translate`] makes of it what a caller of REST understands.
-struct Refusal(Status);
+/// A gRPC error; [`problem::translate`] turns it into problem details.
+struct GrpcError(Status);
 
-impl From<Status> for Refusal {
+impl From<Status> for GrpcError {
     fn from(status: Status) -> Self {
         Self(status)
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for GrpcError {
     fn into_response(self) -> Response {
         self.0.into_http()
     }
 }
 
-type Answer = Result<Response, Refusal>;
-type Pairs = Query<Vec<(String, String)>>;
+type RestResult = Result<Response, GrpcError>;
+type QueryPairs = Query<Vec<(String, String)>>;
 
 /// The routes of all operations.
 pub(crate) fn routes(api: Api) -> Router {
@@ -71,15 +71,15 @@ async fn place_order(
     Extension(deadline): Extension<Deadline>,
     headers: HeaderMap,
     body: Body,
-) -> Answer {
+) -> RestResult {
     let mut order: PlaceOrderRequest = json::read(body).await?;
-    adopt_idempotency_key(&headers, &mut order.order_id, "order_id")?;
+    set_from_idempotency_key(&headers, &mut order.order_id, "order_id")?;
     let placed = api
         .orders
-        .place_order(within(deadline, order))
+        .place_order(with_deadline(deadline, order))
         .await?
         .into_inner();
-    // A receipt has no version: the order is not there yet.
+    // Version 0: the order is durable in the log, but not created yet.
     let status = if placed.version == 0 {
         StatusCode::ACCEPTED
     } else {
@@ -94,12 +94,12 @@ async fn cancel_order(
     Extension(deadline): Extension<Deadline>,
     Path(id): Path<String>,
     body: Body,
-) -> Answer {
+) -> RestResult {
     let mut cancel: CancelOrderRequest = json::read(body).await?;
-    adopt(id, &mut cancel.order_id, "order_id", "the path")?;
+    set_from_request(id, &mut cancel.order_id, "order_id", "the path")?;
     let cancelled = api
         .orders
-        .cancel_order(within(deadline, cancel))
+        .cancel_order(with_deadline(deadline, cancel))
         .await?
         .into_inner();
     Ok((StatusCode::ACCEPTED, json::write(&cancelled)?).into_response())
@@ -108,21 +108,21 @@ async fn cancel_order(
 async fn list_orders(
     State(mut api): State<Api>,
     Extension(deadline): Extension<Deadline>,
-    Query(pairs): Pairs,
-) -> Answer {
+    Query(pairs): QueryPairs,
+) -> RestResult {
     let mut parameters = Parameters::new(pairs);
     let list = ListOrdersRequest {
         statuses: parameters.list("status", order_status),
-        customer_id: parameters.one("customer_id"),
-        page_size: parameters.one("page_size"),
-        page_token: parameters.one("page_token"),
-        placed_from: parameters.given("placed_from"),
-        placed_before: parameters.given("placed_before"),
+        customer_id: parameters.get_or_default("customer_id"),
+        page_size: parameters.get_or_default("page_size"),
+        page_token: parameters.get_or_default("page_token"),
+        placed_from: parameters.get("placed_from"),
+        placed_before: parameters.get("placed_before"),
     };
     parameters.finish()?;
     let page = api
         .query
-        .list_orders(within(deadline, list))
+        .list_orders(with_deadline(deadline, list))
         .await?
         .into_inner();
     Ok(json::write(&page)?.into_response())
@@ -132,18 +132,18 @@ async fn get_order(
     State(mut api): State<Api>,
     Extension(deadline): Extension<Deadline>,
     Path(order_id): Path<String>,
-    Query(pairs): Pairs,
-) -> Answer {
+    Query(pairs): QueryPairs,
+) -> RestResult {
     let mut parameters = Parameters::new(pairs);
     let get = GetOrderRequest {
         order_id,
-        min_version: parameters.one("min_version"),
+        min_version: parameters.get_or_default("min_version"),
         ..Default::default()
     };
     parameters.finish()?;
     let order = api
         .query
-        .get_order(within(deadline, get))
+        .get_order(with_deadline(deadline, get))
         .await?
         .into_inner();
     Ok(json::write(&order)?.into_response())
@@ -153,13 +153,13 @@ async fn get_order_history(
     State(mut api): State<Api>,
     Extension(deadline): Extension<Deadline>,
     Path(order_id): Path<String>,
-    Query(pairs): Pairs,
-) -> Answer {
+    Query(pairs): QueryPairs,
+) -> RestResult {
     Parameters::new(pairs).finish()?;
     let get = GetOrderHistoryRequest { order_id };
     let history = api
         .query
-        .get_order_history(within(deadline, get))
+        .get_order_history(with_deadline(deadline, get))
         .await?
         .into_inner();
     Ok(json::write(&history)?.into_response())
@@ -169,17 +169,17 @@ async fn get_stock(
     State(mut api): State<Api>,
     Extension(deadline): Extension<Deadline>,
     Path(sku): Path<String>,
-    Query(pairs): Pairs,
-) -> Answer {
+    Query(pairs): QueryPairs,
+) -> RestResult {
     let mut parameters = Parameters::new(pairs);
     let get = GetStockRequest {
         sku,
-        min_version: parameters.one("min_version"),
+        min_version: parameters.get_or_default("min_version"),
     };
     parameters.finish()?;
     let stock = api
         .query
-        .get_stock(within(deadline, get))
+        .get_stock(with_deadline(deadline, get))
         .await?
         .into_inner();
     Ok(json::write(&stock)?.into_response())
@@ -191,34 +191,38 @@ async fn adjust_stock(
     Path(sku): Path<String>,
     headers: HeaderMap,
     body: Body,
-) -> Answer {
+) -> RestResult {
     let mut adjust: AdjustStockRequest = json::read(body).await?;
-    adopt(sku, &mut adjust.sku, "sku", "the path")?;
-    adopt_idempotency_key(&headers, &mut adjust.adjustment_id, "adjustment_id")?;
+    set_from_request(sku, &mut adjust.sku, "sku", "the path")?;
+    set_from_idempotency_key(&headers, &mut adjust.adjustment_id, "adjustment_id")?;
     let adjusted = api
         .inventory
-        .adjust_stock(within(deadline, adjust))
+        .adjust_stock(with_deadline(deadline, adjust))
         .await?
         .into_inner();
     Ok(json::write(&adjusted)?.into_response())
 }
 
-/// A call that ends with the one that it serves.
-fn within<M>(deadline: Deadline, message: M) -> Request<M> {
+/// A gRPC request with the deadline of the REST request.
+fn with_deadline<M>(deadline: Deadline, message: M) -> Request<M> {
     let mut request = Request::new(message);
     request.extensions_mut().insert(deadline);
     request
 }
 
-fn adopt_idempotency_key(headers: &HeaderMap, id: &mut String, field: &str) -> Result<(), Status> {
-    match only(headers, &IDEMPOTENCY_KEY)? {
-        Some(key) => adopt(key.to_owned(), id, field, "the Idempotency-Key header"),
+fn set_from_idempotency_key(
+    headers: &HeaderMap,
+    id: &mut String,
+    field: &str,
+) -> Result<(), Status> {
+    match single_header(headers, &IDEMPOTENCY_KEY)? {
+        Some(key) => set_from_request(key.to_owned(), id, field, "the Idempotency-Key header"),
         None => Ok(()),
     }
 }
 
-/// A header that is given at most once.
-fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Status> {
+/// The value of a header; `None` when it is missing, an error when it occurs more than once.
+fn single_header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Status> {
     let mut values = headers.get_all(name).iter();
     let (Some(value), more) = (values.next(), values.next()) else {
         return Ok(None);
@@ -232,16 +236,24 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>
     }
 }
 
-/// Takes over what stands outside of the body, which must not say otherwise.
-fn adopt(given: String, id: &mut String, field: &str, place: &str) -> Result<(), Status> {
-    if !id.is_empty() && *id != given {
-        return Err(error::invalid_field(field, format!("differs from {place}")));
+/// Sets an id of the body from the path or a header. The body must not contain another value.
+fn set_from_request(
+    value: String,
+    id: &mut String,
+    field: &str,
+    source: &str,
+) -> Result<(), Status> {
+    if !id.is_empty() && *id != value {
+        return Err(error::invalid_field(
+            field,
+            format!("differs from {source}"),
+        ));
     }
-    *id = given;
+    *id = value;
     Ok(())
 }
 
-/// `CONFIRMED`, `confirmed` or the whole name of the contract.
+/// Parses `CONFIRMED`, `confirmed` or the full name in the contract.
 fn order_status(text: &str) -> Option<i32> {
     const PREFIX: &str = "ORDER_STATUS_";
     let name = text.to_ascii_uppercase();
@@ -257,7 +269,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_status_is_known_by_its_name_in_any_case() {
+    fn a_status_is_parsed_in_any_case() {
         let confirmed = Some(OrderStatus::Confirmed.into());
         for name in [
             "CONFIRMED",
@@ -273,12 +285,12 @@ mod tests {
     }
 
     #[test]
-    fn an_idempotency_key_stands_for_the_id() {
+    fn an_idempotency_key_sets_the_id() {
         let mut headers = HeaderMap::new();
         headers.insert(IDEMPOTENCY_KEY, "a".parse().expect("it is a valid header"));
         for (body, valid) in [("", true), ("a", true), ("b", false)] {
             let mut id = body.to_owned();
-            let outcome = adopt_idempotency_key(&headers, &mut id, "order_id");
+            let outcome = set_from_idempotency_key(&headers, &mut id, "order_id");
             assert_eq!(
                 outcome.as_ref().map_err(Status::code),
                 if valid {
@@ -290,6 +302,6 @@ mod tests {
             assert_eq!(id, if valid { "a" } else { "b" });
         }
         headers.append(IDEMPOTENCY_KEY, "a".parse().expect("it is a valid header"));
-        assert!(adopt_idempotency_key(&headers, &mut String::new(), "order_id").is_err());
+        assert!(set_from_idempotency_key(&headers, &mut String::new(), "order_id").is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! `InventoryService`: turns calls into commands and outcomes into answers.
+//! `InventoryService`: turns calls into commands and outcomes into responses.
 
 use std::time::Duration;
 
@@ -15,33 +15,33 @@ use engine::{Call, CallError, CommandClient};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-/// For calls without a deadline.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Who adjusts stock, until callers are known by name.
+/// The deadline of calls without one.
+const DEFAULT_DEADLINE: Duration = Duration::from_secs(10);
+/// The actor of all adjustments: the API does not authenticate its callers.
 const ACTOR: &str = "api";
 
-/// Machine-readable reasons of refusals.
+/// Machine-readable reasons of errors.
 pub mod reasons {
-    /// The adjustment id is too old or too new to be told from a repetition.
+    /// The adjustment id is outside the range of time in which a repetition is recognised.
     pub const STALE: &str = "STALE";
     /// The adjustment id was used with another delta.
     pub const ADJUSTMENT_ID_REUSED: &str = "ADJUSTMENT_ID_REUSED";
     /// On hand would fall below what is reserved.
     pub const BELOW_RESERVED: &str = "BELOW_RESERVED";
-    /// On hand would leave the range that can be counted.
+    /// The number of received pieces would overflow.
     pub const OVERFLOW: &str = "OVERFLOW";
 }
 
 /// The service behind `ordermesh.inventory.v1.InventoryService`; cheap to clone.
 #[derive(Clone)]
 pub struct Api {
-    caller: CommandClient<Inventory>,
+    client: CommandClient<Inventory>,
 }
 
 impl Api {
-    /// Commands go through `caller`.
-    pub fn new(caller: CommandClient<Inventory>) -> Self {
-        Self { caller }
+    /// Sends commands with `client`.
+    pub fn new(client: CommandClient<Inventory>) -> Self {
+        Self { client }
     }
 }
 
@@ -55,7 +55,7 @@ impl InventoryService for Api {
             .extensions()
             .get()
             .copied()
-            .unwrap_or_else(|| Deadline::after(PATIENCE));
+            .unwrap_or_else(|| Deadline::after(DEFAULT_DEADLINE));
         error::validate(request.get_ref())?;
         let request = request.into_inner();
         let adjustment_id = if request.adjustment_id.is_empty() {
@@ -72,10 +72,10 @@ impl InventoryService for Api {
             actor: ACTOR.to_owned(),
         };
         let answer = self
-            .caller
+            .client
             .call(call, deadline.left()?)
             .await
-            .map_err(unanswered)?;
+            .map_err(call_error_status)?;
         match answer.outcome {
             Outcome::Accepted(accepted) => Ok(Response::new(AdjustStockResponse {
                 adjustment_id,
@@ -83,13 +83,13 @@ impl InventoryService for Api {
                 reserved: accepted.reserved,
                 version: answer.version,
             })),
-            Outcome::Rejection(rejection) => Err(refused(&rejection)),
+            Outcome::Rejection(rejection) => Err(rejection_status(&rejection)),
             Outcome::Parked(_) => Err(error::unavailable("product", error::RETRY_AFTER)),
         }
     }
 }
 
-fn refused(rejection: &StockRejection) -> Status {
+fn rejection_status(rejection: &StockRejection) -> Status {
     let figures = format!(
         "on hand {}, reserved {}",
         rejection.on_hand, rejection.reserved
@@ -114,12 +114,10 @@ fn refused(rejection: &StockRejection) -> Status {
     }
 }
 
-fn unanswered(failure: CallError) -> Status {
+fn call_error_status(failure: CallError) -> Status {
     match failure {
         CallError::Deadline => error::deadline(),
-        CallError::Send(engine::log::kafka::SendError::Full) => {
-            error::exhausted(error::RETRY_AFTER)
-        }
+        CallError::Send(engine::SendError::Full) => error::exhausted(error::RETRY_AFTER),
         CallError::Send(_) | CallError::NotReady => {
             error::unavailable("the stock log", error::RETRY_AFTER)
         }

@@ -1,4 +1,4 @@
-//! Inventory: the rule book of a stock item, and the API that stock is adjusted with.
+//! Inventory: the rule book of a stock item, and the API that adjusts stock.
 
 mod api;
 mod stock_item;

@@ -2,13 +2,13 @@
 //!
 //! ```text
 //! AdjustStock    on hand grows or shrinks      StockAdjusted
-//! ReserveStock   enough is available           StockReserved   answers the order
-//!                too little is                 StockRefused    answers the order
-//! ReleaseStock   the reservation is undone     StockReleased   answers the order
-//! CommitStock    the reservation leaves        StockDeducted
+//! ReserveStock   enough is available           StockReserved   answered to the order
+//!                too little is available       StockRefused    answered to the order
+//! ReleaseStock   the reservation is removed    StockReleased   answered to the order
+//! CommitStock    the reserved pieces leave     StockDeducted
 //! ```
 //!
-//! Available = on hand − reserved, never negative; received = on hand + deducted.
+//! Invariants: available = on hand − reserved ≥ 0; received = on hand + deducted.
 
 use std::convert::Infallible;
 
@@ -30,7 +30,7 @@ mod tests;
 /// The rule book of stock items.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StockRules {
-    /// How old the id of an adjustment may be, milliseconds. Within it, a repeat is told from a new one.
+    /// How old the id of an adjustment may be, milliseconds. Within this time, a repetition is recognised.
     pub horizon_ms: i64,
 }
 
@@ -42,26 +42,26 @@ impl Default for StockRules {
     }
 }
 
-/// How far the clock that made an adjustment id may be ahead of the broker's, milliseconds.
-const ID_AHEAD_MS: i64 = 5 * 60_000;
+/// How far the clock that generated an adjustment id may be ahead of the broker's clock, milliseconds.
+const MAX_CLOCK_SKEW_MS: i64 = 5 * 60_000;
 
-/// How long an adjustment is remembered, milliseconds between its id's time and that of the newest one.
+/// How long the state keeps an adjustment: milliseconds between the time in its id and the time in the newest id.
 ///
-/// The fold knows neither the time nor the horizon, so this is part of the rules: another value needs another
-/// [`Decider::RULES_VERSION`]. An older id is refused as stale, so that what is forgotten cannot come back
-/// whatever the horizon is; with a horizon up to 55 minutes that never refuses an id within it.
-const REMEMBERED_MS: i64 = 60 * 60_000;
+/// The fold has neither the time nor the horizon, so this is part of the rules: another value needs another
+/// [`Decider::RULES_VERSION`]. An older id is rejected as stale, so that a removed adjustment cannot be applied again,
+/// whatever the horizon. A horizon of up to 55 minutes never conflicts with it.
+const RETENTION_MS: i64 = 60 * 60_000;
 
-/// What a client or an order tells a stock item.
+/// A command to a stock item: from a client or an order.
 type Command = stock_command::Command;
 
-/// What happened to a stock item.
+/// An event of a stock item.
 type Event = stock_event::Event;
 
-/// A stock item. Its reservations and adjustments are sorted by id.
+/// The state of a stock item. Reservations and adjustments are sorted by id.
 type StockItem = contracts::inventory::v1::StockItem;
 
-/// Why a client's command was refused.
+/// Why a client's command is rejected.
 type Rejection = contracts::inventory::v1::StockRejection;
 
 fn reject<T>(code: StockRejectionCode, item: &StockItem) -> Result<T, Rejection> {
@@ -180,7 +180,7 @@ impl StockRules {
         if !self.can_be_new(item, &adjust.adjustment_id, time_ms) {
             return reject(StockRejectionCode::Stale, item);
         }
-        // On hand never exceeds received, so one check serves both.
+        // On hand never exceeds received, so this check covers both.
         if item.received.checked_add(adjust.delta).is_none() {
             return reject(StockRejectionCode::Overflow, item);
         }
@@ -201,13 +201,13 @@ impl StockRules {
         })])
     }
 
-    /// Whether an unknown id cannot belong to an adjustment that has been forgotten.
+    /// Whether an unknown id cannot be that of a removed adjustment.
     fn can_be_new(&self, item: &StockItem, adjustment_id: &str, time_ms: i64) -> bool {
         let oldest = time_ms
             .saturating_sub(self.horizon_ms)
-            .max(remembered_from(item));
-        let newest = time_ms.saturating_add(ID_AHEAD_MS);
-        // Another spelling of the same id would not be recognised.
+            .max(retained_from(item));
+        let newest = time_ms.saturating_add(MAX_CLOCK_SKEW_MS);
+        // Another form of the same id would not be recognised.
         is_canonical(adjustment_id)
             && uuid_v7_time_ms(adjustment_id).is_some_and(|time| (oldest..=newest).contains(&time))
     }
@@ -217,12 +217,12 @@ fn is_canonical(uuid: &str) -> bool {
     uuid.len() == 36 && !uuid.contains(|letter: char| letter.is_ascii_uppercase())
 }
 
-/// Id time (Unix milliseconds) from which on every adjustment is remembered.
-fn remembered_from(item: &StockItem) -> i64 {
+/// The state has every adjustment whose id is not older than this time (Unix milliseconds).
+fn retained_from(item: &StockItem) -> i64 {
     item.adjustments
         .last()
         .and_then(|newest| uuid_v7_time_ms(&newest.adjustment_id))
-        .map_or(i64::MIN, |newest| newest.saturating_sub(REMEMBERED_MS))
+        .map_or(i64::MIN, |newest| newest.saturating_sub(RETENTION_MS))
 }
 
 fn reserve(item: &StockItem, reserve: &ReserveStock) -> Vec<Event> {
@@ -247,7 +247,7 @@ fn reserved_for(item: &StockItem, order_id: &str) -> u32 {
     find_reservation(item, order_id).map_or(0, |index| item.reservations[index].quantity)
 }
 
-/// Where the reservation is, or where it would stand. A product that sells well holds many.
+/// The index of the reservation, or where to insert it. A binary search, because a popular product has many.
 fn find_reservation(item: &StockItem, order_id: &str) -> Result<usize, usize> {
     item.reservations
         .binary_search_by(|reservation| reservation.order_id.as_str().cmp(order_id))
@@ -275,11 +275,11 @@ fn apply_adjustment(item: &mut StockItem, event: &StockAdjusted) {
     );
     item.on_hand = item.on_hand.saturating_add_signed(delta);
     item.received = item.received.saturating_add(delta);
-    forget_old_adjustments(item);
+    remove_old_adjustments(item);
 }
 
-fn forget_old_adjustments(item: &mut StockItem) {
-    let from = remembered_from(item);
+fn remove_old_adjustments(item: &mut StockItem) {
+    let from = retained_from(item);
     let is_old =
         |known: &Adjustment| uuid_v7_time_ms(&known.adjustment_id).is_none_or(|time| time < from);
     let old = item.adjustments.partition_point(is_old);
@@ -296,7 +296,7 @@ fn add_reservation(item: &mut StockItem, event: &StockReserved) {
     item.reserved = item.reserved.saturating_add(quantity.into());
 }
 
-/// How many pieces were reserved.
+/// Returns the number of reserved pieces.
 fn remove_reservation(item: &mut StockItem, order_id: &str) -> u64 {
     let Ok(index) = find_reservation(item, order_id) else {
         return 0;

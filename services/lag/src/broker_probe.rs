@@ -1,54 +1,54 @@
-//! One look at the broker: where each group stands, how far its topic reaches, who is in it. No group is joined.
+//! Probes the broker: positions, end offsets and members of each group. It joins no group.
 
 use std::time::{Duration, Instant};
 
 use contracts::{Service, Topic};
 use engine::Cluster;
 use engine::log::Partition;
-use engine::log::kafka::client::Renewable;
+use engine::log::kafka::client::ReplaceableClient;
 use engine::log::kafka::settings;
-use platform_client::kafka::{Silent, client, committed};
+use platform_client::kafka::{DebugLogContext, client, committed};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 
 use super::dead_letters::DeadLetters;
 use super::members::{self, Member};
-use super::oldest::Oldest;
-use super::stability::Stability;
+use super::oldest::OldestRecords;
+use super::stability::StabilityTracker;
 
-/// Longest wait for one answer.
+/// Longest wait for one response.
 pub const TIMEOUT: Duration = Duration::from_secs(3);
-/// The topics whose transactions hold readers up: the workers', and the projector's.
-const READ: [Topic; 2] = [Topic::Commands, Topic::Events];
+/// The topics whose open transactions delay their readers: workers and projector.
+const READ_TOPICS: [Topic; 2] = [Topic::Commands, Topic::Events];
 
-/// What was seen.
+/// The result of one probe.
 #[derive(Debug, Default)]
 pub struct ProbeResult {
-    /// Of every group and partition.
+    /// Lag of every group and partition.
     pub lags: Vec<Lag>,
-    /// Every service's.
+    /// The group of every service.
     pub groups: Vec<Group>,
-    /// Of commands and events.
+    /// End offsets of commands and events topics.
     pub ends: Vec<End>,
-    /// Dead letters by topic, without the prefix; of those topics that have been read to their end.
+    /// Dead letters by topic name without the prefix. A topic is absent until it has been read to its end.
     pub dead_letters: Vec<(String, usize)>,
 }
 
-/// How far a service's group lies behind in a partition of its commands.
+/// The lag of a service's group in a partition of its commands.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lag {
-    /// Whose group.
+    /// The service of the group.
     pub service: Service,
     /// The partition.
     pub partition: Partition,
     /// Offsets between the committed one and the high watermark.
     pub records: i64,
-    /// Age of the oldest record that has not been processed; 0 when there is none, `None` when it could not be read.
+    /// Age of the oldest record that is not processed; 0 when there is none, `None` when it could not be read.
     pub seconds: Option<f64>,
 }
 
 impl Lag {
-    /// The topic without the prefix.
+    /// Topic name without the prefix.
     pub fn topic(&self) -> String {
         Topic::Commands.of(self.service, "")
     }
@@ -57,61 +57,60 @@ impl Lag {
 /// A service's group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
-    /// Whose.
+    /// The service.
     pub service: Service,
-    /// By name.
+    /// Members, sorted by name.
     pub members: Vec<Member>,
 }
 
-/// How far a partition reaches.
+/// The end of a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct End {
-    /// Whose topic.
+    /// The service of the topic.
     pub service: Service,
-    /// Which one.
+    /// The topic.
     pub topic: Topic,
     /// The partition.
     pub partition: Partition,
     /// High watermark.
     pub high: i64,
-    /// For how long the last stable offset has stood still behind it.
+    /// For how long the last stable offset has not advanced while it is below the high watermark.
     pub unstable: Duration,
 }
 
 impl End {
-    /// The topic without the prefix.
+    /// Topic name without the prefix.
     pub fn topic(&self) -> String {
         self.topic.of(self.service, "")
     }
 }
 
-/// Looks again and again, and remembers what makes the next look cheaper. Blocks.
+/// Probes the broker; caches what makes the next probe cheaper. Blocks.
 pub struct BrokerProbe {
     cluster: Cluster,
-    /// In the name of each group, so that its offsets can be asked for; nothing is subscribed, so none is joined.
-    groups: Vec<(Service, BaseConsumer<Silent>)>,
-    /// Is told last stable offsets where the others are told high watermarks.
-    stable: BaseConsumer<Silent>,
-    stability: Stability<(Service, Topic, Partition)>,
-    oldest: Oldest,
+    /// Configured with the id of each group, to fetch its offsets; they subscribe to nothing, so they join no group.
+    groups: Vec<(Service, BaseConsumer<DebugLogContext>)>,
+    /// A `read_committed` client: it gets last stable offsets where the others get high watermarks.
+    committed_reader: BaseConsumer<DebugLogContext>,
+    stability: StabilityTracker<(Service, Topic, Partition)>,
+    oldest: OldestRecords,
     dead_letters: DeadLetters,
 }
 
 impl BrokerProbe {
-    /// One that is replaced when it fails although a fresh one does not. Dropping it does not wait for the broker.
+    /// A probe that is replaced when it fails while a fresh one gets answers. Dropping it does not wait for the broker.
     ///
     /// # Errors
     ///
     /// A setting is refused.
-    pub fn renewable(cluster: Cluster) -> KafkaResult<Renewable<Self>> {
-        Renewable::new(format!("{}lag", cluster.prefix), move |client_id| {
+    pub fn replaceable(cluster: Cluster) -> KafkaResult<ReplaceableClient<Self>> {
+        ReplaceableClient::new(format!("{}lag", cluster.prefix), move |client_id| {
             Self::new(&cluster, client_id)
         })
     }
 
-    /// Has not looked yet.
     fn new(cluster: &Cluster, client_id: &str) -> KafkaResult<Self> {
-        // Committed offsets are told as they stand, also while a transaction is about to move them.
+        // `read_uncommitted`: committed offsets are returned even while a transaction is about to move them.
         let group = |service: Service| {
             let mut config = settings::reader(cluster, "read_uncommitted");
             config
@@ -119,55 +118,59 @@ impl BrokerProbe {
                 .set("client.id", client_id);
             Ok((service, client(config)?))
         };
-        let mut stable = settings::reader(cluster, "read_committed");
-        stable.set("client.id", client_id);
+        let mut committed_reader = settings::reader(cluster, "read_committed");
+        committed_reader.set("client.id", client_id);
         Ok(Self {
             cluster: cluster.clone(),
             groups: Service::ALL
                 .into_iter()
                 .map(group)
                 .collect::<KafkaResult<_>>()?,
-            stable: client(stable)?,
-            stability: Stability::default(),
-            oldest: Oldest::new(cluster)?,
+            committed_reader: client(committed_reader)?,
+            stability: StabilityTracker::default(),
+            oldest: OldestRecords::new(cluster)?,
             dead_letters: DeadLetters::new(cluster)?,
         })
     }
 
-    /// Looks at everything.
+    /// Probes the broker.
     ///
     /// # Errors
     ///
-    /// The broker does not answer, or a topic is missing: nothing was seen then.
-    pub fn look(&mut self) -> KafkaResult<ProbeResult> {
-        let looked = self.see();
-        if looked.is_err() {
-            // Nobody knows what has moved meanwhile.
-            self.stability = Stability::default();
+    /// The broker does not answer, or a topic is missing.
+    pub fn probe(&mut self) -> KafkaResult<ProbeResult> {
+        let result = self.query_broker();
+        if result.is_err() {
+            // Offsets may have advanced meanwhile.
+            self.stability = StabilityTracker::default();
         }
-        looked
+        result
     }
 
-    fn see(&mut self) -> KafkaResult<ProbeResult> {
-        self.listen();
-        let mut look = ProbeResult::default();
-        let mut waiting = Vec::new();
+    fn query_broker(&mut self) -> KafkaResult<ProbeResult> {
+        self.drain_events();
+        let mut result = ProbeResult::default();
+        let mut positions = Vec::new();
         for (service, client) in &self.groups {
             let name = self.cluster.group(*service);
-            look.groups.push(Group {
+            result.groups.push(Group {
                 service: *service,
                 members: members(client, &name)?,
             });
             let committed = committed(client, &self.cluster, *service, TIMEOUT)?;
-            for topic in READ {
+            for topic in READ_TOPICS {
                 let name = self.cluster.topic(*service, topic);
                 for partition in 0..Partition::from(self.cluster.partitions) {
-                    // Stable first: the other way round, what ends in between would look held up.
-                    let (_, stable) = self.stable.fetch_watermarks(&name, partition, TIMEOUT)?;
+                    // The last stable offset first: otherwise a transaction that ends in between would look open.
+                    let (_, stable) = self
+                        .committed_reader
+                        .fetch_watermarks(&name, partition, TIMEOUT)?;
                     let (low, high) = client.fetch_watermarks(&name, partition, TIMEOUT)?;
-                    let place = (*service, topic, partition);
-                    let unstable = self.stability.held_up(place, stable, high, Instant::now());
-                    look.ends.push(End {
+                    let source = (*service, topic, partition);
+                    let unstable = self
+                        .stability
+                        .stalled_for(source, stable, high, Instant::now());
+                    result.ends.push(End {
                         service: *service,
                         topic,
                         partition,
@@ -175,9 +178,9 @@ impl BrokerProbe {
                         unstable,
                     });
                     if topic == Topic::Commands {
-                        // Whoever has committed nothing begins at the beginning.
+                        // A group without a committed offset starts at the beginning.
                         let position = committed.get(&partition).copied().unwrap_or(low).max(low);
-                        waiting.push(Waiting {
+                        positions.push(GroupPosition {
                             service: *service,
                             partition,
                             position,
@@ -189,46 +192,46 @@ impl BrokerProbe {
                 }
             }
         }
-        let appended = self.oldest.appended(&waiting)?;
+        let append_times = self.oldest.append_times(&positions)?;
         let now_ms = jiff::Timestamp::now().as_millisecond();
-        let lag = |waiting: &Waiting| {
-            let oldest = appended.get(&(waiting.service, waiting.partition));
-            waiting.lag(oldest.copied(), now_ms)
+        let lag = |position: &GroupPosition| {
+            let oldest = append_times.get(&(position.service, position.partition));
+            position.lag(oldest.copied(), now_ms)
         };
-        look.lags = waiting.iter().map(lag).collect();
-        look.dead_letters = self.dead_letters.count(&self.stable)?;
-        Ok(look)
+        result.lags = positions.iter().map(lag).collect();
+        result.dead_letters = self.dead_letters.count(&self.committed_reader)?;
+        Ok(result)
     }
 
-    /// What a client reports is kept until it is polled.
-    fn listen(&self) {
+    /// Polls the clients: events of a client are queued until it is polled.
+    fn drain_events(&self) {
         let groups = self.groups.iter().map(|(_, client)| client);
-        for client in groups.chain([&self.stable]) {
+        for client in groups.chain([&self.committed_reader]) {
             while client.poll(Duration::ZERO).is_some() {}
         }
     }
 }
 
-/// Where a group stands in a partition of its commands.
+/// The position of a group in a partition of its commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Waiting {
-    /// Whose group.
+pub struct GroupPosition {
+    /// The service of the group.
     pub service: Service,
     /// The partition.
     pub partition: Partition,
-    /// The first offset that has not been processed.
+    /// First offset that is not processed.
     pub position: i64,
-    /// The first that cannot be read yet.
+    /// Last stable offset: first offset that a `read_committed` reader cannot read yet.
     pub stable: i64,
-    /// The end.
+    /// High watermark.
     pub high: i64,
-    /// For how long `stable` has stood still before it.
+    /// For how long `stable` has not advanced while it is below `high`.
     pub unstable: Duration,
 }
 
-impl Waiting {
-    /// `oldest` is the append time of the oldest record that can be read, `Some(None)` when there is none, `None` when
-    /// it is not known. Behind the last stable offset a record waits for as long as that stands still.
+impl GroupPosition {
+    /// `oldest` is the append time of the oldest readable record, `Some(None)` when there is none, `None` when it is
+    /// unknown. The age of a record at or after the last stable offset is the time for which that has not advanced.
     fn lag(&self, oldest: Option<Option<i64>>, now_ms: i64) -> Lag {
         let records = (self.high - self.position).max(0);
         let age = |appended_ms: i64| (now_ms - appended_ms).max(0) as f64 / 1000.0;
@@ -246,14 +249,14 @@ impl Waiting {
     }
 }
 
-fn members(client: &BaseConsumer<Silent>, group: &str) -> KafkaResult<Vec<Member>> {
+fn members(client: &BaseConsumer<DebugLogContext>, group: &str) -> KafkaResult<Vec<Member>> {
     let list = client.client().fetch_group_list(Some(group), TIMEOUT)?;
     let found = list.groups().iter().find(|found| found.name() == group);
     Ok(found.map_or_else(Vec::new, |found| members::of(found, &format!("{group}."))))
 }
 
-/// Whether nobody has answered: any other failure is an answer, if not the one that was hoped for.
-pub fn is_silence(error: &KafkaError) -> bool {
+/// Whether the error means that the broker is unreachable. Any other error is a response of the broker.
+pub fn is_unreachable(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),
         Some(
@@ -261,7 +264,7 @@ pub fn is_silence(error: &KafkaError) -> bool {
                 | RDKafkaErrorCode::AllBrokersDown
                 | RDKafkaErrorCode::Resolve
                 | RDKafkaErrorCode::OperationTimedOut
-                // The client was told of no leader; it did not ask.
+                // The metadata has no leader; the client has not sent a request.
                 | RDKafkaErrorCode::UnknownPartition
         )
     )
@@ -272,8 +275,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_record_waits_since_its_append_or_since_nobody_may_read_it() {
-        let waiting = |position, stable, high, unstable| Waiting {
+    fn the_age_counts_from_the_append_or_from_the_stall_of_the_stable_offset() {
+        let group_position = |position, stable, high, unstable| GroupPosition {
             service: Service::Orders,
             partition: 0,
             position,
@@ -281,22 +284,28 @@ mod tests {
             high,
             unstable: Duration::from_secs(unstable),
         };
-        let lag = |waiting: Waiting, oldest| {
-            let lag = waiting.lag(oldest, 60_000);
+        let lag = |position: GroupPosition, oldest| {
+            let lag = position.lag(oldest, 60_000);
             (lag.records, lag.seconds)
         };
-        assert_eq!(lag(waiting(7, 7, 7, 0), None), (0, Some(0.0)));
+        assert_eq!(lag(group_position(7, 7, 7, 0), None), (0, Some(0.0)));
         assert_eq!(
-            lag(waiting(4, 7, 7, 0), Some(Some(50_000))),
+            lag(group_position(4, 7, 7, 0), Some(Some(50_000))),
             (3, Some(10.0))
         );
-        // Markers only, and a transaction that does not end.
-        assert_eq!(lag(waiting(6, 7, 7, 0), Some(None)), (1, Some(0.0)));
-        assert_eq!(lag(waiting(7, 7, 9, 5), Some(None)), (2, Some(5.0)));
-        assert_eq!(lag(waiting(4, 7, 9, 5), Some(Some(58_000))), (5, Some(5.0)));
-        // Not read in time: no age is better than a wrong one.
-        assert_eq!(lag(waiting(4, 7, 7, 0), None), (3, None));
+        // Only markers, and a transaction that stays open.
+        assert_eq!(lag(group_position(6, 7, 7, 0), Some(None)), (1, Some(0.0)));
+        assert_eq!(lag(group_position(7, 7, 9, 5), Some(None)), (2, Some(5.0)));
+        assert_eq!(
+            lag(group_position(4, 7, 9, 5), Some(Some(58_000))),
+            (5, Some(5.0))
+        );
+        // Not read in time: the age is unknown.
+        assert_eq!(lag(group_position(4, 7, 7, 0), None), (3, None));
         // The broker's clock is ahead.
-        assert_eq!(lag(waiting(4, 7, 7, 0), Some(Some(61_000))), (3, Some(0.0)));
+        assert_eq!(
+            lag(group_position(4, 7, 7, 0), Some(Some(61_000))),
+            (3, Some(0.0))
+        );
     }
 }

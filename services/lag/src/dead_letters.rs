@@ -1,4 +1,4 @@
-//! How many dead letters there are.
+//! Counts dead letters.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -8,44 +8,45 @@ use engine::Cluster;
 use engine::log::Partition;
 use engine::log::kafka::client::drop_in_background;
 use engine::log::kafka::settings;
-use platform_client::kafka::{Silent, client};
+use platform_client::kafka::{DebugLogContext, client};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::broker_probe::TIMEOUT;
-use super::oldest::SILENT_LOOKS;
+use super::oldest::MAX_SILENT_PROBES;
 
-/// How long one look reads at most.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// How long a look waits for one more record.
-const WAIT: Duration = Duration::from_millis(20);
+/// Longest time that one probe reads.
+const READ_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest wait for the next record.
+const POLL_TIMEOUT: Duration = Duration::from_millis(20);
 
-/// Counts dead letters by reading them, each once: offsets are taken by transaction markers too.
+/// Counts dead letters by reading each one once. Offsets cannot be counted, because transaction markers have offsets
+/// too.
 pub struct DeadLetters {
     cluster: Cluster,
-    reader: BaseConsumer<Silent>,
-    /// Looks in a row in which the reader brought nothing although it was not at the ends, and the broker answered the
-    /// rest of the look.
-    silent_looks: u32,
-    /// Empty until it is known where each partition begins.
-    partitions: BTreeMap<(Service, Partition), Letters>,
+    reader: BaseConsumer<DebugLogContext>,
+    /// Consecutive probes in which the reader returned nothing before the ends, while the broker answered the rest of
+    /// the probe.
+    silent_probes: u32,
+    /// Empty until the start offsets are known.
+    partitions: BTreeMap<(Service, Partition), PartitionDeadLetters>,
 }
 
 /// The dead letters of a partition.
 #[derive(Debug, Default)]
-struct Letters {
-    /// Their offsets.
+struct PartitionDeadLetters {
+    /// Offsets of the dead letters.
     offsets: VecDeque<i64>,
-    /// Where the partition ended at the last look.
+    /// End offset at the last probe.
     end: i64,
-    /// It has been read to its end at least once.
+    /// Whether it has been read to its end at least once.
     is_read: bool,
 }
 
 impl DeadLetters {
-    /// Has read nothing yet.
+    /// A counter that has read nothing yet.
     ///
     /// # Errors
     ///
@@ -54,58 +55,61 @@ impl DeadLetters {
         Ok(Self {
             cluster: cluster.clone(),
             reader: Self::reader(cluster)?,
-            silent_looks: 0,
+            silent_probes: 0,
             partitions: BTreeMap::new(),
         })
     }
 
-    fn reader(cluster: &Cluster) -> KafkaResult<BaseConsumer<Silent>> {
+    fn reader(cluster: &Cluster) -> KafkaResult<BaseConsumer<DebugLogContext>> {
         let mut config = settings::reader(cluster, "read_committed");
         config
             .set("queued.max.messages.kbytes", "4096")
-            // It reads on between the looks, and is in no hurry.
+            // It prefetches between the probes, so latency does not matter.
             .set("fetch.wait.max.ms", "1000");
         client(config)
     }
 
-    /// The number of dead letters by topic, without the prefix; of those topics that have been read to their end.
-    /// `ends` is asked where they are: on the reader's own connection every question waits for the fetch under way.
+    /// The number of dead letters by topic name without the prefix; only of topics that have been read to their end.
+    /// End offsets are fetched with `ends`: on the reader's connection a request waits for the fetch in progress.
     ///
     /// # Errors
     ///
     /// The broker does not answer.
-    pub fn count(&mut self, ends: &BaseConsumer<Silent>) -> KafkaResult<Vec<(String, usize)>> {
-        let read = self.look_at_ends(ends).and_then(|()| self.read());
-        if self.silent_looks >= SILENT_LOOKS {
+    pub fn count(
+        &mut self,
+        ends: &BaseConsumer<DebugLogContext>,
+    ) -> KafkaResult<Vec<(String, usize)>> {
+        let read = self.update_offsets(ends).and_then(|()| self.read());
+        if self.silent_probes >= MAX_SILENT_PROBES {
             let fresh = Self::reader(&self.cluster)?;
             drop_in_background(std::mem::replace(&mut self.reader, fresh));
-            self.silent_looks = 0;
-            // All over again.
+            self.silent_probes = 0;
+            // Count from the beginning.
             self.partitions.clear();
         }
         match read {
-            // What was not read yet has been deleted: all over again.
+            // Records that were not read yet have been deleted: count from the beginning.
             Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset)) => {
                 self.partitions.clear();
             }
             read => read?,
         }
-        let letters = |service: Service| {
+        let dead_letters = |service: Service| {
             let own = || {
                 self.partitions
                     .iter()
                     .filter(move |((owner, _), _)| *owner == service)
-                    .map(|(_, letters)| letters)
+                    .map(|(_, dead_letters)| dead_letters)
             };
-            let is_read = own().next().is_some() && own().all(|letters| letters.is_read);
-            let count = own().map(|letters| letters.offsets.len()).sum();
+            let is_read = own().next().is_some() && own().all(|dead_letters| dead_letters.is_read);
+            let count = own().map(|dead_letters| dead_letters.offsets.len()).sum();
             is_read.then(|| (Topic::Dlq.of(service, ""), count))
         };
-        Ok(Service::ALL.into_iter().filter_map(letters).collect())
+        Ok(Service::ALL.into_iter().filter_map(dead_letters).collect())
     }
 
-    /// Where each partition begins and ends now; what has been deleted at its beginning is forgotten.
-    fn look_at_ends(&mut self, ends: &BaseConsumer<Silent>) -> KafkaResult<()> {
+    /// Updates the start and end of each partition, and drops dead letters that have been deleted.
+    fn update_offsets(&mut self, ends: &BaseConsumer<DebugLogContext>) -> KafkaResult<()> {
         let mut starts = TopicPartitionList::new();
         let is_new = self.partitions.is_empty();
         let mut partitions = std::mem::take(&mut self.partitions);
@@ -114,11 +118,15 @@ impl DeadLetters {
             for partition in 0..Partition::from(self.cluster.partitions) {
                 let (low, end) = ends.fetch_watermarks(&topic, partition, TIMEOUT)?;
                 starts.add_partition_offset(&topic, partition, Offset::Offset(low))?;
-                let letters = partitions.entry((service, partition)).or_default();
-                letters.end = end;
-                letters.is_read |= low == end;
-                while letters.offsets.front().is_some_and(|offset| *offset < low) {
-                    letters.offsets.pop_front();
+                let dead_letters = partitions.entry((service, partition)).or_default();
+                dead_letters.end = end;
+                dead_letters.is_read |= low == end;
+                while dead_letters
+                    .offsets
+                    .front()
+                    .is_some_and(|offset| *offset < low)
+                {
+                    dead_letters.offsets.pop_front();
                 }
             }
         }
@@ -130,54 +138,61 @@ impl DeadLetters {
     }
 
     fn read(&mut self) -> KafkaResult<()> {
-        let mut is_heard = false;
-        let deadline = Instant::now() + PATIENCE;
+        let mut has_received = false;
+        let deadline = Instant::now() + READ_TIMEOUT;
         while Instant::now() < deadline {
-            match self.reader.poll(WAIT) {
+            match self.reader.poll(POLL_TIMEOUT) {
                 Some(Ok(message)) => {
-                    is_heard = true;
-                    let letters = self
-                        .partitions
-                        .iter_mut()
-                        .find(|((service, partition), _)| {
-                            *partition == message.partition()
-                                && self.cluster.topic(*service, Topic::Dlq) == message.topic()
-                        });
-                    if let Some((_, letters)) = letters {
-                        letters.offsets.push_back(message.offset());
+                    has_received = true;
+                    let dead_letters =
+                        self.partitions
+                            .iter_mut()
+                            .find(|((service, partition), _)| {
+                                *partition == message.partition()
+                                    && self.cluster.topic(*service, Topic::Dlq) == message.topic()
+                            });
+                    if let Some((_, dead_letters)) = dead_letters {
+                        dead_letters.offsets.push_back(message.offset());
                     }
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => {}
                 Some(Err(
                     error @ KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset),
                 )) => return Err(error),
-                // Old news, or a broker that is away, which the rest of the look tells.
+                // An outdated error, or an unreachable broker, which the rest of the probe reports.
                 Some(Err(error)) => tracing::debug!(%error, "dead letters cannot be read"),
                 None => {
-                    self.note_ends()?;
-                    if self.partitions.values().all(|letters| letters.is_read) {
+                    self.mark_read_partitions()?;
+                    if self
+                        .partitions
+                        .values()
+                        .all(|dead_letters| dead_letters.is_read)
+                    {
                         break;
                     }
                 }
             }
         }
-        let is_read = self.partitions.values().all(|letters| letters.is_read);
-        self.silent_looks = if is_heard || is_read {
+        let is_read = self
+            .partitions
+            .values()
+            .all(|dead_letters| dead_letters.is_read);
+        self.silent_probes = if has_received || is_read {
             0
         } else {
-            self.silent_looks + 1
+            self.silent_probes + 1
         };
         Ok(())
     }
 
-    /// Positions count markers too, as soon as they are passed.
-    fn note_ends(&mut self) -> KafkaResult<()> {
+    /// Marks the partitions that are read to their end. Positions include the markers that were passed.
+    fn mark_read_partitions(&mut self) -> KafkaResult<()> {
         let positions = self.reader.position()?;
-        for ((service, partition), letters) in &mut self.partitions {
+        for ((service, partition), dead_letters) in &mut self.partitions {
             let topic = self.cluster.topic(*service, Topic::Dlq);
             let position = positions.find_partition(&topic, *partition);
-            letters.is_read |= position.is_some_and(|position| {
-                matches!(position.offset(), Offset::Offset(offset) if offset >= letters.end)
+            dead_letters.is_read |= position.is_some_and(|position| {
+                matches!(position.offset(), Offset::Offset(offset) if offset >= dead_letters.end)
             });
         }
         Ok(())

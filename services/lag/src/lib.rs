@@ -1,5 +1,5 @@
-//! The lag exporter: how far the services' groups lie behind, as the broker tells it, so that a group whose workers
-//! are all dead is seen as well.
+//! The lag exporter: reports the lag of the services' groups as the broker knows it, so that a group without any
+//! running worker is reported too.
 
 pub mod broker_probe;
 mod dead_letters;
@@ -11,10 +11,10 @@ mod stability;
 use std::time::{Duration, Instant};
 
 use chassis::Process;
-use chassis::stall::{self, Limits, Rounds};
+use chassis::stall::{self, Iterations, Limits};
 use clap::Args;
 use engine::Cluster;
-use engine::log::kafka::client::Renewable;
+use engine::log::kafka::client::ReplaceableClient;
 use rdkafka::error::KafkaError;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -28,17 +28,17 @@ mod env {
     pub const EVERY_MS: &str = "ORDERMESH_LAG_EVERY_MS";
 }
 
-/// The longest look asks some hundred questions of some seconds at most, and ends with the first that fails.
+/// The longest probe sends some hundred requests of at most some seconds each, and ends with the first that fails.
 const STALL_LIMITS: Limits = Limits {
     not_ready: Duration::from_secs(120),
-    stuck: Duration::from_secs(240),
+    not_live: Duration::from_secs(240),
 };
 
-/// How often the broker is looked at.
+/// Configuration of the lag exporter.
 #[derive(Args, Clone, Copy, Debug)]
 #[group(skip)]
 pub struct Config {
-    /// How often the lag exporter looks at the broker, in milliseconds
+    /// Interval between probes of the broker by the lag exporter, in milliseconds
     #[arg(
         id = "lag-every-ms",
         long,
@@ -54,22 +54,22 @@ pub struct Config {
 ///
 /// # Errors
 ///
-/// The metrics are registered already, or the system gives no thread. A broker that is away is waited for: that is
-/// what the exporter is there to tell.
+/// The metrics are already registered, or the thread cannot be started. An unreachable broker is no error: the exporter
+/// reports it.
 pub fn serve(process: &Process, cluster: Cluster, config: Config) -> anyhow::Result<()> {
-    // It is at work while the broker is away, too: that is what it has to tell.
+    // Also ready while the broker is unreachable, because reporting that is its task.
     let component = process.readiness().component("lag");
     component.ready();
-    let rounds = Rounds::default();
-    process.spawn_beside(
+    let iterations = Iterations::default();
+    process.spawn_detached(
         "lag exporter stalls",
-        stall::watch(rounds.clone(), STALL_LIMITS, component),
+        stall::watch(iterations.clone(), STALL_LIMITS, component),
     );
     let exporter = Exporter {
         metrics: Metrics::new(process.registry())?,
-        observer: BrokerProbe::renewable(cluster)?,
-        rounds,
-        every: Duration::from_millis(config.every_ms),
+        probe: BrokerProbe::replaceable(cluster)?,
+        iterations,
+        interval: Duration::from_millis(config.every_ms),
         runtime: Handle::current(),
     };
     process.spawn_thread("lag exporter", move |shutdown| exporter.run(&shutdown))?;
@@ -78,41 +78,42 @@ pub fn serve(process: &Process, cluster: Cluster, config: Config) -> anyhow::Res
 
 struct Exporter {
     metrics: Metrics,
-    observer: Renewable<BrokerProbe>,
-    rounds: Rounds,
-    every: Duration,
+    probe: ReplaceableClient<BrokerProbe>,
+    iterations: Iterations,
+    interval: Duration,
     runtime: Handle,
 }
 
 impl Exporter {
     fn run(mut self, shutdown: &CancellationToken) {
         while !shutdown.is_cancelled() {
-            let begun = Instant::now();
-            let looked = self.observer.ask(BrokerProbe::look);
-            self.rounds.finish();
+            let start = Instant::now();
+            let result = self.probe.call(BrokerProbe::probe);
+            self.iterations.increment();
             self.metrics
                 .look_seconds
-                .observe(begun.elapsed().as_secs_f64());
-            self.tell(looked);
-            let rest = self.every.saturating_sub(begun.elapsed());
+                .observe(start.elapsed().as_secs_f64());
+            self.report(result);
+            let pause = self.interval.saturating_sub(start.elapsed());
             self.runtime.block_on(async {
                 tokio::select! {
                     () = shutdown.cancelled() => {}
-                    () = tokio::time::sleep(rest) => {}
+                    () = tokio::time::sleep(pause) => {}
                 }
             });
         }
     }
 
-    fn tell(&self, looked: Result<ProbeResult, KafkaError>) {
-        match looked {
-            Ok(look) => {
+    fn report(&self, result: Result<ProbeResult, KafkaError>) {
+        match result {
+            Ok(result) => {
                 self.metrics.broker_up(true);
-                self.metrics.show(&look);
+                self.metrics.update(&result);
             }
             Err(error) => {
-                self.metrics.broker_up(!broker_probe::is_silence(&error));
-                self.metrics.forget();
+                self.metrics
+                    .broker_up(!broker_probe::is_unreachable(&error));
+                self.metrics.reset();
             }
         }
     }

@@ -1,17 +1,17 @@
-//! Who is in a group, and which partitions are whose.
+//! The members of a group and their partitions.
 
 use rdkafka::groups::GroupInfo;
 
 /// A member of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// Name of its instance.
+    /// Instance name.
     pub name: String,
-    /// The partitions that it was given, in order.
+    /// Assigned partitions, in ascending order.
     pub partitions: Vec<i32>,
 }
 
-/// The members of a group, by name. `prefix` goes before the instance in the ids of members.
+/// The members of a group, sorted by name. `prefix` precedes the instance name in member ids.
 pub fn of(group: &GroupInfo, prefix: &str) -> Vec<Member> {
     let mut members: Vec<_> = group
         .members()
@@ -25,7 +25,7 @@ pub fn of(group: &GroupInfo, prefix: &str) -> Vec<Member> {
     members
 }
 
-/// The broker calls a static member by its instance and a UUID.
+/// The instance name in a member id. The id of a static member is its instance id followed by a UUID.
 fn instance<'a>(member_id: &'a str, prefix: &str) -> &'a str {
     const UUID: usize = "-0190d9a2-7d3a-7c1e-8b1a-0123456789ab".len();
     let instance = member_id
@@ -37,8 +37,8 @@ fn instance<'a>(member_id: &'a str, prefix: &str) -> &'a str {
     instance.strip_prefix(prefix).unwrap_or(instance)
 }
 
-/// The partitions in an assignment as Kafka's own clients encode it: a version, then for each topic its name and its
-/// partitions. `None`: it is encoded in another way.
+/// The partitions of an assignment in the encoding of Kafka's clients: a version, then for each topic its name and its
+/// partitions. `None` when it is encoded differently.
 fn partitions(assignment: &[u8]) -> Option<Vec<i32>> {
     let mut bytes = Bytes(assignment);
     bytes.take::<2>()?;
@@ -55,7 +55,7 @@ fn partitions(assignment: &[u8]) -> Option<Vec<i32>> {
     Some(partitions)
 }
 
-/// What is left of the encoding.
+/// The bytes that are not decoded yet.
 struct Bytes<'a>(&'a [u8]);
 
 impl Bytes<'_> {
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn an_assignment_tells_its_partitions() {
+    fn an_assignment_is_decoded() {
         let bytes = encoded(&[("orders.commands", &[3, 0])]);
         assert_eq!(partitions(&bytes), Some(vec![0, 3]));
         assert_eq!(partitions(&encoded(&[])), Some(vec![]));
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_static_member_goes_by_its_instance() {
+    fn a_static_member_is_named_by_its_instance() {
         let id = "a.orders.host-9464-0190d9a2-7d3a-7c1e-8b1a-0123456789ab";
         assert_eq!(instance(id, "a.orders."), "host-9464");
         assert_eq!(instance("stranger", "a.orders."), "stranger");

@@ -1,4 +1,4 @@
-//! What the lag exporter tells. Labels are groups, topics and partitions, without the prefix.
+//! Metrics of the lag exporter. Labels are groups, topics and partitions, without the prefix.
 
 use observability::Metric;
 use prometheus::{GaugeVec, Histogram, IntGaugeVec, Registry, exponential_buckets};
@@ -9,51 +9,51 @@ use super::broker_probe::ProbeResult;
 pub mod names {
     use observability::Metric;
 
-    /// What a group has not processed.
+    /// Lag in records.
     pub const RECORDS: Metric = Metric::gauge(
         "ordermesh_lag_records",
         &["group", "topic", "partition"],
         "Offsets between a group's committed offset and the high watermark; absent when the broker does not answer.",
     );
-    /// Age of the oldest of it.
+    /// Lag in seconds.
     pub const SECONDS: Metric = Metric::gauge(
         "ordermesh_lag_seconds",
         &["group", "topic", "partition"],
         "Time since the append of the oldest record that a group has not processed, 0 when there is none; absent when \
          it could not be read.",
     );
-    /// Who processes.
+    /// Members of a group.
     pub const MEMBERS: Metric = Metric::gauge(
         "ordermesh_lag_members",
         &["group"],
         "Members of a group; a process that was killed stays one until its session ends.",
     );
-    /// What nobody may read yet.
+    /// Stalled last stable offsets.
     pub const UNSTABLE_SECONDS: Metric = Metric::gauge(
         "ordermesh_lag_unstable_seconds",
         &["topic", "partition"],
         "For how long the last stable offset has stood still behind the high watermark: somebody's transaction does \
          not end. 0 when it moves or is not behind.",
     );
-    /// How much there is.
+    /// End offsets.
     pub const END_OFFSET: Metric = Metric::gauge(
         "ordermesh_lag_end_offset",
         &["topic", "partition"],
         "High watermark.",
     );
-    /// What can never be processed.
+    /// Dead letters.
     pub const DEAD_LETTERS: Metric = Metric::gauge(
         "ordermesh_lag_dead_letters",
         &["topic"],
         "Records in a topic of dead letters; absent until they have been counted.",
     );
-    /// Whether the broker answers.
+    /// Availability of the broker.
     pub const BROKER_UP: Metric = Metric::gauge(
         "ordermesh_lag_broker_up",
         &[],
         "Whether the broker answered the last look (1) or not (0).",
     );
-    /// Cost of a look.
+    /// Duration of a probe.
     pub const LOOK_SECONDS: Metric = Metric::histogram(
         "ordermesh_lag_look_seconds",
         &[],
@@ -61,7 +61,7 @@ pub mod names {
     );
 }
 
-/// All of them, for the list of metrics.
+/// All metrics, for the generated list.
 pub const ALL: &[Metric] = &[
     names::RECORDS,
     names::SECONDS,
@@ -73,7 +73,7 @@ pub const ALL: &[Metric] = &[
     names::LOOK_SECONDS,
 ];
 
-/// Figures of the lag exporter; what each says stands at its name.
+/// The metrics of the lag exporter. Each is described at its name.
 pub struct Metrics {
     records: IntGaugeVec,
     seconds: GaugeVec,
@@ -81,57 +81,57 @@ pub struct Metrics {
     unstable_seconds: GaugeVec,
     end_offset: IntGaugeVec,
     dead_letters: IntGaugeVec,
-    /// A family, so that it is absent before the first look.
+    /// A family, so that it is absent before the first probe.
     broker_up: IntGaugeVec,
     /// [`names::LOOK_SECONDS`]
     pub look_seconds: Histogram,
 }
 
 impl Metrics {
-    /// Registers everything on `registry`.
+    /// Registers the metrics on `registry`.
     ///
     /// # Errors
     ///
-    /// When a name is taken there.
+    /// A metric is already registered.
     pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         Ok(Self {
             records: names::RECORDS.int_gauges(registry)?,
-            seconds: names::SECONDS.gauges_of_fractions(registry)?,
+            seconds: names::SECONDS.float_gauges(registry)?,
             members: names::MEMBERS.int_gauges(registry)?,
-            unstable_seconds: names::UNSTABLE_SECONDS.gauges_of_fractions(registry)?,
+            unstable_seconds: names::UNSTABLE_SECONDS.float_gauges(registry)?,
             end_offset: names::END_OFFSET.int_gauges(registry)?,
             dead_letters: names::DEAD_LETTERS.int_gauges(registry)?,
             broker_up: names::BROKER_UP.int_gauges(registry)?,
             look_seconds: names::LOOK_SECONDS
-                .one_histogram(registry, exponential_buckets(0.005, 2.0, 12)?)?,
+                .single_histogram(registry, exponential_buckets(0.005, 2.0, 12)?)?,
         })
     }
 
-    /// Shows whether the broker has answered.
+    /// Sets whether the broker has answered.
     pub fn broker_up(&self, is_up: bool) {
         self.broker_up
             .with_label_values(&[] as &[&str])
             .set(i64::from(is_up));
     }
 
-    /// Shows what was seen in place of what was seen before.
-    pub fn show(&self, look: &ProbeResult) {
-        for lag in &look.lags {
+    /// Replaces the values with those of a probe.
+    pub fn update(&self, result: &ProbeResult) {
+        for lag in &result.lags {
             let (topic, partition) = (lag.topic(), lag.partition.to_string());
             let labels = [lag.service.name(), &topic, &partition];
             self.records.with_label_values(&labels).set(lag.records);
             match lag.seconds {
                 Some(seconds) => self.seconds.with_label_values(&labels).set(seconds),
-                // Shown the last time, or never.
+                // Remove the value of an earlier probe, if there is one.
                 None => drop(self.seconds.remove_label_values(&labels)),
             }
         }
-        for group in &look.groups {
+        for group in &result.groups {
             self.members
                 .with_label_values(&[group.service.name()])
                 .set(count(group.members.len()));
         }
-        for end in &look.ends {
+        for end in &result.ends {
             let (topic, partition) = (end.topic(), end.partition.to_string());
             let labels = [topic.as_str(), &partition];
             self.unstable_seconds
@@ -139,18 +139,18 @@ impl Metrics {
                 .set(end.unstable.as_secs_f64());
             self.end_offset.with_label_values(&labels).set(end.high);
         }
-        if look.dead_letters.is_empty() {
+        if result.dead_letters.is_empty() {
             self.dead_letters.reset();
         }
-        for (topic, letters) in &look.dead_letters {
+        for (topic, dead_letters) in &result.dead_letters {
             self.dead_letters
                 .with_label_values(&[topic])
-                .set(count(*letters));
+                .set(count(*dead_letters));
         }
     }
 
-    /// Forgets what was seen: old figures would be taken for new ones.
-    pub fn forget(&self) {
+    /// Removes all values: stale values would look current.
+    pub fn reset(&self) {
         for gauges in [
             &self.records,
             &self.members,

@@ -1,4 +1,4 @@
-//! When the oldest record was appended that a group has not processed.
+//! Append times of the oldest unprocessed records.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -8,35 +8,36 @@ use engine::Cluster;
 use engine::log::Partition;
 use engine::log::kafka::client::drop_in_background;
 use engine::log::kafka::settings;
-use platform_client::kafka::{Silent, client};
+use platform_client::kafka::{DebugLogContext, client};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::broker_probe::Waiting;
+use super::broker_probe::GroupPosition;
 
-/// Longest wait for the records of one look.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// The reader is replaced after so many silent looks in a row.
-pub const SILENT_LOOKS: u32 = 2;
+/// Longest time that one probe reads.
+const READ_TIMEOUT: Duration = Duration::from_secs(2);
+/// The reader is replaced after this number of consecutive silent probes.
+pub const MAX_SILENT_PROBES: u32 = 2;
 /// One record of each partition is enough.
 const FETCH_BYTES: &str = "16384";
 
-type Place = (Service, Partition);
+/// A partition of a service's commands.
+type CommandsPartition = (Service, Partition);
 
-/// Reads the first record at or behind the position of each group; once for each position.
-pub struct Oldest {
+/// Reads the first record at or after the position of each group, once for each position.
+pub struct OldestRecords {
     cluster: Cluster,
-    reader: BaseConsumer<Silent>,
-    /// Looks in a row in which the reader brought nothing although there was something, and the broker answered the
-    /// rest of the look.
-    silent_looks: u32,
-    known: HashMap<Place, Known>,
+    reader: BaseConsumer<DebugLogContext>,
+    /// Consecutive probes in which the reader returned nothing although there were records, while the broker answered
+    /// the rest of the probe.
+    silent_probes: u32,
+    cache: HashMap<CommandsPartition, CachedAppendTime>,
 }
 
-/// What was read of a partition.
-struct Known {
+/// The cached append time of a partition's oldest record.
+struct CachedAppendTime {
     position: i64,
     stable: i64,
     /// Append time of the first record from the position on, in Unix milliseconds; `None` when there is none below the
@@ -44,16 +45,16 @@ struct Known {
     appended_ms: Option<i64>,
 }
 
-impl Known {
-    /// A record stays the first one; that there is none holds until more can be read.
-    fn holds(&self, waiting: &Waiting) -> bool {
-        self.position == waiting.position
-            && (self.appended_ms.is_some() || self.stable == waiting.stable)
+impl CachedAppendTime {
+    /// A first record stays the first one; its absence is valid until the last stable offset advances.
+    fn is_valid(&self, position: &GroupPosition) -> bool {
+        self.position == position.position
+            && (self.appended_ms.is_some() || self.stable == position.stable)
     }
 }
 
-impl Oldest {
-    /// Has read nothing yet.
+impl OldestRecords {
+    /// A reader with an empty cache.
     ///
     /// # Errors
     ///
@@ -62,12 +63,12 @@ impl Oldest {
         Ok(Self {
             cluster: cluster.clone(),
             reader: Self::reader(cluster)?,
-            silent_looks: 0,
-            known: HashMap::new(),
+            silent_probes: 0,
+            cache: HashMap::new(),
         })
     }
 
-    fn reader(cluster: &Cluster) -> KafkaResult<BaseConsumer<Silent>> {
+    fn reader(cluster: &Cluster) -> KafkaResult<BaseConsumer<DebugLogContext>> {
         let mut config = settings::reader(cluster, "read_committed");
         config
             .set("fetch.message.max.bytes", FETCH_BYTES)
@@ -75,113 +76,123 @@ impl Oldest {
         client(config)
     }
 
-    /// The append times of the oldest records, in Unix milliseconds. Markers and aborted records are no records, so a
-    /// partition may have none (`None`) although its group is not at the end. What was not read in time is absent.
+    /// Append times of the oldest records, in Unix milliseconds. A partition may have none (`None`) although its group
+    /// is not at the end: markers and aborted records do not count. Partitions that were not read in time are absent.
     ///
     /// # Errors
     ///
     /// The broker does not answer.
-    pub fn appended(&mut self, waiting: &[Waiting]) -> KafkaResult<HashMap<Place, Option<i64>>> {
-        // What was reported while nothing was assigned is old news.
+    pub fn append_times(
+        &mut self,
+        positions: &[GroupPosition],
+    ) -> KafkaResult<HashMap<CommandsPartition, Option<i64>>> {
+        // Drop errors that were queued while nothing was assigned.
         while self.reader.poll(Duration::ZERO).is_some() {}
         let mut unknown = HashMap::new();
-        for waiting in waiting {
-            let place = (waiting.service, waiting.partition);
+        for position in positions {
+            let partition = (position.service, position.partition);
             if self
-                .known
-                .get(&place)
-                .is_some_and(|known| known.holds(waiting))
+                .cache
+                .get(&partition)
+                .is_some_and(|cached| cached.is_valid(position))
             {
                 continue;
             }
-            if waiting.position >= waiting.stable {
-                self.know(waiting, None);
+            if position.position >= position.stable {
+                self.remember(position, None);
             } else {
-                self.known.remove(&place);
-                unknown.insert(place, *waiting);
+                self.cache.remove(&partition);
+                unknown.insert(partition, *position);
             }
         }
         if !unknown.is_empty() {
             self.read(unknown)?;
         }
-        let known = self.known.iter();
-        Ok(known
-            .map(|(place, known)| (*place, known.appended_ms))
+        let cached = self.cache.iter();
+        Ok(cached
+            .map(|(partition, cached)| (*partition, cached.appended_ms))
             .collect())
     }
 
-    fn know(&mut self, waiting: &Waiting, appended_ms: Option<i64>) {
-        let known = Known {
-            position: waiting.position,
-            stable: waiting.stable,
+    fn remember(&mut self, position: &GroupPosition, appended_ms: Option<i64>) {
+        let cached = CachedAppendTime {
+            position: position.position,
+            stable: position.stable,
             appended_ms,
         };
-        self.known
-            .insert((waiting.service, waiting.partition), known);
+        self.cache
+            .insert((position.service, position.partition), cached);
     }
 
-    /// Reads until every partition has told its first record, or that there is none.
-    fn read(&mut self, mut unknown: HashMap<Place, Waiting>) -> KafkaResult<()> {
+    /// Reads until the first record of every partition is known, or its absence.
+    fn read(&mut self, mut unknown: HashMap<CommandsPartition, GroupPosition>) -> KafkaResult<()> {
         let mut list = TopicPartitionList::new();
-        for waiting in unknown.values() {
-            let topic = self.cluster.topic(waiting.service, Topic::Commands);
-            list.add_partition_offset(&topic, waiting.partition, Offset::Offset(waiting.position))?;
+        for position in unknown.values() {
+            let topic = self.cluster.topic(position.service, Topic::Commands);
+            list.add_partition_offset(
+                &topic,
+                position.partition,
+                Offset::Offset(position.position),
+            )?;
         }
         self.reader.assign(&list)?;
         let read = self.first_records(&mut unknown);
         self.reader.unassign()?;
-        self.silent_looks = if read? { 0 } else { self.silent_looks + 1 };
-        if self.silent_looks >= SILENT_LOOKS {
+        self.silent_probes = if read? { 0 } else { self.silent_probes + 1 };
+        if self.silent_probes >= MAX_SILENT_PROBES {
             let fresh = Self::reader(&self.cluster)?;
             drop_in_background(std::mem::replace(&mut self.reader, fresh));
-            self.silent_looks = 0;
+            self.silent_probes = 0;
         }
         Ok(())
     }
 
-    /// Whether anything was heard.
-    fn first_records(&mut self, unknown: &mut HashMap<Place, Waiting>) -> KafkaResult<bool> {
-        let mut is_heard = false;
-        let end = Instant::now() + PATIENCE;
+    /// Returns whether the reader received anything.
+    fn first_records(
+        &mut self,
+        unknown: &mut HashMap<CommandsPartition, GroupPosition>,
+    ) -> KafkaResult<bool> {
+        let mut has_received = false;
+        let end = Instant::now() + READ_TIMEOUT;
         while !unknown.is_empty() {
             let left = end.saturating_duration_since(Instant::now());
             match self.reader.poll(left) {
                 Some(Ok(message)) => {
-                    is_heard = true;
-                    let place = self.place(message.topic(), message.partition());
-                    let waiting = place.and_then(|place| unknown.remove(&place));
+                    has_received = true;
+                    let partition = self.commands_partition(message.topic(), message.partition());
+                    let position = partition.and_then(|partition| unknown.remove(&partition));
                     let appended_ms = message.timestamp().to_millis();
-                    if let (Some(waiting), Some(_)) = (waiting, appended_ms) {
-                        self.know(&waiting, appended_ms);
+                    if let (Some(position), Some(_)) = (position, appended_ms) {
+                        self.remember(&position, appended_ms);
                     }
                 }
-                // The client does not say of which topic: those in which nothing but markers was passed.
+                // The error does not contain the topic: it concerns partitions in which only markers were passed.
                 Some(Err(KafkaError::PartitionEOF(_))) => {
-                    is_heard = true;
+                    has_received = true;
                     let reached = self.reader.position()?;
-                    let is_passed = |waiting: &Waiting| {
-                        let topic = self.cluster.topic(waiting.service, Topic::Commands);
-                        let reached = reached.find_partition(&topic, waiting.partition);
+                    let is_passed = |position: &GroupPosition| {
+                        let topic = self.cluster.topic(position.service, Topic::Commands);
+                        let reached = reached.find_partition(&topic, position.partition);
                         reached.is_some_and(|reached| {
-                            matches!(reached.offset(), Offset::Offset(offset) if offset >= waiting.stable)
+                            matches!(reached.offset(), Offset::Offset(offset) if offset >= position.stable)
                         })
                     };
                     let passed: Vec<_> = unknown
-                        .extract_if(|_, waiting| is_passed(waiting))
+                        .extract_if(|_, position| is_passed(position))
                         .collect();
-                    for (_, waiting) in passed {
-                        self.know(&waiting, None);
+                    for (_, position) in passed {
+                        self.remember(&position, None);
                     }
                 }
-                // A broker that is away does not answer the rest of the look either.
+                // An unreachable broker fails the rest of the probe too.
                 Some(Err(error)) => tracing::debug!(%error, "the oldest records cannot be read"),
                 None => break,
             }
         }
-        Ok(is_heard)
+        Ok(has_received)
     }
 
-    fn place(&self, topic: &str, partition: Partition) -> Option<Place> {
+    fn commands_partition(&self, topic: &str, partition: Partition) -> Option<CommandsPartition> {
         Service::ALL
             .into_iter()
             .find(|service| self.cluster.topic(*service, Topic::Commands) == topic)

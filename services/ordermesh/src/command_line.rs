@@ -7,7 +7,7 @@ use load::{check, demo};
 
 use crate::{completions, metrics, serve};
 
-/// An event-sourced order platform: every service, the loader, the demo, and the tools to look inside.
+/// An event-sourced order platform: all services, the load generator, the demo, and the operator tools.
 #[derive(Parser)]
 #[command(name = "ordermesh", version, after_help = EXAMPLES)]
 pub struct Cli {
@@ -29,42 +29,45 @@ Examples:
   ordermesh check --journal baskets.csv.gz.journal
   ordermesh audit";
 
-/// What to do.
+/// The commands.
 #[derive(Subcommand)]
 pub enum Command {
     /// Run services in this process
     Serve(Box<serve::Args>),
-    /// The topics of the log
+    /// Manage the topics of the log
     #[command(subcommand)]
     Topics(topics::Command),
-    /// Place orders, cancel them and look at them
+    /// Place, cancel and show orders
     #[command(subcommand)]
     Order(order::Command),
-    /// What there is of products
+    /// Show and adjust stock
     #[command(subcommand)]
     Stock(stock::Command),
-    /// The records of the log, decoded
+    /// Read the records of the log, decoded
     #[command(subcommand)]
     Events(events::Command),
-    /// How the sandbox's payment provider and carrier fail, and what they have done
+    /// Set the faults of the sandbox's payment provider and carrier, and read their ledgers
     #[command(subcommand)]
     Sandbox(sandbox::Command),
-    /// Turn a file of baskets into orders, over the public API
+    /// Place the orders of a basket file over the public API
     Load(load::Args),
-    /// Hold read model, log and ledger against each other, at rest
+    /// Compare read model, log and ledger of an idle platform
     Check(check::Args),
-    /// Read everything again and hold it against every invariant
+    /// Read everything again and check every invariant
     Audit(Box<audit::Args>),
-    /// Look whether every part of the platform is there and as it should be
+    /// Check that every part of the platform is reachable and configured correctly
     Doctor(doctor::Args),
     /// Show processes, partitions, lag, rates, breakers and alerts on one screen
     Status(status::Args),
-    /// Carry real orders through a fresh stack, and check the result
+    /// Run demo orders through a fresh stack, and check the result
     Demo(demo::Args),
     /// Print the list of all metrics, in Markdown
     Metrics(metrics::Args),
-    /// Print what a shell needs to complete these commands
+    /// Print a shell completion script
     Completions(completions::Args),
+    /// Write man pages
+    #[command(hide = true)]
+    ManPages(completions::ManPagesArgs),
 }
 
 #[cfg(test)]
@@ -74,7 +77,7 @@ mod tests {
 
     use super::*;
 
-    fn refused(arguments: &[&str]) -> (u8, String) {
+    fn parse_error(arguments: &[&str]) -> (u8, String) {
         let arguments = std::iter::once("ordermesh").chain(arguments.iter().copied());
         match config::parse::<Cli>(arguments) {
             Ok(_) => panic!("it was accepted"),
@@ -83,12 +86,12 @@ mod tests {
     }
 
     #[test]
-    fn the_commands_fit_together() {
+    fn the_command_definitions_are_consistent() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn a_bad_value_is_one_line_that_names_the_flag() {
+    fn a_bad_value_gives_one_line_that_names_the_flag() {
         for arguments in [
             &[
                 "order",
@@ -119,7 +122,7 @@ mod tests {
             &["serve", "lag", "--lag-every-ms", "1"],
             &["serve", "auditor", "--audit-every-ms", "1"],
         ] {
-            let (code, message) = refused(arguments);
+            let (code, message) = parse_error(arguments);
             assert_eq!(code, EXIT_BAD_VALUE, "{arguments:?}: {message}");
             assert_eq!(message.lines().count(), 1, "{message}");
             let named = arguments
@@ -130,54 +133,54 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_place_is_named_by_what_stands_there() {
+    fn a_bad_positional_argument_is_named_by_its_placeholder() {
         for (arguments, named) in [
             (&["stock", "adjust", "mug", "0"][..], "<DELTA>"),
             (&["stock", "get", ""], "<SKU>"),
             (&["sandbox", "ledger", "stamps"], "<LEDGER>"),
             (&["completions", "dos"], "<SHELL>"),
         ] {
-            let (code, message) = refused(arguments);
+            let (code, message) = parse_error(arguments);
             assert_eq!(code, EXIT_BAD_VALUE, "{arguments:?}: {message}");
             assert!(message.contains(named), "{message}");
         }
     }
 
     #[test]
-    fn every_command_says_what_it_does_and_shows_how() {
-        let mut ways = vec![(String::new(), Cli::command())];
-        let mut seen = 0;
-        while let Some((way, command)) = ways.pop() {
-            let way = format!("{way} {}", command.get_name());
+    fn every_command_has_a_description_and_an_example() {
+        let mut pending = vec![(String::new(), Cli::command())];
+        let mut count = 0;
+        while let Some((path, command)) = pending.pop() {
+            let path = format!("{path} {}", command.get_name());
             let about = command.get_about().map(ToString::to_string);
             assert!(
                 about.is_some_and(|about| !about.is_empty() && about.lines().count() == 1),
-                "{way} has no about line"
+                "{path} has no about line"
             );
             let help = command.get_after_help().map(ToString::to_string);
             let example = help.unwrap_or_default();
             assert!(
-                example.contains(&format!("  {}", way.trim())) || example.contains(&way),
-                "{way} has no example"
+                example.contains(&format!("  {}", path.trim())) || example.contains(&path),
+                "{path} has no example"
             );
-            example.lines().for_each(example_is_right);
-            seen += 1;
-            ways.extend(
+            example.lines().for_each(assert_example_is_valid);
+            count += 1;
+            pending.extend(
                 command
                     .get_subcommands()
-                    .map(|command| (way.clone(), command.clone())),
+                    .map(|command| (path.clone(), command.clone())),
             );
         }
-        assert!(seen > 20, "only {seen} commands were seen");
+        assert!(count > 20, "only {count} commands were found");
     }
 
-    /// What stands before a pipe or a redirection is a command line that is understood.
-    fn example_is_right(line: &str) {
+    /// An example up to a pipe or a redirection must be a valid command line.
+    fn assert_example_is_valid(line: &str) {
         let Some(arguments) = line.strip_prefix("  ordermesh ") else {
             return;
         };
-        let ours = arguments.split(['|', '>']).next().unwrap_or_default();
-        let arguments = std::iter::once("ordermesh").chain(ours.split_whitespace());
+        let command_line = arguments.split(['|', '>']).next().unwrap_or_default();
+        let arguments = std::iter::once("ordermesh").chain(command_line.split_whitespace());
         if let Err(invalid) = config::parse::<Cli>(arguments) {
             panic!("{line}: {}", invalid.message);
         }
@@ -185,11 +188,11 @@ mod tests {
 
     #[test]
     fn an_unknown_flag_is_bad_usage() {
-        assert_eq!(refused(&["load", "--files", "x"]).0, EXIT_BAD_USAGE);
+        assert_eq!(parse_error(&["load", "--files", "x"]).0, EXIT_BAD_USAGE);
         assert_eq!(
-            refused(&["events", "tail", "--follow", "--no-follow"]).0,
+            parse_error(&["events", "tail", "--follow", "--no-follow"]).0,
             EXIT_BAD_USAGE
         );
-        assert_eq!(refused(&["--help"]).0, 0);
+        assert_eq!(parse_error(&["--help"]).0, 0);
     }
 }

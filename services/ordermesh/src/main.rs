@@ -1,4 +1,4 @@
-//! ordermesh: every service, the loader, the demo, and the tools to look inside, in one binary.
+//! ordermesh: all services, the load generator, the demo and the operator tools in one binary.
 
 mod command_line;
 mod completions;
@@ -19,9 +19,9 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(invalid) => {
             let message = invalid.message.trim_end();
-            // Help is an answer, a bad flag is not.
+            // Help and version are output, a bad flag is an error.
             if invalid.exit_code == 0 {
-                return ending(terminal::say(message).map(|()| ExitCode::SUCCESS));
+                return to_exit_code(terminal::print_line(message).map(|()| ExitCode::SUCCESS));
             }
             eprintln!("{message}");
             return ExitCode::from(invalid.exit_code);
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: the system gives no threads: {error}");
+            eprintln!("error: cannot start the runtime: {error}");
             return ExitCode::FAILURE;
         }
     };
@@ -49,11 +49,11 @@ fn main() -> ExitCode {
                 return ExitCode::from(EXIT_BAD_VALUE);
             }
         };
-        let code = ending(run(cli.command).await);
+        let code = to_exit_code(run(cli.command).await);
         telemetry.shutdown().await;
         code
     });
-    // A client of a broker that is gone can hang when it is dropped: nothing waits for it.
+    // Dropping a Kafka client can hang while its broker is unreachable: do not wait for it.
     runtime.shutdown_background();
     code
 }
@@ -67,6 +67,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Events(events::Command::Tail(args)) => events::tail(args).await?,
         Command::Sandbox(command) => sandbox::run(command).await?,
         Command::Completions(args) => completions::completions(&args)?,
+        Command::ManPages(args) => completions::man_pages(&args)?,
         Command::Metrics(_) => metrics::run()?,
         Command::Load(args) => return load::run(args).await,
         Command::Check(args) => return check::run(args).await,
@@ -78,7 +79,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Services log what they do; a tool speaks by its answer, and logs only what is wrong.
+/// Services use the configured log level; tools log only warnings and errors unless a filter is set.
 fn telemetry(command: &Command) -> anyhow::Result<Settings> {
     let mut settings = Settings::from_env("ordermesh")?;
     let mut is_tool = true;
@@ -93,13 +94,13 @@ fn telemetry(command: &Command) -> anyhow::Result<Settings> {
     Ok(settings)
 }
 
-fn ending(result: anyhow::Result<ExitCode>) -> ExitCode {
+fn to_exit_code(result: anyhow::Result<ExitCode>) -> ExitCode {
     let error = match result {
         Ok(code) => return code,
         Err(error) => error,
     };
-    // Whoever reads our output has seen enough: `ordermesh events tail | head`.
-    if terminal::is_unread(&error) {
+    // The reader closed the pipe, as in `ordermesh events tail | head`.
+    if terminal::is_broken_pipe(&error) {
         return ExitCode::SUCCESS;
     }
     eprintln!("error: {error:#}");

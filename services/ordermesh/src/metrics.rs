@@ -1,12 +1,12 @@
-//! `ordermesh metrics`: every metric that any process of ordermesh tells, as the code defines it.
+//! `ordermesh metrics`: prints the definitions of all metrics.
 
 use std::fmt::Write as _;
 
 use observability::Metric;
 
-use terminal::say;
+use terminal::print_line;
 
-/// The definitions of every crate.
+/// The metric definitions of every crate.
 const DEFINITIONS: &[&[Metric]] = &[
     auditor::metrics::ALL,
     chassis::metrics::ALL,
@@ -17,7 +17,7 @@ const DEFINITIONS: &[&[Metric]] = &[
     registry::metrics::ALL,
 ];
 
-/// Nothing to choose.
+/// Arguments of `ordermesh metrics`: none.
 #[derive(clap::Args, Clone, Copy, Debug)]
 #[command(after_help = "\
 Examples:
@@ -29,9 +29,9 @@ pub struct Args {}
 ///
 /// # Errors
 ///
-/// Nobody reads it.
+/// Standard output cannot be written.
 pub fn run() -> anyhow::Result<()> {
-    say(list().trim_end())
+    print_line(list().trim_end())
 }
 
 /// All definitions.
@@ -44,7 +44,7 @@ fn list() -> String {
     let mut list = String::from(
         "# Metrics\n\
          \n\
-         Printed by `ordermesh metrics`, from the definitions in each crate's `metrics.rs`. Histograms are told as\n\
+         Printed by `ordermesh metrics`, from the definitions in each crate's `metrics.rs`. Histograms are exposed as\n\
          `_bucket`, `_sum` and `_count`. Labels hold names and numbers of which there are few, never ids.\n\
          \n\
          | metric | kind | unit | labels | meaning |\n\
@@ -65,7 +65,7 @@ fn list() -> String {
             labels.join(", "),
             metric.help.replace('|', "\\|"),
         )
-        .expect("a string takes everything");
+        .expect("writing to a string cannot fail");
     }
     list
 }
@@ -79,8 +79,8 @@ mod tests {
 
     use super::*;
 
-    /// Whoever adds a label says here that its values are few.
-    const BOUNDED: &[&str] = &[
+    /// Labels with a small, bounded set of values. A new label must be added here.
+    const BOUNDED_LABELS: &[&str] = &[
         "cause",
         "class",
         "code",
@@ -108,61 +108,61 @@ mod tests {
     ];
 
     #[test]
-    fn the_list_in_the_papers_is_this_one() {
+    fn metrics_md_is_up_to_date() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../observability/METRICS.md");
         if std::env::var_os("ORDERMESH_BLESS").is_some() {
-            std::fs::write(&path, list()).expect("the folder is there");
+            std::fs::write(&path, list()).expect("the folder exists");
         }
-        let papers = std::fs::read_to_string(&path).expect("the list is there");
+        let file = std::fs::read_to_string(&path).expect("the file exists");
         assert!(
-            papers == list(),
+            file == list(),
             "observability/METRICS.md is not what `ordermesh metrics` prints: bless it with ORDERMESH_BLESS=1"
         );
     }
 
     #[test]
-    fn a_name_has_one_meaning() {
-        // Without `_total`, for so OpenMetrics names a counter.
+    fn every_metric_is_defined_once() {
+        // Without `_total`: OpenMetrics names the family of a counter without it.
         let family = |metric: &Metric| match metric.kind {
             Kind::Counter => metric.name.trim_end_matches("_total"),
             Kind::Gauge | Kind::Histogram => metric.name,
         };
-        let mut seen = BTreeSet::new();
+        let mut families = BTreeSet::new();
         for metric in all() {
             assert!(
-                seen.insert(family(metric)),
+                families.insert(family(metric)),
                 "{} is defined twice",
                 metric.name
             );
         }
-        assert!(!seen.is_empty());
+        assert!(!families.is_empty());
     }
 
     #[test]
-    fn a_name_is_of_its_kind() {
+    fn a_name_fits_its_kind() {
         for metric in all() {
             let name = metric.name;
             assert!(
                 metric.unit().is_some(),
-                "the end of {name} is no known unit"
+                "the suffix of {name} is not a known unit"
             );
             let is_total = name.ends_with("_total");
             assert_eq!(metric.kind == Kind::Counter, is_total, "{name}");
             let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
             assert!(name.chars().all(valid), "{name}");
-            let ours = name.starts_with("ordermesh_") || name.starts_with("process_");
-            assert!(ours, "{name}");
+            let has_prefix = name.starts_with("ordermesh_") || name.starts_with("process_");
+            assert!(has_prefix, "{name}");
             assert!(metric.help.ends_with('.'), "{name}: {}", metric.help);
         }
     }
 
     #[test]
-    fn no_label_is_an_id() {
+    fn every_label_is_bounded() {
         for metric in all() {
             for label in metric.labels {
                 assert!(
-                    BOUNDED.contains(label),
-                    "{}: are the values of {label} few?",
+                    BOUNDED_LABELS.contains(label),
+                    "{}: is the number of values of {label} bounded?",
                     metric.name
                 );
             }

@@ -1,11 +1,11 @@
-//! `ordermesh serve`: puts services together and runs them in this process.
+//! `ordermesh serve`: composes services and runs them in this process.
 
-mod calls;
+mod pending_calls;
 mod ports;
+mod readiness;
 mod roles;
 mod runtime;
 mod startup;
-mod status;
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -17,17 +17,17 @@ use clap::{Args as ClapArgs, ValueEnum};
 use contracts::Service;
 use platform_client::Stack;
 
-use calls::Calls;
+use pending_calls::PendingCalls;
 use ports::Ports;
 use runtime::Runtime;
 
-/// How long a process may take to finish what it has begun.
-const DRAIN: Duration = Duration::from_secs(15);
+/// Longest time for calls and batches in progress to finish at shutdown.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What can be served.
+/// The roles of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Role {
-    /// Everything in one process, but for the auditor
+    /// All roles except the auditor in one process
     All,
     /// Orders: API and processor
     Orders,
@@ -41,16 +41,16 @@ pub enum Role {
     Query,
     /// The public port
     Gateway,
-    /// The payment provider's and the carrier's stand-in
+    /// The sandbox of the payment provider and the carrier
     Sandbox,
-    /// The lag exporter: how far every group lies behind, as the broker tells it
+    /// The lag exporter: the lag of every group, as the broker knows it
     Lag,
-    /// The auditor: reads everything again and again, and holds it against every invariant
+    /// The auditor: periodically reads everything and checks every invariant
     Auditor,
 }
 
 impl Role {
-    /// What `all` stands for. Reading everything again is left to a process of its own.
+    /// The roles that `all` includes. The auditor runs in a process of its own.
     const ALL: [Self; 8] = [
         Self::Orders,
         Self::Inventory,
@@ -75,7 +75,7 @@ impl Role {
     }
 }
 
-/// Which services, and how they find each other.
+/// Arguments of `ordermesh serve`.
 #[derive(ClapArgs, Clone, Debug)]
 #[command(after_help = "\
 Two processes of one service share its partitions: give each its own --instance, --admin and listen address.
@@ -85,7 +85,7 @@ Examples:
   ordermesh serve orders gateway --instance orders-1
   ordermesh serve sandbox --sandbox-decline-percent 3")]
 pub struct Args {
-    /// What to serve
+    /// The roles to serve
     #[arg(required = true, value_name = "SERVICE")]
     roles: Vec<Role>,
     #[command(flatten)]
@@ -113,7 +113,7 @@ pub struct Args {
 }
 
 impl Args {
-    /// What this process is called in traces: its service, or the platform when there are several.
+    /// The service name in traces: the role, or `ordermesh` when there are several.
     pub fn service_name(&self) -> String {
         match self.roles[..] {
             [role] if role != Role::All => value_name(role),
@@ -121,28 +121,28 @@ impl Args {
         }
     }
 
-    /// What this process is called among its like.
+    /// The name of this process among the instances of its service.
     pub fn instance_name(&self) -> String {
         self.instance.name(self.admin.address)
     }
 }
 
-/// The word for a role on the command line.
+/// The name of a role on the command line.
 fn value_name(role: Role) -> String {
     let value = role.to_possible_value();
     value.map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
-/// Serves until a signal or a fault.
+/// Serves until a signal or a failure.
 ///
 /// # Errors
 ///
-/// What kept the process from starting: a port in use, missing topics, contracts that do not fit. A broker or a registry
-/// that is not there is waited for.
+/// The process cannot start: a port is in use, topics are missing, or contracts are incompatible. It waits for an
+/// unreachable broker or registry.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let process = Process::new();
     start(&args, &process).await?;
-    Ok(process.run(DRAIN).await)
+    Ok(process.run(DRAIN_TIMEOUT).await)
 }
 
 async fn start(args: &Args, process: &Process) -> anyhow::Result<()> {
@@ -153,7 +153,7 @@ async fn start(args: &Args, process: &Process) -> anyhow::Result<()> {
     };
     let ports = Ports::bind(args, &roles).await?;
     let peers = ports.peers(args);
-    // The first part that is ready must not speak for those that are not known yet.
+    // Keeps the process not ready until all components are registered.
     let parts = process.readiness().component("parts");
     ports.admin.serve(process);
 
@@ -185,22 +185,22 @@ async fn start(args: &Args, process: &Process) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Serves the APIs that send commands; the calls are what waits for outcomes.
+/// Serves the APIs that send commands. Returns the calls that wait for outcomes.
 fn serve_apis(
     runtime: &Runtime,
     orders: Option<Server>,
     inventory: Option<Server>,
     peers: &config::Peers,
-) -> anyhow::Result<Calls> {
-    let mut calls = Calls::default();
+) -> anyhow::Result<PendingCalls> {
+    let mut calls = PendingCalls::default();
     if let Some(server) = orders {
         let query = Peer::connect_lazy("query", &peers.query).measured_by(&runtime.process);
-        let caller = runtime.caller(&mut calls);
-        roles::orders::serve_api(runtime, server, caller, &query)?;
+        let client = runtime.command_client(&mut calls);
+        roles::orders::serve_api(runtime, server, client, &query)?;
     }
     if let Some(server) = inventory {
-        let caller = runtime.caller(&mut calls);
-        roles::inventory::serve_api(runtime, server, caller)?;
+        let client = runtime.command_client(&mut calls);
+        roles::inventory::serve_api(runtime, server, client)?;
     }
     calls.listen(&runtime.process)?;
     Ok(calls)
@@ -212,7 +212,7 @@ fn start_workers(
     args: &Args,
     services: &[Service],
     peers: &config::Peers,
-    calls: &Calls,
+    calls: &PendingCalls,
 ) -> anyhow::Result<()> {
     let partners = Peer::connect_lazy("sandbox", &peers.sandbox).measured_by(&runtime.process);
     for service in services {

@@ -1,4 +1,4 @@
-//! `OrderService`: turns calls into commands and outcomes into answers.
+//! `OrderService`: turns calls into commands and outcomes into responses.
 
 mod confirmation;
 
@@ -17,57 +17,57 @@ use contracts::orders::v1::{
 use contracts::query::v1::query_service_client::QueryServiceClient;
 use contracts::query::v1::{EventsPosition, GetOrderRequest, OrderView};
 use engine::{Answer, Call, CallError, CommandClient};
-use observability::about_order;
+use observability::record_order_id;
 use tonic::{Code, Request, Response, Status};
 use uuid::Uuid;
 
-/// For calls without a deadline.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The deadline of calls without one.
+const DEFAULT_DEADLINE: Duration = Duration::from_secs(10);
 
 const ID_REUSED: &str = "the order id is taken by an order with another body";
 
-/// Machine-readable reasons of refusals.
+/// Machine-readable reasons of errors.
 pub mod reasons {
-    /// The order id lies outside the window and no such order exists: a new id may be used.
+    /// The order id is outside the horizon and no such order exists: the client may use a new id.
     pub const STALE_UNKNOWN: &str = "STALE_UNKNOWN";
-    /// The order id is taken by an order with another body.
+    /// Another order with this id and another body exists.
     pub const ORDER_ID_REUSED: &str = "ORDER_ID_REUSED";
-    /// Shipped, delivered or rejected already.
+    /// The order is already shipped, delivered or rejected.
     pub const TOO_LATE: &str = "TOO_LATE";
 }
 
 /// The service behind `ordermesh.orders.v1.OrderService`; cheap to clone.
 #[derive(Clone)]
 pub struct Api {
-    caller: CommandClient<Orders>,
+    client: CommandClient<Orders>,
     query: QueryServiceClient<Peer>,
 }
 
 impl Api {
-    /// Commands go through `caller`; late repetitions are looked up, and confirmations awaited, at `query`.
-    pub fn new(caller: CommandClient<Orders>, query: &Peer) -> Self {
+    /// Sends commands with `client`. Looks up late repetitions and waits for confirmations at `query`.
+    pub fn new(client: CommandClient<Orders>, query: &Peer) -> Self {
         Self {
-            caller,
+            client,
             query: QueryServiceClient::new(query.retrying()),
         }
     }
 
-    /// A repetition that came after the horizon: the order may have left the processor's memory, but not the read
-    /// model. Only when it is not there either may the client use a new id.
-    async fn find_stale(
+    /// The response to an order whose id is beyond the horizon. The processor may have evicted the order, but the read
+    /// model still has it. Only when it is missing there too may the client use a new id.
+    async fn place_stale(
         &self,
         order_id: String,
-        asked: &PlaceOrder,
+        requested: &PlaceOrder,
         answer: &Answer<Outcome>,
-        left: Duration,
+        remaining: Duration,
     ) -> Result<PlaceOrderResponse, Status> {
-        let Some(order) = self.find(order_id.clone(), answer, left).await? else {
+        let Some(order) = self.find(order_id.clone(), answer, remaining).await? else {
             return Err(error::rejected(
                 reasons::STALE_UNKNOWN,
                 "the order id is too old or too new, and there is no such order: use a new id",
             ));
         };
-        if !is_same(asked, &order) {
+        if !is_same(requested, &order) {
             return Err(error::already_exists(reasons::ORDER_ID_REUSED, ID_REUSED));
         }
         Ok(PlaceOrderResponse {
@@ -77,16 +77,16 @@ impl Api {
         })
     }
 
-    /// An order that the processor does not know may have left its memory, but only when it is final. The answer is the
-    /// one that it would have given.
+    /// The response to a cancellation of an order that the processor does not know. The processor evicts only finished
+    /// orders; the response is the one that it would have given.
     async fn cancel_finished(
         &self,
         order_id: String,
         customer_id: &str,
         answer: &Answer<Outcome>,
-        left: Duration,
+        remaining: Duration,
     ) -> Result<CancelOrderResponse, Status> {
-        let found = self.find(order_id, answer, left).await?;
+        let found = self.find(order_id, answer, remaining).await?;
         let order = found
             .filter(|order| order.customer_id == customer_id)
             .ok_or_else(|| error::not_found("order"))?;
@@ -96,17 +96,17 @@ impl Api {
                 version: order.version,
             }),
             OrderStatus::Delivered | OrderStatus::Rejected => Err(too_late(order.status())),
-            // Placed after the command was decided.
+            // The order was placed after the command was decided.
             _ => Err(error::not_found("order")),
         }
     }
 
-    /// The order in a read model that knows all that was known to the decision.
+    /// Reads the order from the read model once that has applied all events before the decision.
     async fn find(
         &self,
         order_id: String,
         decided: &Answer<Outcome>,
-        left: Duration,
+        remaining: Duration,
     ) -> Result<Option<OrderView>, Status> {
         let position = EventsPosition {
             partition: u32::try_from(decided.partition).unwrap_or_default(),
@@ -117,7 +117,7 @@ impl Api {
             min_version: 0,
             min_position: Some(position),
         });
-        request.set_timeout(left);
+        request.set_timeout(remaining);
         match self.query.clone().get_order(request).await {
             Ok(found) => Ok(found.into_inner().order),
             Err(status) if status.code() == Code::NotFound => Ok(None),
@@ -132,7 +132,7 @@ impl OrderService for Api {
         &self,
         request: Request<PlaceOrderRequest>,
     ) -> Result<Response<PlaceOrderResponse>, Status> {
-        let deadline = patience(&request);
+        let deadline = deadline_of(&request);
         error::validate(request.get_ref())?;
         let request = request.into_inner();
         let wait = request.wait();
@@ -141,7 +141,7 @@ impl OrderService for Api {
         } else {
             request.order_id
         };
-        about_order(&order_id);
+        record_order_id(&order_id);
         let order = PlaceOrder {
             customer_id: request.customer_id,
             contact: request.contact,
@@ -153,16 +153,20 @@ impl OrderService for Api {
             actor: order.customer_id.clone(),
             command: Command::PlaceOrder(order.clone()),
         };
-        // Whatever is written from here on is carried out, however short the caller's patience.
-        let left = deadline.left()?;
+        // A command that is written from here on is executed even when the deadline expires.
+        let remaining = deadline.left()?;
         if wait == PlaceOrderWait::Durable {
-            self.caller.send(call).await.map_err(unanswered)?;
+            self.client.send(call).await.map_err(call_error_status)?;
             return Ok(Response::new(PlaceOrderResponse {
                 order_id,
                 ..Default::default()
             }));
         }
-        let answer = self.caller.call(call, left).await.map_err(unanswered)?;
+        let answer = self
+            .client
+            .call(call, remaining)
+            .await
+            .map_err(call_error_status)?;
         let placed = match &answer.outcome {
             Outcome::Accepted(accepted) => PlaceOrderResponse {
                 order_id,
@@ -170,15 +174,15 @@ impl OrderService for Api {
                 version: answer.version,
             },
             Outcome::Rejection(rejection) if rejection.code() == OrderRejectionCode::Stale => {
-                self.find_stale(order_id, &order, &answer, deadline.remaining())
+                self.place_stale(order_id, &order, &answer, deadline.remaining())
                     .await?
             }
-            Outcome::Rejection(rejection) => return Err(refused(rejection)),
+            Outcome::Rejection(rejection) => return Err(rejection_status(rejection)),
             Outcome::Parked(_) => return Err(error::unavailable("order", error::RETRY_AFTER)),
         };
         let answer = match wait {
             PlaceOrderWait::Confirmed => {
-                confirmation::await_it(&self.query, placed, deadline).await?
+                confirmation::wait_until_settled(&self.query, placed, deadline).await?
             }
             _ => placed,
         };
@@ -189,10 +193,10 @@ impl OrderService for Api {
         &self,
         request: Request<CancelOrderRequest>,
     ) -> Result<Response<CancelOrderResponse>, Status> {
-        let deadline = patience(&request);
+        let deadline = deadline_of(&request);
         error::validate(request.get_ref())?;
         let request = request.into_inner();
-        about_order(&request.order_id);
+        record_order_id(&request.order_id);
         let call = Call {
             aggregate_id: request.order_id.clone(),
             actor: request.customer_id.clone(),
@@ -201,10 +205,10 @@ impl OrderService for Api {
             }),
         };
         let answer = self
-            .caller
+            .client
             .call(call, deadline.left()?)
             .await
-            .map_err(unanswered)?;
+            .map_err(call_error_status)?;
         let cancelled = match &answer.outcome {
             Outcome::Accepted(accepted) => CancelOrderResponse {
                 status: accepted.status,
@@ -213,36 +217,36 @@ impl OrderService for Api {
             Outcome::Rejection(rejection)
                 if rejection.code() == OrderRejectionCode::UnknownOrder =>
             {
-                let left = deadline.remaining();
-                self.cancel_finished(request.order_id, &request.customer_id, &answer, left)
+                let remaining = deadline.remaining();
+                self.cancel_finished(request.order_id, &request.customer_id, &answer, remaining)
                     .await?
             }
-            Outcome::Rejection(rejection) => return Err(refused(rejection)),
+            Outcome::Rejection(rejection) => return Err(rejection_status(rejection)),
             Outcome::Parked(_) => return Err(error::unavailable("order", error::RETRY_AFTER)),
         };
         Ok(Response::new(cancelled))
     }
 }
 
-/// Whether an order in the read model is the one that is asked for; the contact is not kept there.
-fn is_same(asked: &PlaceOrder, order: &OrderView) -> bool {
-    asked.customer_id == order.customer_id
-        && asked.currency == order.currency
-        && asked.lines == order.lines
+/// Whether an order in the read model has the requested content. The read model has no contact to compare.
+fn is_same(requested: &PlaceOrder, order: &OrderView) -> bool {
+    requested.customer_id == order.customer_id
+        && requested.currency == order.currency
+        && requested.lines == order.lines
 }
 
-fn patience<T>(request: &Request<T>) -> Deadline {
+fn deadline_of<T>(request: &Request<T>) -> Deadline {
     request
         .extensions()
         .get()
         .copied()
-        .unwrap_or_else(|| Deadline::after(PATIENCE))
+        .unwrap_or_else(|| Deadline::after(DEFAULT_DEADLINE))
 }
 
-fn refused(rejection: &OrderRejection) -> Status {
+fn rejection_status(rejection: &OrderRejection) -> Status {
     match rejection.code() {
         OrderRejectionCode::IdReused => error::already_exists(reasons::ORDER_ID_REUSED, ID_REUSED),
-        // A stranger does not learn that the order exists.
+        // Other customers do not learn that the order exists.
         OrderRejectionCode::UnknownOrder | OrderRejectionCode::ForeignOrder => {
             error::not_found("order")
         }
@@ -268,12 +272,10 @@ fn status_name(status: OrderStatus) -> String {
         .to_lowercase()
 }
 
-fn unanswered(failure: CallError) -> Status {
+fn call_error_status(failure: CallError) -> Status {
     match failure {
         CallError::Deadline => error::deadline(),
-        CallError::Send(engine::log::kafka::SendError::Full) => {
-            error::exhausted(error::RETRY_AFTER)
-        }
+        CallError::Send(engine::SendError::Full) => error::exhausted(error::RETRY_AFTER),
         CallError::Send(_) | CallError::NotReady => {
             error::unavailable("the order log", error::RETRY_AFTER)
         }

@@ -1,4 +1,4 @@
-//! What orders can be told: how long an order may take for each of its steps.
+//! The configuration of orders: how long an order may take for each of its steps.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -18,21 +18,21 @@ pub mod env {
     pub const PAYMENT_WAIT_MS: &str = "ORDERMESH_ORDERS_PAYMENT_WAIT_MS";
     /// How long shipping may take, milliseconds.
     pub const SHIPPING_WAIT_MS: &str = "ORDERMESH_ORDERS_SHIPPING_WAIT_MS";
-    /// How long a parcel may be on its way, milliseconds.
+    /// How long a parcel may be in transit, milliseconds.
     pub const DELIVERY_WAIT_MS: &str = "ORDERMESH_ORDERS_DELIVERY_WAIT_MS";
 }
 
 const SECOND_MS: i64 = 1_000;
 const DAY_MS: i64 = 24 * 60 * 60 * SECOND_MS;
-/// Every order that has ended stays in memory for this long.
+/// A finished order stays in memory for the horizon.
 const HORIZON_MS: RangeInclusive<i64> = SECOND_MS..=DAY_MS;
-/// Commands are kept for seven days.
+/// The retention of the command topics is seven days.
 const WAIT_MS: RangeInclusive<i64> = 100..=7 * DAY_MS;
 const DELIVERY_WAIT_MS: RangeInclusive<i64> = 100..=365 * DAY_MS;
 
 /// The configuration of orders.
 #[derive(Args, Clone, Copy, Debug, PartialEq, Eq)]
-// clap would name a group after the type, and other services have a type of that name.
+// clap would name a group after the type, and other services have a type with the same name.
 #[group(skip)]
 pub struct Config {
     /// How old the id of a new order may be, milliseconds; retries within it are safe
@@ -92,7 +92,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// The rule book that works with these times.
+    /// The rule book with these times.
     pub const fn rules(self) -> OrderRules {
         OrderRules {
             horizon_ms: self.horizon_ms,
@@ -103,7 +103,7 @@ impl Config {
         }
     }
 
-    /// Of the worker: orders that have ended are remembered for as long as their ids are taken.
+    /// The settings of the worker: finished orders stay in memory while their ids are within the horizon.
     pub fn settings(self) -> Settings {
         Settings {
             horizon: Duration::from_millis(self.horizon_ms.unsigned_abs()),
@@ -125,17 +125,17 @@ mod tests {
         config: Config,
     }
 
-    fn given(flags: &[&str]) -> Result<Config, Invalid> {
+    fn parse_flags(flags: &[&str]) -> Result<Config, Invalid> {
         let arguments = std::iter::once("orders").chain(flags.iter().copied());
         parse::<Orders>(arguments).map(|orders| orders.config)
     }
 
     #[test]
     fn flags_become_rules() {
-        let config = given(&[]).expect("it is valid");
+        let config = parse_flags(&[]).expect("it is valid");
         assert_eq!(config.rules(), OrderRules::default());
 
-        let config = given(&[
+        let config = parse_flags(&[
             "--orders-horizon-ms=60000",
             "--orders-stock-wait-ms=1000",
             "--orders-payment-wait-ms=2000",
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn an_absurd_time_is_refused_by_its_name() {
+    fn a_time_out_of_range_is_refused_and_names_its_flag() {
         for (flag, variable, longest) in [
             ("--orders-horizon-ms", env::HORIZON_MS, DAY_MS),
             ("--orders-stock-wait-ms", env::STOCK_WAIT_MS, 7 * DAY_MS),
@@ -171,9 +171,9 @@ mod tests {
                 365 * DAY_MS,
             ),
         ] {
-            assert!(given(&[&format!("{flag}={longest}")]).is_ok());
+            assert!(parse_flags(&[&format!("{flag}={longest}")]).is_ok());
             for value in ["-1", "0", "99", "soon", &(longest + 1).to_string()] {
-                let invalid = given(&[&format!("{flag}={value}")]).expect_err(flag);
+                let invalid = parse_flags(&[&format!("{flag}={value}")]).expect_err(flag);
                 assert_eq!(invalid.exit_code, EXIT_BAD_VALUE);
                 let message = invalid.message;
                 assert!(

@@ -1,4 +1,4 @@
-//! Orders: the rule book of an order, the process manager of its life, and the API that clients place orders with.
+//! Orders: the rule book and process manager of an order, and the API with which clients place and cancel orders.
 
 mod api;
 mod config;

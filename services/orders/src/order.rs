@@ -1,4 +1,4 @@
-//! The order: its rule book, and the process manager that leads it through inventory, payments and shipping.
+//! The order: its rule book, and the process manager that coordinates inventory, payments and shipping.
 //!
 //! ```text
 //! -                 PlaceOrder             PENDING            reserve every line
@@ -7,7 +7,7 @@
 //! AWAITING_PAYMENT  charged                CONFIRMED          ship
 //! CONFIRMED         dispatched             SHIPPED            deduct the stock, settle the payment
 //! SHIPPED           delivered              DELIVERED
-//! SHIPPED           deadline               SHIPPED            flagged as late, nothing is undone
+//! SHIPPED           deadline               SHIPPED            flagged as late, no compensation
 //!
 //! PENDING           a line refused         CANCELLING(OUT_OF_STOCK)
 //! AWAITING_PAYMENT  declined               CANCELLING(PAYMENT_DECLINED)
@@ -15,11 +15,11 @@
 //! these three       deadline               CANCELLING(EXPIRED)
 //! these three       CancelOrder            CANCELLING(CUSTOMER)
 //!
-//! CANCELLING        a shipment is asked for: cancel it and wait for shipping's verdict, which is one of
-//!                   dispatched             SHIPPED            too late: the happy path goes on
+//! CANCELLING        a shipment was requested: cancel it and wait for shipping's decision, which is one of
+//!                   dispatched             SHIPPED            too late to cancel: the happy path continues
 //!                   cancelled or refused   CANCELLING         release every line, cancel the payment
 //! CANCELLING        no shipment            CANCELLING         release every line, cancel the payment
-//! CANCELLING        every answer is there  CANCELLED (CUSTOMER) or REJECTED (the other reasons)
+//! CANCELLING        every answer received  CANCELLED (CUSTOMER) or REJECTED (the other reasons)
 //! ```
 //!
 //! Answers that do not fit the status are late or repeated and give no event.
@@ -29,10 +29,9 @@ use std::convert::Infallible;
 use contracts::orders::v1::{
     CancelOrder, EndReason, ExpireStep, LineProgress, LineState, OrderCancelled, OrderCancelling,
     OrderCommandAccepted, OrderConfirmed, OrderCreated, OrderDelivered, OrderFlaggedLate,
-    OrderLineRefused, OrderLineReleased, OrderLineReserved, OrderPaymentCancelled,
-    OrderPaymentDeclined, OrderRejected, OrderRejectionCode, OrderShipmentCancelled,
-    OrderShipmentRefused, OrderShipped, OrderStatus, OrderStockReserved, PaymentProgress,
-    PlaceOrder, ShipmentProgress, order_command, order_event, order_outcome,
+    OrderLineReserved, OrderRejected, OrderRejectionCode, OrderShipped, OrderStatus,
+    OrderStockReserved, PaymentProgress, PlaceOrder, ShipmentProgress, order_command, order_event,
+    order_outcome,
 };
 use contracts::rules::{CrossField as _, order_total, uuid_v7_time_ms};
 use contracts::{Message, Orders};
@@ -40,23 +39,24 @@ use engine::{Context, Decider, Outstanding};
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
+mod answers;
 mod fold;
 mod messages;
 #[cfg(test)]
 mod tests;
 
-/// The rule book of orders, with the times it works with (all in milliseconds).
+/// The rule book of orders. All times are in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OrderRules {
-    /// How old the id of a new order may be. Within it, a repeated PlaceOrder is told from a new one.
+    /// How old the id of a new order may be. Within this time, a repeated PlaceOrder is recognised.
     pub horizon_ms: i64,
-    /// How long inventory may take to answer for every line.
+    /// How long inventory may take to answer for all lines.
     pub stock_wait_ms: i64,
     /// How long payments may take to charge.
     pub payment_wait_ms: i64,
     /// How long shipping may take to hand the parcel over.
     pub shipping_wait_ms: i64,
-    /// How long a parcel may be on its way before the order is flagged as late.
+    /// How long a parcel may be in transit before the order is flagged as late.
     pub delivery_wait_ms: i64,
 }
 
@@ -74,19 +74,19 @@ impl Default for OrderRules {
     }
 }
 
-/// How far the clock that made an order id may be ahead of the broker's, milliseconds.
-const ID_AHEAD_MS: i64 = 5 * 60_000;
+/// How far the clock that generated an order id may be ahead of the broker's clock, milliseconds.
+const MAX_CLOCK_SKEW_MS: i64 = 5 * 60_000;
 
-/// What a client, another service or a timer tells an order.
+/// A command to an order: from a client, another service or a timer.
 type Command = order_command::Command;
 
-/// What happened to an order.
+/// An event of an order.
 type Event = order_event::Event;
 
-/// An order. Its `deadline_ms` is not 0 exactly while a timer runs.
+/// The state of an order. `deadline_ms` is not 0 if and only if a timer is running.
 type Order = contracts::orders::v1::Order;
 
-/// Why a client's command was refused.
+/// Why a client's command is rejected.
 type Rejection = contracts::orders::v1::OrderRejection;
 
 fn reject<T>(code: OrderRejectionCode, order: &Order) -> Result<T, Rejection> {
@@ -112,7 +112,7 @@ impl Decider for OrderRules {
         match command {
             Command::PlaceOrder(command) => self.place(order, command, context),
             Command::CancelOrder(command) => cancel(order, command),
-            answer => Ok(self.record(order, answer, context.time_ms)),
+            answer => Ok(self.advance(order, answer, context.time_ms)),
         }
     }
 
@@ -132,7 +132,7 @@ impl Decider for OrderRules {
                 .chain(messages::settle(order, id))
                 .collect(),
 
-            // Compensation: when a shipment has been asked for, only after shipping's verdict.
+            // Compensation. Once a shipment was requested, everything else waits for shipping's decision.
             Event::OrderCancelling(_) if order.shipment() == ShipmentProgress::Cancelling => {
                 vec![messages::cancel_shipment(id)]
             }
@@ -178,7 +178,7 @@ impl Decider for OrderRules {
     }
 
     fn is_id(id: &str) -> bool {
-        // Only the canonical spelling: two spellings would be two keys.
+        // Only the canonical form: two forms would be two keys.
         id.len() == 36
             && !id.contains(|letter: char| letter.is_ascii_uppercase())
             && uuid_v7_time_ms(id).is_some()
@@ -220,92 +220,71 @@ impl OrderRules {
         })])
     }
 
-    /// Whether the id of an unknown order cannot belong to one that has left memory.
+    /// Whether the id of an unknown order cannot be that of an evicted order.
     fn can_be_new(&self, context: &Context<'_>) -> bool {
         let oldest = context.time_ms.saturating_sub(self.horizon_ms);
-        let newest = context.time_ms.saturating_add(ID_AHEAD_MS);
+        let newest = context.time_ms.saturating_add(MAX_CLOCK_SKEW_MS);
         uuid_v7_time_ms(context.aggregate_id).is_some_and(|id_time| {
             (oldest..=newest).contains(&id_time) && id_time > context.evicted_through_ms
         })
     }
 
-    /// Takes note of what another service or a timer says. What does not fit the status came late or twice.
-    fn record(&self, order: &Order, answer: &Command, time_ms: i64) -> Vec<Event> {
+    /// The process manager: the events that follow from an answer of another service or from a timer. An answer that does
+    /// not fit the status is late or repeated, and nothing follows from it.
+    fn advance(&self, order: &Order, answer: &Command, time_ms: i64) -> Vec<Event> {
+        use LineProgress::{Asked, Releasing};
         use OrderStatus::{AwaitingPayment, Cancelling, Confirmed, Pending, Shipped};
+        use order_command::Command::*;
         match (order.status(), answer) {
             // Happy path.
-            (Pending, Command::RecordStockReserved(answer))
-                if is_line(order, &answer.sku, LineProgress::Asked) =>
-            {
+            (Pending, RecordStockReserved(answer)) if has_line(order, &answer.sku, Asked) => {
                 self.line_reserved(order, answer.sku.clone(), time_ms)
             }
-            (AwaitingPayment, Command::RecordPaymentProcessed(answer)) => {
+            (AwaitingPayment, RecordPaymentProcessed(answer)) => {
                 vec![self.confirmed(answer.provider_reference.clone(), time_ms)]
             }
-            (Confirmed | Cancelling, Command::RecordShipmentDispatched(answer))
-                if is_shipment_undecided(order) =>
+            (Confirmed | Cancelling, RecordShipmentDispatched(answer))
+                if is_shipment_pending(order) =>
             {
                 vec![self.shipped(answer.tracking_number.clone(), time_ms)]
             }
-            (Shipped, Command::RecordShipmentDelivered(_)) => {
-                vec![Event::OrderDelivered(OrderDelivered {})]
+            (Shipped, RecordShipmentDelivered(_)) => vec![Event::OrderDelivered(OrderDelivered {})],
+            (Shipped, ExpireStep(timer)) if is_current(order, timer) => {
+                vec![Event::OrderFlaggedLate(OrderFlaggedLate {})]
             }
 
-            // Refusals, each of which begins the compensation.
-            (Pending, Command::RecordStockRefused(answer))
-                if is_line(order, &answer.sku, LineProgress::Asked) =>
-            {
-                let (sku, available) = (answer.sku.clone(), answer.available);
-                let refusal = Event::OrderLineRefused(OrderLineRefused { sku, available });
-                compensate(order, Some(refusal), EndReason::OutOfStock)
+            // Compensation: a refusal or a deadline begins it.
+            (Pending, RecordStockRefused(answer)) if has_line(order, &answer.sku, Asked) => {
+                let refusal = answers::line_refused(answer);
+                begin_compensation(order, Some(refusal), EndReason::OutOfStock)
             }
-            (AwaitingPayment, Command::RecordPaymentDeclined(answer)) => {
-                let reason = answer.reason.clone();
-                let refusal = Event::OrderPaymentDeclined(OrderPaymentDeclined { reason });
-                compensate(order, Some(refusal), EndReason::PaymentDeclined)
+            (AwaitingPayment, RecordPaymentDeclined(answer)) => {
+                let refusal = answers::payment_declined(answer);
+                begin_compensation(order, Some(refusal), EndReason::PaymentDeclined)
             }
-            (Confirmed, Command::RecordShipmentRefused(answer)) => {
-                let reason = answer.reason.clone();
-                let refusal = Event::OrderShipmentRefused(OrderShipmentRefused { reason });
-                compensate(order, Some(refusal), EndReason::Undeliverable)
+            (Confirmed, RecordShipmentRefused(answer)) => {
+                let refusal = answers::shipment_refused(answer);
+                begin_compensation(order, Some(refusal), EndReason::Undeliverable)
+            }
+            (_, ExpireStep(timer)) if is_current(order, timer) => {
+                begin_compensation(order, None, EndReason::Expired)
             }
 
-            // Answers to the compensation.
-            (Cancelling, Command::RecordShipmentCancelled(_)) if is_shipment_undecided(order) => {
-                compensated(
-                    order,
-                    Event::OrderShipmentCancelled(OrderShipmentCancelled {}),
-                )
+            // Compensation: each answer continues it, the last one ends it.
+            (Cancelling, RecordShipmentCancelled(answer)) if is_shipment_pending(order) => {
+                continue_compensation(order, answers::shipment_cancelled(answer))
             }
-            (Cancelling, Command::RecordShipmentRefused(answer))
-                if is_shipment_undecided(order) =>
+            (Cancelling, RecordShipmentRefused(answer)) if is_shipment_pending(order) => {
+                continue_compensation(order, answers::shipment_refused(answer))
+            }
+            (Cancelling, RecordStockReleased(answer))
+                if has_line(order, &answer.sku, Releasing) =>
             {
-                let reason = answer.reason.clone();
-                compensated(
-                    order,
-                    Event::OrderShipmentRefused(OrderShipmentRefused { reason }),
-                )
+                continue_compensation(order, answers::line_released(answer))
             }
-            (Cancelling, Command::RecordStockReleased(answer))
-                if is_line(order, &answer.sku, LineProgress::Releasing) =>
-            {
-                let sku = answer.sku.clone();
-                compensated(order, Event::OrderLineReleased(OrderLineReleased { sku }))
+            (Cancelling, RecordPaymentCancelled(answer)) if is_payment_cancelling(order) => {
+                continue_compensation(order, answers::payment_cancelled(answer))
             }
-            (Cancelling, Command::RecordPaymentCancelled(answer))
-                if order.payment() == PaymentProgress::Cancelling =>
-            {
-                let refunded = answer.refunded;
-                compensated(
-                    order,
-                    Event::OrderPaymentCancelled(OrderPaymentCancelled { refunded }),
-                )
-            }
-
-            (status, Command::ExpireStep(expired)) if is_waiting(order, expired) => match status {
-                Shipped => vec![Event::OrderFlaggedLate(OrderFlaggedLate {})],
-                _ => compensate(order, None, EndReason::Expired),
-            },
 
             _ => Vec::new(),
         }
@@ -353,31 +332,33 @@ fn cancel(order: &Order, cancel: &CancelOrder) -> Result<Vec<Event>, Rejection> 
         _ if order.customer_id != cancel.customer_id => {
             reject(OrderRejectionCode::ForeignOrder, order)
         }
-        Pending | AwaitingPayment | Confirmed => Ok(compensate(order, None, EndReason::Customer)),
+        Pending | AwaitingPayment | Confirmed => {
+            Ok(begin_compensation(order, None, EndReason::Customer))
+        }
         Cancelling | Cancelled => Ok(Vec::new()),
         Shipped | Delivered | Rejected => reject(OrderRejectionCode::TooLate, order),
     }
 }
 
-/// Begins the compensation, and ends it in the same breath when the refusal was all there was to wait for.
-fn compensate(order: &Order, refusal: Option<Event>, goal: EndReason) -> Vec<Event> {
+/// Begins the compensation. Ends it at once when nothing but the refused part was pending.
+fn begin_compensation(order: &Order, refusal: Option<Event>, goal: EndReason) -> Vec<Event> {
     let refused = usize::from(refusal.is_some());
     let mut events = Vec::from_iter(refusal);
     events.push(Event::OrderCancelling(OrderCancelling {
         goal: goal.into(),
     }));
-    events.extend((open_ends(order) == refused).then(|| end(goal)));
+    events.extend((unresolved_parts(order) == refused).then(|| end_event(goal)));
     events
 }
 
-/// Takes note of an answer to the compensation, and ends it when this was the last one.
-fn compensated(order: &Order, answer: Event) -> Vec<Event> {
+/// Records an answer to the compensation. Ends the compensation when it is the last answer.
+fn continue_compensation(order: &Order, answer: Event) -> Vec<Event> {
     let mut events = vec![answer];
-    events.extend((open_ends(order) == 1).then(|| end(order.goal())));
+    events.extend((unresolved_parts(order) == 1).then(|| end_event(order.goal())));
     events
 }
 
-fn end(goal: EndReason) -> Event {
+fn end_event(goal: EndReason) -> Event {
     match goal {
         EndReason::Customer => Event::OrderCancelled(OrderCancelled {}),
         reason => Event::OrderRejected(OrderRejected {
@@ -386,8 +367,8 @@ fn end(goal: EndReason) -> Event {
     }
 }
 
-/// How many lines, payments and shipments are neither refused nor undone.
-fn open_ends(order: &Order) -> usize {
+/// The number of lines, payments and shipments that are neither refused nor undone.
+fn unresolved_parts(order: &Order) -> usize {
     let lines = order.lines.iter().filter(|line| {
         !matches!(
             line.progress(),
@@ -405,26 +386,29 @@ fn open_ends(order: &Order) -> usize {
     lines.count() + usize::from(payment) + usize::from(shipment)
 }
 
-fn is_shipment_undecided(order: &Order) -> bool {
+fn is_payment_cancelling(order: &Order) -> bool {
+    order.payment() == PaymentProgress::Cancelling
+}
+
+/// Whether shipping has not decided yet.
+fn is_shipment_pending(order: &Order) -> bool {
     matches!(
         order.shipment(),
         ShipmentProgress::Asked | ShipmentProgress::Cancelling
     )
 }
 
-fn is_line(order: &Order, sku: &str, progress: LineProgress) -> bool {
+fn has_line(order: &Order, sku: &str, progress: LineProgress) -> bool {
     order
         .lines
         .iter()
         .any(|line| sku_of(line) == sku && line.progress() == progress)
 }
 
-/// Judged by step and deadline, not by the time: the timer's clock and the broker's may differ, and a timer rings
-/// once.
-fn is_waiting(order: &Order, expired: &ExpireStep) -> bool {
-    order.deadline_ms != 0
-        && order.deadline_ms == expired.deadline_ms
-        && order.status == expired.step
+/// Whether the timer belongs to the current step. Compares step and deadline, not the time: the timer's clock and the
+/// broker's may differ, and a timer fires once.
+fn is_current(order: &Order, timer: &ExpireStep) -> bool {
+    order.deadline_ms != 0 && order.deadline_ms == timer.deadline_ms && order.status == timer.step
 }
 
 fn sku_of(line: &LineState) -> &str {

@@ -1,4 +1,4 @@
-//! What payments can be told: how long a refused refund rests.
+//! The configuration of payments: when a refused refund is retried.
 
 use clap::Args;
 
@@ -12,7 +12,7 @@ pub mod env {
 
 /// The configuration of payments.
 #[derive(Args, Clone, Copy, Debug, PartialEq, Eq)]
-// clap would name a group after the type, and other services have a type of that name.
+// clap would name a group after the type, and other services have a type with the same name.
 #[group(skip)]
 pub struct Config {
     /// From the first refusal of a refund to its next attempt, milliseconds; doubles with every refusal, up to an hour
@@ -28,7 +28,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// The rule book that works with these times.
+    /// The rule book with these times.
     pub const fn rules(self) -> PaymentRules {
         PaymentRules {
             refund_wait_ms: self.refund_wait_ms,
@@ -49,23 +49,26 @@ mod tests {
         config: Config,
     }
 
-    fn given(flags: &[&str]) -> Result<PaymentRules, Invalid> {
+    fn parse_flags(flags: &[&str]) -> Result<PaymentRules, Invalid> {
         let arguments = std::iter::once("payments").chain(flags.iter().copied());
         parse::<Payments>(arguments).map(|payments| payments.config.rules())
     }
 
     #[test]
     fn flags_become_rules() {
-        assert_eq!(given(&[]).expect("it is valid"), PaymentRules::default());
-        let rules = given(&["--payments-refund-wait-ms=200"]).expect("it is valid");
+        assert_eq!(
+            parse_flags(&[]).expect("it is valid"),
+            PaymentRules::default()
+        );
+        let rules = parse_flags(&["--payments-refund-wait-ms=200"]).expect("it is valid");
         assert_eq!(rules.refund_wait_ms, 200);
     }
 
     #[test]
-    fn an_absurd_wait_is_refused_by_its_name() {
+    fn a_wait_out_of_range_is_refused_and_names_its_flag() {
         for wait in ["0", "-1", "3600001", "soon"] {
             let flag = format!("--payments-refund-wait-ms={wait}");
-            let invalid = given(&[&flag]).expect_err(wait);
+            let invalid = parse_flags(&[&flag]).expect_err(wait);
             assert_eq!(invalid.exit_code, EXIT_BAD_VALUE);
             let message = invalid.message;
             assert!(

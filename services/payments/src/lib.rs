@@ -1,4 +1,4 @@
-//! Payments: the rule book of a payment, and the payment provider that carries out its effects.
+//! Payments: the rule book of a payment, and the client of the payment provider that executes its effects.
 
 mod config;
 mod payment;

@@ -1,4 +1,4 @@
-//! The rule book of a payment. A payment is named by its order's id.
+//! The rule book of a payment. The id of a payment is the id of its order.
 //!
 //! ```text
 //! (unknown)         ChargePayment            REQUESTED         PaymentRequested
@@ -18,8 +18,8 @@
 //!                   CancelPayment            unchanged         PaymentCancelSettled
 //! ```
 //!
-//! Everything else gives no events: repeats, answers to an attempt that is over, and a cancellation whose answer is
-//! on its way already.
+//! Everything else gives no events: repetitions, answers to an earlier attempt, and a cancellation while another one is
+//! pending.
 
 use std::convert::Infallible;
 
@@ -39,7 +39,7 @@ use contracts::payments::v1::{
 use contracts::{Message, Payments, Service, rules};
 use engine::{Context, Decider, Outstanding};
 
-/// A declined charge ends its payment, so there is only one attempt.
+/// The only attempt of a charge: a declined charge ends its payment.
 pub(crate) const CHARGE_ATTEMPT: u32 = 1;
 
 /// Longest wait after a refused refund, milliseconds.
@@ -48,8 +48,8 @@ pub(crate) const REFUND_WAIT_MAX_MS: i64 = 60 * 60_000;
 /// The rules of a payment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PaymentRules {
-    /// How long after its first refusal a refund is asked for again, milliseconds. Every further refusal doubles the
-    /// wait, up to an hour.
+    /// Time from the first refusal of a refund to its next attempt, milliseconds. Every further refusal doubles it, up to
+    /// an hour.
     pub refund_wait_ms: i64,
 }
 
@@ -61,35 +61,35 @@ impl Default for PaymentRules {
     }
 }
 
-/// What the payment provider is asked to do.
+/// A call to the payment provider.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
-    /// Take the money.
+    /// Charge the customer.
     Charge {
-        /// How much.
+        /// The amount to charge.
         amount: Money,
-        /// From whom.
+        /// The customer to charge.
         customer_id: String,
     },
-    /// Make sure that the charge has happened or never will.
+    /// Void the charge, unless it has already happened.
     Void {
         /// Idempotency key of the charge.
         charge_key: String,
     },
-    /// Give the money back.
+    /// Refund the charge.
     Refund {
         /// Number of this refund; the answer carries it.
         attempt: u32,
         /// Idempotency key of the charge.
         charge_key: String,
-        /// How much: always the whole charge.
+        /// The amount of the charge, which is always refunded in full.
         amount: Money,
     },
 }
 
 impl Decider for PaymentRules {
     type Contract = Payments;
-    /// Payments hears other services and its provider only, and neither is ever refused.
+    /// Never occurs: commands of other services and of the provider are never rejected.
     type Rejection = Infallible;
     type Effect = Effect;
 
@@ -313,7 +313,7 @@ impl Decider for PaymentRules {
 }
 
 impl PaymentRules {
-    /// How long to wait after the refund `attempt` (1, 2, 3…) was refused.
+    /// Time to the next attempt after the refund `attempt` (1, 2, 3…) was refused, milliseconds.
     fn refund_wait_ms(&self, attempt: u32) -> i64 {
         let doubled = 1_i64 << attempt.saturating_sub(1).min(32);
         self.refund_wait_ms
@@ -326,8 +326,8 @@ fn cancelled(refunded: i64) -> OrderCommand {
     OrderCommand::RecordPaymentCancelled(RecordPaymentCancelled { refunded })
 }
 
-/// The payment's amount. The field rules require one of every `ChargePayment`; a payment without would be refused by
-/// the provider.
+/// The payment's amount. The field rules require it in every `ChargePayment`; the provider would refuse a payment without
+/// one.
 fn amount(payment: &Payment) -> Money {
     payment.amount.clone().unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Carries out the effects of payments at a payment provider that speaks `ordermesh.provider.v1`.
+//! Executes the effects of payments: a client of a payment provider with the API `ordermesh.provider.v1`.
 
 use std::time::Duration;
 
@@ -13,18 +13,18 @@ use contracts::provider::v1::{
     ChargeRequest, ChargeStatus, LookupRequest, LookupResponse, RefundRequest, RefundStatus,
     VoidRequest,
 };
-use engine::effects::{Attempt, EffectHandler, Unknown};
+use engine::effects::{Attempt, EffectHandler, Indeterminate};
 use tonic::{Code, Request, Status};
 
 use crate::payment::{CHARGE_ATTEMPT, Effect, PaymentRules};
 
-/// Target of the provider's effects: names its breaker, its limit and its metric.
+/// Target of the provider's effects: the name of its breaker and limit, and the label of its metrics.
 pub const PROVIDER: &str = "payment-provider";
 
-/// The field rule of an answer's reason, in characters.
+/// The longest reason that the field rules allow, characters.
 const REASON_MAX_LEN: usize = 256;
 
-/// A payment provider behind gRPC.
+/// A gRPC client of a payment provider.
 #[derive(Clone, Debug)]
 pub struct Provider {
     client: PaymentProviderClient<Transport>,
@@ -32,7 +32,7 @@ pub struct Provider {
 }
 
 impl Provider {
-    /// A provider behind `peer`, which is the transport of its calls; a call without an answer within `deadline` is unknown.
+    /// Calls the provider through `peer`. The result of a call without a response within `deadline` is unknown.
     pub fn new(peer: impl Into<Transport>, deadline: Duration) -> Self {
         Self {
             client: PaymentProviderClient::new(peer.into()),
@@ -46,11 +46,11 @@ impl Provider {
         amount: &Money,
         customer_id: &str,
         attempt: Attempt,
-    ) -> Result<Command, Unknown> {
+    ) -> Result<Command, Indeterminate> {
         if attempt.may_have_run {
             let found = self.lookup(key).await?;
             if found.charge() != ChargeStatus::NotFound {
-                return charge_answer(found.charge(), found.reference, found.reason);
+                return charge_command(found.charge(), found.reference, found.reason);
             }
         }
         let request = self.request(ChargeRequest {
@@ -60,17 +60,17 @@ impl Provider {
         });
         let answer = self.client.clone().charge(request).await;
         let answer = answer.map_err(unknown)?.into_inner();
-        charge_answer(answer.status(), answer.reference, answer.reason)
+        charge_command(answer.status(), answer.reference, answer.reason)
     }
 
-    /// Needs no look-up before a repetition: a void answers what the key's charge has come to.
-    async fn void(&self, charge_key: &str) -> Result<Command, Unknown> {
+    /// Needs no look-up before a repetition: the response to a void contains the result of the charge.
+    async fn void(&self, charge_key: &str) -> Result<Command, Indeterminate> {
         let request = self.request(VoidRequest {
             idempotency_key: charge_key.into(),
         });
         let answer = self.client.clone().void(request).await;
         let answer = answer.map_err(unknown)?.into_inner();
-        charge_answer(answer.status(), answer.reference, answer.reason)
+        charge_command(answer.status(), answer.reference, answer.reason)
     }
 
     async fn refund(
@@ -78,16 +78,23 @@ impl Provider {
         key: &str,
         charge_key: &str,
         amount: &Money,
-        number: u32,
+        refund_attempt: u32,
         attempt: Attempt,
-    ) -> Result<Command, Unknown> {
+    ) -> Result<Command, Indeterminate> {
         if attempt.may_have_run {
             let found = self.lookup(key).await?;
-            // That a key is unknown or still worked at is said in the charge's field, of a refund's key too.
+            // Also for the key of a refund, the field `charge` says whether the key is unknown or in progress.
             match found.charge() {
                 ChargeStatus::NotFound => {}
                 ChargeStatus::InProgress => return Err(in_progress()),
-                _ => return refund_answer(found.refund(), found.reference, found.reason, number),
+                _ => {
+                    return refund_command(
+                        found.refund(),
+                        found.reference,
+                        found.reason,
+                        refund_attempt,
+                    );
+                }
             }
         }
         let request = self.request(RefundRequest {
@@ -97,10 +104,15 @@ impl Provider {
         });
         let answer = self.client.clone().refund(request).await;
         let answer = answer.map_err(unknown)?.into_inner();
-        refund_answer(answer.status(), answer.reference, answer.reason, number)
+        refund_command(
+            answer.status(),
+            answer.reference,
+            answer.reason,
+            refund_attempt,
+        )
     }
 
-    async fn lookup(&self, key: &str) -> Result<LookupResponse, Unknown> {
+    async fn lookup(&self, key: &str) -> Result<LookupResponse, Indeterminate> {
         let request = self.request(LookupRequest {
             idempotency_key: key.into(),
         });
@@ -125,7 +137,7 @@ impl EffectHandler<PaymentRules> for Provider {
         key: &str,
         effect: &Effect,
         attempt: Attempt,
-    ) -> Result<Command, Unknown> {
+    ) -> Result<Command, Indeterminate> {
         match effect {
             Effect::Charge {
                 amount,
@@ -133,20 +145,23 @@ impl EffectHandler<PaymentRules> for Provider {
             } => self.charge(key, amount, customer_id, attempt).await,
             Effect::Void { charge_key } => self.void(charge_key).await,
             Effect::Refund {
-                attempt: number,
+                attempt: refund_attempt,
                 charge_key,
                 amount,
-            } => self.refund(key, charge_key, amount, *number, attempt).await,
+            } => {
+                self.refund(key, charge_key, amount, *refund_attempt, attempt)
+                    .await
+            }
         }
     }
 }
 
-/// What became of a charge, said by a charge, a void or a look-up alike.
-fn charge_answer(
+/// The command for the result of a charge. Charges, voids and look-ups all return it.
+fn charge_command(
     status: ChargeStatus,
     reference: String,
     reason: String,
-) -> Result<Command, Unknown> {
+) -> Result<Command, Indeterminate> {
     let attempt = CHARGE_ATTEMPT;
     match status {
         ChargeStatus::Charged => Ok(Command::RecordCharged(RecordCharged {
@@ -157,20 +172,19 @@ fn charge_answer(
             attempt,
             reason: reason.chars().take(REASON_MAX_LEN).collect(),
         })),
-        // To a charge this is the answer when a void came first: the payment is being cancelled, by this process
-        // or by a later owner.
+        // A charge gets this response when a void came first: this process or a later owner is cancelling the payment.
         ChargeStatus::Voided => Ok(Command::RecordChargeVoided(RecordChargeVoided { attempt })),
         ChargeStatus::InProgress => Err(in_progress()),
-        ChargeStatus::Unspecified | ChargeStatus::NotFound => Err(no_answer()),
+        ChargeStatus::Unspecified | ChargeStatus::NotFound => Err(no_result()),
     }
 }
 
-fn refund_answer(
+fn refund_command(
     status: RefundStatus,
     reference: String,
     reason: String,
     attempt: u32,
-) -> Result<Command, Unknown> {
+) -> Result<Command, Indeterminate> {
     match status {
         RefundStatus::Refunded => Ok(Command::RecordRefunded(RecordRefunded {
             attempt,
@@ -180,26 +194,26 @@ fn refund_answer(
             attempt,
             reason: reason.chars().take(REASON_MAX_LEN).collect(),
         })),
-        RefundStatus::Unspecified => Err(no_answer()),
+        RefundStatus::Unspecified => Err(no_result()),
     }
 }
 
-fn in_progress() -> Unknown {
-    Unknown {
-        reason: "the provider is still at it".into(),
+fn in_progress() -> Indeterminate {
+    Indeterminate {
+        reason: "the provider is still processing the key".into(),
         partner_fault: false,
     }
 }
 
-fn no_answer() -> Unknown {
-    Unknown {
-        reason: "the provider's answer says nothing about the key".into(),
+fn no_result() -> Indeterminate {
+    Indeterminate {
+        reason: "the provider's response has no result for the key".into(),
         partner_fault: true,
     }
 }
 
-/// A call that failed: only the codes that speak of this one request leave the provider itself out of doubt.
-fn unknown(status: Status) -> Unknown {
+/// The failure of a call. It counts as a fault of the provider, unless the code blames this one request.
+fn unknown(status: Status) -> Indeterminate {
     let about_the_request = matches!(
         status.code(),
         Code::InvalidArgument
@@ -208,7 +222,7 @@ fn unknown(status: Status) -> Unknown {
             | Code::FailedPrecondition
             | Code::OutOfRange
     );
-    Unknown {
+    Indeterminate {
         reason: format!("the provider failed: {status}"),
         partner_fault: !about_the_request,
     }

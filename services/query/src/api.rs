@@ -25,9 +25,9 @@ use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use crate::progress::{Mark, Progress};
-use page::{Key, moment};
-use read::Page;
+use crate::progress::{Progress, ProgressKey};
+use page::{PageKey, ceil_to_micros};
+use read::PageQuery;
 use wait::Wait;
 use watch::Watch;
 
@@ -37,23 +37,23 @@ pub use watch::Watchers;
 pub(crate) use watch::is_final;
 
 const DEFAULT_PAGE: u32 = 50;
-/// No event has a time before it.
+/// Before the time of every event.
 const EARLIEST: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
-/// When it is worth to ask again after the database was away.
+/// Retry delay that is sent to callers while the database is unavailable.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The service behind the API.
+/// The implementation of the service.
 #[derive(Clone)]
 pub struct Api {
     /// Reads the read model.
     pub reader: Reader,
-    /// What the projector of this process applies.
+    /// Notifications of the projector of this process.
     pub progress: Arc<Progress>,
     /// The prefix of all topics.
     pub prefix: String,
     /// Partitions of each topic.
     pub partitions: u16,
-    /// Those who follow an order.
+    /// Limits of the `WatchOrder` streams.
     pub watchers: Watchers,
 }
 
@@ -69,32 +69,32 @@ impl QueryService for Api {
         let order_id = order_id(&request.order_id)?;
         let min_version = version("min_version", request.min_version)?;
         if let Some(position) = request.min_position {
-            self.position_reached(position, deadline).await?;
+            self.wait_for_position(position, deadline).await?;
         }
         let row = if min_version == 0 {
             let row = read::order(&self.reader, order_id)
                 .await
-                .map_err(database)?;
+                .map_err(database_status)?;
             row.ok_or_else(|| error::not_found("order"))?
         } else {
-            let hint = self
+            let receiver = self
                 .progress
-                .watch(Mark::Version(Service::Orders, order_id.to_string()));
-            let mut wait = Wait::new(hint, min_version, deadline);
+                .subscribe(ProgressKey::Version(Service::Orders, order_id.to_string()));
+            let mut wait = Wait::new(receiver, min_version, deadline);
             loop {
                 match read::order(&self.reader, order_id)
                     .await
-                    .map_err(database)?
+                    .map_err(database_status)?
                 {
                     Some(row) if row.version >= min_version => break row,
-                    _ => wait.pause().await?,
+                    _ => wait.next_poll().await?,
                 }
             }
         };
-        // Lines never change: they need not be read in one snapshot with the order.
+        // Lines never change, so order and lines need no common snapshot.
         let lines = read::lines(&self.reader, order_id)
             .await
-            .map_err(database)?;
+            .map_err(database_status)?;
         Ok(Response::new(GetOrderResponse {
             order: Some(view::order(row, lines)),
         }))
@@ -107,24 +107,24 @@ impl QueryService for Api {
         let request = request.into_inner();
         error::validate(&request)?;
         let after = match request.page_token.as_str() {
-            "" => Key::FIRST,
-            token => Key::from_token(token).ok_or_else(|| {
-                error::invalid_field("page_token", "is not one that a page before gave out")
+            "" => PageKey::FIRST,
+            token => PageKey::from_token(token).ok_or_else(|| {
+                error::invalid_field("page_token", "is not a token of an earlier page")
             })?,
         };
-        // The rules leave no time here that has no moment.
-        let placed_from = request.placed_from.as_ref().and_then(moment);
-        let placed_before = request.placed_before.as_ref().and_then(moment);
+        // Validation has already rejected times that cannot be converted.
+        let placed_from = request.placed_from.as_ref().and_then(ceil_to_micros);
+        let placed_before = request.placed_before.as_ref().and_then(ceil_to_micros);
         let size = if request.page_size == 0 {
             DEFAULT_PAGE
         } else {
             request.page_size
         };
-        let page = Page {
+        let page = PageQuery {
             statuses: &statuses(request.statuses()),
             placed_from: placed_from.unwrap_or(EARLIEST),
-            after: placed_before.map_or(after, |time| after.min(Key::before(time))),
-            // One more than asked for tells whether there is a next page.
+            after: placed_before.map_or(after, |time| after.min(PageKey::before(time))),
+            // One more than requested shows whether there is a next page.
             limit: i64::from(size) + 1,
         };
         let rows = match request.customer_id.as_str() {
@@ -132,11 +132,11 @@ impl QueryService for Api {
             customer if customer.contains('\0') => Ok(Vec::new()),
             customer => read::by_customer(&self.reader, customer, page).await,
         };
-        let mut rows = rows.map_err(database)?;
+        let mut rows = rows.map_err(database_status)?;
         let size = size as usize;
-        let more = rows.len() > size;
+        let has_more = rows.len() > size;
         rows.truncate(size);
-        let next = rows.last().filter(|_| more).map(|last| Key {
+        let next = rows.last().filter(|_| has_more).map(|last| PageKey {
             placed_at: last.placed_at,
             order_id: last.order_id,
         });
@@ -145,7 +145,7 @@ impl QueryService for Api {
                 .into_iter()
                 .map(|row| view::order(row, Vec::new()))
                 .collect(),
-            next_page_token: next.map(Key::to_token).unwrap_or_default(),
+            next_page_token: next.map(PageKey::to_token).unwrap_or_default(),
         }))
     }
 
@@ -172,11 +172,11 @@ impl QueryService for Api {
         let order_id = order_id(&request.order_id)?;
         let records = read::history(&self.reader, order_id)
             .await
-            .map_err(database)?;
+            .map_err(database_status)?;
         if records.is_empty() {
             return Err(error::not_found("order"));
         }
-        let events = events(&records)?;
+        let events = decode_events(&records)?;
         Ok(Response::new(GetOrderHistoryResponse { events }))
     }
 
@@ -189,22 +189,27 @@ impl QueryService for Api {
         error::validate(&request)?;
         let min_version = version("min_version", request.min_version)?;
         let sku = request.sku;
-        // PostgreSQL's text holds no NUL: there is no such product.
+        // PostgreSQL's `text` cannot contain NUL: there is no such product.
         if sku.contains('\0') {
             return Err(error::not_found("product"));
         }
         let row = if min_version == 0 {
-            let row = read::stock(&self.reader, &sku).await.map_err(database)?;
+            let row = read::stock(&self.reader, &sku)
+                .await
+                .map_err(database_status)?;
             row.ok_or_else(|| error::not_found("product"))?
         } else {
-            let hint = self
+            let receiver = self
                 .progress
-                .watch(Mark::Version(Service::Inventory, sku.clone()));
-            let mut wait = Wait::new(hint, min_version, deadline);
+                .subscribe(ProgressKey::Version(Service::Inventory, sku.clone()));
+            let mut wait = Wait::new(receiver, min_version, deadline);
             loop {
-                match read::stock(&self.reader, &sku).await.map_err(database)? {
+                match read::stock(&self.reader, &sku)
+                    .await
+                    .map_err(database_status)?
+                {
                     Some(row) if row.version >= min_version => break row,
-                    _ => wait.pause().await?,
+                    _ => wait.next_poll().await?,
                 }
             }
         };
@@ -214,7 +219,7 @@ impl QueryService for Api {
 
 impl Api {
     /// Waits until the order events of a partition are applied up to a position.
-    async fn position_reached(
+    async fn wait_for_position(
         &self,
         position: EventsPosition,
         deadline: Instant,
@@ -227,23 +232,23 @@ impl Api {
                 error::invalid_field("min_position.partition", "there is no such partition")
             })?;
         let topic = Topic::Events.of(Service::Orders, &self.prefix);
-        let hint = self
+        let receiver = self
             .progress
-            .watch(Mark::Position(Service::Orders, partition));
-        let mut wait = Wait::new(hint, position.offset, deadline);
+            .subscribe(ProgressKey::Position(Service::Orders, partition));
+        let mut wait = Wait::new(receiver, position.offset, deadline);
         loop {
             let reached = read::position(&self.reader, &topic, partition)
                 .await
-                .map_err(database)?;
+                .map_err(database_status)?;
             if reached.unwrap_or_default() >= position.offset {
                 return Ok(());
             }
-            wait.pause().await?;
+            wait.next_poll().await?;
         }
     }
 }
 
-// A status is the answer itself; it is large and rare.
+// A `Status` is large, but errors are rare.
 #[allow(clippy::result_large_err)]
 fn order_id(text: &str) -> Result<Uuid, Status> {
     Uuid::try_parse(text).map_err(|_| error::invalid_field("order_id", "must be a UUID"))
@@ -255,7 +260,7 @@ fn version(field: &str, version: u64) -> Result<i64, Status> {
 }
 
 #[allow(clippy::result_large_err)]
-fn events(records: &[Vec<u8>]) -> Result<Vec<OrderEvent>, Status> {
+fn decode_events(records: &[Vec<u8>]) -> Result<Vec<OrderEvent>, Status> {
     records
         .iter()
         .map(|record| OrderEvent::decode(record.as_slice()))
@@ -263,9 +268,9 @@ fn events(records: &[Vec<u8>]) -> Result<Vec<OrderEvent>, Status> {
         .map_err(|error| error::internal(&error))
 }
 
-/// The statuses asked for, each once; all of them when none was.
-fn statuses(asked: impl Iterator<Item = OrderStatus>) -> Vec<i16> {
-    let mut statuses: Vec<_> = asked.map(|status| status as i16).collect();
+/// The requested statuses, sorted and without duplicates; all statuses when none is requested.
+fn statuses(requested: impl Iterator<Item = OrderStatus>) -> Vec<i16> {
+    let mut statuses: Vec<_> = requested.map(|status| status as i16).collect();
     if statuses.is_empty() {
         statuses = (OrderStatus::Pending as i16..=OrderStatus::Rejected as i16).collect();
     }
@@ -274,28 +279,28 @@ fn statuses(asked: impl Iterator<Item = OrderStatus>) -> Vec<i16> {
     statuses
 }
 
-/// What a failure of the database means to a caller: it passes, unless the fault is in what was asked of it.
-fn database(failure: sqlx::Error) -> Status {
-    let ours = match &failure {
-        sqlx::Error::Database(refusal) => !refusal.code().is_some_and(|code| passes(&code)),
+/// The status for a database failure: UNAVAILABLE when it is transient, otherwise INTERNAL.
+fn database_status(failure: sqlx::Error) -> Status {
+    let is_internal = match &failure {
+        sqlx::Error::Database(error) => !error.code().is_some_and(|code| is_transient(&code)),
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::PoolClosed => false,
         _ => true,
     };
-    if ours {
+    if is_internal {
         return error::internal(&failure);
     }
     tracing::warn!(error = %failure, "the read model cannot be read");
     error::unavailable("the read model", RETRY_AFTER)
 }
 
-/// Whether an SQLSTATE speaks of the server's condition.
-fn passes(code: &str) -> bool {
+/// Whether an SQLSTATE reports a transient condition of the server.
+fn is_transient(code: &str) -> bool {
     // Connection, resources, operator intervention, transaction rollback.
     const CLASSES: [&str; 4] = ["08", "53", "57", "40"];
-    // The tables are not there yet, or are being built anew.
+    // The tables do not exist yet, or are being rebuilt.
     const UNDEFINED_TABLE: &str = "42P01";
     code == UNDEFINED_TABLE || CLASSES.iter().any(|class| code.starts_with(class))
 }
@@ -305,7 +310,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_status_means_all_and_none_counts_twice() {
+    fn no_status_selects_all_and_duplicates_are_removed() {
         assert_eq!(statuses([].into_iter()), [1, 2, 3, 4, 5, 6, 7, 8]);
         assert_eq!(
             statuses(
@@ -321,16 +326,16 @@ mod tests {
     }
 
     #[test]
-    fn only_faults_of_ours_are_internal() {
+    fn only_non_transient_failures_are_internal() {
         assert_eq!(
-            database(sqlx::Error::PoolTimedOut).code(),
+            database_status(sqlx::Error::PoolTimedOut).code(),
             tonic::Code::Unavailable
         );
         assert_eq!(
-            database(sqlx::Error::ColumnNotFound("x".into())).code(),
+            database_status(sqlx::Error::ColumnNotFound("x".into())).code(),
             tonic::Code::Internal
         );
-        assert!(passes("57P01") && passes("08006") && passes("42P01"));
-        assert!(!passes("42601") && !passes("22021"));
+        assert!(is_transient("57P01") && is_transient("08006") && is_transient("42P01"));
+        assert!(!is_transient("42601") && !is_transient("22021"));
     }
 }

@@ -1,6 +1,6 @@
 //! The read model's rows as folds of the log: pure, one file per aggregate.
 
-mod life;
+mod milestones;
 mod order;
 mod payment;
 mod shipment;
@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use observability::TraceParent;
 use sqlx::types::time::OffsetDateTime;
 
-pub use life::{STATUSES, Step, steps};
+pub use milestones::{MILESTONES, Milestone, milestones};
 pub use order::OrderRow;
 pub use payment::PaymentRow;
 pub use shipment::ShipmentRow;
@@ -32,17 +32,17 @@ pub trait Row: Clone + Sized {
     ///
     /// # Errors
     ///
-    /// The event cannot be shown in a row; the row before it stays what it was.
+    /// The event cannot be represented in a row. The previous row is unchanged.
     fn apply(
         row: Option<&Self>,
-        occurrence: &Occurrence<'_>,
+        metadata: &EventMetadata<'_>,
         event: &Self::Event,
     ) -> Result<Self, ApplyError>;
 }
 
-/// What an event says besides its body.
+/// The metadata of an event that its row depends on.
 #[derive(Clone, Copy, Debug)]
-pub struct Occurrence<'a> {
+pub struct EventMetadata<'a> {
     /// The aggregate.
     pub id: &'a str,
     /// Position of the event among the aggregate's, from 1.
@@ -62,19 +62,19 @@ pub enum ApplyError {
         /// Version of the event.
         found: i64,
     },
-    /// The key is no id of this kind of aggregate in its one spelling.
+    /// The key is not an id of this kind of aggregate in its canonical form.
     #[error("the key is no order id")]
     Id,
-    /// The first event is not the one that creates the aggregate, or a later one is.
+    /// The first event does not create the aggregate, or a later event does.
     #[error("the aggregate is created by its first event and by no other")]
     Creation,
-    /// A number leaves the range that the read model holds.
+    /// A number is outside the range of its column.
     #[error("{field} is out of range")]
     Range {
         /// The column.
         field: &'static str,
     },
-    /// PostgreSQL's text holds no NUL.
+    /// The text contains NUL, which PostgreSQL's `text` cannot store.
     #[error("{field} holds a NUL character")]
     Text {
         /// The column.
@@ -91,7 +91,7 @@ pub struct Entry<E> {
     pub offset: i64,
     /// The record's key; empty when it has none.
     pub key: Vec<u8>,
-    /// The event, or why there is none to be had from the record.
+    /// The event, or why the record could not be read.
     pub content: Result<Change<E>, String>,
 }
 
@@ -104,11 +104,11 @@ pub struct Change<E> {
     pub version: i64,
     /// When it happened.
     pub time: OffsetDateTime,
-    /// What happened.
+    /// The event itself.
     pub event: E,
     /// The record's payload.
     pub payload: Vec<u8>,
-    /// The recorded trace that it belongs to; most belong to none, and shall not be larger for it.
+    /// The context of its sampled trace. Boxed, because most events have none.
     pub trace: Option<Box<TraceParent>>,
 }
 
@@ -119,13 +119,13 @@ pub struct Folded<R: Row> {
     pub changed: Vec<R>,
     /// The entries that were applied, in their order.
     pub applied: Vec<Applied<R::Event>>,
-    /// The keys that were parked or had further records set aside.
+    /// The keys that were parked, and the parked keys with further records.
     pub parked: Vec<Parked>,
-    /// Entries that had been applied before.
+    /// Number of entries that had already been applied.
     pub repeated: usize,
 }
 
-/// An applied event and where it stands.
+/// An applied event and its position in the log.
 #[derive(Debug)]
 pub struct Applied<E> {
     /// Partition of the topic.
@@ -136,7 +136,7 @@ pub struct Applied<E> {
     pub change: Change<E>,
 }
 
-/// Records of one key that were set aside.
+/// Records of one key that were parked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parked {
     /// Partition of the topic.
@@ -147,19 +147,19 @@ pub struct Parked {
     pub first_offset: i64,
     /// Offset of the last record.
     pub last_offset: i64,
-    /// How many.
+    /// Number of records.
     pub records: i64,
     /// What is wrong with the first record.
     pub error: String,
 }
 
-/// Said of a record that is set aside only because an earlier one of its key was.
+/// The error of a record that is parked only because an earlier record of its key is.
 const BEHIND_PARKED: &str = "an earlier record of the key is parked";
 
 /// Folds a batch over the rows that it concerns.
 ///
-/// `rows` holds the current rows of all keys in the batch; an absent one does not exist yet. `parked` holds the keys
-/// that wait behind a record that could not be applied; keys that join them are added.
+/// `rows` holds the current row of each aggregate in the batch, if it has one. `parked` holds the keys with a record
+/// that could not be applied; newly parked keys are added.
 pub fn fold<R: Row>(
     rows: &mut HashMap<String, R>,
     parked: &mut HashSet<Vec<u8>>,
@@ -167,7 +167,7 @@ pub fn fold<R: Row>(
 ) -> Folded<R> {
     let mut changed = HashSet::new();
     let mut applied = Vec::with_capacity(entries.len());
-    let mut aside = BTreeMap::<(i32, Vec<u8>), Parked>::new();
+    let mut newly_parked = BTreeMap::<(i32, Vec<u8>), Parked>::new();
     let mut repeated = 0;
     for Entry {
         partition,
@@ -176,10 +176,10 @@ pub fn fold<R: Row>(
         content,
     } in entries
     {
-        let misfit = match content {
+        let error = match content {
             _ if parked.contains(&key) => BEHIND_PARKED.into(),
             Err(error) => error,
-            Ok(change) => match step(rows.get(&change.id), &change) {
+            Ok(change) => match next_row(rows.get(&change.id), &change) {
                 Ok(Some(row)) => {
                     if !changed.contains(&change.id) {
                         changed.insert(change.id.clone());
@@ -196,14 +196,14 @@ pub fn fold<R: Row>(
                     repeated += 1;
                     continue;
                 }
-                Err(misfit) => misfit.to_string(),
+                Err(error) => error.to_string(),
             },
         };
-        // A record without a key belongs to no aggregate: nothing waits behind it.
+        // A record without a key belongs to no aggregate: later records do not depend on it.
         if !key.is_empty() {
             parked.insert(key.clone());
         }
-        aside
+        newly_parked
             .entry((partition, key))
             .and_modify(|parked| {
                 parked.last_offset = offset;
@@ -215,7 +215,7 @@ pub fn fold<R: Row>(
                 first_offset: offset,
                 last_offset: offset,
                 records: 1,
-                error: misfit,
+                error,
             });
     }
     let changed = changed
@@ -226,13 +226,13 @@ pub fn fold<R: Row>(
     Folded {
         changed,
         applied,
-        parked: aside.into_values().collect(),
+        parked: newly_parked.into_values().collect(),
         repeated,
     }
 }
 
-/// The row after a change; `None` when the row contains it already.
-fn step<R: Row>(row: Option<&R>, change: &Change<R::Event>) -> Result<Option<R>, ApplyError> {
+/// The row after a change; `None` when the row already includes it.
+fn next_row<R: Row>(row: Option<&R>, change: &Change<R::Event>) -> Result<Option<R>, ApplyError> {
     let version = row.map_or(0, Row::version);
     if change.version <= version {
         return Ok(None);
@@ -243,15 +243,15 @@ fn step<R: Row>(row: Option<&R>, change: &Change<R::Event>) -> Result<Option<R>,
             found: change.version,
         });
     }
-    let occurrence = Occurrence {
+    let metadata = EventMetadata {
         id: &change.id,
         version: change.version,
         time: change.time,
     };
-    R::apply(row, &occurrence, &change.event).map(Some)
+    R::apply(row, &metadata, &change.event).map(Some)
 }
 
-/// The text as a column can hold it.
+/// The text, if a column can store it.
 fn text(field: &'static str, text: &str) -> Result<String, ApplyError> {
     if text.contains('\0') {
         Err(ApplyError::Text { field })
@@ -260,7 +260,7 @@ fn text(field: &'static str, text: &str) -> Result<String, ApplyError> {
     }
 }
 
-/// The sum, if a column can hold it.
+/// The sum, if a column can store it.
 fn add(field: &'static str, value: i64, delta: i64) -> Result<i64, ApplyError> {
     value.checked_add(delta).ok_or(ApplyError::Range { field })
 }

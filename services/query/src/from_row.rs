@@ -1,6 +1,6 @@
-//! Rows read by the names of their columns.
+//! Implements `sqlx::FromRow` by column names.
 
-/// Implements `sqlx::FromRow`. sqlx's own derive would bring its macros, which take a minute of a cold build.
+/// Implements `sqlx::FromRow`. The derive of sqlx would need its macro crate, which costs a minute of a cold build.
 macro_rules! from_row {
     ($row:ident { $($column:ident),+ }) => {
         impl sqlx::FromRow<'_, sqlx::postgres::PgRow> for $row {

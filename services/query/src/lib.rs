@@ -2,10 +2,10 @@
 //! reads it.
 //!
 //! - `fold`: the rows, as pure folds of events.
-//! - `tables`: how rows are read and written, a set at a time; `read_v1.sql` is their shape.
-//! - `projector`: from the log into the tables, batch by batch.
+//! - `tables`: reads and writes sets of rows; `read_v1.sql` is their schema.
+//! - `projector`: applies the log to the tables, batch by batch.
 //! - `api`: the gRPC service over the tables.
-//! - `overview`: figures that only the tables know.
+//! - `table_metrics`: metrics that are read from the tables.
 
 #[macro_use]
 mod from_row;
@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chassis::Readiness;
-use chassis::stall::{self, Limits, Rounds};
+use chassis::stall::{self, Iterations, Limits};
 use contracts::query::v1::query_service_server::QueryServiceServer;
 use prometheus::Registry;
 use registry::Schemas;
@@ -38,53 +38,56 @@ use metrics::Metrics;
 use progress::Progress;
 use projector::Projector;
 
-pub use projector::{Fetched, Projection, Source};
+#[cfg(feature = "simulation")]
+pub use projector::Projection;
+pub use projector::{FetchedRecord, Source};
 pub use schema::NAME as SCHEMA;
-pub use tables::Memory;
+#[cfg(feature = "simulation")]
+pub use tables::MemoryReadModel;
 
 /// Name of the projector in the readiness of its process.
 const COMPONENT: &str = "projector";
-/// The projector waits for the log or the database for some seconds, and for the end of a statement for 40 s at most.
+/// The projector may wait some seconds for the log or the database, and at most 40 s for a statement.
 const STALL_LIMITS: Limits = Limits {
     not_ready: Duration::from_secs(10),
-    stuck: Duration::from_secs(120),
+    not_live: Duration::from_secs(120),
 };
 const POOL_SIZE: u32 = 4;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
-/// No read takes longer than a caller waits.
-const READ_LIMIT: (&str, &str) = ("statement_timeout", "5s");
+/// A read is cancelled when it takes longer than a caller waits.
+const READ_TIMEOUT: (&str, &str) = ("statement_timeout", "5s");
 
 /// Why the read side cannot be set up, or stops.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The database's URL cannot be used.
+    /// The URL of the database is not valid.
     #[error("the database url is not valid")]
     DatabaseUrl(#[source] sqlx::Error),
-    /// The metrics are registered already.
+    /// The metrics are already registered.
     #[error("the metrics cannot be registered")]
     Metrics(#[from] prometheus::Error),
     /// The projector's runtime cannot be built.
     #[error("the projector's runtime cannot be built")]
     Runtime(#[source] std::io::Error),
-    /// The projector cannot go on; only an operator can help.
+    /// The projector stopped; an operator must act.
     #[error("the projector stopped")]
     Projector(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Where the read side finds its neighbours.
+/// Addresses of the systems that the read side depends on.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// URL of the PostgreSQL database; the read model stands in its schema [`SCHEMA`].
+    /// URL of the PostgreSQL database; the read model is in its schema [`SCHEMA`].
     pub database: String,
     /// Kafka's bootstrap servers.
     pub kafka: String,
-    /// Goes before every topic.
+    /// The prefix of all topics.
     pub prefix: String,
     /// Partitions of each topic.
     pub partitions: u16,
 }
 
-/// The read side of one process: [`Query::routes`] serves it, [`Query::project`] feeds it. Cheap to clone.
+/// The read side of one process: [`Query::routes`] serves it, [`Query::project`] keeps it up to date. Cheap to clone.
 #[derive(Clone)]
 pub struct Query {
     api: Api,
@@ -92,7 +95,7 @@ pub struct Query {
 }
 
 impl Query {
-    /// Puts the read side together; nothing is connected yet. Call it within the runtime of the process.
+    /// Builds the read side without connecting. Call it within the runtime of the process.
     ///
     /// # Errors
     ///
@@ -105,12 +108,12 @@ impl Query {
     ) -> Result<Self, Error> {
         let database = schema::options(&config.database).map_err(Error::DatabaseUrl)?;
         let progress = Arc::new(Progress::default());
-        // Connections are not tested before use: a broken one fails a single read, which the caller repeats.
+        // Connections are not tested before use: a broken one fails one read, which the caller retries.
         let pool = PgPoolOptions::new()
             .max_connections(POOL_SIZE)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .test_before_acquire(false)
-            .connect_lazy_with(database.clone().options([READ_LIMIT]));
+            .connect_lazy_with(database.clone().options([READ_TIMEOUT]));
         let metrics = Metrics::new(registry, &pool)?;
         let api = Api {
             reader: Reader {
@@ -131,9 +134,9 @@ impl Query {
             progress,
             metrics,
             readiness: readiness.component(COMPONENT),
-            rounds: Rounds::default(),
-            made: Instant::now(),
-            services: Handle::current(),
+            iterations: Iterations::default(),
+            created_at: Instant::now(),
+            main_runtime: Handle::current(),
         };
         Ok(Self {
             api,
@@ -146,7 +149,7 @@ impl Query {
         Routes::new(QueryServiceServer::new(self.api.clone()))
     }
 
-    /// Looks at the tables now and then until `shutdown`, for the figures that only they know.
+    /// Collects the metrics that are read from the tables, until `shutdown`.
     pub fn run_table_metrics(
         &self,
         shutdown: CancellationToken,
@@ -155,11 +158,11 @@ impl Query {
         table_metrics::run(pool, self.projector.metrics.clone(), shutdown)
     }
 
-    /// Tells the readiness when the projector's thread stalls; for as long as the process lives.
+    /// Reports a stalled projector thread in the readiness. Never ends.
     pub fn watch_stalls(&self) -> impl Future<Output = ()> + use<> {
         let projector = &self.projector;
         stall::watch(
-            projector.rounds.clone(),
+            projector.iterations.clone(),
             STALL_LIMITS,
             projector.readiness.clone(),
         )
@@ -169,8 +172,8 @@ impl Query {
     ///
     /// # Errors
     ///
-    /// [`Error::Projector`] when the log does not hold what comes next or is not the read model's, or the schema
-    /// registry was replaced. Trouble with the database is waited for and shown in the readiness.
+    /// [`Error::Projector`] when the log does not contain the position, the read model belongs to another log, or the
+    /// schema registry was replaced. Database failures are retried and reported in the readiness.
     pub fn project(&self, shutdown: &CancellationToken) -> Result<(), Error> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

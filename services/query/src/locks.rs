@@ -1,19 +1,19 @@
-//! The advisory locks by which projectors share the partitions.
+//! The advisory locks that distribute the partitions over the projectors.
 //!
-//! Session locks are held on the very connection that writes: when it is gone, so are the locks and whatever it had
-//! not committed.
+//! Session locks are held on the connection that writes: when it is lost, its locks and its uncommitted writes are lost
+//! too.
 
 use sqlx::PgConnection;
 
-/// First half of every key, so that other users of the database can keep out of the way; the last digit is the
-/// version of the read model.
+/// First half of every lock key: a namespace apart from other users of the database. The last digit is the version of
+/// the read model.
 const CLASS: i32 = 0x07de_0001;
-/// Second halves beside the partition numbers, which are not negative.
+/// Second half of the key, when it is not a partition; partitions are not negative.
 const SCHEMA: i32 = -1;
 const MEMBER: i32 = -2;
 
-/// Waits for the right to create the schema; held until the transaction ends.
-pub async fn schema(connection: &mut PgConnection) -> sqlx::Result<()> {
+/// Waits for the lock that serializes the creation of the schema; held until the transaction ends.
+pub async fn lock_schema(connection: &mut PgConnection) -> sqlx::Result<()> {
     sqlx::query("SELECT pg_advisory_xact_lock($1, $2)")
         .bind(CLASS)
         .bind(SCHEMA)
@@ -22,8 +22,8 @@ pub async fn schema(connection: &mut PgConnection) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Makes the session count as a projector.
-pub async fn join(connection: &mut PgConnection) -> sqlx::Result<()> {
+/// Registers the session as a projector.
+pub async fn register_member(connection: &mut PgConnection) -> sqlx::Result<()> {
     sqlx::query("SELECT pg_advisory_lock_shared($1, $2)")
         .bind(CLASS)
         .bind(MEMBER)
@@ -32,7 +32,7 @@ pub async fn join(connection: &mut PgConnection) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Sessions that count as projectors of this database.
+/// Number of sessions that are registered as projectors of this database.
 pub async fn members(connection: &mut PgConnection) -> sqlx::Result<i64> {
     sqlx::query_scalar(
         "SELECT count(*) FROM pg_locks
@@ -46,8 +46,11 @@ pub async fn members(connection: &mut PgConnection) -> sqlx::Result<i64> {
     .await
 }
 
-/// Takes a partition if nobody has it.
-pub async fn try_partition(connection: &mut PgConnection, partition: i32) -> sqlx::Result<bool> {
+/// Locks a partition if it is free; returns whether it did.
+pub async fn try_lock_partition(
+    connection: &mut PgConnection,
+    partition: i32,
+) -> sqlx::Result<bool> {
     sqlx::query_scalar("SELECT pg_try_advisory_lock($1, $2)")
         .bind(CLASS)
         .bind(partition)
@@ -55,8 +58,8 @@ pub async fn try_partition(connection: &mut PgConnection, partition: i32) -> sql
         .await
 }
 
-/// Leaves a partition to others.
-pub async fn release_partition(connection: &mut PgConnection, partition: i32) -> sqlx::Result<()> {
+/// Unlocks a partition.
+pub async fn unlock_partition(connection: &mut PgConnection, partition: i32) -> sqlx::Result<()> {
     sqlx::query("SELECT pg_advisory_unlock($1, $2)")
         .bind(CLASS)
         .bind(partition)

@@ -1,4 +1,4 @@
-//! What the read side tells about itself. Labels are services, partitions, statuses and currencies, never ids.
+//! Metrics of the read side. Labels are services, partitions, statuses and currencies, never ids.
 
 use std::future::Future;
 use std::time::Duration;
@@ -13,16 +13,16 @@ use prometheus::{
 use sqlx::PgPool;
 use sqlx::types::time::OffsetDateTime;
 
-use crate::fold::{STATUSES, Step};
+use crate::fold::{MILESTONES, Milestone};
 
-/// What was older when it was applied says nothing about us: a read model that was dropped is being filled again.
-const STALE: Duration = Duration::from_secs(3600);
+/// Events that are older when they are applied are not timed: the read model is being rebuilt.
+const MAX_TIMED_AGE: Duration = Duration::from_secs(3600);
 
 /// Every metric, defined once.
 pub mod names {
     use observability::Metric;
 
-    /// What became of events.
+    /// Events by disposition.
     pub const EVENTS: Metric = Metric::counter(
         "ordermesh_query_events_total",
         &["service", "fate"],
@@ -34,32 +34,32 @@ pub mod names {
         &[],
         "Events per SQL transaction.",
     );
-    /// Cost of a batch.
+    /// Duration of a batch.
     pub const WRITE_SECONDS: Metric = Metric::histogram(
         "ordermesh_query_write_seconds",
         &[],
         "Duration of an SQL transaction of the projector.",
     );
-    /// How far the log is applied.
+    /// Position of each partition.
     pub const POSITION: Metric = Metric::gauge(
         "ordermesh_query_position",
         &["service", "partition"],
         "First offset that is not applied; only partitions owned here.",
     );
-    /// What is missing.
+    /// Lag in records.
     pub const LAG_RECORDS: Metric = Metric::gauge(
         "ordermesh_query_lag_records",
         &["service", "partition"],
         "Offsets between the position and the last stable offset; only partitions owned here.",
     );
-    /// Age of what is missing.
+    /// Lag in seconds.
     pub const LAG_SECONDS: Metric = Metric::gauge(
         "ordermesh_query_lag_seconds",
         &["service", "partition"],
         "Age of the oldest event that is not applied, 0 when there is none; only partitions owned here. At most a \
          round of measuring (a quarter of a second for each partition) too high.",
     );
-    /// Partitions that stand still.
+    /// Paused partitions.
     pub const WAITING_PARTITIONS: Metric = Metric::gauge(
         "ordermesh_query_waiting_partitions",
         &[],
@@ -71,33 +71,33 @@ pub mod names {
         &[],
         "Failures of the projector's database connection.",
     );
-    /// Batches that were lost to another projector.
+    /// Batches that were fenced by another projector.
     pub const FENCED: Metric = Metric::counter(
         "ordermesh_query_fenced_total",
         &[],
         "Batches dropped because a position had been moved by somebody else.",
     );
-    /// Length of an order's life.
+    /// Time from creation to a milestone.
     pub const ORDER_SECONDS: Metric = Metric::histogram(
         "ordermesh_query_order_seconds",
         &["until"],
         "Time in the log from an order's creation until it was confirmed, shipped, delivered, cancelled or rejected. \
          What is more than an hour old when it is applied is left out.",
     );
-    /// From the log to the reader.
+    /// Time until an event is visible to readers.
     pub const VISIBLE_SECONDS: Metric = Metric::histogram(
         "ordermesh_query_visible_seconds",
         &["service"],
         "Time from an event to the commit that shows it to readers. What is more than an hour old then is left out.",
     );
-    /// Orders on their way.
+    /// Orders by milestone.
     pub const ORDERS: Metric = Metric::counter(
         "ordermesh_query_orders_total",
         &["status"],
         "Orders that reached a status (created, awaiting_payment, confirmed, shipped, delivered, cancelled, rejected), \
          as their events were applied.",
     );
-    /// Their money.
+    /// Order value by milestone.
     pub const ORDER_VALUE: Metric = Metric::counter(
         "ordermesh_query_order_value_minor_total",
         &["currency", "status"],
@@ -109,21 +109,21 @@ pub mod names {
         &["status"],
         "Orders in each status that is not final, from the tables every few seconds; absent when they cannot be read.",
     );
-    /// Age of the oldest of them.
+    /// Age of the oldest open order.
     pub const OLDEST_OPEN_ORDER_SECONDS: Metric = Metric::gauge(
         "ordermesh_query_oldest_open_order_seconds",
         &["status"],
         "Time since the oldest order in each status that is not final was placed, 0 when there is none; absent when \
          the tables cannot be read.",
     );
-    /// Keys that stand still.
+    /// Parked keys.
     pub const PARKED_KEYS: Metric = Metric::gauge(
         "ordermesh_query_parked_keys",
         &[],
         "Keys with an event that could not be applied, whose later events wait behind it; absent when the tables \
          cannot be read.",
     );
-    /// Looks at the tables for the three gauges above.
+    /// Failed collections of the three gauges above.
     pub const LOOK_FAILURES: Metric = Metric::counter(
         "ordermesh_query_look_failures_total",
         &[],
@@ -135,7 +135,7 @@ pub mod names {
         &["state"],
         "Connections of the read API to the database (used, idle).",
     );
-    /// Cost of a statement.
+    /// Duration of a statement.
     pub const STATEMENT_SECONDS: Metric = Metric::histogram(
         "ordermesh_query_statement_seconds",
         &["statement"],
@@ -143,7 +143,7 @@ pub mod names {
     );
 }
 
-/// All of them, for the list of metrics.
+/// All metrics, for the generated list.
 pub const ALL: &[Metric] = &[
     names::EVENTS,
     names::BATCH_EVENTS,
@@ -166,14 +166,14 @@ pub const ALL: &[Metric] = &[
     names::STATEMENT_SECONDS,
 ];
 
-/// What becomes of an event.
+/// What the projector did with an event.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum EventDisposition {
     /// Applied to its row.
     Applied,
-    /// Skipped: the row contains it.
+    /// Skipped: its row already includes it.
     Repeated,
-    /// Set aside with its key.
+    /// Parked with its key.
     Parked,
 }
 
@@ -187,7 +187,7 @@ impl EventDisposition {
     }
 }
 
-/// Figures of the read side; what each says stands at its name.
+/// The metrics of the read side. Each is described at its name.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
     /// [`names::EVENTS`]
@@ -239,23 +239,23 @@ impl Metrics {
         names::POOL_CONNECTIONS.on_scrape(registry, move |samples| {
             let idle = pool.num_idle() as f64;
             samples.add(&["idle"], idle);
-            // The two are not read at one moment.
+            // The two values are not read atomically.
             samples.add(&["used"], (f64::from(pool.size()) - idle).max(0.0));
         })?;
         let metrics = Self {
             events: names::EVENTS.int_counters(registry)?,
             batch_events: names::BATCH_EVENTS
-                .one_histogram(registry, exponential_buckets(1.0, 4.0, 7)?)?,
+                .single_histogram(registry, exponential_buckets(1.0, 4.0, 7)?)?,
             write_seconds: names::WRITE_SECONDS
-                .one_histogram(registry, exponential_buckets(0.001, 2.0, 13)?)?,
+                .single_histogram(registry, exponential_buckets(0.001, 2.0, 13)?)?,
             position: names::POSITION.int_gauges(registry)?,
             lag_records: names::LAG_RECORDS.int_gauges(registry)?,
-            lag_seconds: names::LAG_SECONDS.gauges_of_fractions(registry)?,
+            lag_seconds: names::LAG_SECONDS.float_gauges(registry)?,
             waiting_partitions: names::WAITING_PARTITIONS.int_gauge(registry)?,
             database_failures: names::DATABASE_FAILURES.int_counter(registry)?,
             fenced: names::FENCED.int_counter(registry)?,
-            // From 16 ms to over an hour: timers and parcels are part of an order's life. One bound is the second that
-            // the objective promises.
+            // From 16 ms to over an hour, because orders wait for timers and parcels. One bound is the objective of one
+            // second.
             order_seconds: names::ORDER_SECONDS
                 .traced_histograms(registry, exponential_buckets(1.0 / 64.0, 2.0, 19)?)?,
             visible_seconds: names::VISIBLE_SECONDS
@@ -263,8 +263,7 @@ impl Metrics {
             orders: names::ORDERS.int_counters(registry)?,
             order_value: names::ORDER_VALUE.int_counters(registry)?,
             open_orders: names::OPEN_ORDERS.int_gauges(registry)?,
-            oldest_open_order_seconds: names::OLDEST_OPEN_ORDER_SECONDS
-                .gauges_of_fractions(registry)?,
+            oldest_open_order_seconds: names::OLDEST_OPEN_ORDER_SECONDS.float_gauges(registry)?,
             parked_keys: names::PARKED_KEYS.int_gauges(registry)?,
             look_failures: names::LOOK_FAILURES.int_counter(registry)?,
             statements: Statements(
@@ -272,72 +271,78 @@ impl Metrics {
                     .histograms(registry, exponential_buckets(0.000_25, 2.0, 15)?)?,
             ),
         };
-        metrics.begin();
+        metrics.init_labels();
         Ok(metrics)
     }
 
-    /// What has not happened yet is 0 and not missing, or the first time would be no increase.
-    fn begin(&self) {
+    /// Creates all counters with the value 0; otherwise the first increment would not count as an increase.
+    fn init_labels(&self) {
         for service in Service::ALL {
-            for fate in [
+            for disposition in [
                 EventDisposition::Applied,
                 EventDisposition::Repeated,
                 EventDisposition::Parked,
             ] {
                 self.events
-                    .with_label_values(&[service.name(), fate.name()]);
+                    .with_label_values(&[service.name(), disposition.name()]);
             }
         }
-        for status in STATUSES {
+        for status in MILESTONES {
             self.orders.with_label_values(&[status]);
         }
     }
 
     /// Counts events.
-    pub fn events(&self, service: Service, fate: EventDisposition, count: u64) {
+    pub fn events(&self, service: Service, disposition: EventDisposition, count: u64) {
         if count > 0 {
             self.events
-                .with_label_values(&[service.name(), fate.name()])
+                .with_label_values(&[service.name(), disposition.name()])
                 .inc_by(count);
         }
     }
 
-    /// Observes how long events took to be seen, given their times and that of the commit.
+    /// Observes the time from each event to the commit that makes it visible.
     pub fn visible(&self, service: Service, times: &[OffsetDateTime], commit: OffsetDateTime) {
         let seconds = self.visible_seconds.with_label_values(&[service.name()]);
         for age in times.iter().map(|time| age(*time, commit)) {
-            if age <= STALE {
+            if age <= MAX_TIMED_AGE {
                 seconds.observe(age.as_secs_f64());
             }
         }
     }
 
-    /// Counts orders that came to a status, and how long that took.
-    pub fn steps(&self, steps: &[Step], commit: OffsetDateTime) {
-        for step in steps {
-            self.orders.with_label_values(&[step.status]).inc();
-            // Callers may write any three letters.
-            let currency = Currency::from_code(&step.currency);
+    /// Counts milestones, and observes their time since creation.
+    pub fn milestones(&self, milestones: &[Milestone], commit: OffsetDateTime) {
+        for milestone in milestones {
+            self.orders.with_label_values(&[milestone.status]).inc();
+            // The field rules accept any three letters.
+            let currency = Currency::from_code(&milestone.currency);
             self.order_value
-                .with_label_values(&[currency.map_or("other", |known| known.code()), step.status])
-                .inc_by(u64::try_from(step.total).unwrap_or_default());
-            if let Some(took) = step.since_created
-                && age(step.time, commit) <= STALE
+                .with_label_values(&[
+                    currency.map_or("other", |known| known.code()),
+                    milestone.status,
+                ])
+                .inc_by(u64::try_from(milestone.total).unwrap_or_default());
+            if let Some(took) = milestone.since_created
+                && age(milestone.time, commit) <= MAX_TIMED_AGE
             {
-                self.order_seconds
-                    .observe(&[step.status], took.as_secs_f64(), step.trace);
+                self.order_seconds.observe(
+                    &[milestone.status],
+                    took.as_secs_f64(),
+                    milestone.trace,
+                );
             }
         }
     }
 
-    /// Shows how far a partition is applied.
+    /// Sets the position of a partition.
     pub fn position(&self, service: Service, partition: i32, position: i64) {
         self.position
             .with_label_values(&[service.name(), &partition.to_string()])
             .set(position);
     }
 
-    /// Shows how far a partition lies behind, in offsets and in seconds.
+    /// Sets the lag of a partition, in offsets and in seconds.
     pub fn lag(&self, service: Service, partition: i32, records: i64, seconds: f64) {
         let partition = partition.to_string();
         let labels = [service.name(), &partition];
@@ -345,21 +350,21 @@ impl Metrics {
         self.lag_seconds.with_label_values(&labels).set(seconds);
     }
 
-    /// Forgets how far partitions lie behind: old figures would be taken for new ones.
-    pub fn forget_lag(&self) {
+    /// Removes the lag of all partitions: stale values would look current.
+    pub fn reset_lag(&self) {
         self.lag_records.reset();
         self.lag_seconds.reset();
     }
 
-    /// Forgets the partitions: others may own them from now on.
-    pub fn disown(&self) {
+    /// Removes the values of all partitions: other projectors may own them now.
+    pub fn reset_partitions(&self) {
         self.position.reset();
-        self.forget_lag();
+        self.reset_lag();
         self.waiting_partitions.set(0);
     }
 }
 
-/// Clocks of several machines: what lies ahead of ours has no age.
+/// Age of an event; 0 when it is in the future, because the clocks of machines differ.
 fn age(time: OffsetDateTime, now: OffsetDateTime) -> Duration {
     (now - time).try_into().unwrap_or_default()
 }
@@ -369,13 +374,14 @@ fn age(time: OffsetDateTime, now: OffsetDateTime) -> Duration {
 pub(crate) struct Statements(HistogramVec);
 
 impl Statements {
-    /// Times that nobody looks at.
-    pub fn unseen() -> Self {
-        let opts = prometheus::HistogramOpts::new("unseen", "Nobody looks at it.");
+    /// Times that are not exported.
+    #[cfg(feature = "simulation")]
+    pub fn unexported() -> Self {
+        let opts = prometheus::HistogramOpts::new("unexported", "Not exported.");
         Self(HistogramVec::new(opts, &["statement"]).expect("the name is good"))
     }
 
-    /// Times a statement; one that is given up counts with the time until then.
+    /// Times a statement. A statement that is cancelled counts with the time until then.
     pub async fn time<T>(&self, name: &'static str, statement: impl Future<Output = T>) -> T {
         let timer = self.0.with_label_values(&[name]).start_timer();
         let result = statement.await;

@@ -1,4 +1,4 @@
-//! How readers that wait learn at once what the projector of this process has applied.
+//! Notifies waiting reads of what the projector of this process has applied.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,85 +6,87 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use contracts::Service;
 use tokio::sync::watch;
 
-/// What a reader can wait for.
+/// What a read can wait for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Mark {
+pub enum ProgressKey {
     /// The version of an aggregate.
     Version(Service, String),
     /// The position of a partition of a service's events.
     Position(Service, i32),
 }
 
-/// The marks that somebody waits for. Only a hint: a mark may be moved by another process, so whoever waits looks at
-/// the database now and then as well.
+/// Versions and positions that reads wait for. The projector of another process may advance them without a
+/// notification, so a waiting read also polls the database.
 #[derive(Debug, Default)]
 pub struct Progress {
-    awaited: Mutex<HashMap<Mark, watch::Sender<i64>>>,
+    subscriptions: Mutex<HashMap<ProgressKey, watch::Sender<i64>>>,
 }
 
 impl Progress {
-    /// What is published of a mark from now on. Take it *before* looking at the database.
-    pub fn watch(self: &Arc<Self>, mark: Mark) -> Hint {
+    /// Receives the values of a key that are published from now on. Subscribe *before* reading the database.
+    pub fn subscribe(self: &Arc<Self>, key: ProgressKey) -> ProgressReceiver {
         let published = self
-            .awaited()
-            .entry(mark.clone())
+            .subscriptions()
+            .entry(key.clone())
             .or_insert_with(|| watch::Sender::new(0))
             .subscribe();
-        Hint {
+        ProgressReceiver {
             progress: Arc::clone(self),
-            mark,
+            key,
             published,
         }
     }
 
-    /// Tells what was committed.
-    pub fn publish(&self, marks: &HashMap<Mark, i64>) {
-        for (mark, sender) in self.awaited().iter() {
-            if let Some(value) = marks.get(mark) {
+    /// Publishes committed values.
+    pub fn publish(&self, values: &HashMap<ProgressKey, i64>) {
+        for (key, sender) in self.subscriptions().iter() {
+            if let Some(value) = values.get(key) {
                 sender.send_replace(*value);
             }
         }
     }
 
-    fn awaited(&self) -> MutexGuard<'_, HashMap<Mark, watch::Sender<i64>>> {
-        // Every change of the map is a single step: a panic elsewhere leaves it whole.
-        self.awaited.lock().unwrap_or_else(PoisonError::into_inner)
+    fn subscriptions(&self) -> MutexGuard<'_, HashMap<ProgressKey, watch::Sender<i64>>> {
+        // Every change of the map is one operation: a panic of another holder leaves it consistent.
+        self.subscriptions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Hears what is published of one mark; when the last one is dropped, the mark is forgotten.
+/// Receives the published values of one key. The key is removed when its last receiver is dropped.
 #[derive(Debug)]
-pub struct Hint {
+pub struct ProgressReceiver {
     progress: Arc<Progress>,
-    mark: Mark,
+    key: ProgressKey,
     published: watch::Receiver<i64>,
 }
 
-impl Hint {
-    /// Waits until the mark has come to a value.
+impl ProgressReceiver {
+    /// Waits until the value is at least `value`.
     pub async fn reached(&mut self, value: i64) {
-        // The mark is not forgotten while somebody waits for it.
+        // The sender is not dropped while it has a receiver.
         let _ = self
             .published
             .wait_for(|published| *published >= value)
             .await;
     }
 
-    /// Waits until the mark moves again.
-    pub async fn moved(&mut self) {
+    /// Waits until another value is published.
+    pub async fn changed(&mut self) {
         let _ = self.published.changed().await;
     }
 }
 
-impl Drop for Hint {
+impl Drop for ProgressReceiver {
     fn drop(&mut self) {
-        let mut awaited = self.progress.awaited();
-        // This one still counts.
-        if awaited
-            .get(&self.mark)
+        let mut subscriptions = self.progress.subscriptions();
+        // The receiver that is being dropped is still counted.
+        if subscriptions
+            .get(&self.key)
             .is_some_and(|sender| sender.receiver_count() == 1)
         {
-            awaited.remove(&self.mark);
+            subscriptions.remove(&self.key);
         }
     }
 }
@@ -94,35 +96,35 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_reader_hears_what_is_published_after_it_began_to_watch() {
+    async fn a_receiver_gets_the_values_published_after_it_subscribed() {
         let progress = Arc::new(Progress::default());
-        let mark = Mark::Version(Service::Orders, "a".into());
-        let mut hint = progress.watch(mark.clone());
+        let key = ProgressKey::Version(Service::Orders, "a".into());
+        let mut receiver = progress.subscribe(key.clone());
         progress.publish(&HashMap::from([
-            (mark.clone(), 3),
-            (Mark::Position(Service::Orders, 0), 9),
+            (key.clone(), 3),
+            (ProgressKey::Position(Service::Orders, 0), 9),
         ]));
-        hint.moved().await;
-        hint.reached(3).await;
-        let mut late = progress.watch(mark.clone());
+        receiver.changed().await;
+        receiver.reached(3).await;
+        let mut late = progress.subscribe(key.clone());
         tokio::select! {
             biased;
-            () = late.moved() => panic!("it was published before"),
+            () = late.changed() => panic!("it was published before"),
             () = std::future::ready(()) => {}
         }
-        progress.publish(&HashMap::from([(mark, 4)]));
-        late.moved().await;
+        progress.publish(&HashMap::from([(key, 4)]));
+        late.changed().await;
     }
 
     #[test]
-    fn marks_that_nobody_watches_are_forgotten() {
+    fn keys_without_receivers_are_removed() {
         let progress = Arc::new(Progress::default());
-        let mark = || Mark::Position(Service::Orders, 1);
-        let (one, other) = (progress.watch(mark()), progress.watch(mark()));
-        drop(progress.watch(Mark::Position(Service::Orders, 2)));
+        let key = || ProgressKey::Position(Service::Orders, 1);
+        let (one, other) = (progress.subscribe(key()), progress.subscribe(key()));
+        drop(progress.subscribe(ProgressKey::Position(Service::Orders, 2)));
         drop(one);
-        assert_eq!(progress.awaited().len(), 1);
+        assert_eq!(progress.subscriptions().len(), 1);
         drop(other);
-        assert_eq!(progress.awaited().len(), 0);
+        assert_eq!(progress.subscriptions().len(), 0);
     }
 }

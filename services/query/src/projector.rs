@@ -1,14 +1,14 @@
 //! The projector: keeps the read model equal to the fold of the log.
 //!
-//! One thread reads all events topics of the partitions that it owns, folds a batch, and writes it together with the
-//! positions in one SQL transaction. There is one road back from any trouble: forget everything, take the positions
-//! from the database again.
+//! One thread reads the owned partitions of all events topics, folds a batch, and writes it together with the positions
+//! in one SQL transaction. There is one recovery path: drop all state and read the positions from the database again.
 
 mod batch;
 mod lag;
 mod log;
 mod offset_advances;
 mod ownership;
+#[cfg(feature = "simulation")]
 mod projection;
 mod session;
 mod topics;
@@ -19,8 +19,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chassis::Component;
-use chassis::stall::Rounds;
-use engine::log::replacement::Failing;
+use chassis::stall::Iterations;
+use engine::log::replacement::FailureTracker;
 use observability::Outage;
 use registry::Schemas;
 use sqlx::ConnectOptions as _;
@@ -28,30 +28,31 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use tokio::runtime::{Handle, Runtime};
 use tokio_util::sync::CancellationToken;
 
-pub use self::log::{Fetched, Source};
+pub use self::log::{FetchedRecord, Source};
 use crate::metrics::Metrics;
 use crate::progress::Progress;
 use crate::tables::Origin;
 use crate::{locks, schema, tables};
+#[cfg(feature = "simulation")]
 pub use projection::Projection;
 
 use ownership::Ownership;
-use session::{End, OwnershipSession};
+use session::{OwnershipSession, SessionEnd};
 use topics::Topics;
 
 /// First pause after a failure of the database; doubled up to [`MAX_PAUSE`].
 const MIN_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(2);
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
-/// What the log calls the read model's database.
+/// Name of the read model's database in log messages.
 const DATABASE: &str = "database";
-/// What the readiness says while no broker answers.
-const LOG_SILENT: &str = "the log does not answer";
-/// How often a projector that owns nothing looks whether there is something to own.
-const OWN_NOTHING_PAUSE: Duration = Duration::from_secs(1);
+/// Reason of not being ready while no broker answers.
+const LOG_UNAVAILABLE: &str = "the log does not answer";
+/// How often a projector without partitions tries to acquire some.
+const ACQUIRE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What the projector's own session asks of the server: a projector that is frozen, or cut off without a word, must
-/// not keep its partitions. A living one says something every second.
+/// Settings of the projector's database session. The server closes the session of a frozen or disconnected projector,
+/// which releases its partitions. A working projector sends a statement every second.
 const SESSION_LIMITS: [(&str, &str); 6] = [
     ("statement_timeout", "30s"),
     ("idle_in_transaction_session_timeout", "30s"),
@@ -61,44 +62,44 @@ const SESSION_LIMITS: [(&str, &str); 6] = [
     ("tcp_keepalives_count", "3"),
 ];
 
-/// Why the projector stops, or ([`Error::Database`], [`Error::Silent`]) begins anew.
+/// Why the projector stops. After [`Error::Database`] and [`Error::DatabaseTimeout`] it connects again instead.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The log cannot be read on.
+    /// The log cannot be read.
     #[error(transparent)]
     Log(#[from] log::Error),
-    /// The registry is not the one that gave the ids in the log.
+    /// The registry did not assign the schema ids in the log.
     #[error(
         "the schema registry no longer knows schema {schema_id}, which was in use: it was wiped or replaced; bring its \
          data back"
     )]
     RegistryReplaced {
-        /// The id.
+        /// A schema id in use that the registry does not know.
         schema_id: u32,
     },
-    /// The read model was made from another log.
+    /// The read model is the fold of another log.
     #[error(
-        "the read model is the fold of another log ({kept}), not of this one ({ours}): point the service at its own \
-         database, or rebuild the read model"
+        "the read model is the fold of another log ({stored}), not of this one ({configured}): point the service at its \
+         own database, or rebuild the read model"
     )]
-    Foreign {
-        /// The log in the database.
-        kept: Origin,
-        /// The log that is configured.
-        ours: Origin,
+    ForeignReadModel {
+        /// The log recorded in the database.
+        stored: Origin,
+        /// The configured log.
+        configured: Origin,
     },
-    /// The database refused or broke off.
+    /// A statement or the connection failed.
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
     /// The database did not answer.
     #[error("the database did not answer within {0:?}")]
-    Silent(Duration),
+    DatabaseTimeout(Duration),
 }
 
-/// What a projector works with.
+/// A projector with its dependencies.
 #[derive(Clone)]
 pub struct Projector {
-    /// Where the read model is.
+    /// The read model's database.
     pub database: PgConnectOptions,
     /// Kafka's bootstrap servers.
     pub kafka: String,
@@ -108,28 +109,27 @@ pub struct Projector {
     pub partitions: u16,
     /// The schemas of the events.
     pub schemas: Schemas,
-    /// Whom to tell what was applied.
+    /// Publishes applied versions and positions to waiting reads.
     pub progress: Arc<Progress>,
-    /// What to count.
+    /// The projector's metrics.
     pub metrics: Metrics,
-    /// Where to say whether it works.
+    /// The projector's entry in the readiness.
     pub readiness: Component,
     /// Counts the rounds of its loops.
-    pub rounds: Rounds,
-    /// When it was made: how long clients of the log fail is counted from here.
-    pub made: Instant,
-    /// The runtime of the process, which answers for the registry.
-    pub services: Handle,
+    pub iterations: Iterations,
+    /// Time origin of the failure durations of log clients.
+    pub created_at: Instant,
+    /// The runtime of the process; the registry client runs on it.
+    pub main_runtime: Handle,
 }
 
-/// What outlasts a session.
-struct Carried {
-    /// Before the next session, when this one fails.
+/// State that is kept across database connections.
+struct RetryState {
+    /// Pause before the next connection.
     pause: Duration,
-    /// Of the database.
-    outage: Outage,
-    /// For how long the clients of the log have failed.
-    client: Failing,
+    database_outage: Outage,
+    /// For how long the log clients have failed.
+    log_client: FailureTracker,
 }
 
 impl Projector {
@@ -137,20 +137,21 @@ impl Projector {
     ///
     /// # Errors
     ///
-    /// [`Error::Log`], [`Error::RegistryReplaced`] and [`Error::Foreign`]. Trouble with the database is waited for.
+    /// [`Error::Log`], [`Error::RegistryReplaced`] and [`Error::ForeignReadModel`]. Database failures are retried.
     pub fn run(&self, runtime: &Runtime, shutdown: &CancellationToken) -> Result<(), Error> {
-        let mut carried = Carried {
+        let mut retry = RetryState {
             pause: MIN_PAUSE,
-            outage: Outage::of(DATABASE),
-            client: Failing::default(),
+            database_outage: Outage::of(DATABASE),
+            log_client: FailureTracker::default(),
         };
         while !shutdown.is_cancelled() {
-            self.rounds.finish();
-            let failure = match self.session(runtime, shutdown, &mut carried) {
+            self.iterations.increment();
+            let failure = match self.run_connected(runtime, shutdown, &mut retry) {
                 Ok(()) => continue,
                 Err(
-                    error
-                    @ (Error::Log(_) | Error::RegistryReplaced { .. } | Error::Foreign { .. }),
+                    error @ (Error::Log(_)
+                    | Error::RegistryReplaced { .. }
+                    | Error::ForeignReadModel { .. }),
                 ) => {
                     self.readiness.not_ready(error.to_string());
                     return Err(error);
@@ -160,40 +161,40 @@ impl Projector {
             self.metrics.database_failures.inc();
             self.readiness.not_ready(failure.to_string());
             let cause = std::error::Error::source(&failure).map(ToString::to_string);
-            carried.outage.failed(match cause {
+            retry.database_outage.failed(match cause {
                 Some(cause) => format!("{failure}: {cause}"),
                 None => failure.to_string(),
             });
-            sleep(runtime, shutdown, carried.pause);
-            carried.pause = (carried.pause * 2).min(MAX_PAUSE);
+            sleep(runtime, shutdown, retry.pause);
+            retry.pause = (retry.pause * 2).min(MAX_PAUSE);
         }
         Ok(())
     }
 
-    /// Works on one connection to the database until it fails or `shutdown`.
-    fn session(
+    /// Projects over one database connection, until it fails or until `shutdown`.
+    fn run_connected(
         &self,
         runtime: &Runtime,
         shutdown: &CancellationToken,
-        carried: &mut Carried,
+        retry: &mut RetryState,
     ) -> Result<(), Error> {
         let topics = Topics::new(&self.prefix);
         let Some(cluster_id) = log::cluster_id(&self.kafka)? else {
-            self.readiness.not_ready(LOG_SILENT);
+            self.readiness.not_ready(LOG_UNAVAILABLE);
             return Ok(());
         };
         let mut connection = runtime.block_on(self.connect())?;
         runtime.block_on(self.claim(&mut connection, cluster_id))?;
         let mut ownership = Ownership::new(self.partitions);
-        carried.pause = MIN_PAUSE;
-        carried.outage.answered();
-        carried.outage = Outage::of(DATABASE);
+        retry.pause = MIN_PAUSE;
+        retry.database_outage.answered();
+        retry.database_outage = Outage::of(DATABASE);
         self.readiness.ready();
         while !shutdown.is_cancelled() {
-            self.rounds.finish();
-            runtime.block_on(ownership.settle(&mut connection))?;
+            self.iterations.increment();
+            runtime.block_on(ownership.rebalance(&mut connection))?;
             if ownership.partitions().is_empty() {
-                sleep(runtime, shutdown, OWN_NOTHING_PAUSE);
+                sleep(runtime, shutdown, ACQUIRE_INTERVAL);
                 continue;
             }
             tracing::info!(partitions = ?ownership.partitions(), "projecting");
@@ -203,33 +204,31 @@ impl Projector {
                 runtime,
                 &mut connection,
                 ownership.partitions(),
-                &mut carried.client,
+                &mut retry.log_client,
             )?;
-            let end = session.work(&mut ownership, shutdown);
-            self.metrics.disown();
-            if let End::Fenced = end? {
+            let end = session.run(&mut ownership, shutdown);
+            self.metrics.reset_partitions();
+            if let SessionEnd::Fenced = end? {
                 self.metrics.fenced.inc();
-                tracing::warn!(
-                    "somebody else has moved a position of this projector; its partitions are given up"
-                );
+                tracing::warn!("another projector has moved a position; releasing all partitions");
                 runtime.block_on(ownership.release_all(&mut connection))?;
             }
         }
         Ok(())
     }
 
-    /// Nothing is read or written beside what another log has left.
+    /// Records the configured log as the origin of an empty read model, and verifies the origin of any other.
     async fn claim(&self, connection: &mut PgConnection, cluster_id: String) -> Result<(), Error> {
-        let ours = Origin {
+        let configured = Origin {
             cluster_id,
             prefix: self.prefix.clone(),
             partitions: i32::from(self.partitions),
         };
-        let kept = tables::claim(connection, &ours).await?;
-        if kept == ours {
+        let stored = tables::claim(connection, &configured).await?;
+        if stored == configured {
             Ok(())
         } else {
-            Err(Error::Foreign { kept, ours })
+            Err(Error::ForeignReadModel { stored, configured })
         }
     }
 
@@ -238,11 +237,11 @@ impl Projector {
         tokio::time::timeout(CONNECT_DEADLINE, async {
             let mut connection = options.connect().await?;
             schema::create(&mut connection).await?;
-            locks::join(&mut connection).await?;
+            locks::register_member(&mut connection).await?;
             Ok(connection)
         })
         .await
-        .map_err(|_| Error::Silent(CONNECT_DEADLINE))?
+        .map_err(|_| Error::DatabaseTimeout(CONNECT_DEADLINE))?
     }
 }
 

@@ -1,9 +1,9 @@
--- The read model, version 1. It is a fold of the log: it can be dropped and built again, so it is never migrated;
--- another shape is another schema, filled beside this one.
+-- The read model, version 1. It is a fold of the log and can be dropped and rebuilt, so it is never migrated: another
+-- version is another schema, which is filled while this one is still used.
 CREATE SCHEMA IF NOT EXISTS read_v1;
 SET LOCAL search_path TO read_v1;
 
--- The log that all of this is the fold of: one row. What another one holds must not be mixed with it.
+-- The log that this read model is the fold of: one row. Events of another log must not be applied.
 CREATE TABLE IF NOT EXISTS origin (
     is_only    boolean PRIMARY KEY DEFAULT true CHECK (is_only),
     cluster_id text NOT NULL,
@@ -11,7 +11,7 @@ CREATE TABLE IF NOT EXISTS origin (
     partitions integer NOT NULL
 );
 
--- Room on each page lets most updates stay there: an order changes about ten times in its life.
+-- The fill factor leaves room on each page for updates in place: an order changes about ten times.
 CREATE TABLE IF NOT EXISTS orders (
     order_id        uuid PRIMARY KEY,
     status          smallint NOT NULL,
@@ -28,7 +28,7 @@ CREATE TABLE IF NOT EXISTS orders (
     refunded        bigint NOT NULL,
     late            boolean NOT NULL
 ) WITH (fillfactor = 70);
--- Both are read backwards: pages go from the newest order to the oldest.
+-- Both indexes are scanned backwards: pages go from the newest order to the oldest.
 CREATE INDEX IF NOT EXISTS orders_by_status ON orders (status, placed_at, order_id);
 CREATE INDEX IF NOT EXISTS orders_by_customer ON orders (customer_id, placed_at, order_id);
 
@@ -43,7 +43,7 @@ CREATE TABLE IF NOT EXISTS order_lines (
     PRIMARY KEY (order_id, position)
 );
 
--- The history of each order: its records as they stand in the log, and where.
+-- The history of each order: its records as they are in the log, with partition and offset.
 CREATE TABLE IF NOT EXISTS order_events (
     order_id  uuid NOT NULL,
     version   bigint NOT NULL,
@@ -81,24 +81,24 @@ CREATE TABLE IF NOT EXISTS shipments (
     version         bigint NOT NULL
 ) WITH (fillfactor = 70);
 
--- How far each partition of the log is applied; moved in the transaction that applies it.
+-- The position of each partition; it moves in the transaction that applies the events.
 CREATE TABLE IF NOT EXISTS positions (
     topic       text NOT NULL,
     partition   integer NOT NULL,
     next_offset bigint NOT NULL,
-    -- A schema id that was in use: a registry that no longer knows it was wiped or replaced.
+    -- A schema id in use: a registry that does not know it was wiped or replaced.
     schema_id   bigint,
     PRIMARY KEY (topic, partition)
 ) WITH (fillfactor = 50);
 
--- The last record below the position: where it is not the same in the log, it is the log of another read model.
+-- The last record below the position: when the log holds another record at this offset, the log was replaced.
 ALTER TABLE positions
     ADD COLUMN IF NOT EXISTS last_offset bigint,
     ADD COLUMN IF NOT EXISTS last_sent_ms bigint,
     ADD COLUMN IF NOT EXISTS last_key bytea;
 
--- Keys whose records could not be applied, from the first such record on; an empty key stands for all records
--- without one. The records themselves stay in the log.
+-- Keys with a record that could not be applied, from that record on. The empty key represents all records without a
+-- key. The records themselves stay in the log.
 CREATE TABLE IF NOT EXISTS parked (
     topic        text NOT NULL,
     partition    integer NOT NULL,

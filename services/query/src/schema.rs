@@ -1,4 +1,4 @@
-//! The PostgreSQL schema that holds the read model, and how it is connected to.
+//! The PostgreSQL schema of the read model, and the options of its connections.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ pub const NAME: &str = "read_v1";
 
 const TABLES: &str = include_str!("read_v1.sql");
 const APPLICATION_NAME: &str = "ordermesh-query";
-/// A statement that takes longer is worth a log line.
+/// Statements that take longer are logged.
 const SLOW_STATEMENT: Duration = Duration::from_secs(1);
 
-/// How to connect to the read model in the database at `url`.
+/// Connection options for the read model in the database at `url`.
 ///
 /// # Errors
 ///
-/// The URL is no PostgreSQL URL.
+/// The URL is not a PostgreSQL URL.
 pub fn options(url: &str) -> sqlx::Result<PgConnectOptions> {
     let options: PgConnectOptions = url.parse()?;
     Ok(options
@@ -29,11 +29,11 @@ pub fn options(url: &str) -> sqlx::Result<PgConnectOptions> {
         .log_slow_statements(tracing::log::LevelFilter::Warn, SLOW_STATEMENT))
 }
 
-/// Creates what is missing of the schema. Safe when several processes do it at once.
+/// Creates the missing parts of the schema. Several processes may do so at the same time.
 pub async fn create(connection: &mut PgConnection) -> sqlx::Result<()> {
     let mut transaction = connection.begin().await?;
     // CREATE … IF NOT EXISTS alone still fails when two sessions race.
-    locks::schema(&mut transaction).await?;
+    locks::lock_schema(&mut transaction).await?;
     sqlx::raw_sql(TABLES).execute(&mut *transaction).await?;
     transaction.commit().await
 }

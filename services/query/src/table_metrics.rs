@@ -1,4 +1,4 @@
-//! What only the tables know, looked at every few seconds: how many orders are open, since when, and what is parked.
+//! Collects metrics from the tables every few seconds: open orders, their age, and parked keys.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 
-const EVERY: Duration = Duration::from_secs(3);
+const INTERVAL: Duration = Duration::from_secs(3);
 
-/// The statuses that are not final, in one word each.
-const OPEN: [(OrderStatus, &str); 5] = [
+/// The statuses that are not final, with their label values.
+const OPEN_STATUSES: [(OrderStatus, &str); 5] = [
     (OrderStatus::Pending, "pending"),
     (OrderStatus::AwaitingPayment, "awaiting_payment"),
     (OrderStatus::Confirmed, "confirmed"),
@@ -20,29 +20,29 @@ const OPEN: [(OrderStatus, &str); 5] = [
     (OrderStatus::Cancelling, "cancelling"),
 ];
 
-/// Orders of one status.
-struct Open {
+/// Open orders of one status.
+struct OpenOrders {
     status: i16,
     orders: i64,
     oldest_seconds: f64,
 }
 
-from_row!(Open {
+from_row!(OpenOrders {
     status,
     orders,
     oldest_seconds
 });
 
-/// Looks again and again until `shutdown`, over one connection of the pool.
+/// Collects until `shutdown`, over one connection of the pool.
 pub async fn run(pool: PgPool, metrics: Metrics, shutdown: CancellationToken) {
-    // Not at once: the projector makes the tables first.
-    let mut every = tokio::time::interval_at(tokio::time::Instant::now() + EVERY, EVERY);
+    // The first collection is delayed: the projector creates the tables first.
+    let mut every = tokio::time::interval_at(tokio::time::Instant::now() + INTERVAL, INTERVAL);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while shutdown.run_until_cancelled(every.tick()).await.is_some() {
-        if let Err(error) = look(&pool, &metrics).await {
-            tracing::debug!(%error, "the tables cannot be looked at");
+        if let Err(error) = collect(&pool, &metrics).await {
+            tracing::debug!(%error, "table metrics cannot be collected");
             metrics.look_failures.inc();
-            // Old figures would be taken for new ones.
+            // Stale values would look current.
             metrics.open_orders.reset();
             metrics.oldest_open_order_seconds.reset();
             metrics.parked_keys.reset();
@@ -50,22 +50,22 @@ pub async fn run(pool: PgPool, metrics: Metrics, shutdown: CancellationToken) {
     }
 }
 
-async fn look(pool: &PgPool, metrics: &Metrics) -> sqlx::Result<()> {
+async fn collect(pool: &PgPool, metrics: &Metrics) -> sqlx::Result<()> {
     let mut connection = pool.acquire().await?;
-    let timed = &metrics.statements;
+    let statements = &metrics.statements;
     let open = sqlx::query_as(
         "SELECT status, count(*) AS orders,
              extract(epoch FROM clock_timestamp() - min(placed_at))::float8 AS oldest_seconds
          FROM orders WHERE status = ANY($1) GROUP BY status",
     )
-    .bind(OPEN.map(|(status, _)| status as i16))
+    .bind(OPEN_STATUSES.map(|(status, _)| status as i16))
     .fetch_all(&mut *connection);
-    let open: Vec<Open> = timed.time("count_open_orders", open).await?;
+    let open: Vec<OpenOrders> = statements.time("count_open_orders", open).await?;
     let parked = sqlx::query_scalar("SELECT count(*) FROM parked WHERE key <> ''")
         .fetch_one(&mut *connection);
-    let parked: i64 = timed.time("count_parked_keys", parked).await?;
+    let parked: i64 = statements.time("count_parked_keys", parked).await?;
 
-    for (status, name) in OPEN {
+    for (status, name) in OPEN_STATUSES {
         let found = open.iter().find(|open| open.status == status as i16);
         let (orders, oldest) = found.map_or((0, 0.0), |open| (open.orders, open.oldest_seconds));
         metrics.open_orders.with_label_values(&[name]).set(orders);
@@ -89,12 +89,12 @@ mod tests {
     #[test]
     fn an_order_is_open_until_it_is_final() {
         let statuses = (1..).map_while(|status| OrderStatus::try_from(status).ok());
-        let mut seen = 0;
+        let mut count = 0;
         for status in statuses {
-            let is_open = OPEN.iter().any(|(open, _)| *open == status);
+            let is_open = OPEN_STATUSES.iter().any(|(open, _)| *open == status);
             assert_ne!(is_open, is_final(status as i16), "{status:?}");
-            seen += 1;
+            count += 1;
         }
-        assert!(seen > OPEN.len());
+        assert!(count > OPEN_STATUSES.len());
     }
 }

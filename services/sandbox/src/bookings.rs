@@ -1,18 +1,18 @@
-//! The rules of the carrier: what becomes of a key, told by the keys before it. Pure; a verdict is for ever.
+//! The rules of the carrier: the verdict on a key, given the verdicts on earlier keys. Pure; a verdict is final.
 
 use std::collections::HashMap;
 
 use contracts::sandbox::v1::Behaviour;
 use serde::{Deserialize, Serialize};
 
-use crate::dice;
+use crate::derived;
 use crate::ledger::{Decision, Entry, Index};
 
-/// What became of an idempotency key.
+/// The result of a request under an idempotency key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum Verdict {
-    /// On its way until `arrives_ms` (Unix milliseconds), then delivered.
+    /// In transit until `arrives_ms` (Unix milliseconds), then delivered.
     Booked {
         arrives_ms: i64,
     },
@@ -20,14 +20,14 @@ pub(crate) enum Verdict {
     Voided,
 }
 
-/// Every key that the carrier has heard of.
+/// The verdicts on all keys of the carrier.
 #[derive(Default)]
 pub(crate) struct Bookings {
     verdicts: HashMap<String, Verdict>,
 }
 
 impl Bookings {
-    /// Takes a parcel once per key, unless the key is among those that are refused.
+    /// Books a parcel once per key, unless the key is among those that are refused.
     pub(crate) fn book(&self, key: &str, behaviour: Behaviour, now_ms: i64) -> Decision<Verdict> {
         if let Some(verdict) = self.verdict(key) {
             return Decision::Known(*verdict);
@@ -38,7 +38,7 @@ impl Bookings {
             delivery_ms,
             ..
         } = behaviour;
-        Decision::New(if dice::picks(seed, key, refuse_percent) {
+        Decision::New(if derived::is_selected(seed, key, refuse_percent) {
             Verdict::Refused
         } else {
             Verdict::Booked {
@@ -47,7 +47,7 @@ impl Bookings {
         })
     }
 
-    /// Bars a key that nothing has become of; else tells what has.
+    /// Voids an unused key, so that no later booking can use it; otherwise returns the known verdict.
     pub(crate) fn void(&self, key: &str) -> Decision<Verdict> {
         match self.verdict(key) {
             Some(verdict) => Decision::Known(*verdict),
@@ -81,12 +81,12 @@ impl Verdict {
     /// The parcel's tracking number; empty when there is no parcel.
     pub(crate) fn tracking_number(self, key: &str) -> String {
         match self {
-            Self::Booked { .. } => dice::reference("OM", key),
+            Self::Booked { .. } => derived::reference("OM", key),
             Self::Refused | Self::Voided => String::new(),
         }
     }
 
-    /// Why there is no parcel; empty when there is one, or when nobody asked.
+    /// Why a booking was refused; empty otherwise.
     pub(crate) const fn reason(self) -> &'static str {
         match self {
             Self::Refused => "the carrier does not deliver there",
@@ -99,7 +99,7 @@ impl Verdict {
 mod tests {
     use super::*;
 
-    const YES: Behaviour = Behaviour {
+    const ACCEPT: Behaviour = Behaviour {
         decline_percent: 0,
         refuse_percent: 0,
         seed: 0,
@@ -108,12 +108,12 @@ mod tests {
         provider: None,
         carrier: None,
     };
-    const NO: Behaviour = Behaviour {
+    const REFUSE: Behaviour = Behaviour {
         refuse_percent: 100,
-        ..YES
+        ..ACCEPT
     };
 
-    fn given(key: &str, verdict: Verdict) -> Bookings {
+    fn with_entry(key: &str, verdict: Verdict) -> Bookings {
         let mut bookings = Bookings::default();
         bookings.apply(Entry {
             key: key.into(),
@@ -127,16 +127,16 @@ mod tests {
     fn a_booking_is_decided_once() {
         let booked = Verdict::Booked { arrives_ms: 1200 };
         assert_eq!(
-            Bookings::default().book("b", YES, 1000),
+            Bookings::default().book("b", ACCEPT, 1000),
             Decision::New(booked)
         );
         assert_eq!(
-            Bookings::default().book("b", NO, 1000),
+            Bookings::default().book("b", REFUSE, 1000),
             Decision::New(Verdict::Refused)
         );
         for verdict in [booked, Verdict::Refused, Verdict::Voided] {
-            let bookings = given("b", verdict);
-            for behaviour in [YES, NO] {
+            let bookings = with_entry("b", verdict);
+            for behaviour in [ACCEPT, REFUSE] {
                 assert_eq!(
                     bookings.book("b", behaviour, 9000),
                     Decision::Known(verdict)

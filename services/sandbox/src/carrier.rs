@@ -11,28 +11,32 @@ use contracts::carrier::v1::{
 use tonic::{Request, Response, Status};
 
 use crate::bookings::{Bookings, Verdict};
-use crate::faults::Faulty;
+use crate::faults::FaultInjector;
 use crate::ledger::Ledger;
-use crate::{Clock, Manners};
+use crate::{Clock, SharedBehaviour};
 
 pub(crate) struct Carrier {
     ledger: Arc<Ledger<Bookings>>,
-    manners: Manners,
+    behaviour: SharedBehaviour,
     clock: Clock,
 }
 
 impl Carrier {
-    pub(crate) fn new(ledger: Arc<Ledger<Bookings>>, manners: Manners, clock: Clock) -> Self {
+    pub(crate) fn new(
+        ledger: Arc<Ledger<Bookings>>,
+        behaviour: SharedBehaviour,
+        clock: Clock,
+    ) -> Self {
         Self {
             ledger,
-            manners,
+            behaviour,
             clock,
         }
     }
 
     async fn book(self: Arc<Self>, request: BookRequest) -> Result<BookResponse, Status> {
         let key = request.idempotency_key;
-        let behaviour = self.manners.get();
+        let behaviour = self.behaviour.get();
         let now_ms = (self.clock)();
         let decide = |bookings: &Bookings, key: &str| Ok(bookings.book(key, behaviour, now_ms));
         let verdict = self.ledger.decide(key.clone(), decide).await?;
@@ -45,13 +49,14 @@ impl Carrier {
 
     async fn lookup(self: Arc<Self>, request: LookupRequest) -> Result<LookupResponse, Status> {
         let key = request.idempotency_key;
-        let Some(verdict) = self.ledger.look_up(&key).await? else {
+        let Some(verdict) = self.ledger.lookup(&key).await? else {
             return Ok(LookupResponse {
                 status: BookingStatus::NotFound.into(),
                 ..Default::default()
             });
         };
-        let wait = Duration::from_millis(request.wait_ms.into()).min(self.on_the_way(verdict));
+        let wait =
+            Duration::from_millis(request.wait_ms.into()).min(self.remaining_transit(verdict));
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }
@@ -73,10 +78,10 @@ impl Carrier {
         })
     }
 
-    /// The verdict in the words of the contract, which has a parcel's arrival as well.
+    /// The status in the contract, which distinguishes a booked parcel from a delivered one.
     fn status(&self, verdict: Verdict) -> BookingStatus {
         match verdict {
-            Verdict::Booked { .. } if self.on_the_way(verdict).is_zero() => {
+            Verdict::Booked { .. } if self.remaining_transit(verdict).is_zero() => {
                 BookingStatus::Delivered
             }
             Verdict::Booked { .. } => BookingStatus::Booked,
@@ -85,8 +90,8 @@ impl Carrier {
         }
     }
 
-    /// How long the parcel will still be on its way; zero when there is none.
-    fn on_the_way(&self, verdict: Verdict) -> Duration {
+    /// Time until the parcel arrives; zero when it has arrived or there is none.
+    fn remaining_transit(&self, verdict: Verdict) -> Duration {
         match verdict {
             Verdict::Booked { arrives_ms } => {
                 let wait_ms = arrives_ms - (self.clock)();
@@ -98,7 +103,7 @@ impl Carrier {
 }
 
 #[tonic::async_trait]
-impl CarrierService for Faulty<Carrier> {
+impl CarrierService for FaultInjector<Carrier> {
     async fn book(&self, request: Request<BookRequest>) -> Result<Response<BookResponse>, Status> {
         self.call(request, Carrier::book).await
     }

@@ -1,4 +1,4 @@
-//! The rules of the payment provider: what becomes of a key, told by the keys before it. Pure; a verdict is for ever.
+//! The rules of the payment provider: the verdict on a key, given the verdicts on earlier keys. Pure; a verdict is final.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,10 +7,10 @@ use contracts::sandbox::v1::Behaviour;
 use serde::{Deserialize, Serialize};
 use tonic::Status;
 
-use crate::dice;
+use crate::derived;
 use crate::ledger::{Decision, Entry, Index};
 
-/// What became of an idempotency key.
+/// The result of a request under an idempotency key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum Verdict {
@@ -39,7 +39,7 @@ pub(crate) struct Refund {
     pub(crate) currency: String,
 }
 
-/// Why no money is given back.
+/// Why a refund is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum RefundRefusal {
@@ -60,21 +60,21 @@ impl RefundRefusal {
     }
 }
 
-/// The key was used for something else before: the caller's mistake, which changes nothing.
+/// The key was used for another request before. This is a mistake of the caller and changes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the idempotency key was used for another request")]
 pub(crate) struct KeyReused;
 
-/// Every key that the provider has heard of.
+/// The verdicts on all keys of the provider.
 #[derive(Default)]
 pub(crate) struct Charges {
     verdicts: HashMap<String, Verdict>,
-    /// Keys of the charges whose money was given back.
+    /// Keys of the refunded charges.
     refunded: HashSet<String>,
 }
 
 impl Charges {
-    /// Takes money once per key, unless the customer is among those who are declined.
+    /// Charges once per key, unless the customer is among those that are declined.
     pub(crate) fn charge(
         &self,
         key: &str,
@@ -95,7 +95,7 @@ impl Charges {
                     decline_percent,
                     ..
                 } = behaviour;
-                let declined = dice::picks(seed, &charge.customer_id, decline_percent);
+                let declined = derived::is_selected(seed, &charge.customer_id, decline_percent);
                 let verdict = if declined {
                     Verdict::Declined
                 } else {
@@ -106,7 +106,7 @@ impl Charges {
         }
     }
 
-    /// Bars a key that nothing has become of; else tells what has.
+    /// Voids an unused key, so that no later charge can use it; otherwise returns the known verdict.
     pub(crate) fn void(&self, key: &str) -> Result<Decision<Verdict>, KeyReused> {
         match self.verdict(key) {
             Some(Verdict::Refunded(_) | Verdict::RefundRefused { .. }) => Err(KeyReused),
@@ -115,7 +115,7 @@ impl Charges {
         }
     }
 
-    /// Gives a charge back, whole and once, unless the key is among those that are refused.
+    /// Refunds a charge in full, once, unless the key is among those that are refused.
     pub(crate) fn refund(
         &self,
         key: &str,
@@ -142,7 +142,7 @@ impl Charges {
             Some(RefundRefusal::AlreadyRefunded)
         } else if (charge.minor_units, &charge.currency) != (refund.minor_units, &refund.currency) {
             Some(RefundRefusal::AnotherAmount)
-        } else if dice::picks(behaviour.seed, key, behaviour.refund_refuse_percent) {
+        } else if derived::is_selected(behaviour.seed, key, behaviour.refund_refuse_percent) {
             Some(RefundRefusal::Declined)
         } else {
             None
@@ -177,7 +177,7 @@ impl Verdict {
         }
     }
 
-    /// The amount that was asked for, if one was.
+    /// The requested amount; `None` for a void.
     pub(crate) fn amount(&self) -> Option<Money> {
         let (minor_units, currency) = match self {
             Self::Charged(charge) | Self::Declined(charge) => {
@@ -194,16 +194,16 @@ impl Verdict {
         })
     }
 
-    /// The provider's name for the money that it has moved under `key`; empty when it has moved none.
+    /// The provider's reference for the transfer under `key`; empty when no money was moved.
     pub(crate) fn reference(&self, key: &str) -> String {
         match self {
-            Self::Charged(_) => dice::reference("ch_", key),
-            Self::Refunded(_) => dice::reference("re_", key),
+            Self::Charged(_) => derived::reference("ch_", key),
+            Self::Refunded(_) => derived::reference("re_", key),
             Self::Declined(_) | Self::Voided | Self::RefundRefused { .. } => String::new(),
         }
     }
 
-    /// Why no money was moved; empty when some was, or when nobody asked.
+    /// Why a charge or refund was refused; empty otherwise.
     pub(crate) const fn reason(&self) -> &'static str {
         match self {
             Self::Declined(_) => "declined by the customer's bank",
@@ -223,7 +223,7 @@ impl From<KeyReused> for Status {
 mod tests {
     use super::*;
 
-    const YES: Behaviour = Behaviour {
+    const ACCEPT: Behaviour = Behaviour {
         decline_percent: 0,
         refuse_percent: 0,
         seed: 0,
@@ -232,13 +232,13 @@ mod tests {
         provider: None,
         carrier: None,
     };
-    const NO: Behaviour = Behaviour {
+    const REFUSE: Behaviour = Behaviour {
         decline_percent: 100,
         refund_refuse_percent: 100,
-        ..YES
+        ..ACCEPT
     };
 
-    fn ada(minor_units: i64) -> Charge {
+    fn charge_of(minor_units: i64) -> Charge {
         Charge {
             minor_units,
             currency: "EUR".into(),
@@ -246,7 +246,7 @@ mod tests {
         }
     }
 
-    fn back(charge_key: &str, minor_units: i64) -> Refund {
+    fn refund_of(charge_key: &str, minor_units: i64) -> Refund {
         Refund {
             charge_key: charge_key.into(),
             minor_units,
@@ -254,7 +254,7 @@ mod tests {
         }
     }
 
-    fn given(entries: &[(&str, Verdict)]) -> Charges {
+    fn with_entries(entries: &[(&str, Verdict)]) -> Charges {
         let mut charges = Charges::default();
         for (key, verdict) in entries {
             charges.apply(Entry {
@@ -268,20 +268,23 @@ mod tests {
 
     #[test]
     fn a_charge_is_decided_once() {
-        let new = Charges::default().charge("c", ada(5), NO);
-        assert_eq!(new, Ok(Decision::New(Verdict::Declined(ada(5)))));
+        let new = Charges::default().charge("c", charge_of(5), REFUSE);
+        assert_eq!(new, Ok(Decision::New(Verdict::Declined(charge_of(5)))));
 
-        let charges = given(&[("c", Verdict::Charged(ada(5)))]);
-        let known = Decision::Known(Verdict::Charged(ada(5)));
-        assert_eq!(charges.charge("c", ada(5), NO), Ok(known.clone()));
+        let charges = with_entries(&[("c", Verdict::Charged(charge_of(5)))]);
+        let known = Decision::Known(Verdict::Charged(charge_of(5)));
+        assert_eq!(charges.charge("c", charge_of(5), REFUSE), Ok(known.clone()));
         assert_eq!(charges.void("c"), Ok(known));
-        assert_eq!(charges.charge("c", ada(6), YES), Err(KeyReused));
+        assert_eq!(charges.charge("c", charge_of(6), ACCEPT), Err(KeyReused));
         let bob = Charge {
             customer_id: "bob".into(),
-            ..ada(5)
+            ..charge_of(5)
         };
-        assert_eq!(charges.charge("c", bob, YES), Err(KeyReused));
-        assert_eq!(charges.refund("c", back("c", 5), YES), Err(KeyReused));
+        assert_eq!(charges.charge("c", bob, ACCEPT), Err(KeyReused));
+        assert_eq!(
+            charges.refund("c", refund_of("c", 5), ACCEPT),
+            Err(KeyReused)
+        );
     }
 
     #[test]
@@ -290,61 +293,67 @@ mod tests {
             Charges::default().void("c"),
             Ok(Decision::New(Verdict::Voided))
         );
-        let charges = given(&[("c", Verdict::Voided)]);
+        let charges = with_entries(&[("c", Verdict::Voided)]);
         assert_eq!(
-            charges.charge("c", ada(5), YES),
+            charges.charge("c", charge_of(5), ACCEPT),
             Ok(Decision::Known(Verdict::Voided))
         );
         assert_eq!(charges.void("c"), Ok(Decision::Known(Verdict::Voided)));
     }
 
     #[test]
-    fn a_charge_is_refunded_whole_and_once() {
-        let charges = given(&[
-            ("c", Verdict::Charged(ada(5))),
-            ("d", Verdict::Declined(ada(5))),
+    fn a_charge_is_refunded_in_full_and_once() {
+        let charges = with_entries(&[
+            ("c", Verdict::Charged(charge_of(5))),
+            ("d", Verdict::Declined(charge_of(5))),
         ]);
         let refused = |refund, reason| Ok(Decision::New(Verdict::RefundRefused { refund, reason }));
         assert_eq!(
-            charges.refund("r", back("c", 4), YES),
-            refused(back("c", 4), RefundRefusal::AnotherAmount)
+            charges.refund("r", refund_of("c", 4), ACCEPT),
+            refused(refund_of("c", 4), RefundRefusal::AnotherAmount)
         );
         for no_charge in ["d", "unknown"] {
             assert_eq!(
-                charges.refund("r", back(no_charge, 5), YES),
-                refused(back(no_charge, 5), RefundRefusal::NotCharged)
+                charges.refund("r", refund_of(no_charge, 5), ACCEPT),
+                refused(refund_of(no_charge, 5), RefundRefusal::NotCharged)
             );
         }
         assert_eq!(
-            charges.refund("r", back("c", 5), NO),
-            refused(back("c", 5), RefundRefusal::Declined)
+            charges.refund("r", refund_of("c", 5), REFUSE),
+            refused(refund_of("c", 5), RefundRefusal::Declined)
         );
-        let refunded = Verdict::Refunded(back("c", 5));
+        let refunded = Verdict::Refunded(refund_of("c", 5));
         assert_eq!(
-            charges.refund("r", back("c", 5), YES),
+            charges.refund("r", refund_of("c", 5), ACCEPT),
             Ok(Decision::New(refunded.clone()))
         );
 
-        let charges = given(&[("c", Verdict::Charged(ada(5))), ("r", refunded.clone())]);
+        let charges = with_entries(&[
+            ("c", Verdict::Charged(charge_of(5))),
+            ("r", refunded.clone()),
+        ]);
         assert_eq!(
-            charges.refund("r", back("c", 5), NO),
+            charges.refund("r", refund_of("c", 5), REFUSE),
             Ok(Decision::Known(refunded))
         );
         assert_eq!(
-            charges.refund("r2", back("c", 5), YES),
-            refused(back("c", 5), RefundRefusal::AlreadyRefunded)
+            charges.refund("r2", refund_of("c", 5), ACCEPT),
+            refused(refund_of("c", 5), RefundRefusal::AlreadyRefunded)
         );
-        assert_eq!(charges.refund("r", back("d", 5), YES), Err(KeyReused));
+        assert_eq!(
+            charges.refund("r", refund_of("d", 5), ACCEPT),
+            Err(KeyReused)
+        );
         assert_eq!(charges.void("r"), Err(KeyReused));
     }
 
     #[test]
     fn an_entry_is_one_readable_line() {
-        let refund = back("c", 5);
+        let refund = refund_of("c", 5);
         let reason = RefundRefusal::NotCharged;
         for (verdict, line) in [
             (
-                Verdict::Charged(ada(5)),
+                Verdict::Charged(charge_of(5)),
                 r#"{"key":"k","time_ms":3,"kind":"charged","minor_units":5,"currency":"EUR","customer_id":"ada"}"#,
             ),
             (

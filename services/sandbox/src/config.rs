@@ -1,4 +1,4 @@
-//! What the sandbox can be told: where its ledgers lie, how its partners behave, and how they fail.
+//! The configuration of the sandbox: the folder of its ledgers, how its partners behave, and how they fail.
 
 use std::path::PathBuf;
 
@@ -17,7 +17,7 @@ pub mod env {
     pub const REFUSE_PERCENT: &str = "ORDERMESH_SANDBOX_REFUSE_PERCENT";
     /// Percent of refunds that are refused.
     pub const REFUND_REFUSE_PERCENT: &str = "ORDERMESH_SANDBOX_REFUND_REFUSE_PERCENT";
-    /// Seed of every choice.
+    /// Seed of every pseudo-random choice.
     pub const SEED: &str = "ORDERMESH_SANDBOX_SEED";
     /// From booking to delivery, milliseconds.
     pub const DELIVERY_MS: &str = "ORDERMESH_SANDBOX_DELIVERY_MS";
@@ -65,7 +65,7 @@ const SLOW_MS_MAX: i64 = 60_000;
 pub struct Config {
     /// Folder of the sandbox's ledgers.
     pub ledger: PathBuf,
-    /// How the partners behave until `SetBehaviour` says otherwise.
+    /// How the partners behave until a `SetBehaviour` call changes it.
     pub behaviour: Behaviour,
 }
 
@@ -258,7 +258,7 @@ impl FromArgMatches for Config {
             behaviour: Some(behaviour),
         };
         match rules::violations(&request).first() {
-            Some(violation) => Err(refused(violation)),
+            Some(violation) => Err(invalid_flag(violation)),
             None => Ok(Self {
                 ledger: flags.ledger,
                 behaviour,
@@ -272,8 +272,8 @@ impl FromArgMatches for Config {
     }
 }
 
-/// The contract's word on a flag: `behaviour.provider.slow_ms` is `--sandbox-provider-slow-ms`.
-fn refused(violation: &Violation) -> clap::Error {
+/// Reports a violated field rule by the flag of its field: `behaviour.provider.slow_ms` is `--sandbox-provider-slow-ms`.
+fn invalid_flag(violation: &Violation) -> clap::Error {
     let path = violation.field_path();
     let field = path.strip_prefix("behaviour.").unwrap_or(&path);
     let flag = format!("--sandbox-{}", field.replace(['.', '_'], "-"));
@@ -296,25 +296,25 @@ mod tests {
         config: Config,
     }
 
-    fn given(flags: &[&str]) -> Result<Config, Invalid> {
+    fn parse_flags(flags: &[&str]) -> Result<Config, Invalid> {
         let arguments = std::iter::once("sandbox").chain(flags.iter().copied());
         parse::<Sandbox>(arguments).map(|sandbox| sandbox.config)
     }
 
     #[test]
-    fn without_flags_the_partners_do_as_they_are_asked() {
-        let quiet = Behaviour {
+    fn by_default_the_partners_accept_everything_and_have_no_faults() {
+        let expected = Behaviour {
             delivery_ms: 200,
             provider: Some(Faults::default()),
             carrier: Some(Faults::default()),
             ..Default::default()
         };
-        assert_eq!(given(&[]).expect("it is valid").behaviour, quiet);
+        assert_eq!(parse_flags(&[]).expect("it is valid").behaviour, expected);
     }
 
     #[test]
     fn flags_are_read() {
-        let config = given(&[
+        let config = parse_flags(&[
             "--sandbox-decline-percent=7",
             "--sandbox-refund-refuse-percent=8",
             "--sandbox-seed=42",
@@ -387,7 +387,7 @@ mod tests {
                 env::carrier::SLOW_MS,
             ),
         ] {
-            let invalid = given(flags).expect_err(named);
+            let invalid = parse_flags(flags).expect_err(named);
             assert_eq!(invalid.exit_code, EXIT_BAD_VALUE, "{flags:?}");
             let message = invalid.message;
             assert!(

@@ -1,4 +1,4 @@
-//! The sandbox's own gRPC service: looks into the ledgers and sets the partners' manners.
+//! The control service of the sandbox: lists the ledgers and sets the behaviour of the partners.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use contracts::sandbox::v1::{
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
-use crate::Manners;
+use crate::SharedBehaviour;
 use crate::bookings::{self, Bookings};
 use crate::charges::{self, Charges};
 use crate::ledger::{Entry, Ledger};
@@ -22,19 +22,19 @@ type Listing<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 pub(crate) struct Control {
     payments: Arc<Ledger<Charges>>,
     bookings: Arc<Ledger<Bookings>>,
-    manners: Manners,
+    behaviour: SharedBehaviour,
 }
 
 impl Control {
     pub(crate) fn new(
         payments: Arc<Ledger<Charges>>,
         bookings: Arc<Ledger<Bookings>>,
-        manners: Manners,
+        behaviour: SharedBehaviour,
     ) -> Self {
         Self {
             payments,
             bookings,
-            manners,
+            behaviour,
         }
     }
 }
@@ -69,7 +69,7 @@ impl SandboxService for Control {
         _request: Request<GetBehaviourRequest>,
     ) -> Result<Response<GetBehaviourResponse>, Status> {
         Ok(Response::new(GetBehaviourResponse {
-            behaviour: Some(self.manners.get()),
+            behaviour: Some(self.behaviour.get()),
         }))
     }
 
@@ -79,7 +79,7 @@ impl SandboxService for Control {
     ) -> Result<Response<SetBehaviourResponse>, Status> {
         let request = request.into_inner();
         error::validate(&request)?;
-        self.manners.set(request.behaviour.unwrap_or_default());
+        self.behaviour.set(request.behaviour.unwrap_or_default());
         Ok(Response::new(SetBehaviourResponse {}))
     }
 }

@@ -1,4 +1,4 @@
-//! How partners fail, on top of what they decide. Every call of a partner comes through [`Faulty::call`].
+//! Injects faults into the calls of the partners. Every call passes through [`FaultInjector::call`].
 
 use std::future;
 use std::sync::{Arc, Mutex};
@@ -10,24 +10,25 @@ use contracts::{Validate, carrier, provider, rules};
 use hashlink::LruCache;
 use tonic::{Request, Response, Status};
 
-use crate::{Manners, dice};
+use crate::{SharedBehaviour, derived};
 
-/// Keys whose calls are counted. The key that was called longest ago is forgotten first, and begins anew.
+/// Keys whose calls are counted. The least recently used key is evicted first; its count restarts.
 const COUNTED_KEYS: usize = 100_000;
 
 /// A request to a partner.
-pub(crate) trait Call: Validate + Send + 'static {
-    /// It only asks what has become of a key, so that nothing is in doubt when its answer is lost.
-    const LOOKS_UP: bool;
+pub(crate) trait PartnerRequest: Validate + Send + 'static {
+    /// Whether the request only reads the verdict on a key. The replies of such requests are never dropped: losing them
+    /// would leave nothing in doubt.
+    const IS_LOOKUP: bool;
 
     /// Its idempotency key.
     fn key(&self) -> &str;
 }
 
-macro_rules! calls {
-    ($($request:ty => $looks_up:literal,)*) => {
-        $(impl Call for $request {
-            const LOOKS_UP: bool = $looks_up;
+macro_rules! partner_requests {
+    ($($request:ty => $is_lookup:literal,)*) => {
+        $(impl PartnerRequest for $request {
+            const IS_LOOKUP: bool = $is_lookup;
 
             fn key(&self) -> &str {
                 &self.idempotency_key
@@ -36,7 +37,7 @@ macro_rules! calls {
     };
 }
 
-calls! {
+partner_requests! {
     provider::v1::ChargeRequest => false,
     provider::v1::RefundRequest => false,
     provider::v1::VoidRequest => false,
@@ -46,45 +47,45 @@ calls! {
     carrier::v1::LookupRequest => true,
 }
 
-/// A partner that fails as often as it is told to.
-pub(crate) struct Faulty<P> {
+/// A partner with the faults of the current behaviour.
+pub(crate) struct FaultInjector<P> {
     partner: Arc<P>,
-    manners: Manners,
-    /// This partner's part of the behaviour.
+    behaviour: SharedBehaviour,
+    /// Selects this partner's faults.
     faults: fn(&Behaviour) -> Option<Faults>,
-    /// Calls by key.
+    /// Number of calls by key.
     calls: Mutex<LruCache<String, u32>>,
 }
 
-impl<P> Faulty<P> {
+impl<P> FaultInjector<P> {
     pub(crate) fn new(
         partner: P,
-        manners: Manners,
+        behaviour: SharedBehaviour,
         faults: fn(&Behaviour) -> Option<Faults>,
     ) -> Self {
         Self {
             partner: Arc::new(partner),
-            manners,
+            behaviour,
             faults,
             calls: Mutex::new(LruCache::new(COUNTED_KEYS)),
         }
     }
 
-    /// Carries a call out, unless a fault comes in between.
+    /// Executes a call with `execute`, unless a fault prevents it.
     ///
     /// # Errors
     ///
     /// INVALID_ARGUMENT with every violation of the contract's field rules; UNAVAILABLE and INTERNAL for a fault;
-    /// that of `carry_out`.
-    pub(crate) async fn call<Q: Call, A: Send + 'static, F>(
+    /// the errors of `execute`.
+    pub(crate) async fn call<Q: PartnerRequest, A: Send + 'static, F>(
         &self,
         request: Request<Q>,
-        carry_out: impl FnOnce(Arc<P>, Q) -> F,
+        execute: impl FnOnce(Arc<P>, Q) -> F,
     ) -> Result<Response<A>, Status>
     where
         F: Future<Output = Result<A, Status>> + Send + 'static,
     {
-        let behaviour = self.manners.get();
+        let behaviour = self.behaviour.get();
         let faults = (self.faults)(&behaviour).unwrap_or_default();
         if faults.outage {
             return Err(Status::unavailable("out of service"));
@@ -95,48 +96,49 @@ impl<P> Faulty<P> {
             return Err(error::invalid(&violations));
         }
 
-        let draw = self.draw(behaviour.seed, faults, request.key());
-        if draw.picks("hang", faults.hang_percent) {
-            // Ends with the caller's patience.
+        let sampler = self.sampler(behaviour.seed, faults, request.key());
+        if sampler.hits("hang", faults.hang_percent) {
+            // The caller's deadline ends the call.
             future::pending::<()>().await;
         }
-        if draw.picks("error", faults.error_percent) {
-            return Err(if draw.picks("internal", 50) {
+        if sampler.hits("error", faults.error_percent) {
+            return Err(if sampler.hits("internal", 50) {
                 Status::internal("out of order")
             } else {
                 Status::unavailable("too busy")
             });
         }
-        let is_late = draw.picks("slow", faults.slow_percent);
-        let is_lost = !Q::LOOKS_UP && draw.picks("reply-lost", faults.reply_lost_percent);
+        let is_slow = sampler.hits("slow", faults.slow_percent);
+        let is_reply_lost = !Q::IS_LOOKUP && sampler.hits("reply-lost", faults.reply_lost_percent);
 
-        let answer = carry_out(Arc::clone(&self.partner), request);
-        let answer = if is_late {
-            late(Duration::from_millis(faults.slow_ms.into()), answer).await
+        let answer = execute(Arc::clone(&self.partner), request);
+        let answer = if is_slow {
+            delayed(Duration::from_millis(faults.slow_ms.into()), answer).await
         } else {
             answer.await
         };
-        if is_lost {
+        if is_reply_lost {
             return Err(Status::unavailable("the answer was lost"));
         }
         answer.map(Response::new)
     }
 
-    /// The call's own draw. An outage draws nothing and does not count as a call.
-    fn draw(&self, seed: u64, faults: Faults, key: &str) -> Draw {
+    /// The sampler of one call. Calls during an outage are not counted.
+    fn sampler(&self, seed: u64, faults: Faults, key: &str) -> FaultSampler {
         let number = if faults == Faults::default() {
             0
         } else {
-            self.count(key)
+            self.count_call(key)
         };
-        Draw {
+        FaultSampler {
             seed,
             call: format!("{number}/{key}"),
         }
     }
 
-    fn count(&self, key: &str) -> u32 {
-        let mut calls = self.calls.lock().expect("nobody panics while holding it");
+    /// Counts a call and returns the number of calls with this key so far.
+    fn count_call(&self, key: &str) -> u32 {
+        let mut calls = self.calls.lock().expect("no holder panics");
         if let Some(count) = calls.get_mut(key) {
             *count = count.wrapping_add(1);
             *count
@@ -147,8 +149,8 @@ impl<P> Faulty<P> {
     }
 }
 
-/// Carries out what comes late, like a request that the network has held up: also when its caller has gone meanwhile.
-async fn late<A: Send + 'static>(
+/// Executes a call after a delay, like a request that the network has held up: also when its caller has gone meanwhile.
+async fn delayed<A: Send + 'static>(
     wait: Duration,
     answer: impl Future<Output = Result<A, Status>> + Send + 'static,
 ) -> Result<A, Status> {
@@ -160,15 +162,15 @@ async fn late<A: Send + 'static>(
         .unwrap_or_else(|panic| Err(error::internal(&panic)))
 }
 
-/// The luck of one call.
-struct Draw {
+/// Decides which faults hit one call. Deterministic by seed, key and number of the call.
+struct FaultSampler {
     seed: u64,
-    /// Its number among the calls with its key, and the key.
+    /// Number of the call among those with its key, and the key.
     call: String,
 }
 
-impl Draw {
-    fn picks(&self, fault: &str, percent: u32) -> bool {
-        percent > 0 && dice::picks(self.seed, &format!("{fault}/{}", self.call), percent)
+impl FaultSampler {
+    fn hits(&self, fault: &str, percent: u32) -> bool {
+        percent > 0 && derived::is_selected(self.seed, &format!("{fault}/{}", self.call), percent)
     }
 }

@@ -1,4 +1,4 @@
-//! A ledger: verdicts on idempotency keys in a durable file, and the index that is folded from them.
+//! A ledger: verdicts on idempotency keys in a durable file, and an index in memory that is folded from them.
 
 mod file;
 
@@ -20,7 +20,7 @@ use crate::Clock;
 /// Entries read ahead of a client that lists the ledger.
 const READ_AHEAD: usize = 256;
 
-/// A line of a ledger: what became of an idempotency key.
+/// A line of a ledger: the verdict on an idempotency key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Entry<V> {
     pub(crate) key: String,
@@ -31,39 +31,39 @@ pub(crate) struct Entry<V> {
     pub(crate) verdict: V,
 }
 
-/// The verdict on a key, and whether it is a new one that has to be written.
+/// The verdict on a key: known from the ledger, or new, so that it must be written.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Decision<V> {
     Known(V),
     New(V),
 }
 
-/// What a ledger's entries amount to.
+/// The state that is folded from a ledger's entries.
 pub(crate) trait Index: Default + Send + 'static {
-    /// What can become of a key.
+    /// The result of a request under a key.
     type Verdict: Clone + Serialize + DeserializeOwned + Send + 'static;
 
-    /// What became of a key.
+    /// The verdict on a key; `None` when the key was never used.
     fn verdict(&self, key: &str) -> Option<&Self::Verdict>;
 
     /// Folds an entry into the index.
     fn apply(&mut self, entry: Entry<Self::Verdict>);
 }
 
-/// A ledger, open.
+/// An open ledger.
 ///
-/// Decisions are one after the other. An answer is given once every entry that it may rest on is durable: its own, and
-/// those that other calls have added but still wait for.
+/// Decisions are serialised. A verdict is returned once every entry that it may depend on is durable: its own, and those
+/// that concurrent calls have appended before.
 pub(crate) struct Ledger<I: Index> {
     index: Mutex<I>,
-    entries: Entries<I::Verdict>,
+    storage: Storage<I::Verdict>,
     clock: Clock,
 }
 
-/// Where the entries are kept.
-enum Entries<V> {
+/// Where the entries are stored.
+enum Storage<V> {
     File(File),
-    /// For as long as the ledger lives.
+    /// Lost when the ledger is dropped.
     Memory(Mutex<Vec<Entry<V>>>),
 }
 
@@ -74,7 +74,7 @@ impl<I: Index> Ledger<I> {
         let file = File::open(path, |entry| index.apply(entry))?;
         Ok(Self {
             index: Mutex::new(index),
-            entries: Entries::File(file),
+            storage: Storage::File(file),
             clock,
         })
     }
@@ -83,33 +83,30 @@ impl<I: Index> Ledger<I> {
     pub(crate) fn in_memory(clock: Clock) -> Self {
         Self {
             index: Mutex::new(I::default()),
-            entries: Entries::Memory(Mutex::default()),
+            storage: Storage::Memory(Mutex::default()),
             clock,
         }
     }
 
-    /// The entries of a ledger without a file; none of another.
-    pub(crate) fn remembered(&self) -> Vec<Entry<I::Verdict>> {
-        match &self.entries {
-            Entries::File(_) => Vec::new(),
-            Entries::Memory(entries) => entries
-                .lock()
-                .expect("nobody panics while holding it")
-                .clone(),
+    /// The entries of a ledger in memory; empty when the ledger is a file.
+    pub(crate) fn in_memory_entries(&self) -> Vec<Entry<I::Verdict>> {
+        match &self.storage {
+            Storage::File(_) => Vec::new(),
+            Storage::Memory(entries) => entries.lock().expect("no holder panics").clone(),
         }
     }
 
-    /// Decides on a key with the index in hand, and writes the verdict when it is new.
+    /// Decides on a key while it holds the index, and writes the verdict when it is new.
     ///
     /// # Errors
     ///
-    /// That of `decide`, which adds nothing; UNAVAILABLE when the ledger cannot be written.
+    /// The error of `decide`, in which case nothing is written; UNAVAILABLE when the ledger cannot be written.
     pub(crate) async fn decide(
         &self,
         key: String,
         decide: impl FnOnce(&I, &str) -> Result<Decision<I::Verdict>, Status>,
     ) -> Result<I::Verdict, Status> {
-        let (verdict, appended) = {
+        let (verdict, length) = {
             let mut index = self.index();
             let verdict = match decide(&index, &key)? {
                 Decision::Known(verdict) => verdict,
@@ -124,23 +121,23 @@ impl<I: Index> Ledger<I> {
                     verdict
                 }
             };
-            (verdict, self.appended())
+            (verdict, self.appended_length())
         };
-        self.durable(appended).await.map_err(unavailable)?;
+        self.wait_durable(length).await.map_err(unavailable)?;
         Ok(verdict)
     }
 
-    /// What became of a key; `None` when it was never used.
+    /// The verdict on a key; `None` when the key was never used.
     ///
     /// # Errors
     ///
     /// UNAVAILABLE when the ledger cannot be written.
-    pub(crate) async fn look_up(&self, key: &str) -> Result<Option<I::Verdict>, Status> {
-        let (verdict, appended) = {
+    pub(crate) async fn lookup(&self, key: &str) -> Result<Option<I::Verdict>, Status> {
+        let (verdict, length) = {
             let index = self.index();
-            (index.verdict(key).cloned(), self.appended())
+            (index.verdict(key).cloned(), self.appended_length())
         };
-        self.durable(appended).await.map_err(unavailable)?;
+        self.wait_durable(length).await.map_err(unavailable)?;
         Ok(verdict)
     }
 
@@ -149,15 +146,15 @@ impl<I: Index> Ledger<I> {
         &self,
     ) -> impl Stream<Item = Result<Entry<I::Verdict>, Status>> + Send + use<I> {
         let (sender, receiver) = mpsc::channel(READ_AHEAD);
-        let file = match &self.entries {
-            Entries::File(file) => Ok(file.reader()),
-            Entries::Memory(_) => Err(self.remembered()),
+        let file = match &self.storage {
+            Storage::File(file) => Ok(file.reader()),
+            Storage::Memory(_) => Err(self.in_memory_entries()),
         };
         tokio::task::spawn_blocking(move || {
             let reader = match file {
                 Ok(reader) => reader,
-                Err(remembered) => {
-                    for entry in remembered {
+                Err(entries) => {
+                    for entry in entries {
                         if sender.blocking_send(Ok(entry)).is_err() {
                             return;
                         }
@@ -170,8 +167,8 @@ impl<I: Index> Ledger<I> {
                 Err(error) => return drop(sender.blocking_send(Err(unavailable(error)))),
             };
             for entry in entries {
-                let listener_is_gone = sender.blocking_send(entry.map_err(unavailable)).is_err();
-                if listener_is_gone {
+                let receiver_dropped = sender.blocking_send(entry.map_err(unavailable)).is_err();
+                if receiver_dropped {
                     return;
                 }
             }
@@ -179,47 +176,47 @@ impl<I: Index> Ledger<I> {
         ReceiverStream::new(receiver)
     }
 
-    /// Writes what is still to be written; nothing can be added afterwards.
+    /// Writes the buffered entries. Nothing can be appended afterwards.
     pub(crate) async fn close(&self) {
-        if let Entries::File(file) = &self.entries {
+        if let Storage::File(file) = &self.storage {
             file.close().await;
         }
     }
 
     fn append(&self, entry: &Entry<I::Verdict>) -> Result<(), Error> {
-        match &self.entries {
-            Entries::File(file) => file.append(entry),
-            Entries::Memory(entries) => {
-                let mut entries = entries.lock().expect("nobody panics while holding it");
+        match &self.storage {
+            Storage::File(file) => file.append(entry),
+            Storage::Memory(entries) => {
+                let mut entries = entries.lock().expect("no holder panics");
                 entries.push(entry.clone());
                 Ok(())
             }
         }
     }
 
-    fn appended(&self) -> u64 {
-        match &self.entries {
-            Entries::File(file) => file.appended(),
-            Entries::Memory(_) => 0,
+    fn appended_length(&self) -> u64 {
+        match &self.storage {
+            Storage::File(file) => file.appended_length(),
+            Storage::Memory(_) => 0,
         }
     }
 
-    async fn durable(&self, length: u64) -> Result<(), Error> {
-        match &self.entries {
-            Entries::File(file) => file.durable(length).await,
-            Entries::Memory(_) => Ok(()),
+    async fn wait_durable(&self, length: u64) -> Result<(), Error> {
+        match &self.storage {
+            Storage::File(file) => file.wait_durable(length).await,
+            Storage::Memory(_) => Ok(()),
         }
     }
 
     fn index(&self) -> MutexGuard<'_, I> {
-        self.index.lock().expect("nobody panics while holding it")
+        self.index.lock().expect("no holder panics")
     }
 }
 
 fn unavailable(error: Error) -> Status {
     tracing::error!(
         error = &error as &dyn std::error::Error,
-        "the ledger is out of order"
+        "the ledger failed"
     );
-    Status::unavailable("the ledger is out of order")
+    Status::unavailable("the ledger failed")
 }

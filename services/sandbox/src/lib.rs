@@ -1,12 +1,12 @@
-//! A payment provider and a carrier to try ordermesh against: they keep the promises of the contracts
-//! `ordermesh.provider.v1` and `ordermesh.carrier.v1`, each with a ledger of its own that survives `kill -9`.
+//! A payment provider and a carrier for tests and demos. They implement the contracts `ordermesh.provider.v1` and
+//! `ordermesh.carrier.v1`; each has its own ledger, which survives `kill -9`.
 
 mod bookings;
 mod carrier;
 mod charges;
 mod config;
 mod control;
-mod dice;
+mod derived;
 mod faults;
 mod ledger;
 mod provider;
@@ -28,7 +28,7 @@ use crate::bookings::Bookings;
 use crate::carrier::Carrier;
 use crate::charges::Charges;
 use crate::control::Control;
-use crate::faults::Faulty;
+use crate::faults::FaultInjector;
 use crate::ledger::{Index, Ledger};
 use crate::provider::Provider;
 
@@ -38,8 +38,8 @@ const BOOKINGS_FILE: &str = "bookings.jsonl";
 /// Why the sandbox cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The folder of the ledgers cannot be made.
-    #[error("cannot make the folder of the sandbox's ledgers {path}", path = path.display())]
+    /// The folder of the ledgers cannot be created.
+    #[error("cannot create the folder of the sandbox's ledgers {path}", path = path.display())]
     Folder {
         /// The folder.
         path: PathBuf,
@@ -57,18 +57,18 @@ pub enum Error {
     },
 }
 
-/// The sandbox, open. Clones share the ledgers.
+/// An open sandbox. Clones share the ledgers.
 #[derive(Clone)]
 pub struct Sandbox {
     payments: Arc<Ledger<Charges>>,
     bookings: Arc<Ledger<Bookings>>,
-    provider: Arc<Faulty<Provider>>,
-    carrier: Arc<Faulty<Carrier>>,
-    manners: Manners,
+    provider: Arc<FaultInjector<Provider>>,
+    carrier: Arc<FaultInjector<Carrier>>,
+    behaviour: SharedBehaviour,
 }
 
 impl Sandbox {
-    /// Opens the ledgers, or starts new ones. Reads them whole, so it blocks; call it while starting.
+    /// Opens the ledgers or creates new ones. Blocks while it reads every entry: call it at start-up.
     ///
     /// # Errors
     ///
@@ -83,52 +83,53 @@ impl Sandbox {
             });
         }
         let clock: Clock = Arc::new(now_ms);
-        let payments: Arc<Ledger<Charges>> = ledger(folder.join(PAYMENTS_FILE), &clock)?;
-        let bookings: Arc<Ledger<Bookings>> = ledger(folder.join(BOOKINGS_FILE), &clock)?;
-        Ok(Self::of(payments, bookings, config.behaviour, clock))
+        let payments: Arc<Ledger<Charges>> = open_ledger(folder.join(PAYMENTS_FILE), &clock)?;
+        let bookings: Arc<Ledger<Bookings>> = open_ledger(folder.join(BOOKINGS_FILE), &clock)?;
+        Ok(Self::new(payments, bookings, config.behaviour, clock))
     }
 
-    /// A new sandbox whose ledgers are kept in memory, and that lives by that clock (Unix milliseconds).
+    /// A new sandbox with ledgers in memory. It reads the time from `clock`.
     pub fn in_memory(behaviour: Behaviour, clock: Clock) -> Self {
         let payments = Arc::new(Ledger::in_memory(Arc::clone(&clock)));
         let bookings = Arc::new(Ledger::in_memory(Arc::clone(&clock)));
-        Self::of(payments, bookings, behaviour, clock)
+        Self::new(payments, bookings, behaviour, clock)
     }
 
-    fn of(
+    fn new(
         payments: Arc<Ledger<Charges>>,
         bookings: Arc<Ledger<Bookings>>,
         behaviour: Behaviour,
         clock: Clock,
     ) -> Self {
-        let manners = Manners::new(behaviour);
-        let provider = Provider::new(Arc::clone(&payments), manners.clone());
-        let carrier = Carrier::new(Arc::clone(&bookings), manners.clone(), clock);
-        let provider = Faulty::new(provider, manners.clone(), |behaviour| behaviour.provider);
-        let carrier = Faulty::new(carrier, manners.clone(), |behaviour| behaviour.carrier);
+        let behaviour = SharedBehaviour::new(behaviour);
+        let provider = Provider::new(Arc::clone(&payments), behaviour.clone());
+        let carrier = Carrier::new(Arc::clone(&bookings), behaviour.clone(), clock);
+        let provider =
+            FaultInjector::new(provider, behaviour.clone(), |behaviour| behaviour.provider);
+        let carrier = FaultInjector::new(carrier, behaviour.clone(), |behaviour| behaviour.carrier);
         Self {
             payments,
             bookings,
             provider: Arc::new(provider),
             carrier: Arc::new(carrier),
-            manners,
+            behaviour,
         }
     }
 
     /// Changes how the partners behave from now on.
-    pub fn behave(&self, behaviour: Behaviour) {
-        self.manners.set(behaviour);
+    pub fn set_behaviour(&self, behaviour: Behaviour) {
+        self.behaviour.set(behaviour);
     }
 
-    /// What a provider without a file has decided, in order.
+    /// The entries of the provider's in-memory ledger, in order; empty when the ledger is a file.
     pub fn payments(&self) -> Vec<LedgerPayment> {
-        let entries = self.payments.remembered().into_iter();
+        let entries = self.payments.in_memory_entries().into_iter();
         entries.map(control::payment).collect()
     }
 
-    /// What a carrier without a file has decided, in order.
+    /// The entries of the carrier's in-memory ledger, in order; empty when the ledger is a file.
     pub fn bookings(&self) -> Vec<LedgerBooking> {
-        let entries = self.bookings.remembered().into_iter();
+        let entries = self.bookings.in_memory_entries().into_iter();
         entries.map(control::booking).collect()
     }
 
@@ -142,41 +143,40 @@ impl Sandbox {
         CarrierServer::from_arc(Arc::clone(&self.carrier))
     }
 
-    /// The sandbox's own service.
+    /// The service that lists the ledgers and sets the behaviour.
     pub fn control(&self) -> SandboxServiceServer<impl SandboxService> {
         SandboxServiceServer::new(Control::new(
             Arc::clone(&self.payments),
             Arc::clone(&self.bookings),
-            self.manners.clone(),
+            self.behaviour.clone(),
         ))
     }
 
-    /// All three on one server.
+    /// The routes of all three services.
     pub fn routes(&self) -> Routes {
         Routes::new(self.provider())
             .add_service(self.carrier())
             .add_service(self.control())
     }
 
-    /// Writes what is still to be written and closes the ledgers; what would need a new entry is answered UNAVAILABLE
-    /// from then on.
+    /// Writes the buffered entries and closes the ledgers. Later calls that need a new entry fail with UNAVAILABLE.
     pub async fn close(&self) {
         self.payments.close().await;
         self.bookings.close().await;
     }
 }
 
-fn ledger<I: Index>(path: PathBuf, clock: &Clock) -> Result<Arc<Ledger<I>>, Error> {
+fn open_ledger<I: Index>(path: PathBuf, clock: &Clock) -> Result<Arc<Ledger<I>>, Error> {
     match Ledger::open(&path, Arc::clone(clock)) {
         Ok(ledger) => Ok(Arc::new(ledger)),
         Err(source) => Err(Error::Ledger { path, source }),
     }
 }
 
-/// Tells Unix milliseconds.
+/// Returns the current time, Unix milliseconds.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 
-/// Unix milliseconds by the clock of this machine.
+/// The time of the system clock, Unix milliseconds.
 fn now_ms() -> i64 {
     let since_epoch = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -184,21 +184,21 @@ fn now_ms() -> i64 {
     i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// The behaviour in force, shared by the services.
+/// The current behaviour of the partners, shared by the services.
 #[derive(Clone)]
-struct Manners(Arc<RwLock<Behaviour>>);
+struct SharedBehaviour(Arc<RwLock<Behaviour>>);
 
-impl Manners {
+impl SharedBehaviour {
     fn new(behaviour: Behaviour) -> Self {
         Self(Arc::new(RwLock::new(behaviour)))
     }
 
     fn get(&self) -> Behaviour {
-        *self.0.read().expect("nobody panics while holding it")
+        *self.0.read().expect("no holder panics")
     }
 
     fn set(&self, behaviour: Behaviour) {
-        *self.0.write().expect("nobody panics while holding it") = behaviour;
+        *self.0.write().expect("no holder panics") = behaviour;
     }
 }
 

@@ -11,19 +11,19 @@ use contracts::provider::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use crate::Manners;
+use crate::SharedBehaviour;
 use crate::charges::{Charge, Charges, Refund, Verdict};
-use crate::faults::Faulty;
+use crate::faults::FaultInjector;
 use crate::ledger::Ledger;
 
 pub(crate) struct Provider {
     ledger: Arc<Ledger<Charges>>,
-    manners: Manners,
+    behaviour: SharedBehaviour,
 }
 
 impl Provider {
-    pub(crate) fn new(ledger: Arc<Ledger<Charges>>, manners: Manners) -> Self {
-        Self { ledger, manners }
+    pub(crate) fn new(ledger: Arc<Ledger<Charges>>, behaviour: SharedBehaviour) -> Self {
+        Self { ledger, behaviour }
     }
 
     async fn charge(self: Arc<Self>, request: ChargeRequest) -> Result<ChargeResponse, Status> {
@@ -31,13 +31,13 @@ impl Provider {
         let Money {
             minor_units,
             currency,
-        } = positive(request.amount)?;
+        } = positive_amount(request.amount)?;
         let charge = Charge {
             minor_units,
             currency,
             customer_id: request.customer_id,
         };
-        let behaviour = self.manners.get();
+        let behaviour = self.behaviour.get();
         let decide = |charges: &Charges, key: &str| Ok(charges.charge(key, charge, behaviour)?);
         let verdict = self.ledger.decide(key, decide).await?;
         Ok(ChargeResponse {
@@ -52,13 +52,13 @@ impl Provider {
         let Money {
             minor_units,
             currency,
-        } = positive(request.amount)?;
+        } = positive_amount(request.amount)?;
         let refund = Refund {
             charge_key: request.charge_key,
             minor_units,
             currency,
         };
-        let behaviour = self.manners.get();
+        let behaviour = self.behaviour.get();
         let decide = |charges: &Charges, key: &str| Ok(charges.refund(key, refund, behaviour)?);
         let verdict = self.ledger.decide(key, decide).await?;
         Ok(RefundResponse {
@@ -70,7 +70,7 @@ impl Provider {
 
     async fn lookup(self: Arc<Self>, request: LookupRequest) -> Result<LookupResponse, Status> {
         let key = request.idempotency_key;
-        Ok(match self.ledger.look_up(&key).await? {
+        Ok(match self.ledger.lookup(&key).await? {
             Some(verdict) => LookupResponse {
                 charge: charge_status(&verdict).into(),
                 refund: refund_status(&verdict).into(),
@@ -97,7 +97,7 @@ impl Provider {
 }
 
 #[tonic::async_trait]
-impl PaymentProvider for Faulty<Provider> {
+impl PaymentProvider for FaultInjector<Provider> {
     async fn charge(
         &self,
         request: Request<ChargeRequest>,
@@ -124,13 +124,13 @@ impl PaymentProvider for Faulty<Provider> {
     }
 }
 
-fn positive(amount: Option<Money>) -> Result<Money, Status> {
+fn positive_amount(amount: Option<Money>) -> Result<Money, Status> {
     amount
         .filter(|amount| amount.minor_units > 0)
         .ok_or_else(|| error::invalid_field("amount", "must be positive"))
 }
 
-/// The verdict in the words of the contract; UNSPECIFIED for a refund's.
+/// The status of a charge in the contract; UNSPECIFIED for the verdict on a refund.
 const fn charge_status(verdict: &Verdict) -> ChargeStatus {
     match verdict {
         Verdict::Charged(_) => ChargeStatus::Charged,
@@ -140,7 +140,7 @@ const fn charge_status(verdict: &Verdict) -> ChargeStatus {
     }
 }
 
-/// The verdict in the words of the contract; UNSPECIFIED for a charge's.
+/// The status of a refund in the contract; UNSPECIFIED for the verdict on a charge.
 const fn refund_status(verdict: &Verdict) -> RefundStatus {
     match verdict {
         Verdict::Refunded(_) => RefundStatus::Refunded,

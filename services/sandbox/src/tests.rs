@@ -1,4 +1,4 @@
-//! The sandbox as its clients see it: over gRPC, and after a restart.
+//! Tests of the sandbox over gRPC, and after a restart.
 
 use std::time::{Duration, Instant};
 
@@ -90,7 +90,7 @@ fn track(key: &str, wait_ms: u32) -> carrier_v1::LookupRequest {
     }
 }
 
-async fn charged(client: &mut PaymentProviderClient<Channel>, key: &str) -> ChargeResponse {
+async fn send_charge(client: &mut PaymentProviderClient<Channel>, key: &str) -> ChargeResponse {
     let answer = client
         .charge(charge(key, 5, "ada"))
         .await
@@ -99,14 +99,14 @@ async fn charged(client: &mut PaymentProviderClient<Channel>, key: &str) -> Char
 }
 
 #[tokio::test]
-async fn a_key_is_charged_once_however_often_it_is_called() {
+async fn repeated_charges_of_a_key_charge_once() {
     let folder = folder();
     let served = Served::start(folder.path(), BEHAVIOUR).await;
     let mut client = served.provider();
-    let first = charged(&mut client, "c").await;
+    let first = send_charge(&mut client, "c").await;
     assert_eq!(first.status(), ChargeStatus::Charged);
     assert!(!first.reference.is_empty());
-    assert_eq!(charged(&mut client, "c").await, first);
+    assert_eq!(send_charge(&mut client, "c").await, first);
 
     for other in [charge("c", 6, "ada"), charge("c", 5, "bob")] {
         let refused = client.charge(other).await.expect_err("the key was used");
@@ -132,7 +132,7 @@ async fn a_key_is_charged_once_however_often_it_is_called() {
 }
 
 #[tokio::test]
-async fn bad_requests_leave_no_trace() {
+async fn invalid_requests_write_nothing() {
     let folder = folder();
     let served = Served::start(folder.path(), BEHAVIOUR).await;
     let mut client = served.provider();
@@ -159,11 +159,11 @@ async fn bad_requests_leave_no_trace() {
 }
 
 #[tokio::test]
-async fn a_restart_keeps_everything() {
+async fn verdicts_survive_a_restart() {
     let folder = folder();
     let served = Served::start(folder.path(), BEHAVIOUR).await;
     let (mut provider, mut carrier) = (served.provider(), served.carrier());
-    let first = charged(&mut provider, "c").await;
+    let first = send_charge(&mut provider, "c").await;
     provider.void(void("v")).await.expect("it answers");
     let refunded = provider
         .refund(refund("r", "c", 5))
@@ -181,25 +181,25 @@ async fn a_restart_keeps_everything() {
     carrier.void(void_booking).await.expect("it answers");
     served.stop().await;
 
-    // The partners would say no to everything new now.
-    let no = Behaviour {
+    // From now on the partners refuse every new key.
+    let refuse_all = Behaviour {
         decline_percent: 100,
         refuse_percent: 100,
         ..BEHAVIOUR
     };
-    let served = Served::start(folder.path(), no).await;
+    let served = Served::start(folder.path(), refuse_all).await;
     let (mut provider, mut carrier) = (served.provider(), served.carrier());
-    assert_eq!(charged(&mut provider, "c").await, first);
+    assert_eq!(send_charge(&mut provider, "c").await, first);
     assert_eq!(
-        charged(&mut provider, "v").await.status(),
+        send_charge(&mut provider, "v").await.status(),
         ChargeStatus::Voided
     );
-    let again = provider
+    let repeated = provider
         .refund(refund("r", "c", 5))
         .await
         .expect("it answers")
         .into_inner();
-    assert_eq!(again, refunded);
+    assert_eq!(repeated, refunded);
     let another = provider
         .refund(refund("r2", "c", 5))
         .await
@@ -228,7 +228,7 @@ async fn a_refund_gives_a_charge_back_once() {
     let folder = folder();
     let served = Served::start(folder.path(), BEHAVIOUR).await;
     let mut client = served.provider();
-    charged(&mut client, "c").await;
+    send_charge(&mut client, "c").await;
     for (request, expected) in [
         (refund("r1", "c", 4), RefundStatus::Refused),
         (refund("r2", "unknown", 5), RefundStatus::Refused),
@@ -298,7 +298,7 @@ async fn the_same_customers_are_declined() {
 }
 
 #[tokio::test]
-async fn a_parcel_is_waited_for() {
+async fn tracking_waits_for_the_delivery() {
     let folder = folder();
     let soon = Behaviour {
         delivery_ms: 50,
@@ -353,13 +353,13 @@ async fn the_ledgers_are_listed_in_order() {
     let served = Served::start(folder.path(), BEHAVIOUR).await;
     let (mut provider, mut carrier, mut control) =
         (served.provider(), served.carrier(), served.control());
-    let first = charged(&mut provider, "c").await;
+    let first = send_charge(&mut provider, "c").await;
     provider.void(void("v")).await.expect("it answers");
     provider
         .refund(refund("r", "c", 5))
         .await
         .expect("it answers");
-    charged(&mut provider, "c").await;
+    send_charge(&mut provider, "c").await;
     let behaviour = Behaviour {
         refuse_percent: 100,
         ..Default::default()
@@ -377,7 +377,7 @@ async fn the_ledgers_are_listed_in_order() {
         .expect("it answers");
     let payments: Vec<_> = payments
         .into_inner()
-        .map(|payment| payment.expect("the ledger is whole"))
+        .map(|payment| payment.expect("the ledger is intact"))
         .map(|payment| {
             (
                 payment.idempotency_key,
@@ -412,7 +412,7 @@ async fn the_ledgers_are_listed_in_order() {
         .expect("it answers");
     let bookings: Vec<_> = bookings
         .into_inner()
-        .map(|booking| booking.expect("the ledger is whole"))
+        .map(|booking| booking.expect("the ledger is intact"))
         .map(|booking| (booking.idempotency_key, booking.kind))
         .collect()
         .await;
@@ -422,13 +422,13 @@ async fn the_ledgers_are_listed_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_key_that_many_use_at_once_is_charged_once() {
+async fn concurrent_charges_of_a_key_charge_once() {
     let folder = folder();
     let served = Served::start(folder.path(), BEHAVIOUR).await;
     let mut callers = JoinSet::new();
     for _ in 0..64 {
         let mut client = served.provider();
-        callers.spawn(async move { charged(&mut client, "c").await });
+        callers.spawn(async move { send_charge(&mut client, "c").await });
     }
     let answers = callers.join_all().await;
     assert!(answers.iter().all(|answer| answer == &answers[0]));
@@ -437,23 +437,23 @@ async fn a_key_that_many_use_at_once_is_charged_once() {
     served.stop().await;
 }
 
-/// What is answered is in the file by then, whatever happens to the process.
+/// A reply is sent only once its entry is in the file.
 #[tokio::test]
-async fn an_answer_waits_until_it_is_durable() {
+async fn a_reply_waits_until_its_entry_is_durable() {
     let folder = folder();
     let served = Served::start(folder.path(), BEHAVIOUR).await;
     let mut client = served.provider();
     for calls in 1..50 {
-        charged(&mut client, &format!("c/{calls}")).await;
+        send_charge(&mut client, &format!("c/{calls}")).await;
         let ledger = fs::read_to_string(folder.path().join(PAYMENTS_FILE)).expect("it is there");
         assert_eq!(ledger.lines().count(), calls);
     }
     served.stop().await;
 }
 
-/// Nothing is lost among many callers. Prints the rate.
+/// Prints the rate.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn concurrent_charges_are_all_kept() {
+async fn all_concurrent_charges_are_written() {
     const CALLERS: usize = 64;
     const CALLS: usize = 100;
     let folder = folder();
@@ -467,7 +467,7 @@ async fn concurrent_charges_are_all_kept() {
             for call in 0..CALLS {
                 let key = format!("{caller}/{call}");
                 assert_eq!(
-                    charged(&mut client, &key).await.status(),
+                    send_charge(&mut client, &key).await.status(),
                     ChargeStatus::Charged
                 );
             }
@@ -483,13 +483,13 @@ async fn concurrent_charges_are_all_kept() {
 }
 
 #[tokio::test]
-async fn a_closed_sandbox_takes_nothing_new() {
+async fn a_closed_sandbox_refuses_new_keys() {
     let folder = folder();
     let served = Served::start(folder.path(), BEHAVIOUR).await;
     let mut client = served.provider();
-    let first = charged(&mut client, "c").await;
+    let first = send_charge(&mut client, "c").await;
     served.sandbox.close().await;
-    assert_eq!(charged(&mut client, "c").await, first);
+    assert_eq!(send_charge(&mut client, "c").await, first);
     let refused = client
         .charge(charge("new", 5, "ada"))
         .await
@@ -499,7 +499,7 @@ async fn a_closed_sandbox_takes_nothing_new() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_made_is_named() {
+fn a_folder_that_cannot_be_created_is_named_in_the_error() {
     let folder = folder();
     let file = folder.path().join("file");
     fs::write(&file, "").expect("the disk works");

@@ -1,4 +1,4 @@
-//! Carries out the effects of shipping at a carrier that speaks `ordermesh.carrier.v1`.
+//! Executes the effects of shipping: a client of a carrier with the API `ordermesh.carrier.v1`.
 
 use std::time::Duration;
 
@@ -12,37 +12,37 @@ use contracts::shipping::v1::shipment_command::Command;
 use contracts::shipping::v1::{
     RecordBooked, RecordBookingRefused, RecordBookingVoided, RecordDelivered,
 };
-use engine::effects::{Attempt, EffectHandler, Unknown};
+use engine::effects::{Attempt, EffectHandler, Indeterminate};
 use tonic::{Code, Request, Status};
 
 use crate::shipment::{Effect, ShipmentRules};
 
-/// Target of bookings and voids: names their breaker, their limit and their metric.
+/// Target of bookings and voids: the name of their breaker and limit, and the label of their metrics.
 pub const CARRIER: &str = "carrier";
 
-/// Target of tracking. Its calls wait for parcels: on their own they cannot take the places of bookings.
+/// Target of tracking. Its calls wait for deliveries; a separate target keeps them from using up the limit of bookings.
 pub const CARRIER_TRACKING: &str = "carrier-tracking";
 
-/// The longest wait that the contract lets a look-up ask for.
+/// The longest wait that the contract allows in a look-up.
 const LOOKUP_WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// The field rule of an answer's reason, in characters.
+/// The longest reason that the field rules allow, characters.
 const REASON_MAX_LEN: usize = 256;
 
-/// The field rule of a tracking number, in characters.
+/// The longest tracking number that the field rules allow, characters.
 const TRACKING_NUMBER_MAX_LEN: usize = 64;
 
-/// How long the carrier may take.
+/// The deadlines of calls to the carrier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadlines {
-    /// For an answer. What has none by then is unknown.
+    /// Of every call. Without a response by then, the result is unknown.
     pub call: Duration,
-    /// How long one tracking call waits for a parcel, besides `call`; at most a minute. Both together must fit into
+    /// How long a tracking call waits for the delivery, in addition to `call`; at most a minute. The sum must not exceed
     /// the engine's deadline of an effect.
     pub tracking_wait: Duration,
 }
 
-/// A carrier behind gRPC.
+/// A gRPC client of a carrier.
 #[derive(Clone, Debug)]
 pub struct Carrier {
     client: CarrierClient<Transport>,
@@ -50,7 +50,7 @@ pub struct Carrier {
 }
 
 impl Carrier {
-    /// A carrier behind `peer`, which is the transport of its calls.
+    /// Calls the carrier through `peer`.
     pub fn new(peer: impl Into<Transport>, deadlines: Deadlines) -> Self {
         let tracking_wait = deadlines.tracking_wait.min(LOOKUP_WAIT_MAX);
         Self {
@@ -68,11 +68,11 @@ impl Carrier {
         contact: &Contact,
         pieces: u64,
         attempt: Attempt,
-    ) -> Result<Command, Unknown> {
+    ) -> Result<Command, Indeterminate> {
         if attempt.may_have_run {
             let found = self.lookup(key, Duration::ZERO).await?;
             if found.status() != BookingStatus::NotFound {
-                return booking_answer(found.status(), found.tracking_number, found.reason);
+                return booking_command(found.status(), found.tracking_number, found.reason);
             }
         }
         let request = BookRequest {
@@ -83,31 +83,31 @@ impl Carrier {
         let request = within(self.deadlines.call, request);
         let answer = self.client.clone().book(request).await;
         let answer = answer.map_err(unknown)?.into_inner();
-        booking_answer(answer.status(), answer.tracking_number, answer.reason)
+        booking_command(answer.status(), answer.tracking_number, answer.reason)
     }
 
-    /// Needs no look-up before a repetition: a void answers what the key's booking has come to.
-    async fn void(&self, booking_key: &str) -> Result<Command, Unknown> {
+    /// Needs no look-up before a repetition: the response to a void contains the result of the booking.
+    async fn void(&self, booking_key: &str) -> Result<Command, Indeterminate> {
         let request = VoidRequest {
             idempotency_key: booking_key.into(),
         };
         let request = within(self.deadlines.call, request);
         let answer = self.client.clone().void(request).await;
         let answer = answer.map_err(unknown)?.into_inner();
-        booking_answer(answer.status(), answer.tracking_number, answer.reason)
+        booking_command(answer.status(), answer.tracking_number, answer.reason)
     }
 
-    async fn track(&self, booking_key: &str) -> Result<Command, Unknown> {
+    async fn track(&self, booking_key: &str) -> Result<Command, Indeterminate> {
         let found = self
             .lookup(booking_key, self.deadlines.tracking_wait)
             .await?;
         match found.status() {
             BookingStatus::Delivered => Ok(Command::RecordDelivered(RecordDelivered {})),
-            BookingStatus::Booked => Err(Unknown {
-                reason: "the parcel is on its way".into(),
+            BookingStatus::Booked => Err(Indeterminate {
+                reason: "the parcel is in transit".into(),
                 partner_fault: false,
             }),
-            other => Err(Unknown {
+            other => Err(Indeterminate {
                 reason: format!(
                     "the carrier no longer knows the parcel as booked: {}",
                     other.as_str_name()
@@ -117,7 +117,11 @@ impl Carrier {
         }
     }
 
-    async fn lookup(&self, booking_key: &str, wait: Duration) -> Result<LookupResponse, Unknown> {
+    async fn lookup(
+        &self,
+        booking_key: &str,
+        wait: Duration,
+    ) -> Result<LookupResponse, Indeterminate> {
         let request = LookupRequest {
             idempotency_key: booking_key.into(),
             wait_ms: u32::try_from(wait.as_millis()).expect("the wait is a minute at most"),
@@ -141,7 +145,7 @@ impl EffectHandler<ShipmentRules> for Carrier {
         key: &str,
         effect: &Effect,
         attempt: Attempt,
-    ) -> Result<Command, Unknown> {
+    ) -> Result<Command, Indeterminate> {
         match effect {
             Effect::Book { contact, pieces } => self.book(key, contact, *pieces, attempt).await,
             Effect::Void { booking_key } => self.void(booking_key).await,
@@ -156,18 +160,18 @@ fn within<T>(deadline: Duration, message: T) -> Request<T> {
     request
 }
 
-/// What became of a booking, said by a booking, a void or a look-up alike.
-fn booking_answer(
+/// The command for the result of a booking. Bookings, voids and look-ups all return it.
+fn booking_command(
     status: BookingStatus,
     tracking_number: String,
     reason: String,
-) -> Result<Command, Unknown> {
+) -> Result<Command, Indeterminate> {
     match status {
-        // That the parcel has arrived by now is for tracking to say.
+        // Only tracking reports the delivery.
         BookingStatus::Booked | BookingStatus::Delivered => {
             let length = tracking_number.chars().count();
             if !(1..=TRACKING_NUMBER_MAX_LEN).contains(&length) {
-                return Err(Unknown {
+                return Err(Indeterminate {
                     reason: format!("the carrier's tracking number has {length} characters"),
                     partner_fault: true,
                 });
@@ -177,22 +181,21 @@ fn booking_answer(
         BookingStatus::Refused => Ok(Command::RecordBookingRefused(RecordBookingRefused {
             reason: reason.chars().take(REASON_MAX_LEN).collect(),
         })),
-        // To a booking this is the answer when a void came first: the shipment is being cancelled, by this process
-        // or by a later owner.
+        // A booking gets this response when a void came first: this process or a later owner is cancelling the shipment.
         BookingStatus::Voided => Ok(Command::RecordBookingVoided(RecordBookingVoided {})),
-        BookingStatus::InProgress => Err(Unknown {
-            reason: "the carrier is still at it".into(),
+        BookingStatus::InProgress => Err(Indeterminate {
+            reason: "the carrier is still processing the key".into(),
             partner_fault: false,
         }),
-        BookingStatus::Unspecified | BookingStatus::NotFound => Err(Unknown {
-            reason: "the carrier's answer says nothing about the key".into(),
+        BookingStatus::Unspecified | BookingStatus::NotFound => Err(Indeterminate {
+            reason: "the carrier's response has no result for the key".into(),
             partner_fault: true,
         }),
     }
 }
 
-/// A call that failed: only the codes that speak of this one request leave the carrier itself out of doubt.
-fn unknown(status: Status) -> Unknown {
+/// The failure of a call. It counts as a fault of the carrier, unless the code blames this one request.
+fn unknown(status: Status) -> Indeterminate {
     let about_the_request = matches!(
         status.code(),
         Code::InvalidArgument
@@ -201,7 +204,7 @@ fn unknown(status: Status) -> Unknown {
             | Code::FailedPrecondition
             | Code::OutOfRange
     );
-    Unknown {
+    Indeterminate {
         reason: format!("the carrier failed: {status}"),
         partner_fault: !about_the_request,
     }

@@ -1,4 +1,4 @@
-//! Shipping: the rule book of a shipment, and the carrier that carries out its effects.
+//! Shipping: the rule book of a shipment, and the client of the carrier that executes its effects.
 
 mod carrier;
 mod shipment;

@@ -1,4 +1,4 @@
-//! The rule book of a shipment. A shipment is named by its order's id.
+//! The rule book of a shipment. The id of a shipment is the id of its order.
 //!
 //! ```text
 //! (unknown)   ShipOrder             REQUESTED   ShipmentRequested
@@ -17,7 +17,7 @@
 //!             CancelShipment        unchanged   ShipmentCancelSettled
 //! ```
 //!
-//! Everything else gives no events: repeats, late answers, and a cancellation whose answer is on its way already.
+//! Everything else gives no events: repetitions, late answers, and a cancellation while another one is pending.
 
 use std::convert::Infallible;
 
@@ -41,22 +41,22 @@ use engine::{Context, Decider, Outstanding};
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ShipmentRules;
 
-/// What the carrier is asked to do.
+/// A call to the carrier.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
-    /// Take a parcel.
+    /// Book a parcel.
     Book {
-        /// Where to.
+        /// The recipient.
         contact: Contact,
         /// Pieces in the parcel.
         pieces: u64,
     },
-    /// Make sure that the parcel is on its way or never will be.
+    /// Void the booking, unless the parcel is already booked.
     Void {
         /// Idempotency key of the booking.
         booking_key: String,
     },
-    /// Tell when the parcel has arrived.
+    /// Wait for the delivery of the parcel.
     Track {
         /// Idempotency key of the booking.
         booking_key: String,
@@ -65,7 +65,7 @@ pub enum Effect {
 
 impl Decider for ShipmentRules {
     type Contract = Shipping;
-    /// Shipping hears other services and its carrier only, and neither is ever refused.
+    /// Never occurs: commands of other services and of the carrier are never rejected.
     type Rejection = Infallible;
     type Effect = Effect;
 
@@ -85,7 +85,7 @@ impl Decider for ShipmentRules {
                     pieces: order.pieces,
                 }))
             }
-            // While cancelling, "on its way" and "refused" are the verdict on the cancellation.
+            // While cancelling, "booked" and "refused" decide the cancellation.
             (Status::Requested | Status::Cancelling, Command::RecordBooked(answer)) => {
                 Some(Event::ShipmentDispatched(ShipmentDispatched {
                     tracking_number: answer.tracking_number.clone(),
@@ -152,7 +152,7 @@ impl Decider for ShipmentRules {
 
     fn react(shipment: &Shipment, event: &Event, id: &str) -> Vec<Message> {
         let answer = match event {
-            // A refused cancellation says the same: the parcel is on its way.
+            // A refused cancellation has the same answer: the parcel is dispatched.
             Event::ShipmentDispatched(_) | Event::ShipmentCancelRefused(_) => {
                 OrderCommand::RecordShipmentDispatched(RecordShipmentDispatched {
                     tracking_number: shipment.tracking_number.clone(),
@@ -180,7 +180,7 @@ impl Decider for ShipmentRules {
             Status::Requested => (
                 booking_key,
                 Effect::Book {
-                    // The field rules require one of every `ShipOrder`; a booking without would be refused.
+                    // The field rules require a contact in every `ShipOrder`; the carrier would refuse a booking without one.
                     contact: shipment.contact.clone().unwrap_or_default(),
                     pieces: shipment.pieces,
                 },

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use audit::{ClientObservation, DeciderConfig, Report, RuleBooks};
-use auditor::{Sources, System};
+use auditor::{Sources, SystemEvidence};
 use engine::worker::Settings;
 use inventory::StockRules;
 use load::journal;
@@ -19,24 +19,24 @@ use tokio::task::block_in_place;
 
 use platform_client::{Sandbox, Stack};
 use terminal::progress::Progress;
-use terminal::{Align, Table, count, is_unread, say};
+use terminal::{Align, Table, count, is_broken_pipe, print_line};
 
-/// Something could not be read: nothing is known.
+/// Exit code when the audit could not be completed.
 const EXIT_UNCHECKED: u8 = 2;
 
-/// What is audited.
+/// Arguments of the audit.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "\
-Reads only, joins no group, and works while the system does: everything is taken at one consistent cut. What holds
-only at rest is checked when everything is.
+The audit only reads, joins no group, and works on a running system: it reads everything at one consistent cut.
+Invariants that hold only at rest are checked only at rest.
 
-Exits with 0 when everything holds, 1 when something is violated, 2 when it could not be checked.
+Exits with 0 when every invariant holds, 1 when one is violated, 2 when the audit could not be completed.
 
 Examples:
   ordermesh audit
   ordermesh audit --journal baskets.csv.gz.journal --json")]
 pub struct Args {
-    /// A client's journal: what it says was acknowledged must be there
+    /// The journal of a client: its acknowledged orders must exist
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
     /// Print the report as JSON
@@ -52,52 +52,61 @@ pub struct Args {
     payment_times: payments::Config,
 }
 
-/// Audits once and prints what came out.
+/// Audits once and prints the report.
 ///
 /// # Errors
 ///
-/// The journal is none.
+/// The file is not a journal.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let unchecked = |error: anyhow::Error| {
         eprintln!("error: not checked: {error:#}");
         Ok(ExitCode::from(EXIT_UNCHECKED))
     };
-    // Before the cut: what it tells of is there then.
-    let notes = match args.journal.as_deref().map(journal::notes).transpose() {
-        Ok(notes) => notes,
+    // The journal is read before the cut, so that the cut has all that it refers to.
+    let observations = match args
+        .journal
+        .as_deref()
+        .map(journal::client_observations)
+        .transpose()
+    {
+        Ok(observations) => observations,
         Err(error) if error.is_input() => return Err(error.into()),
         Err(error) => return unchecked(error.into()),
     };
-    let report = match report(&args, notes).await {
+    let report = match report(&args, observations).await {
         Ok(report) => report,
         Err(error) => return unchecked(error),
     };
-    let said = say(if args.json {
+    let printed = print_line(if args.json {
         json!(report).to_string()
     } else {
-        text(&report)
+        report_text(&report)
     });
-    match said {
-        // Nobody need hear the end of it: the exit code tells as well.
-        Err(error) if report.is_clean() && !is_unread(&error) => unchecked(error),
-        _ => Ok(terminal::verdict(report.is_clean())),
+    match printed {
+        // A broken pipe is no failure: the exit code has the result.
+        Err(error) if report.is_clean() && !is_broken_pipe(&error) => unchecked(error),
+        _ => Ok(terminal::exit_code(report.is_clean())),
     }
 }
 
-async fn report(args: &Args, notes: Option<Vec<ClientObservation>>) -> anyhow::Result<Report> {
-    let mut system = System::open(&sources(&args.stack, &args.sandbox), notes).await?;
+async fn report(
+    args: &Args,
+    observations: Option<Vec<ClientObservation>>,
+) -> anyhow::Result<Report> {
+    let mut system =
+        SystemEvidence::open(&sources(&args.stack, &args.sandbox), observations).await?;
     if !args.json {
         let total = usize::try_from(system.commands()).unwrap_or(usize::MAX);
         let progress = Progress::new("commands", total);
         system.report_progress(move |commands| {
-            progress.reach(usize::try_from(commands).unwrap_or(usize::MAX));
+            progress.set_position(usize::try_from(commands).unwrap_or(usize::MAX));
         });
     }
-    let books = rule_books(&system, args.order_times, args.payment_times);
-    Ok(block_in_place(|| ::audit::audit(&system, &books))?)
+    let rule_books = rule_books(&system, args.order_times, args.payment_times);
+    Ok(block_in_place(|| ::audit::audit(&system, &rule_books))?)
 }
 
-/// Where the auditor finds the parts of a platform.
+/// The parts of a platform, for the auditor.
 pub fn sources(stack: &Stack, sandbox: &Sandbox) -> Sources {
     Sources {
         stack: stack.clone(),
@@ -107,10 +116,14 @@ pub fn sources(stack: &Stack, sandbox: &Sandbox) -> Sources {
 }
 
 /// The rule books of the services.
-pub type Books = RuleBooks<OrderRules, StockRules, PaymentRules, ShipmentRules>;
+pub type ServiceRuleBooks = RuleBooks<OrderRules, StockRules, PaymentRules, ShipmentRules>;
 
-/// The rule books of the services with their settings, and what deciding again needs besides.
-pub fn rule_books(system: &System, orders: orders::Config, payments: payments::Config) -> Books {
+/// The rule books of the services with their settings, and the other inputs of a decision.
+pub fn rule_books(
+    system: &SystemEvidence,
+    orders: orders::Config,
+    payments: payments::Config,
+) -> ServiceRuleBooks {
     let settings = Settings::default();
     RuleBooks {
         orders: DeciderConfig::new(orders.rules(), &orders.settings()),
@@ -123,8 +136,8 @@ pub fn rule_books(system: &System, orders: orders::Config, payments: payments::C
     }
 }
 
-/// The report as people read it: a line for each invariant, then what is wrong.
-fn text(report: &Report) -> String {
+/// The report as text: a line for each invariant, then the violations.
+fn report_text(report: &Report) -> String {
     let mut table = Table::new([
         ("", Align::Left),
         ("checked", Align::Right),
@@ -151,7 +164,7 @@ fn text(report: &Report) -> String {
     let state = if report.at_rest {
         "at rest"
     } else {
-        "under way: what holds only at rest was left out"
+        "in progress: invariants that hold only at rest were not checked"
     };
     let mut text = format!(
         "{table}\n{} records, {} commands, {} events of {} aggregates, {} of them in memory at once; {state}",

@@ -1,4 +1,4 @@
-//! `ordermesh doctor`: looks whether every part of the platform is there and as it should be.
+//! `ordermesh doctor`: checks that every part of the platform is reachable and correctly set up.
 
 mod broker;
 mod clock;
@@ -15,15 +15,15 @@ use serde::Serialize;
 use serde_json::json;
 
 use platform_client::{Api, Stack};
-use terminal::{Align, Table, say};
+use terminal::{Align, Table, print_line};
 
-/// For each part: what has not answered by then is told as such.
+/// Time limit for the check of one part; a part without an answer by then has failed.
 const DEADLINE: Duration = Duration::from_secs(6);
 
-/// Where the parts are.
+/// Flags of `ordermesh doctor`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "\
-✓ is as it should be, ! works but is worth a look, ✗ does not work. Exits with 1 when something does not work.
+✓ is right, ! works but is worth a look, ✗ does not work. Exits with 1 when something does not work.
 Nothing is changed.
 
 Examples:
@@ -45,13 +45,13 @@ pub struct Args {
     api: Api,
 }
 
-/// What was found out about one part.
+/// The result of the check of one part. The fields are keys of `--json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-struct Finding {
+struct CheckResult {
     part: &'static str,
     health: Health,
     detail: String,
-    /// What to do about it; empty when there is nothing to do.
+    /// What to do; empty when nothing is to do.
     advice: String,
 }
 
@@ -63,7 +63,7 @@ enum Health {
     Failed,
 }
 
-impl Finding {
+impl CheckResult {
     fn ok(part: &'static str, detail: impl Into<String>) -> Self {
         Self {
             part,
@@ -90,100 +90,108 @@ impl Finding {
     }
 }
 
-/// Examines everything at once and prints what was found.
+/// Checks all parts concurrently and prints the results.
 ///
 /// # Errors
 ///
-/// Nobody reads it.
+/// Standard output is closed.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let findings = examine(&args).await;
-    let healthy = findings
-        .iter()
-        .all(|finding| finding.health != Health::Failed);
-    say(if args.json {
-        json!({ "healthy": healthy, "findings": findings }).to_string()
+    let results = check_all(&args).await;
+    let healthy = results.iter().all(|result| result.health != Health::Failed);
+    print_line(if args.json {
+        json!({ "healthy": healthy, "findings": results }).to_string()
     } else {
-        table(&findings).to_string()
+        table(&results).to_string()
     })?;
-    Ok(terminal::verdict(healthy))
+    Ok(terminal::exit_code(healthy))
 }
 
-async fn examine(args: &Args) -> Vec<Finding> {
-    let admin = soon(services::ADMIN, services::admin(args.admin.address));
+async fn check_all(args: &Args) -> Vec<CheckResult> {
+    let admin = with_deadline(services::ADMIN, services::admin(args.admin.address));
     if args.process {
         return vec![admin.await];
     }
     let cluster = platform_client::cluster(&args.stack.kafka);
-    let (broker, topics, registry, database, gateway, admin, clock, ahead) = tokio::join!(
-        soon(broker::PART, broker::examine(&cluster)),
-        soon(topics::PART, topics::examine(&cluster)),
-        soon(
+    let (broker, topics, registry, database, gateway, admin, clock, broker_clock) = tokio::join!(
+        with_deadline(broker::PART, broker::check(&cluster)),
+        with_deadline(topics::PART, topics::check(&cluster)),
+        with_deadline(
             registry::PART,
-            registry::examine(&args.stack.registry, &args.stack.kafka.prefix)
+            registry::check(&args.stack.registry, &args.stack.kafka.prefix)
         ),
-        soon(database::PART, database::examine(&args.stack.database)),
-        soon(services::GATEWAY, services::gateway(&args.api)),
+        with_deadline(database::PART, database::check(&args.stack.database)),
+        with_deadline(services::GATEWAY, services::gateway(&args.api)),
         admin,
-        soon(
+        with_deadline(
             clock::DATABASE,
             clock::against_database(&args.stack.database)
         ),
-        soon(clock::BROKER, clock::against_broker(&cluster)),
+        with_deadline(clock::BROKER, clock::against_broker(&cluster)),
     );
     vec![
-        broker, topics, registry, database, gateway, admin, clock, ahead,
+        broker,
+        topics,
+        registry,
+        database,
+        gateway,
+        admin,
+        clock,
+        broker_clock,
     ]
 }
 
-/// An examination that has an end.
-async fn soon(part: &'static str, examination: impl Future<Output = Finding>) -> Finding {
-    within(DEADLINE, part, examination).await
+/// A check that fails after [`DEADLINE`].
+async fn with_deadline(
+    part: &'static str,
+    check: impl Future<Output = CheckResult>,
+) -> CheckResult {
+    with_timeout(DEADLINE, part, check).await
 }
 
-async fn within(
+async fn with_timeout(
     deadline: Duration,
     part: &'static str,
-    examination: impl Future<Output = Finding>,
-) -> Finding {
-    tokio::time::timeout(deadline, examination)
+    check: impl Future<Output = CheckResult>,
+) -> CheckResult {
+    tokio::time::timeout(deadline, check)
         .await
         .unwrap_or_else(|_| {
-            Finding::failed(
+            CheckResult::failed(
                 part,
                 format!("no answer within {} s", deadline.as_secs()),
-                "it is down, or listens and says nothing: look at its log",
+                "it is down, or accepts connections and does not answer: look at its log",
             )
         })
 }
 
-fn table(findings: &[Finding]) -> Table {
+fn table(results: &[CheckResult]) -> Table {
     let mut table = Table::new([("", Align::Left), ("", Align::Left)]);
-    for finding in findings {
-        let mark = match finding.health {
+    for result in results {
+        let mark = match result.health {
             Health::Ok => '✓',
             Health::Warning => '!',
             Health::Failed => '✗',
         };
-        let advice = match finding.advice.as_str() {
+        let advice = match result.advice.as_str() {
             "" => String::new(),
             advice => format!("; {advice}"),
         };
         table.row([
-            format!("{mark} {}", finding.part),
-            format!("{}{advice}", finding.detail),
+            format!("{mark} {}", result.part),
+            format!("{}{advice}", result.detail),
         ]);
     }
     table
 }
 
-/// An error and its causes on one line; a cause that only repeats what stands above it is left out.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+/// An error and its causes on one line, without causes whose text is already part of it.
+fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        let words = error.to_string();
-        if !text.contains(&words) {
-            text.push_str(&format!(": {words}"));
+        let message = error.to_string();
+        if !text.contains(&message) {
+            text.push_str(&format!(": {message}"));
         }
         cause = error.source();
     }
@@ -197,20 +205,20 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_never_answers_is_a_finding() {
-        let finding = within(Duration::ZERO, "registry", future::pending()).await;
-        assert_eq!((finding.part, finding.health), ("registry", Health::Failed));
-        assert_eq!(finding.detail, "no answer within 0 s");
+    async fn a_part_that_does_not_answer_has_failed() {
+        let result = with_timeout(Duration::ZERO, "registry", future::pending()).await;
+        assert_eq!((result.part, result.health), ("registry", Health::Failed));
+        assert_eq!(result.detail, "no answer within 0 s");
     }
 
     #[test]
-    fn a_finding_is_one_line_with_what_to_do() {
-        let findings = [
-            Finding::ok("broker", "there"),
-            Finding::warning("clock", "behind by 3 s", "set it"),
-            Finding::failed("topics", "none", "make them"),
+    fn a_result_is_one_line_with_its_advice() {
+        let results = [
+            CheckResult::ok("broker", "there"),
+            CheckResult::warning("clock", "behind by 3 s", "set it"),
+            CheckResult::failed("topics", "none", "make them"),
         ];
-        let text = table(&findings).to_string();
+        let text = table(&results).to_string();
         let lines: Vec<_> = text.lines().map(str::trim).collect();
         assert_eq!(
             lines,
@@ -223,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn causes_are_told_once_and_on_one_line() {
+    fn causes_are_listed_once_and_on_one_line() {
         #[derive(Debug, thiserror::Error)]
         #[error("{text}")]
         struct Outer {
@@ -234,9 +242,12 @@ mod tests {
             text,
             source: std::io::Error::other("connection\nrefused"),
         };
-        assert_eq!(chain(&error("no answer")), "no answer: connection refused");
         assert_eq!(
-            chain(&error("no answer: connection\nrefused")),
+            error_chain(&error("no answer")),
+            "no answer: connection refused"
+        );
+        assert_eq!(
+            error_chain(&error("no answer: connection\nrefused")),
             "no answer: connection refused"
         );
     }

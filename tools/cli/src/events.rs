@@ -1,4 +1,4 @@
-//! `ordermesh events`: the records of the log, decoded.
+//! `ordermesh events`: prints records of the log, decoded.
 
 mod follow;
 mod line;
@@ -16,17 +16,17 @@ use platform_client::content;
 use platform_client::decoder::Decoder;
 use platform_client::topic_reader;
 
-/// What to do with the records.
+/// The subcommands of `ordermesh events`.
 #[derive(Subcommand)]
 #[command(after_help = "\
 Example:
   ordermesh events tail --service payments")]
 pub enum Command {
-    /// Print records as they are committed, or those that there are
+    /// Print records as they are committed, or those that exist
     Tail(Args),
 }
 
-/// Which records, and how they look.
+/// Flags of `ordermesh events tail`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "\
 Topics are orders, inventory, payments and shipping, each with commands, events, state, outcomes and dlq.
@@ -81,7 +81,7 @@ impl Args {
         topics
     }
 
-    const fn reads_the_past(&self) -> bool {
+    const fn reads_existing(&self) -> bool {
         self.from_beginning || self.order.is_some()
     }
 
@@ -90,42 +90,42 @@ impl Args {
     }
 }
 
-/// Prints records until there are no more, or until it is interrupted.
+/// Prints records until there are no more, or until interrupted.
 ///
 /// # Errors
 ///
-/// Broker or registry do not answer, or nobody reads.
+/// The broker or the registry does not answer, or standard output is closed.
 pub async fn tail(args: Args) -> anyhow::Result<()> {
     let cluster = platform_client::cluster(&args.kafka);
     let schemas =
         platform_client::schemas(&args.registry, &args.kafka.prefix, &[], &args.topics()).await?;
     let decoder = Decoder::new(schemas);
-    // Without a look at the past the default way to end a process is clean enough.
+    // A command that does not follow needs no clean shutdown: the default action of the signal is enough.
     let stop = if args.follows() {
-        Some(platform_client::interruption()?)
+        Some(platform_client::shutdown_signal()?)
     } else {
         None
     };
-    // The clients of the log block.
+    // The Kafka clients block.
     tokio::task::spawn_blocking(move || {
         let mut printer = Printer {
             out: BufWriter::new(std::io::stdout()),
             decoder,
             prefix: args.kafka.prefix.clone(),
-            order: args.order.map(content::Trail::of),
+            order: args.order.map(content::OrderFilter::of),
             json: args.json,
         };
         let mut topics = Vec::new();
         for (service, topic) in args.topics() {
             let ends = topic_reader::ends(&cluster, service, topic)?;
-            topics.push(Place {
+            topics.push(TopicEnds {
                 service,
                 topic,
                 ends,
             });
         }
-        if args.reads_the_past() {
-            for (service, topic, input) in past(&cluster, &topics)? {
+        if args.reads_existing() {
+            for (service, topic, input) in existing_records(&cluster, &topics)? {
                 printer.print(service, topic, &input)?;
             }
         }
@@ -141,17 +141,20 @@ pub async fn tail(args: Args) -> anyhow::Result<()> {
     .await?
 }
 
-/// A topic and how far it reached at the beginning.
-struct Place {
+/// A topic and its end offsets at the start of the command.
+struct TopicEnds {
     service: Service,
     topic: Topic,
     ends: Vec<Ends>,
 }
 
-/// Every record that there is, in order of time.
-fn past(cluster: &Cluster, topics: &[Place]) -> anyhow::Result<Vec<(Service, Topic, Input)>> {
+/// All records up to the ends, sorted by time.
+fn existing_records(
+    cluster: &Cluster,
+    topics: &[TopicEnds],
+) -> anyhow::Result<Vec<(Service, Topic, Input)>> {
     let mut records = Vec::new();
-    for Place {
+    for TopicEnds {
         service,
         topic,
         ends,
@@ -162,17 +165,17 @@ fn past(cluster: &Cluster, topics: &[Place]) -> anyhow::Result<Vec<(Service, Top
             Ok(())
         })?;
     }
-    // Stable: what one transaction wrote at the same time keeps its order within a partition.
+    // A stable sort: records of one transaction with the same time keep their order within a partition.
     records.sort_by_key(|(.., input)| input.time_ms);
     Ok(records)
 }
 
 struct Printer {
-    /// The past is long: its lines are not written one by one.
+    /// Buffered, because there are many existing records.
     out: BufWriter<Stdout>,
     decoder: Decoder,
     prefix: String,
-    order: Option<content::Trail>,
+    order: Option<content::OrderFilter>,
     json: bool,
 }
 
@@ -182,14 +185,14 @@ impl Printer {
         if self
             .order
             .as_mut()
-            .is_some_and(|trail| !trail.meets(input, &content))
+            .is_some_and(|filter| !filter.matches(input, &content))
         {
             return Ok(());
         }
         let line = if self.json {
             line::json(&topic.of(service, &self.prefix), input, &content)?
         } else {
-            // As the flags name it.
+            // Without the prefix, as in the flags.
             line::text(&topic.of(service, ""), input, &content)
         };
         Ok(writeln!(self.out, "{line}")?)
@@ -238,27 +241,27 @@ mod tests {
     }
 
     #[test]
-    fn it_follows_all_events_unless_told_otherwise() {
+    fn all_event_topics_are_followed_by_default() {
         let all = args(&[]);
         assert_eq!(
             all.topics(),
             Service::ALL.map(|service| (service, Topic::Events))
         );
-        assert!(all.follows() && !all.reads_the_past());
+        assert!(all.follows() && !all.reads_existing());
 
         let of_order = args(&["--order", "0191b2f0-5a4e-7cc3-9d1f-6f0f1f6f0a11"]);
-        assert!(!of_order.follows() && of_order.reads_the_past());
+        assert!(!of_order.follows() && of_order.reads_existing());
         let followed = args(&[
             "--order",
             "0191b2f0-5a4e-7cc3-9d1f-6f0f1f6f0a11",
             "--follow",
         ]);
-        assert!(followed.follows() && followed.reads_the_past());
+        assert!(followed.follows() && followed.reads_existing());
         assert!(!args(&["--no-follow"]).follows());
     }
 
     #[test]
-    fn topics_are_chosen_by_name_or_service() {
+    fn topics_are_selected_by_name_or_service() {
         let chosen = args(&[
             "--topic",
             "orders.dlq",

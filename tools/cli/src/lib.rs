@@ -1,4 +1,5 @@
-//! The commands that look at the platform and act on it: each reads its flags, asks, and prints the answer.
+//! The commands that inspect the platform and act on it: each parses its flags, calls the platform, and prints the
+//! answer.
 
 pub mod audit;
 pub mod doctor;
@@ -9,7 +10,7 @@ pub mod status;
 pub mod stock;
 pub mod topics;
 
-/// Flags that are right one by one and wrong together; ends with [`chassis::config::EXIT_BAD_VALUE`].
+/// Flags that are valid one by one but not together. The exit code is [`chassis::config::EXIT_BAD_VALUE`].
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct BadInput(pub String);

@@ -1,4 +1,4 @@
-//! `ordermesh order`: places orders, cancels them and looks at them.
+//! `ordermesh order`: places, cancels and shows orders.
 
 mod cancel;
 mod event_text;
@@ -12,7 +12,7 @@ use clap::Subcommand;
 use contracts::rules::uuid_v7_time_ms;
 use uuid::Uuid;
 
-/// What to do with orders.
+/// The subcommands of `ordermesh order`.
 #[derive(Subcommand)]
 #[command(after_help = "\
 Examples:
@@ -26,19 +26,19 @@ pub enum Command {
     Get(show::Args),
     /// List orders, newest first
     List(list::Args),
-    /// Ask for an order to be cancelled
+    /// Request the cancellation of an order
     Cancel(cancel::Args),
     /// Print the events of an order as they happen, until its end
     Watch(watch::Args),
-    /// Tell an order's life through all services, with the cause of every step
+    /// Explain an order: its events in all services, with the cause of each
     Explain(explain::Args),
 }
 
-/// Does it.
+/// Runs a subcommand.
 ///
 /// # Errors
 ///
-/// The API or the log refuses or does not answer.
+/// The API refuses, or the API or the log does not answer.
 pub async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Place(args) => place::place(&args).await,
@@ -50,11 +50,11 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
     }
 }
 
-/// A flag's order id.
+/// Parses an order id.
 ///
 /// # Errors
 ///
-/// It is no UUIDv7.
+/// The text is not a UUIDv7.
 pub fn order_id(text: &str) -> Result<Uuid, String> {
     Uuid::try_parse(text)
         .ok()

@@ -1,11 +1,11 @@
-//! `ordermesh sandbox`: how the payment provider and the carrier fail, and what stands in their ledgers.
+//! `ordermesh sandbox`: the faults and the ledgers of the payment provider and the carrier.
 
 mod faults;
 mod ledger;
 
 use clap::Subcommand;
 
-/// What to do with the sandbox.
+/// The subcommands of `ordermesh sandbox`.
 #[derive(Subcommand)]
 #[command(after_help = "\
 Examples:
@@ -18,11 +18,11 @@ pub enum Command {
     Ledger(ledger::Args),
 }
 
-/// Does it.
+/// Runs a subcommand.
 ///
 /// # Errors
 ///
-/// A setting makes no sense, or the sandbox does not answer.
+/// A setting is invalid, or the sandbox does not answer.
 pub async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Faults(args) => faults::faults(&args).await,

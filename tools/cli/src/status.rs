@@ -1,4 +1,4 @@
-//! `ordermesh status`: the platform at work, on one screen.
+//! `ordermesh status`: the state of the platform on one screen.
 
 mod alerts;
 mod groups;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use chassis::config;
 use engine::Cluster;
-use engine::log::kafka::client::Renewable;
+use engine::log::kafka::client::ReplaceableClient;
 use http::uri::Authority;
 
 use self::alerts::Alerts;
@@ -21,19 +21,20 @@ use self::groups::Groups;
 use self::process::Reading;
 use self::snapshot::Snapshot;
 use lag::{BrokerProbe, ProbeResult};
-use terminal::say;
+use terminal::print_line;
 
-/// Between two drawings, and between the two readings that a rate is made of.
-const WATCH_EVERY: Duration = Duration::from_secs(2);
-const RATE_OVER: Duration = Duration::from_secs(1);
-/// For one answer: what has not come by then is told as such.
+/// Time between two snapshots with `--watch`.
+const WATCH_INTERVAL: Duration = Duration::from_secs(2);
+/// Time between the first two readings, from which the first rates are computed.
+const RATE_INTERVAL: Duration = Duration::from_secs(1);
+/// Time limit for one answer; a part without an answer by then is shown as failed.
 const DEADLINE: Duration = Duration::from_secs(2);
 
-/// Where the parts are.
+/// Flags of `ordermesh status`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "\
-What does not answer is told as such, and the rest is shown all the same. Exits with 0 when it could render, whatever
-the snapshot: for a verdict ask ordermesh doctor.
+Parts that do not answer are marked, and the others are shown. Exits with 0 whenever something could be shown: for a
+verdict use ordermesh doctor.
 
 Examples:
   ordermesh status
@@ -56,21 +57,21 @@ pub struct Args {
     alerts: alerts::Config,
 }
 
-/// Draws once, or until it is interrupted.
+/// Prints one snapshot, or one every [`WATCH_INTERVAL`] until interrupted.
 ///
 /// # Errors
 ///
-/// Nobody looks, or the clients of the broker refuse their settings.
+/// Standard output is closed, or the Kafka clients refuse their settings.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut status = Status::new(&args)?;
     if args.watch {
         watch(&mut status, args.json).await?;
     } else {
-        // What the rates are counted from, and whether a partition stands still.
+        // The first snapshot is the base for rates, and for partitions whose last stable offset does not advance.
         status.snapshot().await;
-        tokio::time::sleep(RATE_OVER).await;
+        tokio::time::sleep(RATE_INTERVAL).await;
         let snapshot = status.snapshot().await;
-        say(if args.json {
+        print_line(if args.json {
             serde_json::to_string(&snapshot)?
         } else {
             snapshot.to_string()
@@ -80,28 +81,28 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn watch(status: &mut Status, json: bool) -> anyhow::Result<()> {
-    let interruption = platform_client::interruption()?;
+    let interruption = platform_client::shutdown_signal()?;
     status.snapshot().await;
-    let first = tokio::time::Instant::now() + RATE_OVER;
-    let mut every = tokio::time::interval_at(first, WATCH_EVERY);
-    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let first = tokio::time::Instant::now() + RATE_INTERVAL;
+    let mut interval = tokio::time::interval_at(first, WATCH_INTERVAL);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        let drawing = async {
-            every.tick().await;
+        let next_snapshot = async {
+            interval.tick().await;
             status.snapshot().await
         };
-        let Some(snapshot) = interruption.run_until_cancelled(drawing).await else {
+        let Some(snapshot) = interruption.run_until_cancelled(next_snapshot).await else {
             return Ok(());
         };
         if json {
-            say(serde_json::to_string(&snapshot)?)?;
+            print_line(serde_json::to_string(&snapshot)?)?;
         } else {
             redraw(&snapshot.to_string())?;
         }
     }
 }
 
-/// Writes over what stood there, line by line: a screen that is cleared first flickers.
+/// Overwrites the screen line by line: clearing it first would flicker.
 fn redraw(text: &str) -> anyhow::Result<()> {
     let mut screen = String::from("\x1b[H");
     for line in text.lines() {
@@ -114,29 +115,29 @@ fn redraw(text: &str) -> anyhow::Result<()> {
     Ok(output.flush()?)
 }
 
-/// Looks again and again.
+/// Takes snapshots; keeps the previous readings for rates.
 struct Status {
     cluster: Cluster,
-    /// Away while it looks, and for good when it panics.
-    observer: Option<Renewable<BrokerProbe>>,
+    /// `None` while a probe runs, and for ever after a probe has panicked.
+    probe: Option<ReplaceableClient<BrokerProbe>>,
     admins: Vec<Authority>,
     alerts: Alerts,
     http: reqwest::Client,
-    /// What each process said at last, and when.
-    former: Vec<Option<(Instant, Reading)>>,
+    /// The last reading of each process, with its time.
+    previous: Vec<Option<(Instant, Reading)>>,
 }
 
 impl Status {
     fn new(args: &Args) -> anyhow::Result<Self> {
         let cluster = platform_client::cluster(&args.kafka);
-        let http = platform_client::http(DEADLINE)?;
+        let http = platform_client::http_client(DEADLINE)?;
         Ok(Self {
-            observer: Some(BrokerProbe::renewable(cluster.clone())?.silent()),
+            probe: Some(BrokerProbe::replaceable(cluster.clone())?.without_outage_log()),
             cluster,
             admins: args.admins.clone(),
             alerts: Alerts::new(args.alerts.clone()),
             http,
-            former: args.admins.iter().map(|_| None).collect(),
+            previous: args.admins.iter().map(|_| None).collect(),
         })
     }
 
@@ -149,47 +150,53 @@ impl Status {
     }
 
     async fn snapshot(&mut self) -> Snapshot {
-        let observer = self.observer.take();
-        let (readings, (observer, look), alerts) = tokio::join!(
+        let probe = self.probe.take();
+        let (readings, (probe, probed), alerts) = tokio::join!(
             self.readings(),
-            look(observer),
+            probe_broker(probe),
             self.alerts.firing(&self.http)
         );
-        self.observer = observer;
+        self.probe = probe;
         let processes = self
             .admins
             .iter()
             .zip(&readings)
-            .zip(&self.former)
+            .zip(&self.previous)
             .map(|((admin, now), before)| snapshot::process(admin, now.as_ref(), before.as_ref()))
             .collect();
-        self.former = readings.into_iter().map(Result::ok).collect();
+        self.previous = readings.into_iter().map(Result::ok).collect();
         let broker = &self.cluster.bootstrap;
-        let current = self.former.iter().flatten().map(|(_, reading)| reading);
+        let current = self.previous.iter().flatten().map(|(_, reading)| reading);
         Snapshot::new(
             processes,
-            Groups::new(broker, &look, self.cluster.partitions),
+            Groups::new(broker, &probed, self.cluster.partitions),
             current,
             alerts,
         )
     }
 }
 
-/// The clients of the log block.
-async fn look(
-    observer: Option<Renewable<BrokerProbe>>,
-) -> (Option<Renewable<BrokerProbe>>, Result<ProbeResult, String>) {
-    let Some(mut observer) = observer else {
-        return (None, Err("looking at the broker failed before".to_owned()));
+/// Probes the broker on a blocking thread: the Kafka clients block.
+async fn probe_broker(
+    probe: Option<ReplaceableClient<BrokerProbe>>,
+) -> (
+    Option<ReplaceableClient<BrokerProbe>>,
+    Result<ProbeResult, String>,
+) {
+    let Some(mut probe) = probe else {
+        return (
+            None,
+            Err("an earlier probe of the broker panicked".to_owned()),
+        );
     };
-    let looked = tokio::task::spawn_blocking(move || {
-        let look = observer
-            .ask(BrokerProbe::look)
+    let task = tokio::task::spawn_blocking(move || {
+        let probed = probe
+            .call(BrokerProbe::probe)
             .map_err(|error| error.to_string());
-        (observer, look)
+        (probe, probed)
     });
-    match looked.await {
-        Ok((observer, look)) => (Some(observer), look),
+    match task.await {
+        Ok((probe, probed)) => (Some(probe), probed),
         Err(error) => (None, Err(error.to_string())),
     }
 }

@@ -1,4 +1,4 @@
-//! `ordermesh stock`: what there is of a product, and more or less of it.
+//! `ordermesh stock`: shows and adjusts the stock of products.
 
 mod adjust;
 mod get;
@@ -6,20 +6,20 @@ mod get;
 use clap::Subcommand;
 use contracts::rules::is_sku;
 
-/// What to do with the stock.
+/// The subcommands of `ordermesh stock`.
 #[derive(Subcommand)]
 #[command(after_help = "\
 Examples:
   ordermesh stock adjust mug 100
   ordermesh stock get mug")]
 pub enum Command {
-    /// Show what there is of products
+    /// Show the stock of products
     Get(get::Args),
     /// Add pieces to a product's stock, or take some away
     Adjust(adjust::Args),
 }
 
-/// Does it.
+/// Runs a subcommand.
 ///
 /// # Errors
 ///

@@ -1,22 +1,22 @@
-//! `ordermesh topics apply`: makes the topics and registers the contracts of what stands in them.
+//! `ordermesh topics apply`: creates the topics and registers the schemas of their records.
 
 use chassis::config;
 use clap::Subcommand;
 use serde_json::json;
 
-use terminal::say;
+use terminal::print_line;
 
-/// What to do with the topics.
+/// The subcommands of `ordermesh topics`.
 #[derive(Subcommand)]
 #[command(after_help = "\
 Example:
   ordermesh topics apply")]
 pub enum Command {
-    /// Make the topics that are missing and register all contracts; running it again changes nothing
+    /// Create the topics that are missing and register all contracts; running it again changes nothing
     Apply(Args),
 }
 
-/// How the topics are made.
+/// Flags of `ordermesh topics apply`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "\
 Example:
@@ -34,26 +34,26 @@ pub struct Args {
     json: bool,
 }
 
-/// Makes what is missing and says what there is.
+/// Creates the missing topics, registers the schemas, and prints the topics.
 ///
 /// # Errors
 ///
-/// Broker or registry do not answer, a topic has another number of partitions, a contract does not fit.
+/// The broker or the registry does not answer, a topic has another number of partitions, or a schema is incompatible.
 pub async fn apply(args: &Args) -> anyhow::Result<()> {
     let applied =
         platform_client::create_topics(&args.kafka, &args.registry, args.replication).await?;
     if args.json {
         let (created, present) = (applied.created, applied.present);
         let registry = &args.registry.url;
-        return say(
+        return print_line(
             json!({ "created": created, "present": present, "registry": registry }).to_string(),
         );
     }
     for topic in &applied.created {
-        say(format!("created  {topic}"))?;
+        print_line(format!("created  {topic}"))?;
     }
     for topic in &applied.present {
-        say(format!("present  {topic}"))?;
+        print_line(format!("present  {topic}"))?;
     }
-    say(format!("contracts are registered at {}", args.registry.url))
+    print_line(format!("contracts are registered at {}", args.registry.url))
 }

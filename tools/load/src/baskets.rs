@@ -10,30 +10,30 @@ use csv::StringRecord;
 use flate2::read::MultiGzDecoder;
 use sha2::{Digest as _, Sha256};
 
-/// Amounts are in cents of it.
+/// Amounts are in cents of this currency.
 pub const CURRENCY: &str = "USD";
 
 const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
-/// Above every sensible amount, and far enough below the end of the range for exact arithmetic.
-const MOST_CENTS: i64 = 1_000_000_000_000_000_000;
+/// Above every plausible amount, and low enough for exact arithmetic in 64 bits.
+const MAX_CENTS: i64 = 1_000_000_000_000_000_000;
 
-/// Why a file is no file of baskets.
+/// Why a file of baskets cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("cannot read {file}")]
     Unreadable {
         /// The file.
         file: String,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
-    /// It looks gzipped, and is not, or is cut off.
+    /// The file starts like a gzip file, but is invalid or incomplete.
     #[error("{file}: damaged gzip data")]
     Damaged {
         /// The file.
         file: String,
-        /// What is wrong.
+        /// The error.
         source: io::Error,
     },
     /// The header lacks a column.
@@ -41,20 +41,20 @@ pub enum Error {
     Header {
         /// The file.
         file: String,
-        /// What is missing.
+        /// The missing column.
         column: &'static str,
     },
-    /// A line that cannot be understood.
+    /// A line cannot be parsed.
     #[error("{file}:{line}: {reason}")]
     Line {
         /// The file.
         file: String,
         /// The line, from 1.
         line: u64,
-        /// What is wrong.
+        /// The error.
         reason: String,
     },
-    /// There is nothing in it.
+    /// The file has no baskets.
     #[error("{file}: no baskets")]
     Empty {
         /// The file.
@@ -71,23 +71,23 @@ const COLUMNS: [&str; 6] = [
     "amount_cents",
 ];
 
-/// A file of baskets, read whole: nothing is sent from a file that breaks off or goes wrong further down.
+/// A file of baskets. It is read completely before anything is sent, so that an invalid file sends nothing.
 #[derive(Clone, Debug)]
 pub struct BasketFile {
-    /// Its name without the folder.
+    /// File name without the folder.
     pub name: String,
-    /// SHA-256 of its bytes, in hex.
+    /// SHA-256 of the bytes, in hex.
     pub digest: String,
-    /// In the order in which they stand.
+    /// In the order of the file.
     pub baskets: Vec<Basket>,
 }
 
-/// What a customer bought at once.
+/// One purchase of a customer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Basket {
-    /// Unique in its file.
+    /// Unique in the file.
     pub id: String,
-    /// Who bought.
+    /// The customer.
     pub customer_id: String,
     /// One for each product.
     pub lines: Vec<Line>,
@@ -96,15 +96,15 @@ pub struct Basket {
 /// A product in a basket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
-    /// Its line in the file, from 1.
+    /// Line number in the file, from 1.
     pub number: u64,
     /// The product.
     pub sku: String,
-    /// The product's name.
+    /// Name of the product.
     pub description: String,
-    /// Pieces; the file has lines with none.
+    /// Pieces; may be 0.
     pub quantity: u32,
-    /// Of the whole line, after discounts.
+    /// Amount of the whole line, after discounts.
     pub amount_cents: i64,
 }
 
@@ -152,19 +152,19 @@ impl BasketFile {
         })
     }
 
-    /// The first `limit` baskets only.
+    /// Keeps only the first `limit` baskets.
     pub fn truncate(&mut self, limit: usize) {
         self.baskets.truncate(limit);
     }
 
-    /// Lines of all baskets.
+    /// Number of lines of all baskets.
     pub fn line_count(&self) -> usize {
         self.baskets.iter().map(|basket| basket.lines.len()).sum()
     }
 }
 
 impl Basket {
-    /// The file has no addresses: every customer always gets the same made-up one.
+    /// A contact derived from the customer id: the file has no addresses.
     pub fn contact(&self) -> Contact {
         let customer = &self.customer_id;
         Contact {
@@ -182,10 +182,10 @@ impl Basket {
 }
 
 impl Line {
-    /// The line of an order whose total is exactly the amount: the unit price is rounded up, and the discount takes
-    /// off what that is too much.
+    /// An order line whose total is exactly the amount: the unit price is rounded up, and the discount compensates for
+    /// it.
     pub fn order_line(&self) -> OrderLine {
-        let (unit_price, discount) = priced(self.quantity, self.amount_cents);
+        let (unit_price, discount) = unit_price_and_discount(self.quantity, self.amount_cents);
         OrderLine {
             sku: self.sku.clone(),
             quantity: self.quantity,
@@ -196,9 +196,9 @@ impl Line {
     }
 }
 
-/// Unit price and discount of so many pieces that cost `amount` together; a line without pieces is sent as it is and
-/// refused by the API.
-fn priced(quantity: u32, amount: i64) -> (i64, i64) {
+/// Unit price and discount of `quantity` pieces that cost `amount` together. A line without pieces is sent unchanged,
+/// and the API refuses it.
+fn unit_price_and_discount(quantity: u32, amount: i64) -> (i64, i64) {
     if quantity == 0 {
         return (amount, 0);
     }
@@ -214,7 +214,7 @@ fn baskets(file: &str, text: &[u8]) -> Result<Vec<Basket>, Error> {
         reader.headers().map_err(|error| bad_csv(file, &error))?,
     )?;
     let mut baskets: Vec<Basket> = Vec::new();
-    let mut seen = HashSet::new();
+    let mut basket_ids = HashSet::new();
     let mut record = StringRecord::new();
     while reader
         .read_record(&mut record)
@@ -235,9 +235,9 @@ fn baskets(file: &str, text: &[u8]) -> Result<Vec<Basket>, Error> {
                 basket.lines.push(line);
             }
             _ => {
-                if !seen.insert(basket_id.to_owned()) {
-                    let reason = "the lines of a basket must stand together";
-                    return Err(wrong(format!("basket {basket_id} is here again: {reason}")));
+                if !basket_ids.insert(basket_id.to_owned()) {
+                    let reason = "the lines of a basket must be consecutive";
+                    return Err(wrong(format!("basket {basket_id} appears again: {reason}")));
                 }
                 baskets.push(Basket {
                     id: basket_id.to_owned(),
@@ -255,14 +255,14 @@ fn baskets(file: &str, text: &[u8]) -> Result<Vec<Basket>, Error> {
     Ok(baskets)
 }
 
-/// Where the columns stand.
+/// The index of each column of [`COLUMNS`].
 struct Columns([usize; COLUMNS.len()]);
 
 impl Columns {
     fn of(file: &str, header: &StringRecord) -> Result<Self, Error> {
-        let mut places = [0; COLUMNS.len()];
-        for (place, column) in places.iter_mut().zip(COLUMNS) {
-            *place = header
+        let mut indexes = [0; COLUMNS.len()];
+        for (index, column) in indexes.iter_mut().zip(COLUMNS) {
+            *index = header
                 .iter()
                 .position(|title| title == column)
                 .ok_or_else(|| Error::Header {
@@ -270,7 +270,7 @@ impl Columns {
                     column,
                 })?;
         }
-        Ok(Self(places))
+        Ok(Self(indexes))
     }
 
     fn read<'a>(
@@ -278,9 +278,9 @@ impl Columns {
         number: u64,
         record: &'a StringRecord,
     ) -> Result<(&'a str, &'a str, Line), String> {
-        // csv has made sure that every record is as long as the header.
+        // The csv crate has checked that every record has as many fields as the header.
         let [basket_id, customer_id, sku, description, quantity, amount] =
-            self.0.map(|place| record.get(place).unwrap_or_default());
+            self.0.map(|index| record.get(index).unwrap_or_default());
         if basket_id.is_empty() {
             return Err("basket_id is empty".to_owned());
         }
@@ -290,7 +290,7 @@ impl Columns {
         let amount_cents = amount
             .parse()
             .ok()
-            .filter(|cents| (-MOST_CENTS..=MOST_CENTS).contains(cents))
+            .filter(|cents| (-MAX_CENTS..=MAX_CENTS).contains(cents))
             .ok_or_else(|| format!("amount_cents '{amount}' is not an amount in cents"))?;
         let line = Line {
             number,
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn the_real_file_is_read_whole() {
+    fn all_baskets_of_the_demo_file_are_read() {
         let file = BasketFile::parse("baskets.csv.gz", BASKETS).unwrap();
         let lines: Vec<_> = file
             .baskets
@@ -372,7 +372,7 @@ mod tests {
             file.baskets.iter().map(|basket| basket.lines.len()).max(),
             Some(153)
         );
-        // The last line of the file stands on the line after as many others and the header.
+        // The header is line 1.
         assert_eq!(lines.last().map(|line| line.number), Some(50_423));
         let exact = lines.iter().filter(|line| line.quantity > 0);
         assert!(
@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_file_is_named_with_its_line() {
+    fn an_error_names_the_file_and_the_line() {
         let message = BasketFile::parse("b.csv", b"basket_id,sku\n1,a\n")
             .unwrap_err()
             .to_string();
@@ -440,7 +440,7 @@ mod tests {
         assert!(refused("1,t,c,s,d,1,9223372036854775807\n").contains("is not an amount"));
         assert!(
             refused("1,t,c,s,d,1,1\n2,t,c,s,d,1,1\n1,t,c,x,d,1,1\n")
-                .starts_with("b.csv:4: basket 1 is here again")
+                .starts_with("b.csv:4: basket 1 appears again")
         );
         assert_eq!(
             refused("1,t,c,s,d,1,1\n1,t,x,s2,d,1,1\n"),
@@ -455,11 +455,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_line_of_an_order_costs_exactly_its_amount(
+        fn the_total_of_an_order_line_is_exactly_its_amount(
             quantity in 1..=1_000_000_u32,
             amount in 0..=1_000_000_000_000_i64,
         ) {
-            let (unit_price, discount) = priced(quantity, amount);
+            let (unit_price, discount) = unit_price_and_discount(quantity, amount);
             prop_assert_eq!(unit_price * i64::from(quantity) - discount, amount);
             prop_assert!((0..i64::from(quantity)).contains(&discount));
         }

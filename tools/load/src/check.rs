@@ -1,5 +1,4 @@
-//! `ordermesh check`: holds read model, log and ledger against each other. Everything is compared at rest, when every
-//! order is final.
+//! `ordermesh check`: compares read model, log and ledger. They are comparable only at rest, when every order is final.
 
 mod ledger;
 mod orders_log;
@@ -26,16 +25,16 @@ use uuid::Uuid;
 
 use crate::journal;
 use platform_client::{Sandbox, Stack};
-use terminal::{Align, Table, say};
+use terminal::{Align, Table, print_line};
 
 pub use orders_log::OrdersLog;
-pub use orders_model::not_final;
+pub use orders_model::open_orders;
 
 /// Orders whose fold is compared field by field.
 const SAMPLE: u32 = 500;
-const REST_EVERY: Duration = Duration::from_millis(250);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// What is checked against what.
+/// Flags of `ordermesh check`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "\
 Exits with 1 when a check fails.
@@ -62,58 +61,63 @@ pub struct Args {
     sandbox: Sandbox,
 }
 
-/// Checks and prints what came out.
+/// Runs all checks and prints the results.
 ///
 /// # Errors
 ///
-/// Something that is to be checked does not answer.
+/// The log, the read model or the ledger cannot be read.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let history = args.journal.as_deref().map(journal::history).transpose()?;
-    let ground = Sources::open(&args.stack, &args.sandbox).await?;
-    wait_for_rest(&ground.pool, Duration::from_secs(args.wait)).await?;
-    let promised = Promised {
-        orders: history.map(|history| history.acknowledged().map(Acknowledged::from).collect()),
+    let sources = Sources::open(&args.stack, &args.sandbox).await?;
+    wait_until_final(&sources.pool, Duration::from_secs(args.wait)).await?;
+    let expected = Expected {
+        orders: history.map(|history| {
+            history
+                .acknowledged()
+                .map(AcknowledgedOrder::from)
+                .collect()
+        }),
         pieces: None,
     };
-    let (checks, _) = all(&ground, &promised, args.sample).await?;
+    let (checks, _) = run_all(&sources, &expected, args.sample).await?;
     let passed = checks.iter().all(|check| check.passed);
-    say(if args.json {
+    print_line(if args.json {
         json!({ "passed": passed, "checks": checks }).to_string()
     } else {
         table(&checks).to_string()
     })?;
-    Ok(terminal::verdict(passed))
+    Ok(terminal::exit_code(passed))
 }
 
-/// What came out of one comparison.
+/// The result of one comparison.
 #[derive(Clone, Debug, Serialize)]
 pub struct Check {
-    /// What is true when it passed.
+    /// The statement that is checked.
     pub name: &'static str,
-    /// Whether it is.
+    /// Whether the statement holds.
     pub passed: bool,
-    /// The figures behind it.
+    /// The figures that were compared.
     pub detail: String,
 }
 
-/// Where everything that is compared stands.
+/// Clients of everything that is compared.
 pub struct Sources {
-    /// The log.
+    /// Addresses of the log.
     pub cluster: Arc<Cluster>,
-    /// The contracts of its events.
+    /// Schemas of the events.
     pub schemas: Schemas,
     /// The read model.
     pub pool: PgPool,
-    /// The payment provider's ledger.
+    /// The sandbox, which has the ledger of the payment provider.
     pub sandbox: SandboxServiceClient<Peer>,
 }
 
 impl Sources {
-    /// Reaches for all of it.
+    /// Connects to all of them.
     ///
     /// # Errors
     ///
-    /// Registry or database do not answer.
+    /// The registry or the database does not answer.
     pub async fn open(stack: &Stack, sandbox: &Sandbox) -> anyhow::Result<Self> {
         let events = Service::ALL.map(|service| (service, Topic::Events));
         Ok(Self {
@@ -126,58 +130,58 @@ impl Sources {
     }
 }
 
-/// What somebody was told.
+/// What clients know, for comparison with what is stored.
 #[derive(Clone, Debug, Default)]
-pub struct Promised {
-    /// The orders that were acknowledged; `None` when nobody has kept count, and the log stands for them.
-    pub orders: Option<Vec<Acknowledged>>,
-    /// Pieces that were put into stock, where that is known.
+pub struct Expected {
+    /// Every acknowledged order; `None` without a journal: the orders of the log are taken instead.
+    pub orders: Option<Vec<AcknowledgedOrder>>,
+    /// Pieces that were put into stock; `None` when not known.
     pub pieces: Option<i64>,
 }
 
-/// An order that somebody was told of.
+/// An order whose client got an acknowledgement.
 #[derive(Clone, Copy, Debug)]
-pub struct Acknowledged {
-    /// Its id.
+pub struct AcknowledgedOrder {
+    /// The order id.
     pub order_id: Uuid,
-    /// Its total, by the lines that were accepted.
+    /// Total of the accepted lines, in minor units.
     pub cents: i64,
 }
 
-impl From<(Uuid, usize, i64)> for Acknowledged {
+impl From<(Uuid, usize, i64)> for AcknowledgedOrder {
     fn from((order_id, _, cents): (Uuid, usize, i64)) -> Self {
         Self { order_id, cents }
     }
 }
 
-/// Every check, and the fold of the order events that they were made with.
+/// Runs every check. Returns the results, and the orders of the log that they were computed from.
 ///
 /// # Errors
 ///
-/// Something that is to be checked does not answer.
-pub async fn all(
-    ground: &Sources,
-    promised: &Promised,
+/// The log, the read model or the ledger cannot be read.
+pub async fn run_all(
+    sources: &Sources,
+    expected: &Expected,
     sample: u32,
 ) -> anyhow::Result<(Vec<Check>, OrdersLog)> {
-    let sampled: HashSet<Uuid> = orders_model::sample(&ground.pool, sample).await?;
-    let (cluster, schemas) = (Arc::clone(&ground.cluster), ground.schemas.clone());
-    // The clients of the log block.
+    let sampled: HashSet<Uuid> = orders_model::sample(&sources.pool, sample).await?;
+    let (cluster, schemas) = (Arc::clone(&sources.cluster), sources.schemas.clone());
+    // The Kafka clients block.
     let log =
         tokio::task::spawn_blocking(move || OrdersLog::read(&cluster, schemas, &sampled)).await??;
-    let kept = ledger::payments_of_ledger(ground).await?;
+    let ledger = ledger::ledger_payments(sources).await?;
     let checks = vec![
-        orders_model::money(&ground.pool, promised.orders.as_deref(), &log).await?,
-        orders_model::all_final(&ground.pool, promised.orders.as_deref()).await?,
-        stock::balanced(&ground.pool, promised.pieces).await?,
-        ledger::matches_log(ground, &kept).await?,
-        refunds::exact(&log, &kept),
-        orders_model::is_fold(&ground.pool, &log).await?,
+        orders_model::totals_match(&sources.pool, expected.orders.as_deref(), &log).await?,
+        orders_model::all_final(&sources.pool, expected.orders.as_deref()).await?,
+        stock::balances(&sources.pool, expected.pieces).await?,
+        ledger::matches_log(sources, &ledger).await?,
+        refunds::refunds_match(&log, &ledger),
+        orders_model::matches_fold(&sources.pool, &log).await?,
     ];
     Ok((checks, log))
 }
 
-/// The checks as people read them.
+/// The results as a table for people.
 pub fn table(checks: &[Check]) -> Table {
     let mut table = Table::new([("", Align::Left), ("", Align::Left)]);
     for check in checks {
@@ -187,11 +191,11 @@ pub fn table(checks: &[Check]) -> Table {
     table
 }
 
-/// Waits until every order in the read model is final, at most so long.
-async fn wait_for_rest(pool: &PgPool, patience: Duration) -> anyhow::Result<()> {
+/// Waits until every order in the read model is final, for `patience` at most.
+async fn wait_until_final(pool: &PgPool, patience: Duration) -> anyhow::Result<()> {
     let deadline = Instant::now() + patience;
-    while not_final(pool).await? > 0 && Instant::now() < deadline {
-        sleep(REST_EVERY).await;
+    while open_orders(pool).await? > 0 && Instant::now() < deadline {
+        sleep(POLL_INTERVAL).await;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `ordermesh demo`: carries real orders through a fresh stack, and checks the result.
+//! `ordermesh demo`: places real orders on a fresh stack, and checks the result.
 
 mod event_tap;
 mod figures;
@@ -21,32 +21,32 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use crate::baskets::BasketFile;
-use crate::check::{self, Acknowledged, Promised, Sources};
+use crate::check::{self, AcknowledgedOrder, Expected, Sources};
 use crate::journal::Journal;
-use crate::loader::{self, Pace, Placed};
-use crate::{CONCURRENCY, Counts};
+use crate::loader::{self, LoadSettings, PlacedOrders};
+use crate::{Counts, DEFAULT_CONCURRENCY};
 use figures::Speed;
 use platform_client::topic_reader;
 use platform_client::{Api, Clients, Sandbox, Stack};
-use scenarios::{Played, Stage};
-use services::{Act, Services};
+use scenarios::{ScenarioResults, ScenarioRunner};
+use services::{Phase, Services};
 use terminal::progress::Progress;
-use terminal::{count, duration, say};
+use terminal::{count, duration, print_line};
 
 /// 5,000 real baskets; `data/README.md` says where they are from.
 pub const BASKETS: &[u8] = include_bytes!("../data/baskets.csv.gz");
 const BASKETS_NAME: &str = "baskets.csv.gz";
 
-const PATIENCE: Duration = Duration::from_secs(120);
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Every so many orders, somebody looks whether it is visible.
-const WATCH_EVERY: NonZeroUsize = NonZeroUsize::new(20).expect("it is not 0");
+const TIMEOUT: Duration = Duration::from_secs(120);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// The time until the read model shows an order is measured for every n-th order.
+const VISIBILITY_PROBE_EVERY: NonZeroUsize = NonZeroUsize::new(20).expect("it is not 0");
 /// Orders whose fold is compared field by field.
 const SAMPLE: u32 = 500;
-/// As a shell reports a program that Ctrl-C has ended.
+/// Exit code after Ctrl-C, as shells report it.
 const INTERRUPTED: u8 = 130;
 
-/// How large the demo is, and where its stack stands.
+/// Flags of `ordermesh demo`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "\
 The stack must be fresh: `make demo` starts one, and stops it afterwards.
@@ -74,13 +74,13 @@ pub struct Args {
     listen: config::Listen,
 }
 
-/// Runs the demo; the services that it starts end with it.
+/// Runs the demo; stops the services that it has started.
 ///
 /// # Errors
 ///
-/// Some part of the platform does not do what it should, or the stack is not fresh.
+/// A part of the platform fails, or the stack is not fresh.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let stop = platform_client::interruption()?;
+    let stop = platform_client::shutdown_signal()?;
     let mut file = BasketFile::parse(BASKETS_NAME, BASKETS)?;
     if let Some(baskets) = args.baskets {
         file.truncate(baskets.get());
@@ -88,45 +88,52 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let (baskets, lines) = (count(file.baskets.len()), count(file.line_count()));
     eprintln!("ordermesh demo: {baskets} real baskets, {lines} lines\n");
     prepare(&args).await?;
-    let Some(loaded) = act(&args, Act::Baskets, carry(&args, &file, &stop), &stop).await? else {
+    let Some(loaded) = run_phase(
+        &args,
+        Phase::Baskets,
+        load_baskets(&args, &file, &stop),
+        &stop,
+    )
+    .await?
+    else {
         return Ok(ExitCode::from(INTERRUPTED));
     };
-    // The services are started anew: what they had decided is in the log.
-    let finale = async {
-        let played = play(&args).await?;
-        conclude(&args, loaded, played).await
+    // The services are started again: their decisions are in the log.
+    let scenarios = async {
+        let results = run_scenarios(&args).await?;
+        check_and_report(&args, loaded, results).await
     };
-    let ended = act(&args, Act::Endings, finale, &stop).await?;
-    Ok(ended.unwrap_or_else(|| ExitCode::from(INTERRUPTED)))
+    let result = run_phase(&args, Phase::Endings, scenarios, &stop).await?;
+    Ok(result.unwrap_or_else(|| ExitCode::from(INTERRUPTED)))
 }
 
-/// Runs a part of the demo with services of its own; `None` when it was interrupted.
-async fn act<T>(
+/// Runs a phase of the demo with its own services; `None` when interrupted.
+async fn run_phase<T>(
     args: &Args,
-    act: Act,
-    part: impl Future<Output = anyhow::Result<T>>,
+    phase: Phase,
+    work: impl Future<Output = anyhow::Result<T>>,
     stop: &CancellationToken,
 ) -> anyhow::Result<Option<T>> {
-    let mut services = Services::start(args, act)?;
-    let ended = services
-        .during(
+    let mut services = Services::start(args, phase)?;
+    let result = services
+        .run_while_up(
             async {
-                let ready = services::ready(args.admin.address).await?;
+                let ready = services::wait_until_ready(args.admin.address).await?;
                 let (ready, log) = (duration(ready), services::log_path(&args.folder));
-                told(
+                print_step(
                     "services",
                     &format!("ready after {ready}, log in {}", log.display()),
                 );
-                part.await
+                work.await
             },
             stop,
         )
         .await;
     services.stop().await;
-    ended
+    result
 }
 
-/// Topics and contracts, on a log without orders.
+/// Creates topics and registers schemas, on a log without orders.
 async fn prepare(args: &Args) -> anyhow::Result<()> {
     let applied =
         platform_client::create_topics(&args.stack.kafka, &args.stack.registry, 1).await?;
@@ -155,7 +162,7 @@ async fn prepare(args: &Args) -> anyhow::Result<()> {
             fs::remove_file(&old).with_context(|| format!("cannot remove {}", old.display()))?;
         }
     }
-    told(
+    print_step(
         "topics",
         &format!(
             "{} created, contracts registered",
@@ -165,50 +172,58 @@ async fn prepare(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The baskets become orders, until all of them are final.
-async fn carry(args: &Args, file: &BasketFile, stop: &CancellationToken) -> anyhow::Result<Loaded> {
+/// Places the baskets as orders and waits until all are final.
+async fn load_baskets(
+    args: &Args,
+    file: &BasketFile,
+    stop: &CancellationToken,
+) -> anyhow::Result<LoadedBaskets> {
     let clients = api(args)?.connect();
-    let pieces = put_into_stock(file, &clients).await?;
+    let pieces = fill_stock(file, &clients).await?;
     let loaded = load(args, file, &clients, stop, pieces).await?;
     let pool = platform_client::read_model(&args.stack.database, query::SCHEMA).await?;
-    settle(&pool, loaded.counts.orders).await?;
+    wait_until_final(&pool, loaded.counts.orders).await?;
     Ok(loaded)
 }
 
-/// Single orders are steered into every ending.
-async fn play(args: &Args) -> anyhow::Result<Played> {
+/// Steers single orders into every ending.
+async fn run_scenarios(args: &Args) -> anyhow::Result<ScenarioResults> {
     let cluster = Arc::new(platform_client::cluster(&args.stack.kafka));
-    let stage = Stage::new(api(args)?.connect(), sandbox(args)?, cluster);
+    let runner = ScenarioRunner::new(api(args)?.connect(), sandbox(args)?, cluster);
     let began = Instant::now();
-    let played = stage.play().await?;
-    let endings = count(played.endings.len());
-    told(
+    let results = runner.run_all().await?;
+    let endings = count(results.endings.len());
+    print_step(
         "endings",
         &format!("{endings} played in {}", duration(began.elapsed())),
     );
-    Ok(played)
+    Ok(results)
 }
 
-/// Everything is at rest: it is checked and shown.
-async fn conclude(args: &Args, loaded: Loaded, played: Played) -> anyhow::Result<ExitCode> {
-    let ground = Sources::open(&args.stack, &sandbox(args)?).await?;
-    let Loaded {
+/// Waits until all orders are final, runs the checks, and prints the result.
+async fn check_and_report(
+    args: &Args,
+    loaded: LoadedBaskets,
+    results: ScenarioResults,
+) -> anyhow::Result<ExitCode> {
+    let sources = Sources::open(&args.stack, &sandbox(args)?).await?;
+    let LoadedBaskets {
         placed,
         counts,
         mut acknowledged,
         pieces,
     } = loaded;
-    acknowledged.extend(played.acknowledged);
-    settle(&ground.pool, counts.orders + played.endings.len()).await?;
-    let promised = Promised {
+    acknowledged.extend(results.acknowledged);
+    wait_until_final(&sources.pool, counts.orders + results.endings.len()).await?;
+    let expected = Expected {
         orders: Some(acknowledged),
-        pieces: Some(pieces + played.pieces),
+        pieces: Some(pieces + results.pieces),
     };
-    let (checks, log) = check::all(&ground, &promised, SAMPLE).await?;
-    let endings = played.endings;
+    let (checks, log) = check::run_all(&sources, &expected, SAMPLE).await?;
+    let endings = results.endings;
     let passed =
         checks.iter().all(|check| check.passed) && endings.iter().all(|ending| ending.passed);
-    let orders = figures::by_status(&ground.pool).await?;
+    let orders = figures::by_status(&sources.pool).await?;
     let speed = Speed::of(&placed, &log);
     if args.json {
         let result = json!({
@@ -218,15 +233,15 @@ async fn conclude(args: &Args, loaded: Loaded, played: Played) -> anyhow::Result
             "speed": speed.json(),
             "checks": checks,
         });
-        say(result.to_string())?;
+        print_line(result.to_string())?;
     } else {
-        say(format!("\nOrders\n{}", figures::table(&orders)))?;
-        say(format!("\nEndings\n{}", scenarios::table(&endings)))?;
-        say(format!("\nSpeed\n{speed}"))?;
-        say(format!("\nChecks\n{}", check::table(&checks)))?;
-        say(format!("\n{HOW_TO_GO_ON}"))?;
+        print_line(format!("\nOrders\n{}", figures::table(&orders)))?;
+        print_line(format!("\nEndings\n{}", scenarios::table(&endings)))?;
+        print_line(format!("\nSpeed\n{speed}"))?;
+        print_line(format!("\nChecks\n{}", check::table(&checks)))?;
+        print_line(format!("\n{NEXT_STEPS}"))?;
     }
-    Ok(terminal::verdict(passed))
+    Ok(terminal::exit_code(passed))
 }
 
 fn api(args: &Args) -> anyhow::Result<Api> {
@@ -239,16 +254,16 @@ fn sandbox(args: &Args) -> anyhow::Result<Sandbox> {
     )?))
 }
 
-async fn put_into_stock(file: &BasketFile, clients: &Clients) -> anyhow::Result<i64> {
-    let stock = stock::stock(file);
+async fn fill_stock(file: &BasketFile, clients: &Clients) -> anyhow::Result<i64> {
+    let stock = stock::products(file);
     let short = stock.iter().filter(|product| product.is_short()).count();
     let progress = Progress::new("stock", stock.len());
     let began = Instant::now();
     let products = count(stock.len());
-    let pieces = stock::put_in(stock, clients, &progress).await?;
+    let pieces = stock::fill(stock, clients, &progress).await?;
     drop(progress);
     let (short, took) = (count(short), duration(began.elapsed()));
-    told(
+    print_step(
         "stock",
         &format!(
             "{} pieces of {products} products in {took}; too few of {short}",
@@ -258,12 +273,12 @@ async fn put_into_stock(file: &BasketFile, clients: &Clients) -> anyhow::Result<
     Ok(pieces)
 }
 
-/// What the loader did.
-struct Loaded {
-    placed: Placed,
+/// The result of loading the baskets.
+struct LoadedBaskets {
+    placed: PlacedOrders,
     counts: Counts,
-    acknowledged: Vec<Acknowledged>,
-    /// Pieces that were put into stock before.
+    acknowledged: Vec<AcknowledgedOrder>,
+    /// Pieces put into stock before.
     pieces: i64,
 }
 
@@ -273,16 +288,17 @@ async fn load(
     clients: &Clients,
     stop: &CancellationToken,
     pieces: i64,
-) -> anyhow::Result<Loaded> {
+) -> anyhow::Result<LoadedBaskets> {
     let journal = Arc::new(Journal::open(&journal_path(&args.folder), file)?);
     let progress = Arc::new(Progress::new("orders", file.baskets.len()));
-    let pace = Pace {
-        concurrency: CONCURRENCY,
+    let settings = LoadSettings {
+        concurrency: DEFAULT_CONCURRENCY,
         per_second: None,
-        patience: PATIENCE,
-        watch_every: Some(WATCH_EVERY),
+        patience: TIMEOUT,
+        probe_every: Some(VISIBILITY_PROBE_EVERY),
     };
-    let placed = loader::place(&file.baskets, &journal, clients, &pace, &progress, stop).await?;
+    let placed =
+        loader::place(&file.baskets, &journal, clients, &settings, &progress, stop).await?;
     drop(progress);
     let report = report_path(&args.folder);
     crate::report::write(&report, file, &journal.history())?;
@@ -293,13 +309,13 @@ async fn load(
         count(counts.refused_lines),
         report.display()
     );
-    told("orders", &format!("{orders}; {refused}"));
+    print_step("orders", &format!("{orders}; {refused}"));
     let acknowledged = journal
         .history()
         .acknowledged()
-        .map(Acknowledged::from)
+        .map(AcknowledgedOrder::from)
         .collect();
-    Ok(Loaded {
+    Ok(LoadedBaskets {
         placed,
         counts,
         acknowledged,
@@ -307,33 +323,33 @@ async fn load(
     })
 }
 
-/// Waits until every order is final, or for so long that something must be wrong; the checks tell then.
-async fn settle(pool: &PgPool, orders: usize) -> anyhow::Result<()> {
+/// Waits until every order is final, for [`TIMEOUT`] at most; the checks report orders that are not.
+async fn wait_until_final(pool: &PgPool, orders: usize) -> anyhow::Result<()> {
     let progress = Progress::new("final", orders);
     let began = Instant::now();
     loop {
-        let open = usize::try_from(check::not_final(pool).await?).unwrap_or_default();
+        let open = usize::try_from(check::open_orders(pool).await?).unwrap_or_default();
         let known: i64 = sqlx::query_scalar("SELECT count(*) FROM orders")
             .fetch_one(pool)
             .await?;
-        let ended = usize::try_from(known)
+        let final_orders = usize::try_from(known)
             .unwrap_or_default()
             .saturating_sub(open);
-        progress.reach(ended);
-        if ended >= orders || began.elapsed() > PATIENCE {
+        progress.set_position(final_orders);
+        if final_orders >= orders || began.elapsed() > TIMEOUT {
             drop(progress);
-            told(
+            print_step(
                 "final",
-                &format!("{} of {} orders", count(ended), count(orders)),
+                &format!("{} of {} orders", count(final_orders), count(orders)),
             );
             return Ok(());
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
-/// A line about a step that is done, beside the result.
-fn told(step: &str, what: &str) {
+/// Prints a finished step to standard error; the result goes to standard output.
+fn print_step(step: &str, what: &str) {
     eprintln!("  {step:<10} {what}");
 }
 
@@ -345,7 +361,7 @@ fn report_path(folder: &Path) -> PathBuf {
     folder.join("report.csv")
 }
 
-const HOW_TO_GO_ON: &str = r#"How to go on
+const NEXT_STEPS: &str = r#"How to go on
   make up                     the stack and all services, left running; make down stops them
   127.0.0.1:8080              gRPC (with reflection and health) and REST
   http://127.0.0.1:9464       /health/ready, /metrics

@@ -1,5 +1,5 @@
-//! `ordermesh load`: turns a file of baskets into orders over the public API, exactly once, however often it is
-//! stopped.
+//! `ordermesh load`: places the baskets of a file as orders over the public API, exactly once even when it is stopped
+//! and restarted.
 
 pub mod baskets;
 pub mod check;
@@ -20,23 +20,23 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use baskets::{BasketFile, CURRENCY};
-use journal::{End, Journal};
+use journal::{BasketResult, Journal};
 use latency::Latency;
-use loader::{Pace, Placed};
+use loader::{LoadSettings, PlacedOrders};
 use platform_client::Api;
 use terminal::progress::Progress;
-use terminal::{Align, Table, count, duration, money, say};
+use terminal::{Align, Table, count, duration, money, print_line};
 
-/// Baskets under way at once, unless somebody says otherwise: enough to fill the batches of the workers.
-pub const CONCURRENCY: NonZeroUsize = NonZeroUsize::new(256).expect("it is not 0");
+/// Default of `--concurrency`: enough to fill the batches of the workers.
+pub const DEFAULT_CONCURRENCY: NonZeroUsize = NonZeroUsize::new(256).expect("it is not 0");
 
-/// What is loaded, and how.
+/// Flags of `ordermesh load`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "\
 The file is CSV, plain or gzipped, with the columns basket_id, customer_id, sku, description, quantity and
-amount_cents; the lines of a basket stand together. Lines that the API refuses go to the report.
+amount_cents; the lines of a basket are consecutive. Lines that the API refuses go to the report.
 
-The load can be stopped with Ctrl-C, or killed: the same command goes on where it ended.
+The load can be stopped with Ctrl-C, or killed: the same command continues where it stopped.
 
 Examples:
   ordermesh load --file baskets.csv.gz
@@ -49,7 +49,7 @@ pub struct Args {
     #[arg(long, value_name = "PER SECOND", value_parser = per_second)]
     rate: Option<f64>,
     /// Most baskets under way at once
-    #[arg(long, value_name = "COUNT", default_value_t = CONCURRENCY)]
+    #[arg(long, value_name = "COUNT", default_value_t = DEFAULT_CONCURRENCY)]
     concurrency: NonZeroUsize,
     /// Only the first baskets of the file
     #[arg(long, value_name = "BASKETS")]
@@ -78,11 +78,11 @@ fn per_second(text: &str) -> Result<f64, String> {
     valid.ok_or_else(|| "expected a number from 0.001 to 100000".to_owned())
 }
 
-/// Loads until every basket has its answer.
+/// Loads until every basket has a final answer.
 ///
 /// # Errors
 ///
-/// The file or the journal is no good, the API does not answer for too long, the report cannot be written.
+/// The file or the journal is invalid, the API does not answer in time, or the report cannot be written.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut file = BasketFile::open(&args.file)?;
     let beside = |suffix: &str| PathBuf::from(format!("{}{suffix}", file.name));
@@ -93,29 +93,29 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         file.truncate(limit.get());
     }
 
-    let ended = Counts::of(&file, &journal).ended();
-    if ended > 0 && !args.json {
-        let (ended, all) = (count(ended), count(file.baskets.len()));
-        say(format!(
-            "{ended} of {all} baskets have their answer in {} already",
+    let answered = Counts::of(&file, &journal).answered();
+    if answered > 0 && !args.json {
+        let (answered, all) = (count(answered), count(file.baskets.len()));
+        print_line(format!(
+            "{answered} of {all} baskets already have a final answer in {}",
             journal_path.display()
         ))?;
     }
     let progress = Arc::new(Progress::new("orders", file.baskets.len()));
-    progress.reach(ended);
-    let stop = platform_client::interruption()?;
-    let pace = Pace {
+    progress.set_position(answered);
+    let stop = platform_client::shutdown_signal()?;
+    let settings = LoadSettings {
         concurrency: args.concurrency,
         per_second: args.rate,
         patience: Duration::from_secs(args.patience),
-        watch_every: None,
+        probe_every: None,
     };
     let began = Instant::now();
     let placed = loader::place(
         &file.baskets,
         &journal,
         &args.api.connect(),
-        &pace,
+        &settings,
         &progress,
         &stop,
     )
@@ -123,7 +123,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let took = began.elapsed();
     drop(progress);
 
-    // Refused lines are told also when the load has ended early.
+    // The report is written also when the load has failed.
     report::write(&report_path, &file, &journal.history())?;
     let placed = placed?;
     let counts = Counts::of(&file, &journal);
@@ -133,31 +133,31 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         took,
     };
     if args.json {
-        say(result.json().to_string())?;
+        print_line(result.json().to_string())?;
     } else {
-        say(result.table(&report_path).to_string())?;
+        print_line(result.table(&report_path).to_string())?;
     }
-    Ok(if counts.ended() == file.baskets.len() {
+    Ok(if counts.answered() == file.baskets.len() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
 }
 
-/// What has become of the baskets of a file, by its journal.
+/// The results of the baskets of a file, counted from its journal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Baskets of the file.
+    /// All baskets of the file.
     pub baskets: usize,
     /// Baskets that became orders.
     pub orders: usize,
-    /// Lines of those orders.
+    /// Lines of these orders.
     pub lines: usize,
-    /// Totals of those orders.
+    /// Sum of the totals of these orders, in minor units.
     pub cents: i64,
-    /// Baskets that became none.
+    /// Refused baskets.
     pub refused_baskets: usize,
-    /// Lines that became none.
+    /// Refused lines, those of refused baskets included.
     pub refused_lines: usize,
 }
 
@@ -170,15 +170,15 @@ impl Counts {
         };
         let history = journal.history();
         for basket in &file.baskets {
-            let past = history.of(&basket.id);
-            match past.end {
-                Some(End::Acknowledged { lines, cents }) => {
+            let state = history.basket(&basket.id);
+            match state.result {
+                Some(BasketResult::Acknowledged { lines, cents }) => {
                     counts.orders += 1;
                     counts.lines += lines;
                     counts.cents += cents;
-                    counts.refused_lines += past.refused_lines.len();
+                    counts.refused_lines += state.refused_lines.len();
                 }
-                Some(End::Refused { .. }) => {
+                Some(BasketResult::Refused { .. }) => {
                     counts.refused_baskets += 1;
                     counts.refused_lines += basket.lines.len();
                 }
@@ -188,14 +188,14 @@ impl Counts {
         counts
     }
 
-    const fn ended(&self) -> usize {
+    const fn answered(&self) -> usize {
         self.orders + self.refused_baskets
     }
 }
 
 struct Summary<'a> {
     counts: &'a Counts,
-    placed: &'a Placed,
+    placed: &'a PlacedOrders,
     took: Duration,
 }
 
@@ -228,12 +228,12 @@ impl Summary<'_> {
         if counts.refused_baskets > 0 {
             row("", counts.refused_baskets, "baskets as a whole".into());
         }
-        let open = counts.baskets - counts.ended();
+        let open = counts.baskets - counts.answered();
         if open > 0 {
             row(
                 "open",
                 open,
-                "baskets; the same command goes on with them".into(),
+                "baskets; the same command continues with them".into(),
             );
         }
         let now = placed.orders.len();
@@ -266,7 +266,7 @@ impl Summary<'_> {
             "currency": CURRENCY,
             "refused_baskets": counts.refused_baskets,
             "refused_lines": counts.refused_lines,
-            "open": counts.baskets - counts.ended(),
+            "open": counts.baskets - counts.answered(),
             "interrupted": placed.interrupted,
             "placed_now": placed.orders.len(),
             "seconds": took.as_secs_f64(),

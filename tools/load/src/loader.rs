@@ -1,4 +1,4 @@
-//! Places baskets until each has its answer.
+//! Places baskets until each has a final answer.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -15,62 +15,62 @@ use tonic::Status;
 use uuid::Uuid;
 
 use super::baskets::{Basket, CURRENCY, Line};
-use super::journal::{Fact, Journal, Past};
-use super::refusal::{Refusal, refusal};
+use super::journal::{BasketState, Fact, Journal};
+use super::refusal::{Refusal, classify};
 use platform_client::retry::{self, Backoff};
 use platform_client::{Clients, request};
 use terminal::progress::Progress;
 
-/// More stale answers to fresh ids than this mean that the clocks differ.
-const MOST_STALE: u32 = 3;
+/// More stale answers than this to fresh ids mean that the clocks differ.
+const MAX_STALE_ANSWERS: u32 = 3;
 
-/// How baskets are placed.
+/// Concurrency, rate and time limits of a load.
 #[derive(Clone, Debug)]
-pub struct Pace {
-    /// Most baskets under way at once.
+pub struct LoadSettings {
+    /// Most baskets in flight.
     pub concurrency: NonZeroUsize,
-    /// Baskets begun each second; as many as possible when `None`.
+    /// Baskets started each second; as many as possible when `None`.
     pub per_second: Option<f64>,
-    /// How long a basket is tried before the load gives up.
+    /// How long the placing of a basket is retried before the load fails.
     pub patience: Duration,
-    /// Every so many baskets, one is looked for in the read model.
-    pub watch_every: Option<NonZeroUsize>,
+    /// The time until the read model shows an order is measured for every n-th basket; `None`: for none.
+    pub probe_every: Option<NonZeroUsize>,
 }
 
-/// What was placed just now.
+/// The orders that one run placed.
 #[derive(Debug, Default)]
-pub struct Placed {
-    /// One for each basket that was acknowledged.
+pub struct PlacedOrders {
+    /// One for each acknowledged basket.
     pub orders: Vec<Order>,
-    /// Whether it was interrupted before the last basket.
+    /// Whether the run was interrupted before the last basket.
     pub interrupted: bool,
 }
 
 /// A basket that became an order.
 #[derive(Clone, Copy, Debug)]
 pub struct Order {
-    /// Its id.
+    /// The order id.
     pub id: Uuid,
-    /// When it was first sent, Unix milliseconds.
+    /// Time of the first call, in Unix milliseconds.
     pub called_ms: i64,
-    /// From then to its acknowledgement.
+    /// From the first call to the acknowledgement.
     pub acknowledged: Duration,
-    /// From then until a reader of the read model saw it, where somebody looked.
+    /// From the first call until the read model shows the order; `None` when not measured.
     pub visible: Option<Duration>,
 }
 
-/// Why a load cannot go on.
+/// Why a load cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The API does not answer for too long.
-    #[error("no answer for {} s ({last}); the same command goes on where this one ended", .patience.as_secs())]
+    /// The API does not answer in time.
+    #[error("no answer for {} s ({last}); the same command continues where this one stopped", .patience.as_secs())]
     NoAnswer {
-        /// How long was waited.
+        /// How long the call was retried.
         patience: Duration,
         /// The last failure.
         last: String,
     },
-    /// What answers is not the API.
+    /// The server is not the API, or refuses the client.
     #[error("{0}")]
     Api(String),
     /// Fresh order ids are stale.
@@ -81,40 +81,40 @@ pub enum Error {
     /// The journal cannot be written.
     #[error(transparent)]
     Journal(#[from] super::journal::Error),
-    /// A fault of this program.
-    #[error("a basket's task ended: {0}")]
+    /// A task panicked.
+    #[error("the task of a basket failed: {0}")]
     Task(#[from] tokio::task::JoinError),
 }
 
-/// Places the baskets that have not ended yet, until all have or `stop` is cancelled; calls under way then are waited
-/// for.
+/// Places the baskets that have no final answer yet, until all have one or `stop` is cancelled. Calls in flight are
+/// then awaited.
 ///
 /// # Errors
 ///
-/// See [`Error`]. What was acknowledged until then is in the journal.
+/// See [`Error`]. The orders acknowledged until then are in the journal.
 pub async fn place(
     baskets: &[Basket],
     journal: &Arc<Journal>,
     clients: &Clients,
-    pace: &Pace,
+    settings: &LoadSettings,
     progress: &Arc<Progress>,
     stop: &CancellationToken,
-) -> Result<Placed, Error> {
-    // Ends the tasks of a load that cannot go on, without a word to whoever may stop the whole.
+) -> Result<PlacedOrders, Error> {
+    // A child token: a failed load stops its own tasks without cancelling the token of the caller.
     let stop = stop.child_token();
-    let slots = Arc::new(Semaphore::new(pace.concurrency.get()));
-    let mut turns = pace.per_second.map(turns);
+    let slots = Arc::new(Semaphore::new(settings.concurrency.get()));
+    let mut ticks = settings.per_second.map(rate_ticks);
     let mut tasks = JoinSet::new();
-    let mut placed = Placed::default();
+    let mut placed = PlacedOrders::default();
     let mut failed = None;
     for (index, basket) in baskets.iter().enumerate() {
-        let past = journal.history().of(&basket.id);
-        if past.end.is_some() {
+        let state = journal.history().basket(&basket.id);
+        if state.result.is_some() {
             continue;
         }
-        let turn = async {
-            if let Some(turns) = &mut turns {
-                turns.tick().await;
+        let next_slot = async {
+            if let Some(ticks) = &mut ticks {
+                ticks.tick().await;
             }
             Arc::clone(&slots)
                 .acquire_owned()
@@ -124,44 +124,44 @@ pub async fn place(
         let slot = tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            slot = turn => slot,
+            slot = next_slot => slot,
         };
-        let placing = Placing {
+        let task = BasketTask {
             basket: basket.clone(),
             journal: Arc::clone(journal),
             clients: clients.clone(),
-            patience: pace.patience,
+            patience: settings.patience,
             progress: Arc::clone(progress),
             stop: stop.clone(),
         };
-        let is_watched = pace.watch_every.is_some_and(|every| index % every == 0);
+        let is_probed = settings.probe_every.is_some_and(|every| index % every == 0);
         tasks.spawn(async move {
             let began = Instant::now();
-            let placed = placing.run(past).await?;
+            let placed = task.place(state).await?;
             drop(slot);
             let Some((mut order, version)) = placed else {
                 return Ok(None);
             };
-            if is_watched {
-                order.visible = placing.visible(order.id, version, began).await;
+            if is_probed {
+                order.visible = task.time_to_visible(order.id, version, began).await;
             }
             Ok(Some(order))
         });
         while let Some(ended) = tasks.try_join_next() {
-            placed.take(ended?, &mut failed, &stop);
+            placed.add(ended?, &mut failed, &stop);
         }
     }
     placed.interrupted = stop.is_cancelled();
     while let Some(ended) = tasks.join_next().await {
-        placed.take(ended?, &mut failed, &stop);
+        placed.add(ended?, &mut failed, &stop);
     }
     placed.interrupted |= stop.is_cancelled();
     failed.map_or(Ok(placed), Err)
 }
 
-impl Placed {
-    /// The first failure is the one that is told, and ends the rest.
-    fn take(
+impl PlacedOrders {
+    /// Adds the result of a task. The first error is kept, and stops the other tasks.
+    fn add(
         &mut self,
         ended: Result<Option<Order>, Error>,
         failed: &mut Option<Error>,
@@ -177,13 +177,13 @@ impl Placed {
     }
 }
 
-fn turns(per_second: f64) -> Interval {
-    // Turns that were missed are made up for: the rate holds over the whole load.
+fn rate_ticks(per_second: f64) -> Interval {
+    // Missed ticks are caught up: the rate holds over the whole load.
     interval(Duration::from_secs_f64(1.0 / per_second))
 }
 
-/// One basket on its way.
-struct Placing {
+/// The placing of one basket.
+struct BasketTask {
     basket: Basket,
     journal: Arc<Journal>,
     clients: Clients,
@@ -192,29 +192,30 @@ struct Placing {
     stop: CancellationToken,
 }
 
-impl Placing {
-    /// The order and its version; `None` when the basket became none, or was interrupted.
-    async fn run(&self, mut past: Past) -> Result<Option<(Order, u64)>, Error> {
+impl BasketTask {
+    /// Returns the order and its version; `None` when the basket was refused or the load was interrupted.
+    async fn place(&self, mut state: BasketState) -> Result<Option<(Order, u64)>, Error> {
         let (began, called_ms) = (Instant::now(), unix_ms());
         let mut backoff = Backoff::default();
         let mut stale = 0;
         loop {
-            let lines = acceptable(&self.basket, &past.refused_lines);
+            let lines = acceptable(&self.basket, &state.refused_lines);
             if lines.is_empty() {
-                self.refused("it has no acceptable line".to_owned()).await?;
+                self.record_refused("it has no acceptable line".to_owned())
+                    .await?;
                 return Ok(None);
             }
-            let order_id = self.order_id(&mut past).await?;
+            let order_id = self.choose_order_id(&mut state).await?;
             let answer = self
                 .clients
                 .orders
                 .clone()
-                .place_order(request(self.order(order_id, &lines)))
+                .place_order(request(self.request(order_id, &lines)))
                 .await;
             let status = match answer {
                 Ok(answer) => {
                     let answer = answer.into_inner();
-                    self.acknowledged(order_id, &lines, &answer).await?;
+                    self.record_acknowledged(order_id, &lines, &answer).await?;
                     let acknowledged = began.elapsed();
                     let order = Order {
                         id: order_id,
@@ -226,20 +227,20 @@ impl Placing {
                 }
                 Err(status) => status,
             };
-            match refusal(&status) {
+            match classify(&status) {
                 Refusal::Lines(refused) => {
-                    if !self.without(&lines, refused, &mut past).await? {
-                        self.refused(retry::describe(&status)).await?;
+                    if !self.drop_lines(&lines, refused, &mut state).await? {
+                        self.record_refused(retry::describe(&status)).await?;
                         return Ok(None);
                     }
                 }
-                Refusal::Stale if stale < MOST_STALE => {
+                Refusal::Stale if stale < MAX_STALE_ANSWERS => {
                     stale += 1;
-                    past.order_id = None;
+                    state.order_id = None;
                 }
                 Refusal::Stale => return Err(Error::Clocks),
                 Refusal::Basket(reason) => {
-                    self.refused(reason).await?;
+                    self.record_refused(reason).await?;
                     return Ok(None);
                 }
                 Refusal::Api => return Err(Error::Api(self.clients.failed(&status).to_string())),
@@ -258,9 +259,9 @@ impl Placing {
         }
     }
 
-    /// The id under which the basket is sent, in the journal before that.
-    async fn order_id(&self, past: &mut Past) -> Result<Uuid, Error> {
-        if let Some(order_id) = past.order_id {
+    /// The order id of the basket. A new id is in the journal before it is used.
+    async fn choose_order_id(&self, state: &mut BasketState) -> Result<Uuid, Error> {
+        if let Some(order_id) = state.order_id {
             return Ok(order_id);
         }
         let order_id = Uuid::now_v7();
@@ -270,11 +271,11 @@ impl Placing {
                 order_id,
             }])
             .await?;
-        past.order_id = Some(order_id);
+        state.order_id = Some(order_id);
         Ok(order_id)
     }
 
-    fn order(&self, order_id: Uuid, lines: &[&Line]) -> PlaceOrderRequest {
+    fn request(&self, order_id: Uuid, lines: &[&Line]) -> PlaceOrderRequest {
         PlaceOrderRequest {
             order_id: order_id.to_string(),
             customer_id: self.basket.customer_id.clone(),
@@ -285,7 +286,7 @@ impl Placing {
         }
     }
 
-    async fn acknowledged(
+    async fn record_acknowledged(
         &self,
         order_id: Uuid,
         lines: &[&Line],
@@ -304,7 +305,7 @@ impl Placing {
         Ok(())
     }
 
-    async fn refused(&self, reason: String) -> Result<(), Error> {
+    async fn record_refused(&self, reason: String) -> Result<(), Error> {
         self.journal
             .record(vec![Fact::Refused {
                 basket: self.basket.id.clone(),
@@ -315,19 +316,19 @@ impl Placing {
         Ok(())
     }
 
-    /// The basket goes on without the lines that were refused; false when none of those was sent.
-    async fn without(
+    /// Drops the refused lines from the basket; false when none of them was sent.
+    async fn drop_lines(
         &self,
         sent: &[&Line],
         refused: BTreeMap<usize, String>,
-        past: &mut Past,
+        state: &mut BasketState,
     ) -> Result<bool, Error> {
         let mut facts = Vec::new();
         for (index, reason) in refused {
             let Some(line) = sent.get(index) else {
                 continue;
             };
-            past.refused_lines.insert(line.number, reason.clone());
+            state.refused_lines.insert(line.number, reason.clone());
             facts.push(Fact::LineRefused {
                 basket: self.basket.id.clone(),
                 line: line.number,
@@ -335,25 +336,30 @@ impl Placing {
                 reason,
             });
         }
-        let is_shorter = !facts.is_empty();
-        if is_shorter {
+        let dropped_any = !facts.is_empty();
+        if dropped_any {
             self.journal.record(facts).await?;
         }
-        Ok(is_shorter)
+        Ok(dropped_any)
     }
 
-    /// Waits before the same call is made again; false when there is no more time for that.
+    /// Waits before a retry; false when the load was stopped meanwhile.
     async fn pause(&self, backoff: &mut Backoff, status: &Status) -> bool {
         self.progress
-            .note(&format!("waiting: {}", retry::describe(status)));
+            .set_message(&format!("waiting: {}", retry::describe(status)));
         tokio::select! {
             () = tokio::time::sleep(backoff.next(status)) => true,
             () = self.stop.cancelled() => false,
         }
     }
 
-    /// From `began` until a reader of the read model has seen the order; `None` when none has within the patience.
-    async fn visible(&self, order_id: Uuid, version: u64, began: Instant) -> Option<Duration> {
+    /// From `began` until the read model shows the order; `None` when it does not within `patience`.
+    async fn time_to_visible(
+        &self,
+        order_id: Uuid,
+        version: u64,
+        began: Instant,
+    ) -> Option<Duration> {
         let read = GetOrderRequest {
             order_id: order_id.to_string(),
             min_version: version,
@@ -369,7 +375,7 @@ impl Placing {
                 .await
             {
                 Ok(_) => return Some(began.elapsed()),
-                Err(status) if retry::may_pass(&status) && began.elapsed() < self.patience => {
+                Err(status) if retry::is_retryable(&status) && began.elapsed() < self.patience => {
                     if !self.pause(&mut backoff, &status).await {
                         return None;
                     }

@@ -1,4 +1,4 @@
-//! What an answer of the API means for a basket.
+//! Classifies the errors of the API for the loader.
 
 use std::collections::BTreeMap;
 
@@ -8,24 +8,24 @@ use tonic_types::StatusExt as _;
 
 use platform_client::retry;
 
-/// An answer that is not an acknowledgement.
+/// The meaning of an error for a basket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// These lines, by their index among those that were sent, break rules. Nothing was written: the same id may be
+    /// Lines that violate rules, with reasons, by index among the lines sent. Nothing was written: the order id may be
     /// used again.
     Lines(BTreeMap<usize, String>),
-    /// The id is too old, and no order has it: only now may another be used.
+    /// The order id is too old, and no order has it: another id may be used.
     Stale,
     /// The basket will never be an order.
     Basket(String),
-    /// Nothing is known: the same call under the same id may succeed later.
+    /// The result is unknown: the same call under the same id may succeed later.
     Unanswered,
-    /// No basket can be placed here.
+    /// The server places no orders for this client.
     Api,
 }
 
-/// Reads an answer.
-pub fn refusal(status: &Status) -> Refusal {
+/// Classifies an error.
+pub fn classify(status: &Status) -> Refusal {
     match status.code() {
         Code::InvalidArgument => {
             let violations = status
@@ -39,12 +39,13 @@ pub fn refusal(status: &Status) -> Refusal {
         }
         Code::FailedPrecondition if retry::reason(status) == STALE_UNKNOWN => Refusal::Stale,
         Code::Unimplemented | Code::Unauthenticated | Code::PermissionDenied => Refusal::Api,
-        _ if retry::may_pass(status) => Refusal::Unanswered,
+        _ if retry::is_retryable(status) => Refusal::Unanswered,
         _ => Refusal::Basket(retry::describe(status)),
     }
 }
 
-/// The lines that are named and why; `None` when something else is named, or nothing.
+/// The lines that the violations name, with the reasons; `None` when a violation names something else, or there is
+/// none.
 fn lines<'a>(
     violations: impl Iterator<Item = (&'a str, &'a str)>,
 ) -> Option<BTreeMap<usize, String>> {
@@ -62,7 +63,7 @@ fn lines<'a>(
     (!lines.is_empty()).then_some(lines)
 }
 
-/// `lines[3].quantity` is line 3 and its quantity.
+/// `lines[3].quantity` gives line 3 and the field `quantity`.
 fn line_field(path: &str) -> Option<(usize, &str)> {
     let (index, field) = path.strip_prefix("lines[")?.split_once(']')?;
     Some((index.parse().ok()?, field.trim_start_matches('.')))
@@ -77,7 +78,7 @@ mod tests {
     use crate::baskets::{Basket, Line};
 
     #[test]
-    fn the_violations_of_the_api_name_the_lines_of_a_basket() {
+    fn violations_of_the_api_are_assigned_to_lines() {
         let line = |sku: &str, quantity| Line {
             number: 0,
             sku: sku.into(),
@@ -104,9 +105,9 @@ mod tests {
             currency: "USD".into(),
             ..Default::default()
         };
-        // The very check that the API makes, and its answer.
+        // The API makes the same check and returns the same status.
         let status = error::validate(&request).expect_err("some lines are wrong");
-        let Refusal::Lines(lines) = refusal(&status) else {
+        let Refusal::Lines(lines) = classify(&status) else {
             panic!("lines were refused: {status:?}")
         };
         assert_eq!(lines.keys().copied().collect::<Vec<_>>(), [1, 2, 4]);
@@ -119,33 +120,33 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_of_the_basket_is_not_one_of_its_lines() {
+    fn an_error_of_the_basket_is_not_assigned_to_a_line() {
         let status = error::invalid_field("customer_id", "is too long");
         assert!(
-            matches!(refusal(&status), Refusal::Basket(reason) if reason.contains("customer_id is too long"))
+            matches!(classify(&status), Refusal::Basket(reason) if reason.contains("customer_id is too long"))
         );
         assert!(matches!(
-            refusal(&error::invalid_field("lines", "are too many")),
+            classify(&error::invalid_field("lines", "are too many")),
             Refusal::Basket(_)
         ));
         assert!(matches!(
-            refusal(&Status::invalid_argument("no")),
+            classify(&Status::invalid_argument("no")),
             Refusal::Basket(_)
         ));
         assert!(matches!(
-            refusal(&error::already_exists("X", "no")),
+            classify(&error::already_exists("X", "no")),
             Refusal::Basket(_)
         ));
     }
 
     #[test]
-    fn only_a_stale_and_unknown_id_is_given_up() {
+    fn only_a_stale_and_unknown_id_is_replaced() {
         assert_eq!(
-            refusal(&error::rejected(STALE_UNKNOWN, "too old")),
+            classify(&error::rejected(STALE_UNKNOWN, "too old")),
             Refusal::Stale
         );
         assert!(matches!(
-            refusal(&error::rejected("TOO_LATE", "no")),
+            classify(&error::rejected("TOO_LATE", "no")),
             Refusal::Basket(_)
         ));
         for status in [
@@ -154,8 +155,8 @@ mod tests {
             error::exhausted(error::RETRY_AFTER),
             Status::unknown("connection reset"),
         ] {
-            assert_eq!(refusal(&status), Refusal::Unanswered, "{status:?}");
+            assert_eq!(classify(&status), Refusal::Unanswered, "{status:?}");
         }
-        assert_eq!(refusal(&Status::unimplemented("")), Refusal::Api);
+        assert_eq!(classify(&Status::unimplemented("")), Refusal::Api);
     }
 }

@@ -1,11 +1,11 @@
-//! The report of refused lines: nothing of a file is dropped in silence.
+//! The report of refused lines: no line of a file is dropped silently.
 
 use std::path::Path;
 
 use anyhow::Context as _;
 
 use super::baskets::BasketFile;
-use super::journal::{End, History};
+use super::journal::{BasketResult, History};
 
 /// Writes every refused line of the file: file, line, basket, product, reason.
 ///
@@ -29,15 +29,15 @@ pub fn write(path: &Path, file: &BasketFile, history: &History) -> anyhow::Resul
 fn refused_lines(file: &BasketFile, history: &History) -> Vec<[String; 4]> {
     let mut refused = Vec::new();
     for basket in &file.baskets {
-        let past = history.of(&basket.id);
+        let state = history.basket(&basket.id);
         for line in &basket.lines {
-            let whole = match &past.end {
-                Some(End::Refused { reason }) => {
+            let whole = match &state.result {
+                Some(BasketResult::Refused { reason }) => {
                     Some(format!("the whole basket was refused: {reason}"))
                 }
                 _ => None,
             };
-            if let Some(reason) = past.refused_lines.get(&line.number).cloned().or(whole) {
+            if let Some(reason) = state.refused_lines.get(&line.number).cloned().or(whole) {
                 refused.push([
                     line.number.to_string(),
                     basket.id.clone(),

@@ -1,5 +1,5 @@
-//! What commands write for people: tables, amounts, times. One place writes to standard output, so that a reader who
-//! leaves is an error like any other.
+//! Output of commands for people: tables, amounts, times. Only this crate writes to standard output, so that a closed
+//! pipe is an error and not a panic.
 
 pub mod progress;
 
@@ -13,20 +13,20 @@ use iso_currency::Currency;
 use jiff::Timestamp;
 use prost_reflect::{ReflectMessage, SerializeOptions};
 
-/// Fields without a value are written too: a reader sees what there is.
+/// Fields without a value are written too, so that the reader sees every field.
 const JSON: SerializeOptions = SerializeOptions::new().skip_default_fields(false);
 
 /// Writes a line to standard output.
 ///
 /// # Errors
 ///
-/// Nobody reads it.
-pub fn say(line: impl AsRef<str>) -> anyhow::Result<()> {
+/// Standard output is closed or cannot be written.
+pub fn print_line(line: impl AsRef<str>) -> anyhow::Result<()> {
     Ok(writeln!(std::io::stdout().lock(), "{}", line.as_ref())?)
 }
 
-/// Whether nobody reads any more what is being said.
-pub fn is_unread(error: &anyhow::Error) -> bool {
+/// Whether the reader of standard output has closed the pipe.
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause
             .downcast_ref::<std::io::Error>()
@@ -34,8 +34,8 @@ pub fn is_unread(error: &anyhow::Error) -> bool {
     })
 }
 
-/// The exit code of a command that has checked whether something holds.
-pub fn verdict(holds: bool) -> ExitCode {
+/// The exit code of a check.
+pub fn exit_code(holds: bool) -> ExitCode {
     if holds {
         ExitCode::SUCCESS
     } else {
@@ -47,16 +47,16 @@ pub fn verdict(holds: bool) -> ExitCode {
 ///
 /// # Errors
 ///
-/// Nobody reads it.
-pub fn say_json(message: &impl ReflectMessage) -> anyhow::Result<()> {
-    say(serde_json::to_string(&json(message)?)?)
+/// Standard output is closed or cannot be written.
+pub fn print_json(message: &impl ReflectMessage) -> anyhow::Result<()> {
+    print_line(serde_json::to_string(&json(message)?)?)
 }
 
 /// A message in canonical proto3 JSON.
 ///
 /// # Errors
 ///
-/// A value has no form in JSON, such as a time out of range.
+/// A value has no representation in JSON, such as a time out of range.
 pub fn json(message: &impl ReflectMessage) -> anyhow::Result<serde_json::Value> {
     let value = serde_json::value::Serializer;
     Ok(message
@@ -69,7 +69,7 @@ pub fn count(number: impl TryInto<u64>) -> String {
     HumanCount(number.try_into().unwrap_or_default()).to_string()
 }
 
-/// `1,234.56`, by the currency's number of decimals.
+/// `1,234.56`, with the number of decimals of the currency.
 pub fn amount(minor_units: i64, currency: &str) -> String {
     let decimals = Currency::from_code(currency)
         .and_then(|currency| currency.exponent())
@@ -95,7 +95,7 @@ pub fn money(minor_units: i64, currency: &str) -> String {
     format!("{} {currency}", amount(minor_units, currency))
 }
 
-/// A time in Unix milliseconds, UTC, to the millisecond.
+/// Formats Unix milliseconds in UTC, with milliseconds.
 pub fn time(unix_ms: i64) -> String {
     match Timestamp::from_millisecond(unix_ms) {
         Ok(time) => time.strftime("%Y-%m-%d %H:%M:%S.%3f").to_string(),
@@ -103,7 +103,7 @@ pub fn time(unix_ms: i64) -> String {
     }
 }
 
-/// A time of an answer, as [`time`].
+/// Formats a time of an answer like [`time`]; empty when it is missing.
 pub fn timestamp(time_of_answer: Option<&prost_types::Timestamp>) -> String {
     time_of_answer.map_or_else(String::new, |at| {
         time(at.seconds * 1000 + i64::from(at.nanos) / 1_000_000)
@@ -119,14 +119,14 @@ pub fn duration(duration: Duration) -> String {
     }
 }
 
-/// [`duration`] of milliseconds; a clock that went back shows as no time.
+/// Formats milliseconds like [`duration`]; a negative duration is shown as 0.
 pub fn duration_ms(ms: i64) -> String {
     duration(Duration::from_millis(u64::try_from(ms).unwrap_or_default()))
 }
 
-/// `awaiting payment`; with the reason behind it when there is one.
+/// `awaiting payment`; followed by the reason when there is one.
 pub fn status(status: OrderStatus, reason: EndReason) -> String {
-    let status = plain(status.as_str_name(), "ORDER_STATUS_");
+    let status = enum_text(status.as_str_name(), "ORDER_STATUS_");
     match reason {
         EndReason::Unspecified => status,
         reason => format!("{status}, {}", end_reason(reason)),
@@ -135,33 +135,33 @@ pub fn status(status: OrderStatus, reason: EndReason) -> String {
 
 /// `out of stock`.
 pub fn end_reason(reason: EndReason) -> String {
-    plain(reason.as_str_name(), "END_REASON_")
+    enum_text(reason.as_str_name(), "END_REASON_")
 }
 
-/// A name of an enum in words, without the prefix that all of its names have.
-pub fn plain(name: &str, prefix: &str) -> String {
+/// The name of an enum value as text, without the prefix that all values have.
+pub fn enum_text(name: &str, prefix: &str) -> String {
     name.trim_start_matches(prefix)
         .to_lowercase()
         .replace('_', " ")
 }
 
-/// Where a column's text stands.
+/// Alignment of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Align {
-    /// Words.
+    /// For text.
     Left,
-    /// Numbers.
+    /// For numbers.
     Right,
 }
 
-/// Rows under their titles, two spaces apart and indented by two.
+/// A table with columns two spaces apart, indented by two.
 pub struct Table {
     columns: Vec<Align>,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    /// A table with these columns; without any title it begins with its first row.
+    /// A table with these columns. The title row is left out when all titles are empty.
     pub fn new<const N: usize>(columns: [(&str, Align); N]) -> Self {
         let titles: Vec<String> = columns
             .iter()
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_names_its_reason() {
+    fn a_status_is_followed_by_its_reason() {
         assert_eq!(
             status(OrderStatus::AwaitingPayment, EndReason::Unspecified),
             "awaiting payment"

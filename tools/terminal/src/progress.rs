@@ -1,4 +1,4 @@
-//! How far a long command has come: a bar on a terminal, a line now and then elsewhere.
+//! Progress of a long command: a bar on a terminal, otherwise a line every two seconds.
 
 use std::io::{IsTerminal as _, stderr};
 use std::sync::Mutex;
@@ -8,16 +8,16 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::count;
 
-const PLAIN_EVERY: Duration = Duration::from_secs(2);
+const PLAIN_INTERVAL: Duration = Duration::from_secs(2);
 const STYLE: &str = "  {prefix:<10} {bar:32} {human_pos}/{human_len}  {msg}";
 
 /// A progress display on standard error.
 pub struct Progress {
     bar: ProgressBar,
     name: &'static str,
-    begun: Instant,
-    /// When the last plain line was written; `None` on a terminal.
-    plain: Option<Mutex<Instant>>,
+    started_at: Instant,
+    /// Time of the last line; `None` on a terminal.
+    last_plain: Option<Mutex<Instant>>,
 }
 
 impl Progress {
@@ -39,42 +39,42 @@ impl Progress {
         Self {
             bar,
             name,
-            begun: now,
-            plain: (!is_terminal).then(|| Mutex::new(now)),
+            started_at: now,
+            last_plain: (!is_terminal).then(|| Mutex::new(now)),
         }
     }
 
-    /// One more.
+    /// Advances by one step.
     pub fn step(&self) {
         self.bar.inc(1);
         self.show();
     }
 
-    /// So many now.
-    pub fn reach(&self, position: usize) {
+    /// Sets the number of finished steps.
+    pub fn set_position(&self, position: usize) {
         self.bar.set_position(position as u64);
         self.show();
     }
 
-    /// Tells why it does not go on.
-    pub fn note(&self, note: &str) {
+    /// Shows a message, such as why the command waits.
+    pub fn set_message(&self, note: &str) {
         self.bar.set_message(note.to_owned());
-        if let Some(last) = &self.plain {
-            self.plain(last, note);
+        if let Some(last) = &self.last_plain {
+            self.print_plain(last, note);
         }
     }
 
     fn show(&self) {
         let message = format!("{}/s", count(self.per_second()));
-        match &self.plain {
-            Some(last) => self.plain(last, &message),
+        match &self.last_plain {
+            Some(last) => self.print_plain(last, &message),
             None => self.bar.set_message(message),
         }
     }
 
-    fn plain(&self, last: &Mutex<Instant>, message: &str) {
-        let mut last = last.lock().expect("nobody panics while holding it");
-        if last.elapsed() >= PLAIN_EVERY {
+    fn print_plain(&self, last: &Mutex<Instant>, message: &str) {
+        let mut last = last.lock().expect("no holder panics");
+        if last.elapsed() >= PLAIN_INTERVAL {
             *last = Instant::now();
             let (position, total) = (self.bar.position(), self.bar.length().unwrap_or_default());
             eprintln!(
@@ -92,7 +92,7 @@ impl Progress {
         clippy::cast_precision_loss
     )]
     fn per_second(&self) -> u64 {
-        let seconds = self.begun.elapsed().as_secs_f64();
+        let seconds = self.started_at.elapsed().as_secs_f64();
         if seconds > 0.0 {
             (self.bar.position() as f64 / seconds) as u64
         } else {
@@ -102,7 +102,7 @@ impl Progress {
 }
 
 impl Drop for Progress {
-    /// The summary that follows says the rest.
+    /// Removes the bar: the command prints a summary afterwards.
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }

@@ -1,4 +1,4 @@
-//! The dead letters of one partition, by the offset of the command that they were.
+//! The dead letters of one partition, by the offsets of their commands.
 
 use engine::headers;
 use engine::log::Input;
@@ -9,16 +9,16 @@ use crate::evidence::Error;
 use crate::report::{Example, Invariant};
 
 /// Dead letters, in the order of their commands.
-pub(crate) struct Letters<'e> {
+pub(crate) struct DeadLetters<'e> {
     pub(crate) stream: Stream<'e>,
     commands_topic: String,
-    /// Commands below are gone.
+    /// The first retained offset of the commands.
     low: i64,
-    /// Commands below may be dead letters that were redriven or discarded, and deleted.
+    /// Dead letters of commands below may be redriven or discarded, and deleted.
     deleted_below: i64,
 }
 
-/// A number in a header.
+/// Parses a header as a number.
 pub(crate) fn number(input: &Input, header: &str) -> Option<i64> {
     std::str::from_utf8(input.header(header)?)
         .ok()?
@@ -26,12 +26,12 @@ pub(crate) fn number(input: &Input, header: &str) -> Option<i64> {
         .ok()
 }
 
-impl<'e> Letters<'e> {
+impl<'e> DeadLetters<'e> {
     pub(crate) fn new(stream: Stream<'e>, commands_topic: String, low: i64) -> Self {
         let first = stream
             .peek()
             .and_then(|head| number(head, headers::DEAD_SOURCE_OFFSET));
-        let deleted_below = match stream.begins_ms {
+        let deleted_below = match stream.first_retained_ms {
             Some(_) => first.unwrap_or(i64::MAX),
             None => 0,
         };
@@ -43,23 +43,23 @@ impl<'e> Letters<'e> {
         }
     }
 
-    /// Whether the dead letter of the command at `offset` may have been deleted.
-    pub(crate) const fn may_be_gone(&self, offset: i64) -> bool {
+    /// Whether the dead letter of the command at `offset` may be deleted.
+    pub(crate) const fn may_be_deleted(&self, offset: i64) -> bool {
         offset < self.deleted_below
     }
 
-    /// Commands below are gone.
+    /// The first retained offset of the commands.
     pub(crate) const fn low(&self) -> i64 {
         self.low
     }
 
-    /// The dead letters of the command at `offset`; those of earlier ones have no command.
-    pub(crate) fn of(
+    /// Takes the dead letters of the command at `offset`. Those of earlier offsets have no command.
+    pub(crate) fn take_for(
         &mut self,
         context: &mut AuditContext,
         offset: i64,
     ) -> Result<Vec<Input>, Error> {
-        let mut letters = Vec::new();
+        let mut dead_letters = Vec::new();
         while let Some(head) = self.stream.peek() {
             let source = number(head, headers::DEAD_SOURCE_OFFSET);
             if source.is_some_and(|source| source > offset) {
@@ -68,29 +68,30 @@ impl<'e> Letters<'e> {
             let Some(input) = self.stream.next()? else {
                 break;
             };
-            let place = self.stream.place;
-            let is_from_here = input.header(headers::DEAD_SOURCE_TOPIC)
+            let topic_partition = self.stream.topic_partition;
+            let is_own = input.header(headers::DEAD_SOURCE_TOPIC)
                 == Some(self.commands_topic.as_bytes())
-                && number(&input, headers::DEAD_SOURCE_PARTITION) == Some(place.partition.into());
+                && number(&input, headers::DEAD_SOURCE_PARTITION)
+                    == Some(topic_partition.partition.into());
             match source {
-                Some(source) if source == offset && is_from_here => letters.push(input),
+                Some(source) if source == offset && is_own => dead_letters.push(input),
                 Some(source) if source < self.low => {}
                 source => {
                     let wrong = match source {
                         Some(source) => format!(
-                            "a dead letter of command {source}, which is not there or not dead"
+                            "a dead letter of command {source}, which is missing or not dead"
                         ),
-                        None => "a dead letter that does not say which command it was".to_owned(),
+                        None => "a dead letter without the offset of its command".to_owned(),
                     };
-                    let example = Example::new(wrong).at(place, input.offset);
+                    let example = Example::new(wrong).at(topic_partition, input.offset);
                     context.findings.violated(Invariant::I12, example);
                 }
             }
         }
-        Ok(letters)
+        Ok(dead_letters)
     }
 
-    /// Judges the dead letters of commands at or beyond the cut's `committed`, and of none.
+    /// Checks the remaining dead letters: their commands are at or beyond `committed`, or missing.
     pub(crate) fn finish(
         &mut self,
         context: &mut AuditContext,
@@ -98,17 +99,17 @@ impl<'e> Letters<'e> {
     ) -> Result<(), Error> {
         while let Some(input) = self.stream.next()? {
             let source = number(&input, headers::DEAD_SOURCE_OFFSET);
-            let at = |wrong| Example::new(wrong).at(self.stream.place, input.offset);
+            let at = |wrong| Example::new(wrong).at(self.stream.topic_partition, input.offset);
             if source.is_some_and(|source| source < self.low) {
                 continue;
             }
             if source.is_some_and(|source| source >= committed) {
                 let example =
-                    at("a dead letter of a command that is not processed: its group was set back");
-                context.loose(input.time_ms, Invariant::I12, example);
+                    at("a dead letter of a command that is not processed: its group was reset");
+                context.add_unmatched(input.time_ms, Invariant::I12, example);
                 continue;
             }
-            let example = at("a dead letter of a command that is not there");
+            let example = at("a dead letter of a command that is missing");
             context.findings.violated(Invariant::I12, example);
         }
         Ok(())

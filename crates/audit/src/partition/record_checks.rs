@@ -1,4 +1,4 @@
-//! What one event, one command and one answer must be by themselves.
+//! Checks of a single event, command or outcome.
 
 use contracts::core::v1::Metadata;
 use contracts::{Contract, Service, Topic};
@@ -6,8 +6,9 @@ use engine::log::Input;
 use engine::{Command, Decider};
 use uuid::Uuid;
 
-use super::outcomes::Answer;
-use super::{Decided, Happened, PartitionAuditor};
+use super::events::ConsumedEvent;
+use super::outcomes::DecodedOutcome;
+use super::{PartitionAuditor, ReplayResult};
 use crate::context::AuditContext;
 use crate::reference_model::ReferenceModel;
 use crate::report::{Example, Invariant};
@@ -17,8 +18,9 @@ where
     D: Decider,
     D::Contract: ReferenceModel,
 {
-    /// Whether an event is the next one of its aggregate, or comes after a gap: those are folded.
-    pub(super) fn judge_version(
+    /// Checks the key, the id and the version of an event. Returns whether to fold it: it is the next event of its
+    /// aggregate, or follows a gap.
+    pub(super) fn check_version(
         &self,
         context: &mut AuditContext,
         input: &Input,
@@ -29,8 +31,8 @@ where
         let id = metadata.aggregate_id.as_str();
         let example = |wrong: String| {
             Example::new(wrong)
-                .at(self.place(Topic::Events), input.offset)
-                .of(id)
+                .at(self.topic_partition(Topic::Events), input.offset)
+                .of_aggregate(id)
         };
         let key = input.key.as_deref().unwrap_or_default();
         if key != id.as_bytes() || self.cluster.partition_of(key) != self.partition {
@@ -40,7 +42,7 @@ where
                 .violated(Invariant::I6, example(wrong.to_owned()));
         }
         if let Some(index) = index
-            && metadata.id != derived(&metadata.causation_id, index)
+            && metadata.id != derived_id(&metadata.causation_id, index)
         {
             let wrong = format!(
                 "its id is not that of event {index} of command {}",
@@ -51,10 +53,11 @@ where
         let version = self.folds.get(id).map_or(0, |fold| fold.version);
         let found = metadata.aggregate_version;
         if found == version + 1 {
-            return self.judge_first(context, input, metadata);
+            self.check_first_event(context, input, metadata);
+            return true;
         }
-        if version == 0 && self.may_be_closed(context, id) {
-            // Its first versions are no longer in memory.
+        if version == 0 && self.may_be_evicted(context, id) {
+            // Its first versions are evicted.
             context.findings.unchecked(Invariant::I6);
             return true;
         }
@@ -63,99 +66,106 @@ where
         found > version
     }
 
-    /// Whether nothing is known of the aggregate because it may have been closed.
-    pub(super) fn may_be_closed(&self, context: &AuditContext, id: &str) -> bool {
+    /// Whether the aggregate is unknown because it may be evicted.
+    pub(super) fn may_be_evicted(&self, context: &AuditContext, id: &str) -> bool {
         self.service != Service::Inventory
             && !self.folds.contains_key(id)
-            && context.cases.may_be_closed(self.partition, id)
+            && context.aggregates.may_be_evicted(self.partition, id)
     }
 
-    /// Whether the first event of an aggregate does not bring back one that was closed.
-    fn judge_first(&self, context: &mut AuditContext, input: &Input, metadata: &Metadata) -> bool {
+    /// Checks that the first event of an order does not create an evicted one again.
+    fn check_first_event(&self, context: &mut AuditContext, input: &Input, metadata: &Metadata) {
         let id = metadata.aggregate_id.as_str();
         if self.service != Service::Orders
             || metadata.aggregate_version != 1
             || <D::Contract as ReferenceModel>::is_known(context, id)
         {
-            return true;
+            return;
         }
-        if self.may_be_closed(context, id) {
-            let wrong =
-                "created although its id is as old as that of an order that has left memory";
+        if self.may_be_evicted(context, id) {
+            let wrong = "created although its id is as old as that of an evicted order";
             let example = Example::new(wrong)
-                .at(self.place(Topic::Events), input.offset)
-                .of(id);
+                .at(self.topic_partition(Topic::Events), input.offset)
+                .of_aggregate(id);
             context.findings.violated(Invariant::I6, example);
         }
-        true
     }
 
-    /// I12: processed once, in one of the ways.
-    pub(super) fn judge_processing(
+    /// I12: the command is processed exactly once, with its events or as a dead letter.
+    pub(super) fn check_processed_once(
         &self,
         context: &mut AuditContext,
         input: &Input,
-        opened: Option<&(Metadata, Command<D>)>,
-        events: &[Happened<D>],
-        letters: &[Input],
-        decided: &Decided,
+        decoded: Option<&(Metadata, Command<D>)>,
+        events: &[ConsumedEvent<D>],
+        dead_letters: &[Input],
+        replay_result: &ReplayResult,
     ) {
-        let place = self.place(Topic::Commands);
+        let topic_partition = self.topic_partition(Topic::Commands);
         let mut wrong = |wrong: String| {
-            let mut example = Example::new(wrong).at(place, input.offset);
-            if let Some((metadata, _)) = opened {
-                example = example.of(&metadata.aggregate_id);
+            let mut example = Example::new(wrong).at(topic_partition, input.offset);
+            if let Some((metadata, _)) = decoded {
+                example = example.of_aggregate(&metadata.aggregate_id);
             }
             context.findings.violated(Invariant::I12, example);
         };
-        if letters.len() > 1 {
-            wrong(format!("it is {} dead letters", letters.len()));
+        if dead_letters.len() > 1 {
+            wrong(format!("it has {} dead letters", dead_letters.len()));
         }
-        if !letters.is_empty() && !events.is_empty() {
+        if !dead_letters.is_empty() && !events.is_empty() {
             wrong("it is a dead letter, and has events".into());
         }
-        let Some((metadata, _)) = opened else {
-            if letters.is_empty() && !self.letters.may_be_gone(input.offset) {
+        let Some((metadata, _)) = decoded else {
+            if dead_letters.is_empty() && !self.dead_letters.may_be_deleted(input.offset) {
                 wrong("it cannot be processed, and is no dead letter".into());
             }
             return;
         };
         for event in events {
-            if let Ok((of_event, _)) = &event.opened
+            if let Ok((of_event, _)) = &event.decoded
                 && of_event.causation_id != metadata.id
             {
                 wrong(format!(
-                    "the event at offset {} says that it comes from here, and from command {}",
+                    "the event at offset {} has the source offset of this command, and the causation id {}",
                     event.input.offset, of_event.causation_id
                 ));
             }
         }
-        if events.is_empty() && letters.is_empty() && decided.events > 0 {
-            wrong(format!("its {} events are not in the log", decided.events));
-        } else if letters.is_empty() && decided.is_checked && events.len() != decided.events {
+        if events.is_empty() && dead_letters.is_empty() && replay_result.events > 0 {
+            wrong(format!(
+                "its {} events are not in the log",
+                replay_result.events
+            ));
+        } else if dead_letters.is_empty()
+            && replay_result.is_checked
+            && events.len() != replay_result.events
+        {
             wrong(format!(
                 "{} events of {} are in the log",
                 events.len(),
-                decided.events
+                replay_result.events
             ));
         }
     }
 
-    /// I1 and I10: who asked has an outcome, of what the log has.
-    pub(super) fn judge_answer(
+    /// I1 and I10: a command that requests an outcome has one, and its version is in the log.
+    pub(super) fn check_outcome(
         &self,
         context: &mut AuditContext,
         input: &Input,
         metadata: &Metadata,
-        answer: Option<&Answer<<D::Contract as Contract>::Outcome>>,
-        letters: usize,
+        outcome: Option<&DecodedOutcome<<D::Contract as Contract>::Outcome>>,
+        dead_letters: usize,
     ) {
         let id = metadata.aggregate_id.as_str();
-        let at =
-            |topic, offset, wrong: String| Example::new(wrong).at(self.place(topic), offset).of(id);
-        let Some(answer) = answer else {
-            let is_due = !metadata.reply_to.is_empty() && letters == 0;
-            if is_due && self.outcomes.may_be_gone(input.time_ms) {
+        let at = |topic, offset, wrong: String| {
+            Example::new(wrong)
+                .at(self.topic_partition(topic), offset)
+                .of_aggregate(id)
+        };
+        let Some(outcome) = outcome else {
+            let is_due = !metadata.reply_to.is_empty() && dead_letters == 0;
+            if is_due && self.outcomes.may_be_deleted(input.time_ms) {
                 context.findings.unchecked(Invariant::I1);
             } else if is_due {
                 context.findings.checked(Invariant::I1);
@@ -166,22 +176,22 @@ where
             return;
         };
         context.findings.checked(Invariant::I1);
-        let offset = answer.input.offset;
-        if metadata.reply_to.is_empty() || letters > 0 {
-            let wrong = "an outcome that nobody asked for".to_owned();
+        let offset = outcome.input.offset;
+        if metadata.reply_to.is_empty() || dead_letters > 0 {
+            let wrong = "an outcome that was not requested".to_owned();
             let example = at(Topic::Outcomes, offset, wrong);
             context.findings.violated(Invariant::I1, example);
         }
-        if self.may_be_closed(context, id) {
+        if self.may_be_evicted(context, id) {
             context.findings.unchecked(Invariant::I10);
             return;
         }
         context.findings.checked(Invariant::I10);
         let version = self.folds.get(id).map_or(0, |fold| fold.version);
-        if answer.metadata.aggregate_version > version {
+        if outcome.metadata.aggregate_version > version {
             let wrong = format!(
-                "an outcome speaks of version {}, the committed log has {version}",
-                answer.metadata.aggregate_version
+                "an outcome has version {}, the committed log has {version}",
+                outcome.metadata.aggregate_version
             );
             let example = at(Topic::Outcomes, offset, wrong);
             context.findings.violated(Invariant::I10, example);
@@ -190,7 +200,7 @@ where
 }
 
 /// UUIDv5(parent, index), as the engine derives ids.
-fn derived(parent: &str, index: usize) -> String {
+fn derived_id(parent: &str, index: usize) -> String {
     let parent = Uuid::try_parse(parent).unwrap_or_default();
     Uuid::new_v5(&parent, index.to_string().as_bytes()).to_string()
 }

@@ -1,48 +1,52 @@
-//! One partition, read ahead by one record.
+//! The records of one partition, with a look-ahead of one.
 
 use engine::log::Input;
 
-use crate::evidence::{Error, Evidence, Items, Seen, TopicPartition};
+use crate::evidence::{Error, Evidence, Items, LogRecord, TopicPartition};
 
 /// The committed records of a partition.
 pub(crate) struct Stream<'e> {
-    pub(crate) place: TopicPartition,
-    items: Items<'e, Seen>,
+    pub(crate) topic_partition: TopicPartition,
+    items: Items<'e, LogRecord>,
     head: Option<Input>,
-    /// Offsets of the aborted records passed since they were last taken.
+    /// Offsets of the aborted records that were skipped since the last call of `take_aborted`.
     aborted: Vec<i64>,
     pub(crate) read: u64,
-    /// Time of the first record, when earlier ones are no longer kept.
-    pub(crate) begins_ms: Option<i64>,
+    /// Time of the first record, when earlier ones are deleted.
+    pub(crate) first_retained_ms: Option<i64>,
 }
 
 impl<'e> Stream<'e> {
-    pub(crate) fn open(evidence: &'e impl Evidence, place: TopicPartition) -> Result<Self, Error> {
+    pub(crate) fn open(
+        evidence: &'e impl Evidence,
+        topic_partition: TopicPartition,
+    ) -> Result<Self, Error> {
         let mut stream = Self {
-            place,
-            items: evidence.records(place)?,
+            topic_partition,
+            items: evidence.records(topic_partition)?,
             head: None,
             aborted: Vec::new(),
             read: 0,
-            begins_ms: None,
+            first_retained_ms: None,
         };
         stream.advance()?;
-        if evidence.cut().ends(place).low > 0 {
-            stream.begins_ms = Some(stream.head.as_ref().map_or(i64::MAX, |head| head.time_ms));
+        if evidence.cut().ends(topic_partition).low > 0 {
+            stream.first_retained_ms =
+                Some(stream.head.as_ref().map_or(i64::MAX, |head| head.time_ms));
         }
         Ok(stream)
     }
 
     fn advance(&mut self) -> Result<(), Error> {
         self.head = None;
-        for seen in self.items.by_ref() {
-            let seen = seen?;
+        for record in self.items.by_ref() {
+            let record = record?;
             self.read += 1;
-            if seen.committed {
-                self.head = Some(seen.input);
+            if record.committed {
+                self.head = Some(record.input);
                 return Ok(());
             }
-            self.aborted.push(seen.input.offset);
+            self.aborted.push(record.input.offset);
         }
         Ok(())
     }
@@ -59,7 +63,7 @@ impl<'e> Stream<'e> {
         Ok(head)
     }
 
-    /// Offsets of the aborted records that were passed.
+    /// Offsets of the aborted records that were skipped.
     pub(crate) fn take_aborted(&mut self) -> Vec<i64> {
         std::mem::take(&mut self.aborted)
     }

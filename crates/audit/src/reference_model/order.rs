@@ -1,4 +1,4 @@
-//! The order: its state machine, its money, its rows.
+//! The order: its state machine, money and rows.
 
 use contracts::orders::v1::order_command::Command;
 use contracts::orders::v1::order_event::Event;
@@ -9,46 +9,45 @@ use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use super::{Answered, Occurrence, ReferenceModel};
+use super::{EventContext, ProcessedCommand, ReferenceModel};
 use crate::context::AuditContext;
 use crate::report::{Example, Invariant};
 use crate::rows::{OrderEventRow, OrderLineRow, OrderRow, Row};
 
-/// What has become of a line.
+/// The reservation of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Line {
-    Asked,
+enum LineState {
+    Requested,
     Reserved,
     Refused,
     Released,
 }
 
-/// What has become of something that the order has asked for.
+/// A payment or shipment that the order requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Asked {
-    /// Not asked for.
+enum RequestState {
     #[default]
-    No,
-    /// Under way, or held.
+    NotRequested,
+    /// In progress, or completed and not undone.
     Open,
     /// Refused, or undone.
     Closed,
 }
 
-/// An order, as far as the business is concerned.
+/// The reference model of an order.
 #[derive(Clone, Debug)]
 pub(crate) struct OrderModel {
     pub(crate) status: Status,
     pub(crate) version: u64,
     pub(crate) total: i64,
     pub(crate) currency: String,
-    /// Minor units that the order says were given back.
+    /// Refunded amount by the events of the order, in minor units.
     pub(crate) refunded: i64,
     pub(crate) body_digest: Vec<u8>,
-    /// SKU, pieces, and what has become of them.
-    lines: Vec<(String, u32, Line)>,
-    payment: Asked,
-    shipment: Asked,
+    /// SKU, pieces and reservation.
+    lines: Vec<(String, u32, LineState)>,
+    payment: RequestState,
+    shipment: RequestState,
     goal: EndReason,
     is_stock_reserved: bool,
     pub(crate) row: Option<OrderRow>,
@@ -57,7 +56,7 @@ pub(crate) struct OrderModel {
 impl OrderModel {
     fn new(created: &OrderCreated) -> Self {
         let line = |line: &contracts::orders::v1::OrderLine| {
-            (line.sku.clone(), line.quantity, Line::Asked)
+            (line.sku.clone(), line.quantity, LineState::Requested)
         };
         Self {
             status: Status::Pending,
@@ -67,8 +66,8 @@ impl OrderModel {
             refunded: 0,
             body_digest: created.body_digest.clone(),
             lines: created.lines.iter().map(line).collect(),
-            payment: Asked::No,
-            shipment: Asked::No,
+            payment: RequestState::NotRequested,
+            shipment: RequestState::NotRequested,
             goal: EndReason::Unspecified,
             is_stock_reserved: false,
             row: None,
@@ -82,17 +81,17 @@ impl OrderModel {
         )
     }
 
-    /// On its way or there: it is worth its total.
+    /// Shipped or delivered: its total is charged and not refunded.
     pub(crate) const fn is_paid(&self) -> bool {
         matches!(self.status, Status::Shipped | Status::Delivered)
     }
 
-    /// Ended without a parcel.
+    /// Finished without a delivery.
     pub(crate) const fn is_undone(&self) -> bool {
         matches!(self.status, Status::Cancelled | Status::Rejected)
     }
 
-    fn line(&mut self, sku: &str, from: &[Line], to: Line) -> bool {
+    fn advance_line(&mut self, sku: &str, from: &[LineState], to: LineState) -> bool {
         let line = self
             .lines
             .iter_mut()
@@ -100,17 +99,17 @@ impl OrderModel {
         line.map(|(_, _, line)| *line = to).is_some()
     }
 
-    fn is_answered(&self) -> bool {
-        self.payment != Asked::Open
-            && self.shipment != Asked::Open
+    fn has_released_all(&self) -> bool {
+        self.payment != RequestState::Open
+            && self.shipment != RequestState::Open
             && self
                 .lines
                 .iter()
-                .all(|(_, _, line)| matches!(line, Line::Refused | Line::Released))
+                .all(|(_, _, line)| matches!(line, LineState::Refused | LineState::Released))
     }
 
-    /// Follows an event; what is wrong with it. A wrong one is followed as far as it goes.
-    fn follow(&mut self, event: &Event) -> Result<(), String> {
+    /// Applies an event, also an invalid one as far as possible. The error is the text of the finding.
+    fn apply(&mut self, event: &Event) -> Result<(), String> {
         use Status::{AwaitingPayment, Cancelled, Cancelling, Confirmed, Delivered, Pending};
         use Status::{Rejected, Shipped};
         let status = self.status;
@@ -118,29 +117,35 @@ impl OrderModel {
             if allowed {
                 Ok(())
             } else {
-                Err(format!("{} while {}: {why}", event.kind(), name(status)))
+                Err(format!(
+                    "{} while {}: {why}",
+                    event.kind(),
+                    status_name(status)
+                ))
             }
         };
         match event {
             Event::OrderCreated(_) => allow(false, "it is created already"),
             Event::OrderLineReserved(event) => {
-                let is_line = self.line(&event.sku, &[Line::Asked], Line::Reserved);
+                let is_line =
+                    self.advance_line(&event.sku, &[LineState::Requested], LineState::Reserved);
                 allow(status == Pending && is_line, "no such line waits")
             }
             Event::OrderLineRefused(event) => {
-                let is_line = self.line(&event.sku, &[Line::Asked], Line::Refused);
+                let is_line =
+                    self.advance_line(&event.sku, &[LineState::Requested], LineState::Refused);
                 allow(status == Pending && is_line, "no such line waits")
             }
             Event::OrderStockReserved(_) => {
                 let all = self
                     .lines
                     .iter()
-                    .all(|(_, _, line)| *line == Line::Reserved);
+                    .all(|(_, _, line)| *line == LineState::Reserved);
                 let is_first = !self.is_stock_reserved;
                 self.is_stock_reserved = true;
                 if self.total > 0 {
                     self.status = AwaitingPayment;
-                    self.payment = Asked::Open;
+                    self.payment = RequestState::Open;
                 }
                 allow(
                     status == Pending && all && is_first,
@@ -149,7 +154,7 @@ impl OrderModel {
             }
             Event::OrderConfirmed(_) => {
                 self.status = Confirmed;
-                self.shipment = Asked::Open;
+                self.shipment = RequestState::Open;
                 let is_due = if self.total > 0 {
                     status == AwaitingPayment
                 } else {
@@ -158,21 +163,21 @@ impl OrderModel {
                 allow(is_due, "it is not reserved and paid")
             }
             Event::OrderPaymentDeclined(_) => {
-                let is_due = status == AwaitingPayment && self.payment == Asked::Open;
-                self.payment = Asked::Closed;
+                let is_due = status == AwaitingPayment && self.payment == RequestState::Open;
+                self.payment = RequestState::Closed;
                 allow(is_due, "no payment waits")
             }
             Event::OrderShipped(_) => {
                 let is_due =
-                    matches!(status, Confirmed | Cancelling) && self.shipment == Asked::Open;
+                    matches!(status, Confirmed | Cancelling) && self.shipment == RequestState::Open;
                 self.status = Shipped;
                 self.goal = EndReason::Unspecified;
                 allow(is_due, "no shipment waits")
             }
             Event::OrderShipmentRefused(_) => {
                 let is_due =
-                    matches!(status, Confirmed | Cancelling) && self.shipment == Asked::Open;
-                self.shipment = Asked::Closed;
+                    matches!(status, Confirmed | Cancelling) && self.shipment == RequestState::Open;
+                self.shipment = RequestState::Closed;
                 allow(is_due, "no shipment waits")
             }
             Event::OrderDelivered(_) => {
@@ -183,45 +188,48 @@ impl OrderModel {
             Event::OrderCancelling(event) => {
                 self.goal = event.goal();
                 self.status = Cancelling;
-                let has_refused = self.lines.iter().any(|(_, _, line)| *line == Line::Refused);
+                let has_refused = self
+                    .lines
+                    .iter()
+                    .any(|(_, _, line)| *line == LineState::Refused);
                 let is_due = match event.goal() {
                     EndReason::Customer | EndReason::Expired => {
                         matches!(status, Pending | AwaitingPayment | Confirmed)
                     }
                     EndReason::OutOfStock => status == Pending && has_refused,
                     EndReason::PaymentDeclined => {
-                        status == AwaitingPayment && self.payment == Asked::Closed
+                        status == AwaitingPayment && self.payment == RequestState::Closed
                     }
                     EndReason::Undeliverable => {
-                        status == Confirmed && self.shipment == Asked::Closed
+                        status == Confirmed && self.shipment == RequestState::Closed
                     }
                     EndReason::Unspecified => false,
                 };
                 allow(is_due, "there is no such reason")
             }
             Event::OrderShipmentCancelled(_) => {
-                let is_due = status == Cancelling && self.shipment == Asked::Open;
-                self.shipment = Asked::Closed;
+                let is_due = status == Cancelling && self.shipment == RequestState::Open;
+                self.shipment = RequestState::Closed;
                 allow(is_due, "no shipment waits")
             }
             Event::OrderLineReleased(event) => {
-                let held = [Line::Asked, Line::Reserved];
-                let is_line = self.line(&event.sku, &held, Line::Released);
-                let is_due = status == Cancelling && self.shipment != Asked::Open && is_line;
+                let held = [LineState::Requested, LineState::Reserved];
+                let is_line = self.advance_line(&event.sku, &held, LineState::Released);
+                let is_due = status == Cancelling && self.shipment != RequestState::Open && is_line;
                 allow(is_due, "no such line is to be released")
             }
             Event::OrderPaymentCancelled(event) => {
                 let is_due = status == Cancelling
-                    && self.shipment != Asked::Open
-                    && self.payment == Asked::Open;
-                self.payment = Asked::Closed;
+                    && self.shipment != RequestState::Open
+                    && self.payment == RequestState::Open;
+                self.payment = RequestState::Closed;
                 self.refunded = self.refunded.saturating_add(event.refunded);
                 allow(is_due, "no payment is to be cancelled")
             }
             Event::OrderCancelled(_) => {
                 self.status = Cancelled;
                 let is_due = status == Cancelling && self.goal == EndReason::Customer;
-                allow(is_due && self.is_answered(), "something is still held")
+                allow(is_due && self.has_released_all(), "something is still held")
             }
             Event::OrderRejected(event) => {
                 self.status = Rejected;
@@ -229,7 +237,7 @@ impl OrderModel {
                     && self.goal != EndReason::Customer
                     && self.goal == event.reason();
                 allow(
-                    is_due && self.is_answered(),
+                    is_due && self.has_released_all(),
                     "something is still held, or for no such reason",
                 )
             }
@@ -237,13 +245,13 @@ impl OrderModel {
     }
 }
 
-fn name(status: Status) -> String {
+fn status_name(status: Status) -> String {
     let name = status.as_str_name().trim_start_matches("ORDER_STATUS_");
     name.to_ascii_lowercase()
 }
 
-/// Σ quantity × unit price − discount.
-fn worth(created: &OrderCreated) -> i128 {
+/// Σ quantity × unit price − discount, in minor units.
+fn lines_total(created: &OrderCreated) -> i128 {
     let line = |line: &contracts::orders::v1::OrderLine| {
         i128::from(line.quantity) * i128::from(line.unit_price) - i128::from(line.discount)
     };
@@ -251,25 +259,27 @@ fn worth(created: &OrderCreated) -> i128 {
 }
 
 impl ReferenceModel for Orders {
-    fn happened(context: &mut AuditContext, at: &Occurrence<'_>, event: &Event) {
+    fn apply_event(context: &mut AuditContext, at: &EventContext<'_>, event: &Event) {
         let AuditContext {
-            cases, findings, ..
+            aggregates,
+            findings,
+            ..
         } = context;
-        let life = cases.life(at);
+        let lifecycle = aggregates.lifecycle_mut(at);
         findings.checked(Invariant::I14);
-        match (&mut life.order, event) {
+        match (&mut lifecycle.order, event) {
             (order @ None, Event::OrderCreated(created)) => {
                 *order = Some(OrderModel::new(created));
                 findings.checked(Invariant::I11);
-                if worth(created) != i128::from(created.total) {
+                if lines_total(created) != i128::from(created.total) {
                     let wrong = format!(
                         "its total is {}, its lines are worth {}",
                         created.total,
-                        worth(created)
+                        lines_total(created)
                     );
                     findings.violated(Invariant::I11, at.example(wrong));
                 }
-                context.clients.created(findings, at, created);
+                context.clients.check_created(findings, at, created);
             }
             (None, _) => {
                 let wrong = format!("{} of an order that was never created", event.kind());
@@ -277,12 +287,14 @@ impl ReferenceModel for Orders {
                 return;
             }
             (Some(order), event) => {
-                if let Err(wrong) = order.follow(event) {
+                if let Err(wrong) = order.apply(event) {
                     findings.violated(Invariant::I14, at.example(wrong));
                 }
             }
         }
-        let Some(order) = &mut life.order else { return };
+        let Some(order) = &mut lifecycle.order else {
+            return;
+        };
         order.version = at.version;
         if matches!(event, Event::OrderShipped(_)) {
             for (sku, pieces, _) in &order.lines {
@@ -292,45 +304,47 @@ impl ReferenceModel for Orders {
         if at.is_applied
             && let Ok(order_id) = Uuid::try_parse(at.id)
         {
-            order.row = row(order.row.take(), order_id, at, event);
-            for row in added(order_id, at, event) {
+            order.row = updated_row(order.row.take(), order_id, at, event);
+            for row in inserted_rows(order_id, at, event) {
                 context.model.expect(row);
             }
         }
-        cases.note_over(at.id);
+        aggregates.queue_if_finished(at.id);
     }
 
-    fn answered(context: &mut AuditContext, answered: &Answered<'_, Self>) {
-        let id = answered.metadata.aggregate_id.as_str();
-        let Command::PlaceOrder(place) = answered.command else {
+    fn check_outcome(context: &mut AuditContext, processed: &ProcessedCommand<'_, Self>) {
+        let id = processed.metadata.aggregate_id.as_str();
+        let Command::PlaceOrder(request) = processed.command else {
             return;
         };
-        let may_be_closed = context.cases.may_be_closed(answered.place.partition, id);
+        let may_be_evicted = context
+            .aggregates
+            .may_be_evicted(processed.topic_partition.partition, id);
         let findings = &mut context.findings;
         let example = |wrong: &str| {
             Example::new(wrong)
-                .at(answered.place, answered.offset)
-                .of(id)
+                .at(processed.topic_partition, processed.offset)
+                .of_aggregate(id)
         };
-        let known = context
-            .cases
-            .lives
+        let existing = context
+            .aggregates
+            .lifecycles
             .get(id)
-            .and_then(|life| life.order.as_ref());
-        let is_same =
-            known.map(|order| order.body_digest == Sha256::digest(place.encode_to_vec()).to_vec());
-        if known.is_some() {
+            .and_then(|lifecycle| lifecycle.order.as_ref());
+        let is_same = existing
+            .map(|order| order.body_digest == Sha256::digest(request.encode_to_vec()).to_vec());
+        if existing.is_some() {
             findings.checked(Invariant::I13);
         }
-        match answered.outcome {
+        match processed.outcome {
             Some(Outcome::Accepted(_)) => {
-                if known.is_none() && may_be_closed {
-                    // A worker may remember it for longer.
+                if existing.is_none() && may_be_evicted {
+                    // The worker may hold it for longer than this audit.
                     findings.unchecked(Invariant::I2);
                     return;
                 }
                 findings.checked(Invariant::I2);
-                if known.is_none() {
+                if existing.is_none() {
                     let wrong = "PlaceOrder was accepted, and there is no such order";
                     findings.violated(Invariant::I2, example(wrong));
                 }
@@ -346,20 +360,20 @@ impl ReferenceModel for Orders {
                         "PlaceOrder was repeated with the same body and refused as another one";
                     findings.violated(Invariant::I13, example(wrong));
                 }
-                if answered.events > 0 {
+                if processed.events > 0 {
                     let wrong = "PlaceOrder was refused, and has events";
                     findings.violated(Invariant::I2, example(wrong));
                 }
             }
             Some(Outcome::Parked(_)) | None => {}
         }
-        if answered.events > 0 && is_same == Some(false) {
+        if processed.events > 0 && is_same == Some(false) {
             let wrong = "an order was created from another body than its command's";
             findings.violated(Invariant::I13, example(wrong));
         }
     }
 
-    fn without_times(event: &mut Event) {
+    fn clear_deadlines(event: &mut Event) {
         match event {
             Event::OrderCreated(event) => event.deadline_ms = 0,
             Event::OrderStockReserved(event) => event.deadline_ms = 0,
@@ -370,16 +384,16 @@ impl ReferenceModel for Orders {
     }
 
     fn is_known(context: &AuditContext, id: &str) -> bool {
-        let life = context.cases.lives.get(id);
-        life.is_some_and(|life| life.order.is_some())
+        let lifecycle = context.aggregates.lifecycles.get(id);
+        lifecycle.is_some_and(|lifecycle| lifecycle.order.is_some())
     }
 }
 
 /// The row after an event.
-fn row(
+fn updated_row(
     before: Option<OrderRow>,
     order_id: Uuid,
-    at: &Occurrence<'_>,
+    at: &EventContext<'_>,
     event: &Event,
 ) -> Option<OrderRow> {
     let mut row = match (before, event) {
@@ -432,16 +446,16 @@ fn row(
     Some(row)
 }
 
-/// The rows that an event adds for good.
-fn added<'a>(
+/// The rows that an event inserts and that never change.
+fn inserted_rows<'a>(
     order_id: Uuid,
-    at: &Occurrence<'a>,
+    at: &EventContext<'a>,
     event: &'a Event,
 ) -> impl Iterator<Item = Row> + 'a {
-    let history = OrderEventRow {
+    let event_row = OrderEventRow {
         order_id,
         version: at.row_version(),
-        partition: at.place.partition,
+        partition: at.topic_partition.partition,
         offset: at.offset,
         time: at.row_time(),
         kind: event.kind().to_owned(),
@@ -462,5 +476,5 @@ fn added<'a>(
             description: line.description.clone(),
         })
     });
-    std::iter::once(Row::OrderEvent(history)).chain(lines)
+    std::iter::once(Row::OrderEvent(event_row)).chain(lines)
 }

@@ -1,4 +1,4 @@
-//! The payment: its state machine, its money, its row.
+//! The payment: its state machine, money and row.
 
 use contracts::core::v1::Money;
 use contracts::payments::v1::PaymentStatus as Status;
@@ -6,21 +6,21 @@ use contracts::payments::v1::payment_event::Event;
 use contracts::{Body as _, Payments};
 use uuid::Uuid;
 
-use super::{Answered, Occurrence, ReferenceModel};
+use super::{EventContext, ProcessedCommand, ReferenceModel};
 use crate::context::AuditContext;
 use crate::report::Invariant;
 use crate::rows::PaymentRow;
 
-/// A payment, as far as the business is concerned.
+/// The reference model of a payment.
 #[derive(Clone, Debug)]
 pub(crate) struct PaymentModel {
     pub(crate) status: Status,
     pub(crate) version: u64,
-    /// What is asked for.
+    /// The requested amount.
     pub(crate) amount: Money,
-    /// How often money was taken.
+    /// Number of captures.
     pub(crate) captures: u32,
-    /// How often it was given back.
+    /// Number of refunds.
     pub(crate) refunds: u32,
     pub(crate) row: PaymentRow,
 }
@@ -39,7 +39,7 @@ impl Default for PaymentModel {
 }
 
 impl PaymentModel {
-    pub(crate) const fn is_over(&self) -> bool {
+    pub(crate) const fn is_finished(&self) -> bool {
         matches!(
             self.status,
             Status::Unspecified
@@ -50,7 +50,7 @@ impl PaymentModel {
         )
     }
 
-    fn follow(&mut self, event: &Event) -> Result<(), String> {
+    fn apply(&mut self, event: &Event) -> Result<(), String> {
         let before = self.status;
         let (from, to): (&[Status], Status) = match event {
             Event::PaymentRequested(_) => (&[Status::Unspecified], Status::Requested),
@@ -69,13 +69,13 @@ impl PaymentModel {
             Event::PaymentRefunded(_) => (&[Status::Refunding], Status::Refunded),
             Event::PaymentRefundRefused(_) => (&[Status::Refunding], Status::Refunding),
             Event::PaymentCancelSettled(event) => {
-                return if self.is_over() && event.status() == before {
+                return if self.is_finished() && event.status() == before {
                     Ok(())
                 } else {
                     Err(format!(
                         "{} while {}",
-                        event_name(event.status()),
-                        name(before)
+                        cancellation_text(event.status()),
+                        status_name(before)
                     ))
                 };
             }
@@ -84,25 +84,29 @@ impl PaymentModel {
         if from.contains(&before) {
             Ok(())
         } else {
-            Err(format!("{} while {}", event.kind(), name(before)))
+            Err(format!("{} while {}", event.kind(), status_name(before)))
         }
     }
 }
 
-fn name(status: Status) -> String {
+fn status_name(status: Status) -> String {
     let name = status.as_str_name().trim_start_matches("PAYMENT_STATUS_");
     name.to_ascii_lowercase()
 }
 
-fn event_name(status: Status) -> String {
-    format!("its cancellation was settled as {}", name(status))
+fn cancellation_text(status: Status) -> String {
+    format!("its cancellation was settled as {}", status_name(status))
 }
 
 impl ReferenceModel for Payments {
-    fn happened(context: &mut AuditContext, at: &Occurrence<'_>, event: &Event) {
-        let payment = context.cases.life(at).payment.get_or_insert_default();
+    fn apply_event(context: &mut AuditContext, at: &EventContext<'_>, event: &Event) {
+        let payment = context
+            .aggregates
+            .lifecycle_mut(at)
+            .payment
+            .get_or_insert_default();
         context.findings.checked(Invariant::I14);
-        if let Err(wrong) = payment.follow(event) {
+        if let Err(wrong) = payment.apply(event) {
             context.findings.violated(Invariant::I14, at.example(wrong));
         }
         payment.version = at.version;
@@ -119,27 +123,27 @@ impl ReferenceModel for Payments {
             && let Ok(order_id) = Uuid::try_parse(at.id)
         {
             payment.row.order_id = order_id;
-            show(&mut payment.row, at, event);
+            update_row(&mut payment.row, at, event);
         }
-        context.cases.note_over(at.id);
+        context.aggregates.queue_if_finished(at.id);
     }
 
-    fn answered(_: &mut AuditContext, _: &Answered<'_, Self>) {}
+    fn check_outcome(_: &mut AuditContext, _: &ProcessedCommand<'_, Self>) {}
 
-    fn without_times(event: &mut Event) {
+    fn clear_deadlines(event: &mut Event) {
         if let Event::PaymentRefundRefused(event) = event {
             event.retry_at_ms = 0;
         }
     }
 
     fn is_known(context: &AuditContext, id: &str) -> bool {
-        let life = context.cases.lives.get(id);
-        life.is_some_and(|life| life.payment.is_some())
+        let lifecycle = context.aggregates.lifecycles.get(id);
+        lifecycle.is_some_and(|lifecycle| lifecycle.payment.is_some())
     }
 }
 
-/// The row after an event.
-fn show(row: &mut PaymentRow, at: &Occurrence<'_>, event: &Event) {
+/// Updates the row by an event.
+fn update_row(row: &mut PaymentRow, at: &EventContext<'_>, event: &Event) {
     row.version = at.row_version();
     let status = match event {
         Event::PaymentRequested(event) => {

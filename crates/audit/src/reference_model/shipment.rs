@@ -1,16 +1,16 @@
-//! The shipment: its state machine, its row.
+//! The shipment: its state machine and row.
 
 use contracts::shipping::v1::ShipmentStatus as Status;
 use contracts::shipping::v1::shipment_event::Event;
 use contracts::{Body as _, Shipping};
 use uuid::Uuid;
 
-use super::{Answered, Occurrence, ReferenceModel};
+use super::{EventContext, ProcessedCommand, ReferenceModel};
 use crate::context::AuditContext;
 use crate::report::Invariant;
 use crate::rows::ShipmentRow;
 
-/// A shipment, as far as the business is concerned.
+/// The reference model of a shipment.
 #[derive(Clone, Debug)]
 pub(crate) struct ShipmentModel {
     pub(crate) status: Status,
@@ -31,14 +31,14 @@ impl Default for ShipmentModel {
 }
 
 impl ShipmentModel {
-    pub(crate) const fn is_over(&self) -> bool {
+    pub(crate) const fn is_finished(&self) -> bool {
         matches!(
             self.status,
             Status::Unspecified | Status::Delivered | Status::Refused | Status::Cancelled
         )
     }
 
-    fn follow(&mut self, event: &Event) -> Result<(), String> {
+    fn apply(&mut self, event: &Event) -> Result<(), String> {
         use Status::{
             Cancelled, Cancelling, Delivered, Dispatched, Refused, Requested, Unspecified,
         };
@@ -60,21 +60,25 @@ impl ShipmentModel {
         if from.contains(&before) {
             Ok(())
         } else {
-            Err(format!("{} while {}", event.kind(), name(before)))
+            Err(format!("{} while {}", event.kind(), status_name(before)))
         }
     }
 }
 
-fn name(status: Status) -> String {
+fn status_name(status: Status) -> String {
     let name = status.as_str_name().trim_start_matches("SHIPMENT_STATUS_");
     name.to_ascii_lowercase()
 }
 
 impl ReferenceModel for Shipping {
-    fn happened(context: &mut AuditContext, at: &Occurrence<'_>, event: &Event) {
-        let shipment = context.cases.life(at).shipment.get_or_insert_default();
+    fn apply_event(context: &mut AuditContext, at: &EventContext<'_>, event: &Event) {
+        let shipment = context
+            .aggregates
+            .lifecycle_mut(at)
+            .shipment
+            .get_or_insert_default();
         context.findings.checked(Invariant::I14);
-        if let Err(wrong) = shipment.follow(event) {
+        if let Err(wrong) = shipment.apply(event) {
             context.findings.violated(Invariant::I14, at.example(wrong));
         }
         shipment.version = at.version;
@@ -101,15 +105,15 @@ impl ReferenceModel for Shipping {
                 Event::ShipmentCancelSettled(event) => event.status() as i16,
             };
         }
-        context.cases.note_over(at.id);
+        context.aggregates.queue_if_finished(at.id);
     }
 
-    fn answered(_: &mut AuditContext, _: &Answered<'_, Self>) {}
+    fn check_outcome(_: &mut AuditContext, _: &ProcessedCommand<'_, Self>) {}
 
-    fn without_times(_: &mut Event) {}
+    fn clear_deadlines(_: &mut Event) {}
 
     fn is_known(context: &AuditContext, id: &str) -> bool {
-        let life = context.cases.lives.get(id);
-        life.is_some_and(|life| life.shipment.is_some())
+        let lifecycle = context.aggregates.lifecycles.get(id);
+        lifecycle.is_some_and(|lifecycle| lifecycle.shipment.is_some())
     }
 }

@@ -1,37 +1,37 @@
-//! The stock item: its sums, its row.
+//! The stock item: its quantities and row.
 
 use std::collections::HashMap;
 
 use contracts::Inventory;
 use contracts::inventory::v1::stock_event::Event;
 
-use super::{Answered, Occurrence, ReferenceModel};
+use super::{EventContext, ProcessedCommand, ReferenceModel};
 use crate::context::AuditContext;
 use crate::dedup_window::hash;
 use crate::report::Invariant;
 use crate::rows::StockRow;
 
-/// Pieces of a product.
+/// The reference model of a stock item, in pieces.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct StockModel {
     pub(crate) version: u64,
     pub(crate) received: i64,
     pub(crate) deducted: i64,
     pub(crate) reserved: i64,
-    /// By order.
+    /// Reserved pieces by order.
     pub(crate) reservations: HashMap<String, i64>,
     pub(crate) row: Option<StockRow>,
 }
 
 impl StockModel {
-    /// Numbers of the log may be anything; those of a healthy one are far from the ends of what can be counted.
+    /// Saturates: a damaged log may have quantities near the limits of the type.
     const fn available(&self) -> i64 {
         self.received
             .saturating_sub(self.deducted)
             .saturating_sub(self.reserved)
     }
 
-    fn follow(&mut self, event: &Event) -> Result<(), (Invariant, String)> {
+    fn apply(&mut self, event: &Event) -> Result<(), (Invariant, String)> {
         match event {
             Event::StockAdjusted(event) => {
                 self.received = self.received.saturating_add(event.delta);
@@ -48,13 +48,13 @@ impl StockModel {
             Event::StockReleased(event) => {
                 let held = self.reservations.remove(&event.order_id).unwrap_or(0);
                 self.reserved -= held;
-                self.equal("released", held, event.quantity, &event.order_id)?;
+                self.check_quantity("released", held, event.quantity, &event.order_id)?;
             }
             Event::StockDeducted(event) => {
                 let held = self.reservations.remove(&event.order_id).unwrap_or(0);
                 self.reserved -= held;
                 self.deducted += i64::from(event.quantity);
-                self.equal("deducted", held, event.quantity, &event.order_id)?;
+                self.check_quantity("deducted", held, event.quantity, &event.order_id)?;
             }
             Event::StockRefused(event) => {
                 let available = self.available();
@@ -77,7 +77,7 @@ impl StockModel {
         Ok(())
     }
 
-    fn equal(
+    fn check_quantity(
         &self,
         what: &str,
         held: i64,
@@ -93,25 +93,25 @@ impl StockModel {
     }
 }
 
-/// Pieces of each product that left with shipped orders, as the orders tell it.
+/// Pieces of each product in shipped orders, by the events of the orders.
 #[derive(Debug, Default)]
-pub(crate) struct Shipped(HashMap<String, i64>);
+pub(crate) struct ShippedPieces(HashMap<String, i64>);
 
-impl Shipped {
+impl ShippedPieces {
     pub(crate) fn add(&mut self, sku: &str, pieces: u32) {
         *self.0.entry(sku.to_owned()).or_default() += i64::from(pieces);
     }
 
-    pub(crate) fn of(&self, sku: &str) -> i64 {
+    pub(crate) fn pieces(&self, sku: &str) -> i64 {
         self.0.get(sku).copied().unwrap_or(0)
     }
 }
 
 impl ReferenceModel for Inventory {
-    fn happened(context: &mut AuditContext, at: &Occurrence<'_>, event: &Event) {
-        let item = context.cases.stock_item(at.id);
+    fn apply_event(context: &mut AuditContext, at: &EventContext<'_>, event: &Event) {
+        let item = context.aggregates.stock_item_mut(at.id);
         context.findings.checked(Invariant::I4);
-        if let Err((invariant, wrong)) = item.follow(event) {
+        if let Err((invariant, wrong)) = item.apply(event) {
             context.findings.violated(invariant, at.example(wrong));
         }
         item.version = at.version;
@@ -124,7 +124,7 @@ impl ReferenceModel for Inventory {
             }
         }
         if at.is_applied {
-            let item = context.cases.stock_item(at.id);
+            let item = context.aggregates.stock_item_mut(at.id);
             let row = item.row.get_or_insert_with(|| StockRow {
                 sku: at.id.to_owned(),
                 ..StockRow::default()
@@ -148,11 +148,11 @@ impl ReferenceModel for Inventory {
         }
     }
 
-    fn answered(_: &mut AuditContext, _: &Answered<'_, Self>) {}
+    fn check_outcome(_: &mut AuditContext, _: &ProcessedCommand<'_, Self>) {}
 
-    fn without_times(_: &mut Event) {}
+    fn clear_deadlines(_: &mut Event) {}
 
     fn is_known(context: &AuditContext, id: &str) -> bool {
-        context.cases.stock.contains_key(id)
+        context.aggregates.stock.contains_key(id)
     }
 }

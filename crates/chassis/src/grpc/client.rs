@@ -1,4 +1,4 @@
-//! How services reach each other.
+//! The gRPC client stack: calls from service to service.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,37 +23,37 @@ use tower::retry::budget::{Budget as _, TpsBudget};
 use tower::util::BoxCloneSyncService;
 use tracing::{Instrument as _, Span};
 
-use super::client_call::{self, CallMetrics, Outgoing};
+use super::client_call::{self, CallMetrics, ClientCall};
 use super::code;
 use super::deadline::{Deadline, set_timeout, timeout};
 use super::replica::{Replica, find, is_unconnected, is_unprocessed};
-use super::response_body::Answer;
+use super::response_body::ResponseBody;
 use crate::error;
 use crate::process::{Process, chain};
 
-/// For calls that come without a deadline.
+/// Timeout of calls without a deadline.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Retries: a fifth of the calls of the last ten seconds, and ten a second for those who call seldom.
+/// Retry budget: a fifth of the calls of the last ten seconds, plus ten a second for callers with few calls.
 const BUDGET_WINDOW: Duration = Duration::from_secs(10);
 const BUDGET_PER_SECOND: u32 = 10;
 const BUDGET_SHARE: f32 = 0.2;
 
 /// Another service, as a transport for generated clients and for raw requests. Cheap to clone.
 ///
-/// Calls go round the replicas, over connections that are made when they are needed. Every answer is a gRPC answer: a
-/// peer that is down, or breaks off, is UNAVAILABLE with a retry delay, a deadline that passes is DEADLINE_EXCEEDED. The deadline is
-/// that of the request being served ([`Deadline`] among the extensions), else the one of the call, else a default,
-/// which bounds only the wait for the head of the answer: a stream that nobody bounds lasts. Requests are unary: they
-/// are read whole before they are sent.
+/// Calls are distributed round-robin over the replicas, over connections that are opened on demand. Every answer is a
+/// gRPC answer: a peer that is down or breaks off is UNAVAILABLE with a retry delay, a deadline that passes is
+/// DEADLINE_EXCEEDED. The deadline is that of the request being served ([`Deadline`] among the extensions), otherwise
+/// that of the call, otherwise a default. The default bounds only the wait for the head of the answer, so a stream
+/// without a deadline is not cut. Requests are unary: the body is read completely before it is sent.
 ///
-/// Of several replicas each is asked to tell its health as it changes, from the first call on. One that does not
-/// serve, such as one that is about to end, gets no call while another serves; one that does not say counts as
-/// healthy. A replica that cannot be connected to, or that closes its connection before it looks at the call, costs no
-/// call while another can take it. A call that may have been looked at is sent again only by a
+/// With several replicas, the peer subscribes to the health of each from the first call on. A replica that does not
+/// serve, for example because it is shutting down, gets no call while another serves; one without a health service
+/// counts as healthy. When a replica cannot be connected to, or closes its connection before it processes the call,
+/// the call goes to another replica. A call that may have been processed is sent again only by a
 /// [retrying](Self::retrying) peer.
 ///
-/// Within a recorded trace each call has a client span, up to the end of its answer, and the server continues from it.
+/// Within a recorded trace each call has a client span until the end of its answer; the server span is its child.
 #[derive(Clone, Debug)]
 pub struct Peer {
     inner: Arc<Inner>,
@@ -65,20 +65,20 @@ pub struct Peer {
 struct Inner {
     name: &'static str,
     replicas: Vec<Replica>,
-    /// Which replicas serve, as far as they say.
+    /// Which replicas serve, as they last reported.
     serving: watch::Sender<Vec<bool>>,
     /// Whether any replica serves.
     any_serving: watch::Sender<bool>,
-    /// The tasks that follow the replicas' health; they end with the peer.
+    /// The tasks that watch the health of the replicas; they end with the peer.
     watchers: OnceLock<Vec<AbortOnDropHandle<()>>>,
-    /// Counts calls, so that each takes the next replica.
-    turn: AtomicUsize,
+    /// Counts calls, for the round-robin over the replicas.
+    next_call: AtomicUsize,
     budget: TpsBudget,
 }
 
 impl Peer {
-    /// A peer at `addresses`, one per replica; `name` is what clients are told when it is unavailable. Call it within
-    /// a tokio runtime.
+    /// A peer at `addresses`, one per replica; `name` appears in the status when it is unavailable. Must be called
+    /// within a tokio runtime.
     pub fn connect_lazy(name: &'static str, addresses: &[Authority]) -> Self {
         let inner = Inner {
             name,
@@ -86,7 +86,7 @@ impl Peer {
             serving: watch::Sender::new(vec![true; addresses.len()]),
             any_serving: watch::Sender::new(true),
             watchers: OnceLock::new(),
-            turn: AtomicUsize::new(0),
+            next_call: AtomicUsize::new(0),
             budget: TpsBudget::new(BUDGET_WINDOW, BUDGET_PER_SECOND, BUDGET_SHARE),
         };
         Self {
@@ -96,7 +96,7 @@ impl Peer {
         }
     }
 
-    /// The same peer, whose calls are counted and timed among those of `process`.
+    /// The same peer, with its calls in the metrics of `process`.
     #[must_use]
     pub fn measured_by(&self, process: &Process) -> Self {
         Self {
@@ -105,7 +105,7 @@ impl Peer {
         }
     }
 
-    /// The same peer for calls that may be repeated: one that ended UNAVAILABLE is sent again once, within a budget.
+    /// The same peer for idempotent calls: a call that ended UNAVAILABLE is sent again once, within a budget.
     #[must_use]
     pub fn retrying(&self) -> Self {
         Self {
@@ -114,7 +114,7 @@ impl Peer {
         }
     }
 
-    /// Whether any replica serves, as far as they say; followed from now on.
+    /// Whether any replica serves, as they last reported; starts the health subscriptions.
     pub fn serving(&self) -> watch::Receiver<bool> {
         self.inner.watch_health();
         self.inner.any_serving.subscribe()
@@ -123,12 +123,12 @@ impl Peer {
     async fn exchange(self, request: Request<Body>) -> Response<Body> {
         let name = self.inner.name;
         let path = request.uri().path();
-        let mut call = Outgoing::begin(name, path, self.metrics.clone());
+        let mut call = ClientCall::begin(name, path, self.metrics.clone());
         let span = call.span().clone();
         match self.send(request, &span).instrument(span.clone()).await {
             Ok(response) => {
-                call.head(code(response.headers()));
-                response.map(|body| Answer::wrap(body, name, call))
+                call.set_head_code(code(response.headers()));
+                response.map(|body| ResponseBody::wrap(body, name, call))
             }
             Err(status) => {
                 call.end(Some(status.code()));
@@ -139,13 +139,13 @@ impl Peer {
 
     async fn send(&self, request: Request<Body>, span: &Span) -> Result<Response<Body>, Status> {
         let (mut head, body) = request.into_parts();
-        let asked = timeout(&head.headers)
+        let requested = timeout(&head.headers)
             .map_err(|malformed| Status::invalid_argument(malformed.to_string()))?;
         let served = head.extensions.get::<Deadline>().copied();
-        let deadline = match (served, asked) {
+        let deadline = match (served, requested) {
             (Some(deadline), None) => deadline,
-            (Some(deadline), Some(_)) if deadline.is_asked() => deadline,
-            (_, Some(asked)) => Deadline::within(asked),
+            (Some(deadline), Some(_)) if deadline.is_explicit() => deadline,
+            (_, Some(requested)) => Deadline::within(requested),
             (None, None) => Deadline::by_default(DEFAULT_TIMEOUT),
         };
         TraceParent::inject_headers(&mut head.headers);
@@ -153,11 +153,12 @@ impl Peer {
 
         self.inner.budget.deposit();
         let first = self.inner.attempt(&mut head, &body, deadline, span).await;
-        let failed = match &first {
+        let first_code = match &first {
             Ok(response) => code(response.headers()),
             Err(status) => Some(status.code()),
         };
-        if self.idempotent && failed == Some(Code::Unavailable) && self.inner.budget.withdraw() {
+        if self.idempotent && first_code == Some(Code::Unavailable) && self.inner.budget.withdraw()
+        {
             return self.inner.attempt(&mut head, &body, deadline, span).await;
         }
         first
@@ -165,7 +166,7 @@ impl Peer {
 }
 
 impl Inner {
-    /// Sends a call to the first replica that takes it.
+    /// Sends a call to the replicas in order until one accepts it.
     async fn attempt(
         &self,
         head: &mut Parts,
@@ -173,15 +174,16 @@ impl Inner {
         deadline: Deadline,
         span: &Span,
     ) -> Result<Response<Body>, Status> {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        for replica in self.in_turn(turn) {
+        let call_number = self.next_call.fetch_add(1, Ordering::Relaxed);
+        for replica in self.candidates(call_number) {
             let left = deadline.left()?;
-            // What nobody asked for is not passed on: at the server it would bound a stream to its end.
-            if deadline.is_asked() {
+            // The default is not sent: the server would apply it to the whole stream.
+            if deadline.is_explicit() {
                 set_timeout(&mut head.headers, left);
             }
-            client_call::ask(span, replica.address());
-            let call = replica.call(turn / self.replicas.len(), copy(head, body.clone()));
+            client_call::record_server(span, replica.address());
+            let round = call_number / self.replicas.len();
+            let call = replica.call(round, copy(head, body.clone()));
             match timeout_at(deadline.instant(), call).await {
                 Ok(Ok(response)) => return Ok(response),
                 Err(_elapsed) => return Err(error::deadline()),
@@ -189,9 +191,9 @@ impl Inner {
                     return Err(error::deadline());
                 }
                 Ok(Err(error)) => {
-                    tracing::debug!(peer = self.name, error = %chain(&error), "a call did not get through");
+                    tracing::debug!(peer = self.name, error = %chain(&error), "a call failed before an answer");
                     if is_unconnected(&error) {
-                        replica.rest();
+                        replica.mark_down();
                     } else if !is_unprocessed(&error) {
                         break;
                     }
@@ -201,11 +203,13 @@ impl Inner {
         Err(error::unavailable(self.name, error::RETRY_AFTER))
     }
 
-    /// All replicas, beginning with the one whose turn it is; those that say that they do not serve come after the
-    /// others, and last those that were down a moment ago.
-    fn in_turn(&self, turn: usize) -> Vec<&Replica> {
+    /// All replicas in round-robin order. Those that report that they do not serve come after the others, those that
+    /// are marked as down come last.
+    fn candidates(&self, call_number: usize) -> Vec<&Replica> {
         let count = self.replicas.len();
-        let mut order: Vec<_> = (turn..turn + count).map(|turn| turn % count).collect();
+        let mut order: Vec<_> = (call_number..call_number + count)
+            .map(|number| number % count)
+            .collect();
         if count > 1 {
             self.watch_health();
             let serving = self.serving.borrow();
@@ -217,13 +221,13 @@ impl Inner {
             .collect()
     }
 
-    /// Begins to follow the replicas' health, once.
+    /// Subscribes to the health of the replicas, once.
     fn watch_health(&self) {
         self.watchers.get_or_init(|| {
             let watch = |(index, replica): (usize, &Replica)| {
                 let (serving, any_serving) = (self.serving.clone(), self.any_serving.clone());
                 let name = self.name;
-                let tell = move |serves: bool| {
+                let report = move |serves: bool| {
                     let changed = serving.send_if_modified(|serving| {
                         std::mem::replace(&mut serving[index], serves) != serves
                     });
@@ -235,14 +239,14 @@ impl Inner {
                         });
                     }
                 };
-                AbortOnDropHandle::new(tokio::spawn(replica.watch(tell)))
+                AbortOnDropHandle::new(tokio::spawn(replica.watch_health(report)))
             };
             self.replicas.iter().enumerate().map(watch).collect()
         });
     }
 }
 
-/// Whatever carries a generated client's calls: a [`Peer`], or a service in the same process.
+/// The transport of a generated client: a [`Peer`], or a service in the same process.
 pub type Transport = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
 impl From<Peer> for Transport {
@@ -257,7 +261,7 @@ impl Service<Request<Body>> for Peer {
     type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
 
     fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        // Each attempt waits for the channel by itself.
+        // Each attempt waits for its channel.
         Poll::Ready(Ok(()))
     }
 

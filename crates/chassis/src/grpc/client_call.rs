@@ -1,4 +1,4 @@
-//! A call of a peer: its span and its figures.
+//! The span and the metrics of a call to a peer.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,7 +14,7 @@ use super::methods;
 use crate::error::code_name;
 use crate::metrics::{RPC_BUCKETS, RPC_CLIENT_CALLS, RPC_CLIENT_SECONDS};
 
-/// The figures of all calls that a process makes.
+/// The metrics of all calls that a process makes.
 #[derive(Debug)]
 pub(crate) struct CallMetrics {
     calls: IntCounterVec,
@@ -31,21 +31,21 @@ impl CallMetrics {
 }
 
 /// A call that has not ended; counted when it is dropped.
-pub(super) struct Outgoing {
+pub(super) struct ClientCall {
     peer: &'static str,
     method: &'static str,
     start: Instant,
     span: Span,
     parent: Option<TraceParent>,
     metrics: Option<Arc<CallMetrics>>,
-    /// Set by the head of an answer, if it has a code; by its end at the latest.
+    /// Set when the head of the answer has a code, otherwise at the end of the answer.
     code: Option<Code>,
 }
 
-impl Outgoing {
+impl ClientCall {
     pub(super) fn begin(peer: &'static str, path: &str, metrics: Option<Arc<CallMetrics>>) -> Self {
         let method = methods::find(path);
-        // Only within a recorded trace: a trace begins where a request comes in.
+        // Only within a recorded trace: traces begin at servers.
         let recorded = TraceParent::current().filter(|parent| parent.is_sampled());
         let span = match (method, recorded) {
             (Some(method), Some(_)) => tracing::info_span!(
@@ -74,23 +74,23 @@ impl Outgoing {
         }
     }
 
-    /// What the call runs in; none outside a recorded trace.
+    /// The span of the call; disabled outside a recorded trace.
     pub(super) const fn span(&self) -> &Span {
         &self.span
     }
 
-    /// The head of the answer has come. An answer without a body has its code there.
-    pub(super) fn head(&mut self, code: Option<Code>) {
+    /// Sets the code in the head of the answer: an answer without a body has it there.
+    pub(super) fn set_head_code(&mut self, code: Option<Code>) {
         self.code = code;
     }
 
-    /// The answer has come to its end, with the code of its trailers.
+    /// The answer has ended, with the code of its trailers.
     pub(super) fn end(&mut self, code: Option<Code>) {
         self.code = code.or(self.code).or(Some(Code::Unknown));
     }
 }
 
-impl Drop for Outgoing {
+impl Drop for ClientCall {
     fn drop(&mut self) {
         let code = self.code.unwrap_or(Code::Cancelled);
         self.span.record(names::RPC_CODE, code as i64);
@@ -108,8 +108,8 @@ impl Drop for Outgoing {
     }
 }
 
-/// Notes which replica is asked; of several, the last.
-pub(super) fn ask(span: &Span, address: &Authority) {
+/// Records the replica that is called; a later one overwrites an earlier one.
+pub(super) fn record_server(span: &Span, address: &Authority) {
     span.record(names::SERVER_ADDRESS, address.host());
     if let Some(port) = address.port_u16() {
         span.record(names::SERVER_PORT, port);

@@ -1,4 +1,4 @@
-//! When a call's answer is no longer wanted.
+//! Deadlines of calls.
 
 use std::time::Duration;
 
@@ -9,53 +9,53 @@ use tonic::Status;
 use crate::error;
 use crate::names::GRPC_TIMEOUT;
 
-/// A server answers this much before its caller's clock runs out, so that the caller gets the answer and not the end
-/// of its own patience.
-const HEAD_START: Duration = Duration::from_millis(20);
+/// A server answers this much before the caller's timeout, so that the caller receives the server's status instead of
+/// its own timeout.
+const ANSWER_MARGIN: Duration = Duration::from_millis(20);
 
-/// When a call's answer is no longer wanted: an extension of every request that the server stack hands on. A handler
-/// that waits for something asks it how long it may.
+/// The deadline of a call: the server stack adds it to the extensions of every request. Handlers use it to bound their
+/// waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadline {
     end: Instant,
-    asked: bool,
+    explicit: bool,
 }
 
 impl Deadline {
-    /// What a caller asks for: it ends after `timeout`, less a head start for the answer.
+    /// A deadline that the caller requested: it ends after `timeout`, less a margin for the answer.
     pub fn after(timeout: Duration) -> Self {
         Self {
-            end: Instant::now() + timeout - HEAD_START.min(timeout / 10),
-            asked: true,
+            end: Instant::now() + timeout - ANSWER_MARGIN.min(timeout / 10),
+            explicit: true,
         }
     }
 
-    /// What a client gives its own call: it ends after `timeout`.
+    /// A deadline that a client sets for its own call: it ends after `timeout`.
     pub(crate) fn within(timeout: Duration) -> Self {
         Self {
             end: Instant::now() + timeout,
-            asked: true,
+            explicit: true,
         }
     }
 
-    /// For a caller that does not ask. It bounds the wait for the head of the answer and no more: a stream may last.
+    /// The deadline of a call without a timeout. It bounds only the wait for the head of the answer, not a stream.
     pub(crate) fn by_default(timeout: Duration) -> Self {
         Self {
-            asked: false,
+            explicit: false,
             ..Self::after(timeout)
         }
     }
 
-    /// The time that is left; zero when it has passed.
+    /// The remaining time; zero when the deadline has passed.
     pub fn remaining(self) -> Duration {
         self.end.saturating_duration_since(Instant::now())
     }
 
-    /// The time that is left for work that is about to begin.
+    /// The remaining time for work that is about to begin.
     ///
     /// # Errors
     ///
-    /// DEADLINE_EXCEEDED: nobody wants it any more, so it must not begin.
+    /// DEADLINE_EXCEEDED when the deadline has passed: the work must not begin.
     #[allow(clippy::result_large_err)]
     pub fn left(self) -> Result<Duration, Status> {
         let remaining = self.remaining();
@@ -66,10 +66,10 @@ impl Deadline {
         }
     }
 
-    /// Whether the caller asked for it: then it bounds the whole answer, here and at every service that is asked in
-    /// turn.
-    pub(crate) const fn is_asked(self) -> bool {
-        self.asked
+    /// Whether the caller requested it. Such a deadline bounds the whole answer, here and at every service that is
+    /// called in turn.
+    pub(crate) const fn is_explicit(self) -> bool {
+        self.explicit
     }
 
     pub(crate) const fn instant(self) -> Instant {
@@ -77,7 +77,7 @@ impl Deadline {
     }
 }
 
-/// A `grpc-timeout` that cannot be read.
+/// A `grpc-timeout` that cannot be parsed.
 #[derive(Debug, thiserror::Error)]
 #[error("grpc-timeout must be at most 8 digits and one of H, M, S, m, u, n")]
 pub(crate) struct Malformed;
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn every_unit_is_read() {
+    fn every_unit_is_parsed() {
         assert_eq!(read("2H"), Some(Duration::from_secs(7200)));
         assert_eq!(read("3M"), Some(Duration::from_secs(180)));
         assert_eq!(read("4S"), Some(Duration::from_secs(4)));
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_is_refused() {
+    fn malformed_timeouts_are_rejected() {
         for value in [
             "",
             "5",
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn a_written_timeout_is_parsed() {
         let mut headers = HeaderMap::new();
         set_timeout(&mut headers, Duration::from_millis(1234));
         assert_eq!(
@@ -165,10 +165,10 @@ mod tests {
     }
 
     #[test]
-    fn the_answer_has_a_head_start() {
+    fn the_server_answers_before_the_caller_times_out() {
         let long = Duration::from_secs(1000);
-        assert!(Deadline::after(long).remaining() <= long - HEAD_START);
-        // Of a short timeout most is left for the work.
+        assert!(Deadline::after(long).remaining() <= long - ANSWER_MARGIN);
+        // The margin of a short timeout is a tenth.
         let (before, deadline) = (Instant::now(), Deadline::after(Duration::from_millis(10)));
         assert!(deadline.instant() >= before + Duration::from_millis(9));
     }

@@ -1,4 +1,4 @@
-//! What a server says of its health.
+//! The gRPC health service of a server.
 
 use futures::future::join_all;
 use tokio::sync::watch;
@@ -9,25 +9,25 @@ use super::client::Peer;
 use crate::process::Process;
 use crate::readiness::Readiness;
 
-/// A service of a server, and who really serves it.
+/// A service of a server, and the source of its health.
 #[derive(Debug)]
-pub(super) struct Served {
+pub(super) struct ServiceHealth {
     pub(super) name: String,
-    /// Whether the peer behind it serves; `None` when it is served here.
+    /// Whether the peer behind the service serves; `None` for a local service.
     peer: Option<watch::Receiver<bool>>,
 }
 
-impl Served {
-    /// A service that is served here.
-    pub(super) fn here(name: &str) -> Self {
+impl ServiceHealth {
+    /// A service with local handlers.
+    pub(super) fn local(name: &str) -> Self {
         Self {
             name: name.to_owned(),
             peer: None,
         }
     }
 
-    /// A service that is forwarded to a peer.
-    pub(super) fn by(name: &str, peer: &Peer) -> Self {
+    /// A service whose calls are forwarded to a peer.
+    pub(super) fn forwarded(name: &str, peer: &Peer) -> Self {
         Self {
             name: name.to_owned(),
             peer: Some(peer.serving()),
@@ -35,18 +35,22 @@ impl Served {
     }
 }
 
-/// Keeps the health service in step with the readiness of the process and the health of its peers.
-pub(super) async fn follow(process: Process, mut reporter: HealthReporter, services: Vec<Served>) {
+/// Updates the health service from the readiness of the process and the health of its peers.
+pub(super) async fn follow(
+    process: Process,
+    mut reporter: HealthReporter,
+    services: Vec<ServiceHealth>,
+) {
     let mut names: Vec<_> = services
         .iter()
         .map(|service| service.name.clone())
         .collect();
-    // The server as a whole is as ready as its process, whoever else is down.
+    // The health of the server itself (the empty name) depends on its process only.
     names.push(String::new());
-    let whole = Served::here("");
+    let server = ServiceHealth::local("");
     let reports = services
         .into_iter()
-        .chain([whole])
+        .chain([server])
         .map(|service| report(process.readiness(), &reporter, service));
     process
         .shutdown()
@@ -56,16 +60,16 @@ pub(super) async fn follow(process: Process, mut reporter: HealthReporter, servi
         reporter
             .set_service_status(name, ServingStatus::NotServing)
             .await;
-        // Ends the streams of those who watch; the server would wait for them.
+        // Ends the Watch streams: the server would wait for them.
         reporter.clear_service_status(name).await;
     }
 }
 
-async fn report(readiness: &Readiness, reporter: &HealthReporter, service: Served) {
+async fn report(readiness: &Readiness, reporter: &HealthReporter, service: ServiceHealth) {
     let mut ready = readiness.watch();
-    // Of a service that is served here nobody else ever has to say anything.
-    let (_here, here) = watch::channel(true);
-    let mut serving = service.peer.unwrap_or(here);
+    // A local service always counts as serving; the sender lives as long as this task.
+    let (_sender, always) = watch::channel(true);
+    let mut serving = service.peer.unwrap_or(always);
     loop {
         let status = if ready.borrow_and_update().ready && *serving.borrow_and_update() {
             ServingStatus::Serving

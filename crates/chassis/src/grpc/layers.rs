@@ -1,7 +1,7 @@
-//! What every call passes before its handler, from the outside in: trace, metrics, load shed, drain, deadline, size
-//! limit.
+//! The layers around every handler, from the outside in: trace, metrics, load shed, drain, deadline, size limit.
 //!
-//! Refusals are gRPC answers like any other, never errors of the service: nothing above has to translate them.
+//! Layers refuse calls with ordinary gRPC answers, never with service errors, so that outer layers need no
+//! translation.
 
 mod deadline;
 mod drain;
@@ -27,7 +27,7 @@ use super::methods;
 use super::server::Limits;
 use crate::process::Process;
 
-/// Wraps all routes in the stack.
+/// Wraps all routes in the layers.
 pub(super) fn stack(
     router: Router,
     server: &'static str,
@@ -35,7 +35,7 @@ pub(super) fn stack(
     process: &Process,
 ) -> Result<Router, prometheus::Error> {
     let metrics = Arc::new(metrics::Metrics::register(server, process.registry())?);
-    let places = Arc::new(Semaphore::new(limits.in_flight));
+    let permits = Arc::new(Semaphore::new(limits.in_flight));
     // The layer added last is the outermost.
     Ok(router
         .layer(from_fn_with_state(limits.request_bytes, size::limit))
@@ -47,7 +47,7 @@ pub(super) fn stack(
             (process.shutdown(), limits.grace),
             drain::finish,
         ))
-        .layer(from_fn_with_state(places, load_shed::shed))
+        .layer(from_fn_with_state(permits, load_shed::shed))
         .layer(from_fn_with_state(metrics, metrics::measure))
         .layer(from_fn_with_state(server, trace::trace)))
 }
@@ -56,8 +56,8 @@ fn refuse(status: Status) -> Response {
     status.into_http::<Body>()
 }
 
-/// What a call is called in traces and metrics: a method of the contracts, or the route that it matched. Never what
-/// the client sent, which has no bounds.
+/// The name of a call in traces and metrics: a method of the contracts or the matched route. The path that the client
+/// sent is not used, because it has unbounded values.
 fn label(request: &Request) -> Cow<'static, str> {
     if let Some(method) = methods::find(request.uri().path()) {
         return Cow::Borrowed(&method.path);

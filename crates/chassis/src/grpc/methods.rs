@@ -1,32 +1,32 @@
-//! The methods that are served here or elsewhere in ordermesh.
+//! The gRPC methods of all services of ordermesh.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use contracts::DESCRIPTOR_POOL;
 
-/// Service: health, by its standard contract.
+/// The standard health service.
 pub(super) const HEALTH_SERVICE: &str = "grpc.health.v1.Health";
-/// Service: reflection, by its standard contract.
+/// The standard reflection service.
 pub(super) const REFLECTION_SERVICE: &str = "grpc.reflection.v1.ServerReflection";
 
 /// A method of the contracts.
 #[derive(Clone, Debug)]
 pub(super) struct Method {
-    /// Its path in a request.
+    /// Request path, `/SERVICE/METHOD`.
     pub(super) path: String,
-    /// The full name of its service.
+    /// Full name of the service.
     pub(super) service: String,
-    /// Its own name.
+    /// Name without the service.
     pub(super) name: String,
     /// Whether it belongs to the health service.
     pub(super) is_health: bool,
-    /// Whether its answer is a stream.
+    /// Whether the answer is a stream.
     pub(super) streams: bool,
 }
 
 impl Method {
-    /// What it is called in traces.
+    /// The name of its spans.
     pub(super) fn span_name(&self) -> &str {
         self.path.trim_start_matches('/')
     }
@@ -41,7 +41,7 @@ pub(super) fn find(path: &str) -> Option<&'static Method> {
             (REFLECTION_SERVICE, "ServerReflectionInfo", true),
         ];
         let standard = standard.map(|(service, name, streams)| method(service, name, streams));
-        let ours = DESCRIPTOR_POOL.services().flat_map(|service| {
+        let contracts = DESCRIPTOR_POOL.services().flat_map(|service| {
             let methods: Vec<_> = service
                 .methods()
                 .map(|rpc| method(service.full_name(), rpc.name(), rpc.is_server_streaming()))
@@ -50,7 +50,7 @@ pub(super) fn find(path: &str) -> Option<&'static Method> {
         });
         standard
             .into_iter()
-            .chain(ours)
+            .chain(contracts)
             .map(|method| (method.path.clone(), method))
             .collect()
     });
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn methods_are_known_by_their_path() {
+    fn methods_are_found_by_path() {
         let streams = |path| find(path).map(|method| method.streams);
         assert_eq!(
             streams("/ordermesh.query.v1.QueryService/WatchOrder"),

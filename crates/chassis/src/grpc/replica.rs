@@ -1,4 +1,4 @@
-//! One replica of a peer: its connections, and what is known of its health.
+//! One replica of a peer: its connections and its health.
 
 use std::error::Error;
 use std::sync::{Mutex, PoisonError};
@@ -15,21 +15,21 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tower::{Service as _, ServiceExt as _};
 
-/// Connections to each replica: one HTTP/2 connection is one lock.
+/// Connections per replica. Several, because all streams of an HTTP/2 connection share one lock.
 const CONNECTIONS: usize = 4;
-/// A replica that could not be connected to is the last choice for this long.
-const REST: Duration = Duration::from_millis(500);
+/// After a failed connection attempt, a replica comes last for this long.
+const DOWN_TIME: Duration = Duration::from_millis(500);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Pause before a replica is asked for its health again; doubled up to [`MAX_PAUSE`] while it does not answer. Whoever
-/// restarts replicas one after the other goes on as soon as one is ready: it has to be known by then.
+/// Pause before the health of a replica is requested again; doubled up to [`MAX_PAUSE`] while it does not answer. Both
+/// are short because a rolling restart continues as soon as a replica is ready: clients must know it by then.
 const MIN_PAUSE: Duration = Duration::from_millis(50);
 const MAX_PAUSE: Duration = Duration::from_millis(250);
 
-/// One address. tonic's own balancer is not used: it prefers connections that have nothing to do, and those that fail
-/// at once have nothing to do.
+/// A replica of a peer. tonic's own balancer is not used: it prefers connections without load, and connections that
+/// fail at once have no load.
 #[derive(Debug)]
 pub(super) struct Replica {
     address: Authority,
@@ -54,22 +54,22 @@ impl Replica {
         &self.address
     }
 
-    /// Sends a request over the connection whose turn it is.
+    /// Sends a request; `round` selects the connection.
     pub(super) async fn call(
         &self,
-        turn: usize,
+        round: usize,
         request: Request<Body>,
     ) -> Result<Response<Body>, tonic::transport::Error> {
-        let mut connection = self.connections[turn % CONNECTIONS].clone();
+        let mut connection = self.connections[round % CONNECTIONS].clone();
         connection.ready().await?.call(request).await
     }
 
-    /// Makes it the last choice for a while.
-    pub(super) fn rest(&self) {
+    /// Marks the replica as down for [`DOWN_TIME`].
+    pub(super) fn mark_down(&self) {
         *self
             .down_until
             .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + REST);
+            .unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + DOWN_TIME);
     }
 
     pub(super) fn is_down(&self) -> bool {
@@ -80,11 +80,11 @@ impl Replica {
         down_until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// Follows its health, over a connection of its own, and never ends. One that does not say counts as healthy, one
-    /// that cannot be reached does not.
-    pub(super) fn watch(
+    /// Subscribes to the health of the replica over a separate connection and calls `report` with each change. Never
+    /// ends. A replica without a health service counts as healthy, one that cannot be reached does not.
+    pub(super) fn watch_health(
         &self,
-        tell: impl Fn(bool) + Send + 'static,
+        report: impl Fn(bool) + Send + 'static,
     ) -> impl Future<Output = ()> + Send + 'static {
         let mut client = HealthClient::new(self.endpoint.connect_lazy());
         async move {
@@ -94,11 +94,11 @@ impl Replica {
                     Ok(answers) => {
                         let mut answers = answers.into_inner();
                         while let Ok(Some(answer)) = answers.message().await {
-                            tell(answer.status() != ServingStatus::NotServing);
+                            report(answer.status() != ServingStatus::NotServing);
                             pause = MIN_PAUSE;
                         }
                     }
-                    Err(status) => tell(status.code() != Code::Unavailable),
+                    Err(status) => report(status.code() != Code::Unavailable),
                 }
                 sleep(pause).await;
                 pause = (pause * 2).min(MAX_PAUSE);
@@ -121,21 +121,21 @@ fn endpoint(address: &Authority) -> Endpoint {
         .keep_alive_while_idle(true)
 }
 
-/// Whether a call failed because there was no connection for it.
+/// Whether a call failed because no connection could be opened.
 pub(super) fn is_unconnected(error: &tonic::transport::Error) -> bool {
     find::<ConnectError>(error).is_some()
 }
 
-/// Whether a call failed before the server looked at it, as may happen while a server closes its connections in good
-/// order: it never left, or came after the last one that the server took.
+/// Whether a call failed before the server processed it, as happens while a server closes its connections gracefully:
+/// the call was not sent, or arrived after the last stream that the server accepted.
 pub(super) fn is_unprocessed(error: &tonic::transport::Error) -> bool {
-    let never_left = find::<hyper::Error>(error).is_some_and(hyper::Error::is_canceled);
+    let not_sent = find::<hyper::Error>(error).is_some_and(hyper::Error::is_canceled);
     let refused = find::<h2::Error>(error).is_some_and(|error| {
-        let came_too_late = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
-        let turned_away = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
-        error.is_remote() && (came_too_late || turned_away)
+        let after_go_away = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+        let refused_stream = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        error.is_remote() && (after_go_away || refused_stream)
     });
-    never_left || refused
+    not_sent || refused
 }
 
 /// The first `E` in the chain of causes.

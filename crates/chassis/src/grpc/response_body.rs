@@ -1,4 +1,4 @@
-//! The body of a peer's answer.
+//! The body of an answer of a peer.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,22 +9,21 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::body::Body;
 use tonic::{Code, Status};
 
-use super::client_call::Outgoing;
+use super::client_call::ClientCall;
 use super::code;
 use crate::error;
 use crate::process::chain;
 
-/// A body that is a gRPC answer to its end: where it breaks off, the peer has become UNAVAILABLE. The call ends with
-/// it.
-pub(super) struct Answer {
+/// A body that always ends as a gRPC answer: when it breaks off, it ends with UNAVAILABLE. The call ends with the body.
+pub(super) struct ResponseBody {
     body: Body,
     peer: &'static str,
-    call: Outgoing,
+    call: ClientCall,
     broken: bool,
 }
 
-impl Answer {
-    pub(super) fn wrap(body: Body, peer: &'static str, mut call: Outgoing) -> Body {
+impl ResponseBody {
+    pub(super) fn wrap(body: Body, peer: &'static str, mut call: ClientCall) -> Body {
         if body.is_end_stream() {
             call.end(None);
             return body;
@@ -38,7 +37,7 @@ impl Answer {
     }
 }
 
-impl HttpBody for Answer {
+impl HttpBody for ResponseBody {
     type Data = Bytes;
     type Error = Status;
 

@@ -1,4 +1,4 @@
-//! The gRPC server that every service is reached through.
+//! The gRPC server stack of every service.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use tonic::transport::server::TcpIncoming;
 use tower::Service;
 
 use super::client::Peer;
-use super::health::{self, Served};
+use super::health::{self, ServiceHealth};
 use super::methods::{HEALTH_SERVICE, REFLECTION_SERVICE};
 use super::{is_grpc, layers};
 use crate::error;
@@ -30,14 +30,14 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Why a server could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The address is in use or not ours.
+    /// The address is in use or belongs to another host.
     #[error("cannot listen on {address} for {server}")]
     Bind {
-        /// Whose address it is.
+        /// The server.
         server: &'static str,
         /// The address.
         address: SocketAddr,
-        /// What the system says.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// Two servers of one process have the same name.
@@ -45,7 +45,7 @@ pub enum Error {
     Metrics {
         /// The server.
         server: &'static str,
-        /// What the registry says.
+        /// The error of the metrics registry.
         source: prometheus::Error,
     },
     /// The contracts cannot be served by reflection.
@@ -53,24 +53,24 @@ pub enum Error {
     Reflection {
         /// The server.
         server: &'static str,
-        /// What is wrong with them.
+        /// The error of the reflection service.
         source: tonic_reflection::server::Error,
     },
 }
 
-/// How much a server takes.
+/// The limits of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Largest request, bytes.
+    /// Largest request, in bytes.
     pub request_bytes: usize,
-    /// Most calls at once, over all connections; more are turned away with RESOURCE_EXHAUSTED.
+    /// Concurrent calls over all connections; further calls are refused with RESOURCE_EXHAUSTED.
     pub in_flight: usize,
-    /// Most calls at once on one connection; more wait at the client.
+    /// Concurrent calls on one connection; further calls wait at the client.
     pub streams_per_connection: u32,
-    /// For calls that come without a deadline.
+    /// Timeout of calls without a deadline.
     pub default_deadline: Duration,
-    /// For calls that were begun when the process shuts down. Workers hold out as long to answer them; who waits
-    /// longer waits for something that does not happen here any more.
+    /// Time for the calls in flight when the process shuts down. Workers keep running for the same time to answer
+    /// them; a call that waits longer would get no answer here.
     pub grace: Duration,
 }
 
@@ -86,17 +86,17 @@ impl Default for Limits {
     }
 }
 
-/// A server whose port is open, but that does not serve yet: connections wait until [`Self::serve`].
+/// A server with an open port: connections wait until [`Self::serve`].
 ///
-/// Besides the services added to it, it has reflection (v1) and health (per service and as a whole, following the
-/// readiness of the process, and that of the peer which serves it).
+/// Besides the added services, it has reflection (v1) and health: per service and for the whole server, from the
+/// readiness of the process and, for forwarded services, of the peer.
 pub struct Server {
     name: &'static str,
     listener: TcpListener,
     address: SocketAddr,
     limits: Limits,
     router: Router,
-    services: Vec<Served>,
+    services: Vec<ServiceHealth>,
     rest: Option<RestEdge>,
 }
 
@@ -114,7 +114,7 @@ impl fmt::Debug for Server {
 }
 
 impl Server {
-    /// Opens the port of the server `name`, which stands in logs and metrics and is unique in its process.
+    /// Opens the port of the server `name`, which is its name in logs and metrics and unique in its process.
     ///
     /// # Errors
     ///
@@ -141,7 +141,7 @@ impl Server {
         })
     }
 
-    /// The address that was bound: the port is never 0.
+    /// The bound address; its port is never 0.
     pub const fn local_addr(&self) -> SocketAddr {
         self.address
     }
@@ -166,31 +166,31 @@ impl Server {
         S::Response: IntoResponse,
         S::Future: Send + 'static,
     {
-        self.services.push(Served::here(S::NAME));
+        self.services.push(ServiceHealth::local(S::NAME));
         self.router = Routes::from(self.router)
             .add_service(service)
             .into_axum_router();
         self
     }
 
-    /// Adds a gRPC service that is served by routes of its own.
+    /// Adds a gRPC service that `routes` serve.
     #[must_use]
     pub fn add_routes(mut self, service: &str, routes: Router) -> Self {
-        self.services.push(Served::here(service));
+        self.services.push(ServiceHealth::local(service));
         self.router = self.router.merge(routes);
         self
     }
 
-    /// Adds a gRPC service that `routes` forward to `peer`: it is as healthy as the peer is.
+    /// Adds a gRPC service that `routes` forward to `peer`; its health is that of the peer.
     #[must_use]
     pub fn add_forwarded(mut self, service: &str, routes: Router, peer: &Peer) -> Self {
-        self.services.push(Served::by(service, peer));
+        self.services.push(ServiceHealth::forwarded(service, peer));
         self.router = self.router.merge(routes);
         self
     }
 
-    /// Adds plain HTTP routes, over HTTP/1.1 too, inside the stack. `edge` wraps everything, outside the stack: it
-    /// turns the gRPC answers of the stack and the routes into what a caller of plain HTTP understands.
+    /// Adds plain HTTP routes inside the layers and accepts HTTP/1.1. `edge` wraps everything outside the layers: it
+    /// translates the gRPC answers of layers and routes into plain HTTP answers.
     #[must_use]
     pub fn add_rest(
         mut self,
@@ -202,7 +202,7 @@ impl Server {
         self
     }
 
-    /// Serves until the process shuts down, then finishes the calls that were begun; streams end at once.
+    /// Serves until the process shuts down, then finishes the calls in flight; streams end at once.
     ///
     /// # Errors
     ///
@@ -261,7 +261,7 @@ fn reflection<'a>(
     let builder = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        // So that clients that know us by reflection can read the details of errors.
+        // Clients that use reflection need these to decode the details of errors.
         .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
         .with_service_name(HEALTH_SERVICE)
         .with_service_name(REFLECTION_SERVICE);

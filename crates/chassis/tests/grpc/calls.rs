@@ -1,4 +1,4 @@
-//! Calls, their retries, their deadlines.
+//! Calls: retries, deadlines, limits.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,10 +10,12 @@ use contracts::sandbox::v1::{ListBookingsRequest, ListPaymentsRequest, SetBehavi
 use tokio_stream::StreamExt as _;
 use tonic::{Code, Request};
 
-use crate::fake::{Fake, SOON, any_port, nobody, serve, serve_with, set_behaviour, until};
+use crate::fake::{
+    Fake, TIMEOUT, any_port, serve, serve_with, set_behaviour, unused_address, wait_until,
+};
 
 #[tokio::test]
-async fn a_call_that_may_be_repeated_is_repeated_once() {
+async fn an_idempotent_call_is_retried_once() {
     for (failures, calls, succeeds) in [(0, 1, true), (1, 2, true), (2, 2, false)] {
         let fake = Fake {
             failures,
@@ -35,7 +37,7 @@ async fn a_call_that_may_be_repeated_is_repeated_once() {
 }
 
 #[tokio::test]
-async fn another_call_is_not() {
+async fn a_call_that_is_not_idempotent_is_not_retried() {
     let fake = Fake {
         failures: 1,
         ..Fake::default()
@@ -49,7 +51,7 @@ async fn another_call_is_not() {
 }
 
 #[tokio::test]
-async fn retries_end_with_their_budget() {
+async fn retries_stay_within_their_budget() {
     let fake = Fake {
         failures: u32::MAX,
         ..Fake::default()
@@ -68,10 +70,10 @@ async fn retries_end_with_their_budget() {
 }
 
 #[tokio::test]
-async fn a_replica_that_is_down_costs_no_call() {
+async fn a_replica_that_is_down_fails_no_call() {
     let fake = Fake::default();
     let (address, _process) = serve(&fake).await;
-    let peer = Peer::connect_lazy("sandbox", &[nobody().await, address]);
+    let peer = Peer::connect_lazy("sandbox", &[unused_address().await, address]);
     for _ in 0..50 {
         set_behaviour(peer.clone())
             .await
@@ -81,10 +83,10 @@ async fn a_replica_that_is_down_costs_no_call() {
 }
 
 #[tokio::test]
-async fn nobody_there_is_unavailable() {
-    let status = set_behaviour(Peer::connect_lazy("sandbox", &[nobody().await]))
+async fn a_peer_without_a_server_is_unavailable() {
+    let status = set_behaviour(Peer::connect_lazy("sandbox", &[unused_address().await]))
         .await
-        .expect_err("nobody is there");
+        .expect_err("no server listens");
     assert_eq!(
         (status.code(), status.message()),
         (Code::Unavailable, "sandbox is unavailable")
@@ -103,7 +105,7 @@ async fn a_stream_ends_with_its_deadline() {
         .expect("it begins in time")
         .into_inner();
     assert!(entries.next().await.expect("there is one entry").is_ok());
-    let end = tokio::time::timeout(SOON, entries.next())
+    let end = tokio::time::timeout(TIMEOUT, entries.next())
         .await
         .expect("it ends in time");
     let status = end.expect("it says why").expect_err("it is no entry");
@@ -112,7 +114,7 @@ async fn a_stream_ends_with_its_deadline() {
 }
 
 #[tokio::test]
-async fn a_stream_that_nobody_bounds_outlasts_the_default() {
+async fn a_stream_without_a_deadline_outlasts_the_default() {
     let fake = Fake::default();
     let limits = Limits {
         default_deadline: Duration::from_millis(100),
@@ -126,37 +128,37 @@ async fn a_stream_that_nobody_bounds_outlasts_the_default() {
         .expect("it begins")
         .into_inner();
     assert!(entries.next().await.expect("there is one entry").is_ok());
-    // A later call that is bounded by the default shows that its time has passed.
+    // A later call that ends by the default deadline shows that this time has passed.
     let status = client
         .list_bookings(ListBookingsRequest {})
         .await
         .expect_err("it never answers");
     assert_eq!(status.code(), Code::DeadlineExceeded);
     fake.more.notify_one();
-    let entry = tokio::time::timeout(SOON, entries.next())
+    let entry = tokio::time::timeout(TIMEOUT, entries.next())
         .await
         .expect("it comes");
     assert!(entry.expect("there is another entry").is_ok());
 }
 
 #[test]
-fn a_stream_that_breaks_off_ends_unavailable() {
+fn a_broken_stream_ends_unavailable() {
     // A runtime that is dropped closes its sockets, as a process that is killed does.
-    let served = tokio::runtime::Runtime::new().expect("there are threads left");
-    let (address, _process) = served.block_on(serve(&Fake::default()));
-    let caller = tokio::runtime::Runtime::new().expect("there are threads left");
-    let mut entries = caller.block_on(async {
+    let server_runtime = tokio::runtime::Runtime::new().expect("there are threads left");
+    let (address, _process) = server_runtime.block_on(serve(&Fake::default()));
+    let client_runtime = tokio::runtime::Runtime::new().expect("there are threads left");
+    let mut entries = client_runtime.block_on(async {
         SandboxServiceClient::new(Peer::connect_lazy("sandbox", &[address]))
             .list_payments(ListPaymentsRequest {})
             .await
             .expect("it begins")
             .into_inner()
     });
-    let first = caller.block_on(entries.next());
+    let first = client_runtime.block_on(entries.next());
     assert!(first.expect("there is one entry").is_ok());
-    served.shutdown_background();
-    let end = caller.block_on(async {
-        tokio::time::timeout(SOON, entries.next())
+    server_runtime.shutdown_background();
+    let end = client_runtime.block_on(async {
+        tokio::time::timeout(TIMEOUT, entries.next())
             .await
             .expect("it ends")
     });
@@ -168,7 +170,7 @@ fn a_stream_that_breaks_off_ends_unavailable() {
 }
 
 #[tokio::test]
-async fn a_stream_keeps_its_place_until_it_ends() {
+async fn a_stream_holds_its_permit_until_it_ends() {
     let limits = Limits {
         in_flight: 1,
         ..Limits::default()
@@ -179,18 +181,18 @@ async fn a_stream_keeps_its_place_until_it_ends() {
     let entries = client
         .list_payments(ListPaymentsRequest {})
         .await
-        .expect("the place is free");
+        .expect("the permit is free");
     let status = set_behaviour(peer.clone())
         .await
-        .expect_err("the place is taken");
+        .expect_err("the permit is taken");
     assert_eq!(status.code(), Code::ResourceExhausted);
 
     drop(entries);
-    until(async || set_behaviour(peer.clone()).await.is_ok()).await;
+    wait_until(async || set_behaviour(peer.clone()).await.is_ok()).await;
 }
 
 #[tokio::test]
-async fn a_timeout_that_cannot_be_read_is_refused() {
+async fn a_malformed_timeout_is_rejected() {
     let (address, _process) = serve(&Fake::default()).await;
     let channel =
         tonic::transport::Endpoint::from_shared(format!("http://{address}")).expect("it is a URL");
@@ -204,14 +206,14 @@ async fn a_timeout_that_cannot_be_read_is_refused() {
         client
             .set_behaviour(request)
             .await
-            .expect_err("it is no time")
+            .expect_err("it is no timeout")
             .code(),
         Code::InvalidArgument
     );
 }
 
 #[tokio::test]
-async fn what_keeps_a_server_from_starting_is_named() {
+async fn start_up_errors_name_the_server() {
     let process = Process::new();
     let first = Server::bind("sandbox", any_port())
         .await

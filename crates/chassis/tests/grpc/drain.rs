@@ -1,4 +1,4 @@
-//! The end of a server.
+//! The shutdown of a server.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use tokio_stream::StreamExt as _;
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
-use crate::fake::{Fake, SOON, serve, serve_with};
+use crate::fake::{Fake, TIMEOUT, serve, serve_with};
 
 #[tokio::test]
-async fn streams_end_with_the_process_and_do_not_hold_it() {
+async fn streams_end_at_the_shutdown_and_do_not_delay_it() {
     let (address, process) = serve(&Fake::default()).await;
     let mut client = SandboxServiceClient::new(Peer::connect_lazy("sandbox", &[address]));
     let mut entries = client
@@ -22,7 +22,7 @@ async fn streams_end_with_the_process_and_do_not_hold_it() {
         .expect("it begins")
         .into_inner();
     assert!(entries.next().await.expect("there is one entry").is_ok());
-    let (code, end) = tokio::join!(process.stop(SOON), entries.next());
+    let (code, end) = tokio::join!(process.stop(TIMEOUT), entries.next());
     assert_eq!(code, ExitCode::SUCCESS);
     let status = end.expect("it says why").expect_err("it is no entry");
     assert_eq!(
@@ -33,7 +33,7 @@ async fn streams_end_with_the_process_and_do_not_hold_it() {
 }
 
 #[tokio::test]
-async fn a_call_that_takes_too_long_does_not_hold_it_either() {
+async fn a_slow_call_delays_the_shutdown_only_for_the_grace_period() {
     let fake = Fake::default();
     let limits = Limits {
         grace: Duration::from_millis(50),
@@ -47,7 +47,7 @@ async fn a_call_that_takes_too_long_does_not_hold_it_either() {
             .map(drop)
     });
     fake.begun.notified().await;
-    assert_eq!(process.stop(SOON).await, ExitCode::SUCCESS);
+    assert_eq!(process.stop(TIMEOUT).await, ExitCode::SUCCESS);
     let outcome = call.await.expect("the call does not panic");
     let status = outcome.expect_err("it never answers");
     assert_eq!(status.message(), "the server is shutting down");

@@ -1,4 +1,4 @@
-//! A service that does what a test wants, and how it is served and called.
+//! A fake sandbox service, and helpers to serve and call it.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -20,17 +20,17 @@ use tokio::sync::Notify;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
 
-/// How long a test waits for what is about to happen.
-pub const SOON: Duration = Duration::from_secs(10);
+/// Limit on the wait for an expected state.
+pub const TIMEOUT: Duration = Duration::from_secs(10);
 
 type Entries<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// SetBehaviour is unavailable the first `failures` times; ListPayments sends one entry, and another after `more`;
-/// ListBookings never answers.
+/// SetBehaviour fails as UNAVAILABLE the first `failures` times; ListPayments sends one entry, and another after
+/// `more`; ListBookings never answers.
 #[derive(Clone, Default)]
 pub struct Fake {
     pub failures: u32,
-    /// SetBehaviour, so often.
+    /// Calls of SetBehaviour.
     pub calls: Arc<AtomicU32>,
     /// ListBookings has begun.
     pub begun: Arc<Notify>,
@@ -123,10 +123,10 @@ pub fn authority(address: SocketAddr) -> Authority {
         .expect("a socket address is an authority")
 }
 
-/// Nobody listens there: the port was free a moment ago.
-pub async fn nobody() -> Authority {
+/// An address without a listener: its port was free a moment ago.
+pub async fn unused_address() -> Authority {
     authority(
-        Server::bind("nobody", any_port())
+        Server::bind("unused", any_port())
             .await
             .expect("some port is free")
             .local_addr(),
@@ -140,14 +140,14 @@ pub async fn set_behaviour(peer: Peer) -> Result<(), Status> {
         .map(drop)
 }
 
-/// Waits for a state that is reached soon, if ever.
-pub async fn until(mut reached: impl AsyncFnMut() -> bool) {
+/// Waits until `reached` returns true, at most [`TIMEOUT`].
+pub async fn wait_until(mut reached: impl AsyncFnMut() -> bool) {
     let waiting = async {
         while !reached().await {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(SOON, waiting)
+    tokio::time::timeout(TIMEOUT, waiting)
         .await
         .expect("the state is reached");
 }

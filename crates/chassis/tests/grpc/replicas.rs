@@ -1,4 +1,4 @@
-//! Calls among several replicas, of which some are ill, ending, or gone.
+//! Calls to several replicas, some of which are not ready, shutting down or down.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,67 +8,72 @@ use chassis::grpc::{Limits, Peer};
 use chassis::{Process, metrics};
 use tokio::task::JoinSet;
 
-use crate::fake::{Fake, SOON, any_port, authority, nobody, serve, serve_on, set_behaviour, until};
+use crate::fake::{
+    Fake, TIMEOUT, any_port, authority, serve, serve_on, set_behaviour, unused_address, wait_until,
+};
 
-/// So many calls in a row go round all replicas, however they begin.
+/// Enough calls in a row to reach every replica.
 const ROUNDS: u32 = 8;
 
 fn calls(fake: &Fake) -> u32 {
     fake.calls.load(Ordering::Relaxed)
 }
 
-/// Calls that all succeed, and whether the fake got one of them.
+/// Makes calls, which must all succeed; returns whether the fake received one of them.
 async fn gets_calls(peer: &Peer, fake: &Fake) -> bool {
     let before = calls(fake);
     for _ in 0..ROUNDS {
         set_behaviour(peer.clone())
             .await
-            .expect("somebody takes it");
+            .expect("a replica serves it");
     }
     calls(fake) > before
 }
 
 #[tokio::test]
-async fn a_replica_that_does_not_serve_gets_no_call_while_another_does() {
-    let (well, ill) = (Fake::default(), Fake::default());
-    let (well_address, well_process) = serve(&well).await;
-    let (ill_address, ill_process) = serve(&ill).await;
-    let peer = Peer::connect_lazy("sandbox", &[well_address, ill_address]);
-    well_process.readiness().component("log").ready();
-    let log = ill_process.readiness().component("log");
+async fn a_replica_that_is_not_ready_gets_no_call_while_another_serves() {
+    let (healthy, unready) = (Fake::default(), Fake::default());
+    let (healthy_address, healthy_process) = serve(&healthy).await;
+    let (unready_address, unready_process) = serve(&unready).await;
+    let peer = Peer::connect_lazy("sandbox", &[healthy_address, unready_address]);
+    healthy_process.readiness().component("log").ready();
+    let log = unready_process.readiness().component("log");
     log.ready();
-    until(async || gets_calls(&peer, &ill).await).await;
+    wait_until(async || gets_calls(&peer, &unready).await).await;
 
     log.not_ready("away");
-    until(async || !gets_calls(&peer, &ill).await).await;
+    wait_until(async || !gets_calls(&peer, &unready).await).await;
     log.ready();
-    until(async || gets_calls(&peer, &ill).await).await;
+    wait_until(async || gets_calls(&peer, &unready).await).await;
 
-    // When nobody serves everybody is tried.
+    // When no replica serves, all are tried.
     log.not_ready("away");
-    until(async || !gets_calls(&peer, &ill).await).await;
-    well_process.readiness().component("log").not_ready("away");
-    until(async || gets_calls(&peer, &ill).await).await;
-    assert!(gets_calls(&peer, &well).await);
+    wait_until(async || !gets_calls(&peer, &unready).await).await;
+    healthy_process
+        .readiness()
+        .component("log")
+        .not_ready("away");
+    wait_until(async || gets_calls(&peer, &unready).await).await;
+    assert!(gets_calls(&peer, &healthy).await);
 }
 
 #[tokio::test]
-async fn a_replica_that_is_gone_is_the_last_choice_until_it_is_back() {
-    let (stays, comes) = (Fake::default(), Fake::default());
-    let (address, process) = serve(&stays).await;
+async fn a_replica_gets_calls_again_after_its_restart() {
+    let (stable, restarted) = (Fake::default(), Fake::default());
+    let (address, process) = serve(&stable).await;
     process.readiness().component("log").ready();
-    let empty = nobody().await;
-    let peer = Peer::connect_lazy("sandbox", &[empty.clone(), address]);
-    assert!(gets_calls(&peer, &stays).await);
-    let back = Process::new();
-    back.readiness().component("log").ready();
-    let address = empty.as_str().parse().expect("it is an address");
-    serve_on(address, &comes, Limits::default(), &back).await;
-    until(async || gets_calls(&peer, &comes).await).await;
+    let unused = unused_address().await;
+    let peer = Peer::connect_lazy("sandbox", &[unused.clone(), address]);
+    assert!(gets_calls(&peer, &stable).await);
+    let process = Process::new();
+    process.readiness().component("log").ready();
+    let address = unused.as_str().parse().expect("it is an address");
+    serve_on(address, &restarted, Limits::default(), &process).await;
+    wait_until(async || gets_calls(&peer, &restarted).await).await;
 }
 
 #[tokio::test]
-async fn a_replica_that_ends_in_good_order_costs_no_call() {
+async fn a_graceful_shutdown_of_a_replica_fails_no_call() {
     let fake = Fake::default();
     let mut processes = [Process::new(), Process::new()];
     let mut addresses = Vec::new();
@@ -78,34 +83,35 @@ async fn a_replica_that_ends_in_good_order_costs_no_call() {
     }
     let replicas = [authority(addresses[0]), authority(addresses[1])];
     let peer = Peer::connect_lazy("sandbox", &replicas);
-    let over = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::new(AtomicBool::new(false));
     let succeeded = Arc::new(AtomicU32::new(0));
     let mut callers = JoinSet::new();
     for _ in 0..16 {
-        let (peer, over, succeeded) = (peer.clone(), Arc::clone(&over), Arc::clone(&succeeded));
+        let (peer, stopped, succeeded) =
+            (peer.clone(), Arc::clone(&stopped), Arc::clone(&succeeded));
         callers.spawn(async move {
-            while !over.load(Ordering::Relaxed) {
+            while !stopped.load(Ordering::Relaxed) {
                 set_behaviour(peer.clone()).await?;
                 succeeded.fetch_add(1, Ordering::Relaxed);
             }
             Ok::<_, tonic::Status>(())
         });
     }
-    let some_more = async || {
+    let more_calls = async || {
         let before = succeeded.load(Ordering::Relaxed);
-        until(async || succeeded.load(Ordering::Relaxed) > before + 500).await;
+        wait_until(async || succeeded.load(Ordering::Relaxed) > before + 500).await;
     };
     for _ in 0..10 {
         for (process, address) in processes.iter_mut().zip(&addresses) {
-            some_more().await;
-            assert_eq!(process.stop(SOON).await, ExitCode::SUCCESS);
-            some_more().await;
+            more_calls().await;
+            assert_eq!(process.stop(TIMEOUT).await, ExitCode::SUCCESS);
+            more_calls().await;
             *process = Process::new();
             process.readiness().component("log").ready();
             serve_on(*address, &fake, Limits::default(), process).await;
         }
     }
-    over.store(true, Ordering::Relaxed);
+    stopped.store(true, Ordering::Relaxed);
     while let Some(outcome) = callers.join_next().await {
         outcome
             .expect("no caller panics")
@@ -114,7 +120,7 @@ async fn a_replica_that_ends_in_good_order_costs_no_call() {
 }
 
 #[tokio::test]
-async fn health_is_watched_beside_the_calls_and_no_longer_than_the_peer_lives() {
+async fn health_streams_use_no_permit_and_end_with_the_peer() {
     let (one, other) = (Fake::default(), Fake::default());
     let full = Limits {
         in_flight: 1,
@@ -129,11 +135,11 @@ async fn health_is_watched_beside_the_calls_and_no_longer_than_the_peer_lives() 
     }
     let peer = Peer::connect_lazy("sandbox", &addresses);
     assert!(gets_calls(&peer, &one).await);
-    until(async || processes.iter().all(|process| in_flight(process) == 1)).await;
-    // It takes no place of the one that there is.
+    wait_until(async || processes.iter().all(|process| in_flight(process) == 1)).await;
+    // The health stream does not use the only permit.
     assert!(gets_calls(&peer, &one).await || gets_calls(&peer, &other).await);
     drop(peer);
-    until(async || processes.iter().all(|process| in_flight(process) == 0)).await;
+    wait_until(async || processes.iter().all(|process| in_flight(process) == 0)).await;
 }
 
 fn in_flight(process: &Process) -> u64 {

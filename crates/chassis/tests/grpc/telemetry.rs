@@ -1,4 +1,4 @@
-//! What calls leave behind: spans and figures.
+//! The spans and metrics of calls.
 
 use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
@@ -21,16 +21,16 @@ use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 
-use crate::fake::{Fake, nobody, serve, set_behaviour, until};
+use crate::fake::{Fake, serve, set_behaviour, unused_address, wait_until};
 
 const SET_BEHAVIOUR: &str = "/ordermesh.sandbox.v1.SandboxService/SetBehaviour";
 const LIST_PAYMENTS: &str = "/ordermesh.sandbox.v1.SandboxService/ListPayments";
 
-/// The spans that have ended.
+/// Collects the spans that have ended.
 #[derive(Clone, Debug, Default)]
-struct Ended(Arc<Mutex<Vec<SpanData>>>);
+struct SpanCollector(Arc<Mutex<Vec<SpanData>>>);
 
-impl SpanProcessor for Ended {
+impl SpanProcessor for SpanCollector {
     fn on_start(&self, _span: &mut Span, _context: &Context) {}
 
     fn on_end(&self, span: SpanData) {
@@ -46,41 +46,41 @@ impl SpanProcessor for Ended {
     }
 }
 
-impl Ended {
-    /// Records the spans of this thread, which runs all of a test. Traces that begin here are recorded or not.
-    fn here(roots: bool) -> (Self, DefaultGuard) {
-        let ended = Self::default();
+impl SpanCollector {
+    /// Collects the spans of this thread, which runs the whole test. `roots` says whether new traces are recorded.
+    fn install(roots: bool) -> (Self, DefaultGuard) {
+        let collector = Self::default();
         let root = if roots {
             Sampler::AlwaysOn
         } else {
             Sampler::AlwaysOff
         };
         let provider = SdkTracerProvider::builder()
-            .with_span_processor(ended.clone())
+            .with_span_processor(collector.clone())
             .with_sampler(Sampler::ParentBased(Box::new(root)))
             .build();
         let traces = Targets::new().with_target(names::TRACE_TARGET, tracing::Level::INFO);
         let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
-        // In front of the layer, as in a process: a filter of its own would lose spans.
+        // One filter in front of the layer, as in a process: a per-layer filter would lose spans.
         let subscriber = tracing_subscriber::registry().with(layer).with(traces);
-        // A place in the code that is first passed on a thread without a subscriber, as in other tests, may be taken for
-        // one that nobody listens to.
-        static EVERYWHERE: Once = Once::new();
-        EVERYWHERE.call_once(|| {
+        // A call site first reached on a thread without a subscriber, as in other tests, may be cached as disabled: a
+        // global default prevents that.
+        static GLOBAL_DEFAULT: Once = Once::new();
+        GLOBAL_DEFAULT.call_once(|| {
             tracing::subscriber::set_global_default(tracing_subscriber::registry())
                 .expect("it is the only one");
         });
-        (ended, tracing::subscriber::set_default(subscriber))
+        (collector, tracing::subscriber::set_default(subscriber))
     }
 
     fn spans(&self) -> Vec<SpanData> {
         self.0.lock().expect("no holder panics").clone()
     }
 
-    /// Waits for the one of a kind: a span ends a little after its answer has come.
-    async fn the(&self, kind: SpanKind) -> SpanData {
+    /// Waits for the span of this kind: a span ends a little after its answer has arrived.
+    async fn span(&self, kind: SpanKind) -> SpanData {
         let found = || self.spans().into_iter().find(|span| span.span_kind == kind);
-        until(async || found().is_some()).await;
+        wait_until(async || found().is_some()).await;
         found().expect("it was there a moment ago")
     }
 }
@@ -98,9 +98,9 @@ fn root() -> tracing::Span {
 }
 
 #[tokio::test]
-async fn a_call_has_a_span_on_either_side() {
+async fn a_call_has_a_client_span_and_a_server_span() {
     for (failures, code) in [(0, 0), (1, 14)] {
-        let (ended, _guard) = Ended::here(true);
+        let (collector, _guard) = SpanCollector::install(true);
         let fake = Fake {
             failures,
             ..Fake::default()
@@ -112,9 +112,9 @@ async fn a_call_has_a_span_on_either_side() {
         let outcome = set_behaviour(peer).instrument(span).await;
         assert_eq!(outcome.is_ok(), code == 0);
 
-        let client = ended.the(SpanKind::Client).await;
-        let server = ended.the(SpanKind::Server).await;
-        let root = ended.the(SpanKind::Internal).await;
+        let client = collector.span(SpanKind::Client).await;
+        let server = collector.span(SpanKind::Server).await;
+        let root = collector.span(SpanKind::Internal).await;
         assert_eq!(client.parent_span_id, root.span_context.span_id());
         assert_eq!(server.parent_span_id, client.span_context.span_id());
         for span in [&client, &server] {
@@ -149,30 +149,30 @@ async fn a_call_has_a_span_on_either_side() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_not_recorded_says_so_and_leaves_nothing() {
-    let (ended, _guard) = Ended::here(false);
+async fn a_call_that_is_not_recorded_makes_no_spans() {
+    let (collector, _guard) = SpanCollector::install(false);
     let (address, process) = serve(&Fake::default()).await;
     let peer = Peer::connect_lazy("sandbox", &[address]);
     let called = set_behaviour(peer).instrument(root()).await;
     called.expect("the fake has no failures");
-    until(async || served(&process, SET_BEHAVIOUR, "OK") == 1).await;
-    assert_eq!(ended.spans().len(), 0);
+    wait_until(async || server_calls(&process, SET_BEHAVIOUR, "OK") == 1).await;
+    assert_eq!(collector.spans().len(), 0);
 }
 
 #[tokio::test]
-async fn a_call_outside_a_trace_begins_none() {
-    let (ended, _guard) = Ended::here(true);
+async fn a_call_outside_a_trace_has_no_client_span() {
+    let (collector, _guard) = SpanCollector::install(true);
     let (address, _process) = serve(&Fake::default()).await;
     let peer = Peer::connect_lazy("sandbox", &[address]);
     set_behaviour(peer).await.expect("the fake has no failures");
-    let server = ended.the(SpanKind::Server).await;
+    let server = collector.span(SpanKind::Server).await;
     assert!(!server.parent_span_is_remote, "its trace begins there");
-    assert_eq!(ended.spans().len(), 1);
+    assert_eq!(collector.spans().len(), 1);
 }
 
 #[tokio::test]
-async fn probes_leave_no_spans() {
-    let (ended, _guard) = Ended::here(true);
+async fn health_checks_make_no_spans() {
+    let (collector, _guard) = SpanCollector::install(true);
     let (address, process) = serve(&Fake::default()).await;
     let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("it is a URL");
     let channel = endpoint.connect().await.expect("it listens");
@@ -180,13 +180,13 @@ async fn probes_leave_no_spans() {
         .check(HealthCheckRequest::default())
         .await
         .expect("it answers");
-    until(async || served(&process, "/grpc.health.v1.Health/Check", "OK") == 1).await;
-    assert_eq!(ended.spans().len(), 0);
+    wait_until(async || server_calls(&process, "/grpc.health.v1.Health/Check", "OK") == 1).await;
+    assert_eq!(collector.spans().len(), 0);
 }
 
 #[tokio::test]
-async fn a_bad_trace_context_is_no_reason_to_fail() {
-    let (ended, _guard) = Ended::here(true);
+async fn a_malformed_trace_context_is_ignored() {
+    let (collector, _guard) = SpanCollector::install(true);
     let (address, _process) = serve(&Fake::default()).await;
     let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("it is a URL");
     let channel = endpoint.connect().await.expect("it listens");
@@ -197,42 +197,51 @@ async fn a_bad_trace_context_is_no_reason_to_fail() {
         .list_payments(request)
         .await;
     drop(answer.expect("it begins"));
-    let server = ended.the(SpanKind::Server).await;
+    let server = collector.span(SpanKind::Server).await;
     assert!(!server.parent_span_is_remote);
     assert_eq!(
         attribute(&server, names::RPC_CODE).as_deref(),
         Some("1"),
-        "who leaves before the end cancels"
+        "a client that disconnects early cancels the call"
     );
 }
 
 #[tokio::test]
-async fn calls_are_counted_where_they_are_made() {
+async fn calls_are_counted_by_the_client() {
     let (address, _served) = serve(&Fake::default()).await;
     let process = Process::new();
     let peer = Peer::connect_lazy("sandbox", &[address]).measured_by(&process);
-    let gone = Peer::connect_lazy("nobody", &[nobody().await]).measured_by(&process);
+    let down = Peer::connect_lazy("down", &[unused_address().await]).measured_by(&process);
     set_behaviour(peer.clone())
         .await
         .expect("the fake has no failures");
     set_behaviour(peer.retrying())
         .await
         .expect("the fake has no failures");
-    set_behaviour(gone).await.expect_err("nobody is there");
+    set_behaviour(down).await.expect_err("no server listens");
     let entries = SandboxServiceClient::new(peer)
         .list_payments(ListPaymentsRequest {})
         .await
         .expect("it begins");
-    assert_eq!(made(&process, "sandbox", LIST_PAYMENTS, "CANCELLED"), 0);
+    assert_eq!(
+        client_calls(&process, "sandbox", LIST_PAYMENTS, "CANCELLED"),
+        0
+    );
     drop(entries);
 
-    assert_eq!(made(&process, "sandbox", SET_BEHAVIOUR, "OK"), 2);
-    assert_eq!(made(&process, "nobody", SET_BEHAVIOUR, "UNAVAILABLE"), 1);
-    assert_eq!(made(&process, "sandbox", LIST_PAYMENTS, "CANCELLED"), 1);
+    assert_eq!(client_calls(&process, "sandbox", SET_BEHAVIOUR, "OK"), 2);
+    assert_eq!(
+        client_calls(&process, "down", SET_BEHAVIOUR, "UNAVAILABLE"),
+        1
+    );
+    assert_eq!(
+        client_calls(&process, "sandbox", LIST_PAYMENTS, "CANCELLED"),
+        1
+    );
 }
 
-/// Calls that `process` made.
-fn made(process: &Process, peer: &str, method: &str, code: &str) -> u64 {
+/// Calls that `process` has made.
+fn client_calls(process: &Process, peer: &str, method: &str, code: &str) -> u64 {
     count(
         process,
         metrics::RPC_CLIENT_CALLS.name,
@@ -241,7 +250,7 @@ fn made(process: &Process, peer: &str, method: &str, code: &str) -> u64 {
 }
 
 /// Calls that `process` has served.
-fn served(process: &Process, method: &str, code: &str) -> u64 {
+fn server_calls(process: &Process, method: &str, code: &str) -> u64 {
     count(process, metrics::RPC_CALLS.name, ["sandbox", method, code])
 }
 

@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Failures in a row that open it.
-const OPENS_AFTER: u32 = 10;
-/// How long it stays open before one effect may probe.
-const OPEN_FOR: Duration = Duration::from_secs(1);
+/// Consecutive failures that open the breaker.
+const FAILURE_THRESHOLD: u32 = 10;
+/// How long the breaker stays open before it admits one probe.
+const OPEN_DURATION: Duration = Duration::from_secs(1);
 
-/// Counts a target's failures in a row. Open, it lets nothing through; then one probe decides.
+/// Counts a target's consecutive failures. While open it admits no call; then the result of one probe decides.
 ///
-/// Once it is open, failures of what was asked before tell nothing new. An answer does, also to something that was asked
-/// before: the target is there, and only its failures were faster.
+/// Once it is open, failures of earlier calls are ignored. An answer to an earlier call closes it: the target is
+/// available, and only its failures arrived sooner.
 #[derive(Debug)]
 pub struct Breaker {
     phase: Phase,
@@ -25,38 +25,38 @@ enum Phase {
     Probing,
 }
 
-/// What a breaker says to an effect.
+/// A breaker's decision about a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// Go ahead, and say how it ended.
-    Go(Pass),
-    /// Come back after this long.
+pub enum Admission {
+    /// Make the call and record its result.
+    Admitted(CallKind),
+    /// Ask again after this time.
     Wait(Duration),
-    /// Come back when the probe has ended.
+    /// Ask again when the probe has ended.
     WaitForProbe,
 }
 
-/// How an effect came through.
+/// In which phase the breaker admitted a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pass {
-    /// With all others.
-    Closed,
-    /// Alone, to try the target out.
+pub enum CallKind {
+    /// While closed, like all other calls.
+    Normal,
+    /// Alone, to test the target.
     Probe,
 }
 
-/// How the try of an effect that passed has ended.
+/// Result of an admitted call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub enum CallResult {
     /// The target has answered.
     Answered,
     /// The target has failed.
     Failed,
-    /// It was given up without telling anything about the target.
+    /// Cancelled; says nothing about the target.
     Abandoned,
 }
 
-/// What a breaker lets through; the numbers are those of the metric.
+/// What a breaker admits; the discriminants are the values of the metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
     /// Everything.
@@ -76,45 +76,45 @@ impl Default for Breaker {
 }
 
 impl Breaker {
-    /// Asks to pass.
-    pub fn ask(&mut self, now: Instant) -> Answer {
+    /// Decides whether a call may be made now.
+    pub fn admit(&mut self, now: Instant) -> Admission {
         match self.phase {
-            Phase::Closed { .. } => Answer::Go(Pass::Closed),
-            Phase::Open { until } if now < until => Answer::Wait(until - now),
+            Phase::Closed { .. } => Admission::Admitted(CallKind::Normal),
+            Phase::Open { until } if now < until => Admission::Wait(until - now),
             Phase::Open { .. } => {
                 self.phase = Phase::Probing;
-                Answer::Go(Pass::Probe)
+                Admission::Admitted(CallKind::Probe)
             }
-            Phase::Probing => Answer::WaitForProbe,
+            Phase::Probing => Admission::WaitForProbe,
         }
     }
 
-    /// The try of an effect that passed has ended.
-    pub fn ended(&mut self, pass: Pass, how: Ended, now: Instant) {
-        match (&mut self.phase, pass, how) {
-            (_, _, Ended::Answered) => *self = Self::default(),
-            (Phase::Closed { failures }, _, Ended::Failed) => {
+    /// Records the result of an admitted call.
+    pub fn record(&mut self, kind: CallKind, result: CallResult, now: Instant) {
+        match (&mut self.phase, kind, result) {
+            (_, _, CallResult::Answered) => *self = Self::default(),
+            (Phase::Closed { failures }, _, CallResult::Failed) => {
                 *failures += 1;
-                if *failures >= OPENS_AFTER {
+                if *failures >= FAILURE_THRESHOLD {
                     self.phase = Phase::Open {
-                        until: now + OPEN_FOR,
+                        until: now + OPEN_DURATION,
                     };
                 }
             }
-            (Phase::Probing, Pass::Probe, Ended::Failed) => {
+            (Phase::Probing, CallKind::Probe, CallResult::Failed) => {
                 self.phase = Phase::Open {
-                    until: now + OPEN_FOR,
+                    until: now + OPEN_DURATION,
                 };
             }
-            // The next one may probe at once.
-            (Phase::Probing, Pass::Probe, Ended::Abandoned) => {
+            // The next call may probe at once.
+            (Phase::Probing, CallKind::Probe, CallResult::Abandoned) => {
                 self.phase = Phase::Open { until: now };
             }
             _ => {}
         }
     }
 
-    /// What it lets through now.
+    /// What the breaker admits now.
     pub fn state(&self, now: Instant) -> State {
         match self.phase {
             Phase::Closed { .. } => State::Closed,
@@ -129,12 +129,12 @@ mod tests {
     use super::*;
 
     /// A breaker that has just opened.
-    fn open(now: Instant) -> Breaker {
+    fn opened_breaker(now: Instant) -> Breaker {
         let mut breaker = Breaker::default();
-        for _ in 0..OPENS_AFTER {
+        for _ in 0..FAILURE_THRESHOLD {
             assert_eq!(breaker.state(now), State::Closed);
-            assert_eq!(breaker.ask(now), Answer::Go(Pass::Closed));
-            breaker.ended(Pass::Closed, Ended::Failed, now);
+            assert_eq!(breaker.admit(now), Admission::Admitted(CallKind::Normal));
+            breaker.record(CallKind::Normal, CallResult::Failed, now);
         }
         breaker
     }
@@ -142,83 +142,87 @@ mod tests {
     #[test]
     fn opens_probes_once_and_closes() {
         let start = Instant::now();
-        let mut breaker = open(start);
+        let mut breaker = opened_breaker(start);
         assert_eq!(breaker.state(start), State::Open);
-        assert_eq!(breaker.ask(start), Answer::Wait(OPEN_FOR));
+        assert_eq!(breaker.admit(start), Admission::Wait(OPEN_DURATION));
 
-        let later = start + OPEN_FOR;
+        let later = start + OPEN_DURATION;
         assert_eq!(breaker.state(later), State::HalfOpen);
-        assert_eq!(breaker.ask(later), Answer::Go(Pass::Probe));
-        assert_eq!(breaker.ask(later), Answer::WaitForProbe);
+        assert_eq!(breaker.admit(later), Admission::Admitted(CallKind::Probe));
+        assert_eq!(breaker.admit(later), Admission::WaitForProbe);
         assert_eq!(breaker.state(later), State::HalfOpen);
-        breaker.ended(Pass::Probe, Ended::Failed, later);
-        assert_eq!(breaker.ask(later), Answer::Wait(OPEN_FOR));
+        breaker.record(CallKind::Probe, CallResult::Failed, later);
+        assert_eq!(breaker.admit(later), Admission::Wait(OPEN_DURATION));
 
-        let later = later + OPEN_FOR;
-        assert_eq!(breaker.ask(later), Answer::Go(Pass::Probe));
-        breaker.ended(Pass::Probe, Ended::Answered, later);
+        let later = later + OPEN_DURATION;
+        assert_eq!(breaker.admit(later), Admission::Admitted(CallKind::Probe));
+        breaker.record(CallKind::Probe, CallResult::Answered, later);
         assert_eq!(breaker.state(later), State::Closed);
-        assert_eq!(breaker.ask(later), Answer::Go(Pass::Closed));
+        assert_eq!(breaker.admit(later), Admission::Admitted(CallKind::Normal));
     }
 
     #[test]
-    fn only_failures_in_a_row_open_it() {
+    fn only_consecutive_failures_open_it() {
         let now = Instant::now();
         let mut breaker = Breaker::default();
-        for number in 1..OPENS_AFTER * 3 {
-            let is_answer = number % OPENS_AFTER == 0;
-            let how = if is_answer {
-                Ended::Answered
+        for number in 1..FAILURE_THRESHOLD * 3 {
+            let is_answer = number % FAILURE_THRESHOLD == 0;
+            let result = if is_answer {
+                CallResult::Answered
             } else {
-                Ended::Failed
+                CallResult::Failed
             };
-            breaker.ended(Pass::Closed, how, now);
-            breaker.ended(Pass::Closed, Ended::Abandoned, now);
+            breaker.record(CallKind::Normal, result, now);
+            breaker.record(CallKind::Normal, CallResult::Abandoned, now);
         }
         assert_eq!(breaker.state(now), State::Closed);
     }
 
     #[test]
-    fn failures_of_what_was_asked_before_it_opened_tell_nothing_new() {
+    fn failures_of_calls_from_before_it_opened_are_ignored() {
         let start = Instant::now();
-        let mut breaker = open(start);
-        let later = start + OPEN_FOR;
-        for how in [Ended::Failed, Ended::Abandoned] {
-            breaker.ended(Pass::Closed, how, later);
-            assert_eq!(breaker.ask(start), Answer::Wait(OPEN_FOR), "{how:?}");
+        let mut breaker = opened_breaker(start);
+        let later = start + OPEN_DURATION;
+        for result in [CallResult::Failed, CallResult::Abandoned] {
+            breaker.record(CallKind::Normal, result, later);
+            assert_eq!(
+                breaker.admit(start),
+                Admission::Wait(OPEN_DURATION),
+                "{result:?}"
+            );
         }
-        assert_eq!(breaker.ask(later), Answer::Go(Pass::Probe));
-        for how in [Ended::Failed, Ended::Abandoned] {
-            breaker.ended(Pass::Closed, how, later);
-            assert_eq!(breaker.ask(later), Answer::WaitForProbe, "{how:?}");
+        assert_eq!(breaker.admit(later), Admission::Admitted(CallKind::Probe));
+        for result in [CallResult::Failed, CallResult::Abandoned] {
+            breaker.record(CallKind::Normal, result, later);
+            assert_eq!(breaker.admit(later), Admission::WaitForProbe, "{result:?}");
         }
     }
 
     #[test]
     fn any_answer_closes_it() {
         let start = Instant::now();
-        let mut breaker = open(start);
-        breaker.ended(Pass::Closed, Ended::Answered, start);
+        let mut breaker = opened_breaker(start);
+        breaker.record(CallKind::Normal, CallResult::Answered, start);
         assert_eq!(breaker.state(start), State::Closed);
 
-        let mut breaker = open(start);
-        let later = start + OPEN_FOR;
-        assert_eq!(breaker.ask(later), Answer::Go(Pass::Probe));
-        breaker.ended(Pass::Closed, Ended::Answered, later);
+        let mut breaker = opened_breaker(start);
+        let later = start + OPEN_DURATION;
+        assert_eq!(breaker.admit(later), Admission::Admitted(CallKind::Probe));
+        breaker.record(CallKind::Normal, CallResult::Answered, later);
         assert_eq!(breaker.state(later), State::Closed);
-        // The probe is now one among all others.
-        breaker.ended(Pass::Probe, Ended::Failed, later);
+        // The probe now counts as a normal call.
+        breaker.record(CallKind::Probe, CallResult::Failed, later);
         assert_eq!(breaker.state(later), State::Closed);
     }
 
     #[test]
-    fn an_abandoned_probe_leaves_its_place_to_the_next() {
+    fn after_an_abandoned_probe_the_next_call_probes() {
         let start = Instant::now();
-        let mut breaker = open(start);
-        let later = start + OPEN_FOR;
+        let mut breaker = opened_breaker(start);
+        let later = start + OPEN_DURATION;
         for _ in 0..3 {
-            assert_eq!(breaker.ask(later), Answer::Go(Pass::Probe));
-            breaker.ended(Pass::Probe, Ended::Abandoned, later);
+            assert_eq!(breaker.admit(later), Admission::Admitted(CallKind::Probe));
+            breaker.record(CallKind::Probe, CallResult::Abandoned, later);
         }
     }
 }

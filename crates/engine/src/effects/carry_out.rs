@@ -1,4 +1,4 @@
-//! One effect: tried until its partner gives a definite answer.
+//! Runs one effect: retried until its partner gives a definite answer.
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -8,20 +8,20 @@ use contracts::Contract;
 use futures::FutureExt as _;
 use tracing::Instrument as _;
 
-use super::answers::Answers;
-use super::clock::until;
+use super::clock::duration_until;
+use super::result_sender::ResultSender;
 use super::target::Target;
-use super::trace::Try;
+use super::trace::AttemptSpan;
 use super::{
-    Attempt, EffectContext, EffectHandler, EffectRuntime, Limits, Origin, Unknown, backoff,
+    Attempt, EffectContext, EffectHandler, EffectRuntime, Indeterminate, Limits, Origin, backoff,
 };
 use crate::metrics::Metrics;
 use crate::{Command, Decider};
 
-/// What all effects of an executor share.
+/// Shared by all effects of an executor.
 pub struct Shared<P> {
-    pub perform: P,
-    pub answers: Answers,
+    pub handler: P,
+    pub results: ResultSender,
     pub runtime: Arc<dyn EffectRuntime>,
     pub metrics: Metrics,
     pub limits: Limits,
@@ -34,36 +34,38 @@ impl<P> Shared<P> {
         Arc::clone(targets.entry(name).or_insert_with(|| {
             let target = Arc::new(Target::new(service, name, self.limits.concurrency));
             self.metrics.targets.watch(&target);
-            self.metrics.begin_target(service, name);
+            self.metrics.initialise_target(service, name);
             target
         }))
     }
 }
 
-/// An effect that is to be carried out.
-pub struct Asked<D: Decider> {
+/// An effect to carry out.
+pub struct PendingEffect<D: Decider> {
     pub id: String,
     pub key: String,
     pub effect: D::Effect,
     /// Unix milliseconds.
     pub not_before_ms: i64,
-    pub occasion: EffectContext,
+    pub context: EffectContext,
 }
 
-/// Tries an effect until its partner gives a definite answer, and sends the answer.
-pub async fn carry_out<D: Decider, P: EffectHandler<D>>(shared: Arc<Shared<P>>, asked: Asked<D>)
-where
+/// Retries an effect until its partner gives a definite answer, and sends the answer.
+pub async fn carry_out<D: Decider, P: EffectHandler<D>>(
+    shared: Arc<Shared<P>>,
+    pending: PendingEffect<D>,
+) where
     Command<D>: Into<contracts::Command>,
 {
-    let wait = until(asked.not_before_ms, shared.runtime.unix_ms());
+    let wait = duration_until(pending.not_before_ms, shared.runtime.unix_ms());
     if !wait.is_zero() {
         tokio::time::sleep(wait).await;
     }
     let service = D::Contract::SERVICE.name();
-    let name = shared.perform.target(&asked.effect);
+    let name = shared.handler.target(&pending.effect);
     let target = shared.target(service, name);
-    let _awaiting = target.awaiting(asked.occasion.since_ms.max(asked.not_before_ms));
-    let _outstanding = Counted::one(
+    let _tracked = target.track(pending.context.since_ms.max(pending.not_before_ms));
+    let _outstanding = GaugeGuard::increment(
         shared
             .metrics
             .effects_outstanding
@@ -76,14 +78,14 @@ where
             .with_label_values(&[service, name, result])
             .inc();
     };
-    let mut may_have_run = asked.occasion.origin == Origin::TakenOver;
+    let mut may_have_run = pending.context.origin == Origin::TakenOver;
     let mut random = shared.runtime.random();
     for number in 1.. {
         let attempt = Attempt {
             number,
             may_have_run,
         };
-        let (tried, span) = try_once(&shared, &target, &asked, attempt).await;
+        let (tried, span) = try_once(&shared, &target, &pending, attempt).await;
         may_have_run = true;
         match tried {
             Ok(command) => {
@@ -93,19 +95,19 @@ where
                     .effect_attempts
                     .with_label_values(&[service, name])
                     .observe(f64::from(number));
-                let trace = span.end("answered").or(asked.occasion.trace);
-                shared.answers.send(&asked.id, command, name, trace).await;
+                let trace = span.end("answered").or(pending.context.trace);
+                shared.results.send(&pending.id, command, name, trace).await;
                 return;
             }
-            Err(Some(unknown)) => {
-                let result = if unknown.partner_fault {
+            Err(Some(indeterminate)) => {
+                let result = if indeterminate.partner_fault {
                     "unknown"
                 } else {
                     "not_yet"
                 };
                 count(result);
                 span.span().in_scope(|| {
-                    tracing::debug!(service, target_name = name, key = asked.key, reason = %unknown, number, "no definite answer");
+                    tracing::debug!(service, target_name = name, key = pending.key, reason = %indeterminate, number, "no definite answer");
                 });
                 span.end(result);
             }
@@ -114,20 +116,22 @@ where
                 span.end("timed_out");
             }
         }
-        tokio::time::sleep(backoff::after(number, &mut random)).await;
+        tokio::time::sleep(backoff::delay(number, &mut random)).await;
     }
 }
 
-/// One try, as soon as the target lets it pass; `Err(None)` when its time ran out.
+/// One try, as soon as the target admits it; `Err(None)` after a time-out.
 async fn try_once<D: Decider, P: EffectHandler<D>>(
     shared: &Shared<P>,
     target: &Target,
-    asked: &Asked<D>,
+    pending: &PendingEffect<D>,
     attempt: Attempt,
-) -> (Result<Command<D>, Option<Unknown>>, Try) {
-    let passed = target.pass().await;
-    let span = Try::begin(asked.occasion.trace, target.name(), &asked.key, attempt);
-    let call = shared.perform.perform(&asked.key, &asked.effect, attempt);
+) -> (Result<Command<D>, Option<Indeterminate>>, AttemptSpan) {
+    let permit = target.acquire().await;
+    let span = AttemptSpan::begin(pending.context.trace, target.name(), &pending.key, attempt);
+    let call = shared
+        .handler
+        .perform(&pending.key, &pending.effect, attempt);
     let call = AssertUnwindSafe(call.instrument(span.span())).catch_unwind();
     let timer = shared
         .metrics
@@ -138,44 +142,44 @@ async fn try_once<D: Decider, P: EffectHandler<D>>(
     timer.observe_duration();
     let answer = match tried {
         Ok(Ok(Ok(command))) => {
-            passed.answered();
+            permit.answered();
             Ok(command)
         }
-        // Not this effect's answer yet, but an answer.
-        Ok(Ok(Err(unknown))) if !unknown.partner_fault => {
-            passed.answered();
-            Err(Some(unknown))
+        // No answer to this effect yet, but the partner responds.
+        Ok(Ok(Err(indeterminate))) if !indeterminate.partner_fault => {
+            permit.answered();
+            Err(Some(indeterminate))
         }
-        Ok(Ok(Err(unknown))) => {
-            passed.failed();
-            Err(Some(unknown))
+        Ok(Ok(Err(indeterminate))) => {
+            permit.failed();
+            Err(Some(indeterminate))
         }
         Ok(Err(_)) => {
-            passed.failed();
-            Err(Some(Unknown {
+            permit.failed();
+            Err(Some(Indeterminate {
                 reason: "the call panicked".into(),
                 partner_fault: true,
             }))
         }
         Err(_) => {
-            passed.failed();
+            permit.failed();
             Err(None)
         }
     };
     (answer, span)
 }
 
-/// Counts an effect as outstanding for as long as its task lives.
-struct Counted(prometheus::IntGauge);
+/// Counts an effect as outstanding while its task exists.
+struct GaugeGuard(prometheus::IntGauge);
 
-impl Counted {
-    fn one(gauge: prometheus::IntGauge) -> Self {
+impl GaugeGuard {
+    fn increment(gauge: prometheus::IntGauge) -> Self {
         gauge.inc();
         Self(gauge)
     }
 }
 
-impl Drop for Counted {
+impl Drop for GaugeGuard {
     fn drop(&mut self) {
         self.0.dec();
     }

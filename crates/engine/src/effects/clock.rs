@@ -1,4 +1,4 @@
-//! Unix time by the clock of this machine. Only waits and ages are taken from it; what a rule book sees is the log's.
+//! Unix time by the machine's clock: used for waits and ages only. Rule books see the log's time.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,8 +11,8 @@ pub fn unix_ms() -> i64 {
         })
 }
 
-/// How long from `now_ms` until then (both Unix milliseconds); zero when it has passed.
-pub fn until(unix_time_ms: i64, now_ms: i64) -> Duration {
+/// Time from `now_ms` until `unix_time_ms` (both Unix milliseconds); zero when it has passed.
+pub fn duration_until(unix_time_ms: i64, now_ms: i64) -> Duration {
     let wait_ms = unix_time_ms.saturating_sub(now_ms);
     Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0))
 }

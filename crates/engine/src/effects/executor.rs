@@ -1,4 +1,4 @@
-//! Runs effects and timers on tokio and sends what comes of them to the service's own commands.
+//! Runs effects and timers on tokio and sends their results to the service's own commands topic.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -13,25 +13,25 @@ use tokio::task::AbortHandle;
 use tokio_util::time::DelayQueue;
 use tokio_util::time::delay_queue;
 
-use super::answers::Answers;
-use super::carry_out::{Asked, Shared, carry_out};
-use super::clock::until;
+use super::carry_out::{PendingEffect, Shared, carry_out};
+use super::clock::duration_until;
+use super::result_sender::ResultSender;
 use super::{EffectContext, EffectHandler, EffectRuntime, EffectScheduler};
 use crate::codec::Codec;
 use crate::log::Partition;
 use crate::metrics::Metrics;
 use crate::{Command, Decider, Outstanding};
 
-/// A timer that is due later rings then, which its rule book finds stale or not. The queue panics beyond about two
-/// years, and a clock may be wrong by more.
+/// A timer that is due later fires after this time; its rule book ignores a stale one. The queue panics beyond about
+/// two years, and a clock may be wrong by more.
 const LONGEST_TIMER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// Bounds on what runs at once.
+/// Limits of the executor.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Effects per target.
+    /// Concurrent effects per target.
     pub concurrency: usize,
-    /// Longest try.
+    /// Longest duration of one try.
     pub deadline: Duration,
 }
 
@@ -44,9 +44,9 @@ impl Default for Limits {
     }
 }
 
-/// The worker's end of the executor.
+/// The worker's handle on the executor task.
 pub struct Executor<D: Decider> {
-    orders: mpsc::UnboundedSender<SchedulerCommand<D>>,
+    commands: mpsc::UnboundedSender<SchedulerCommand<D>>,
 }
 
 enum SchedulerCommand<D: Decider> {
@@ -54,7 +54,7 @@ enum SchedulerCommand<D: Decider> {
         partition: Partition,
         id: String,
         outstanding: Vec<Outstanding<D>>,
-        occasion: EffectContext,
+        context: EffectContext,
     },
     Forget {
         partition: Partition,
@@ -70,22 +70,22 @@ where
         partition: Partition,
         id: String,
         outstanding: Vec<Outstanding<D>>,
-        occasion: EffectContext,
+        context: EffectContext,
     ) {
-        let _ = self.orders.send(SchedulerCommand::Replace {
+        let _ = self.commands.send(SchedulerCommand::Replace {
             partition,
             id,
             outstanding,
-            occasion,
+            context,
         });
     }
 
     fn forget(&mut self, partition: Partition) {
-        let _ = self.orders.send(SchedulerCommand::Forget { partition });
+        let _ = self.commands.send(SchedulerCommand::Forget { partition });
     }
 
     fn is_alive(&self) -> bool {
-        !self.orders.is_closed()
+        !self.commands.is_closed()
     }
 }
 
@@ -96,75 +96,75 @@ where
     /// Starts the executor on `tokio`; it ends when this handle is dropped.
     pub fn start<P: EffectHandler<D>>(
         tokio: &Handle,
-        perform: P,
+        handler: P,
         runtime: impl EffectRuntime,
         codec: Codec,
         metrics: Metrics,
         limits: Limits,
     ) -> Self {
-        let (orders, inbox) = mpsc::unbounded_channel();
+        let (commands, received) = mpsc::unbounded_channel();
         let runtime: Arc<dyn EffectRuntime> = Arc::new(runtime);
         let shared = Arc::new(Shared {
-            perform,
-            answers: Answers::new(Arc::clone(&runtime), codec),
+            handler,
+            results: ResultSender::new(Arc::clone(&runtime), codec),
             runtime,
             metrics,
             limits,
             targets: Mutex::default(),
         });
         tokio.spawn(
-            Agent {
+            ExecutorTask {
                 shared,
-                running: BTreeMap::new(),
+                scheduled: BTreeMap::new(),
                 timers: DelayQueue::new(),
             }
-            .run(inbox),
+            .run(received),
         );
-        Self { orders }
+        Self { commands }
     }
 }
 
-/// The task that owns everything that runs.
-struct Agent<D: Decider, P: EffectHandler<D>> {
+/// The task that owns all effects and timers.
+struct ExecutorTask<D: Decider, P: EffectHandler<D>> {
     shared: Arc<Shared<P>>,
-    running: BTreeMap<Partition, BTreeMap<String, Vec<RunningEffect<D>>>>,
-    timers: DelayQueue<Due<D>>,
+    scheduled: BTreeMap<Partition, BTreeMap<String, Vec<ScheduledItem<D>>>>,
+    timers: DelayQueue<DueTimer<D>>,
 }
 
-struct Due<D: Decider> {
+struct DueTimer<D: Decider> {
     partition: Partition,
     id: String,
     command: Command<D>,
     trace: Option<TraceParent>,
 }
 
-struct RunningEffect<D: Decider> {
-    what: Outstanding<D>,
-    stop: Stop,
+struct ScheduledItem<D: Decider> {
+    outstanding: Outstanding<D>,
+    handle: ItemHandle,
 }
 
-enum Stop {
+enum ItemHandle {
     Effect(AbortHandle),
     /// `None` once it has fired.
     Timer(Option<delay_queue::Key>),
 }
 
-impl<D: Decider, P: EffectHandler<D>> Agent<D, P>
+impl<D: Decider, P: EffectHandler<D>> ExecutorTask<D, P>
 where
     Command<D>: Into<contracts::Command>,
 {
-    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<SchedulerCommand<D>>) {
+    async fn run(mut self, mut commands: mpsc::UnboundedReceiver<SchedulerCommand<D>>) {
         let service = D::Contract::SERVICE.name();
         let metrics = &self.shared.metrics;
         let timers_waiting = metrics.timers_waiting.with_label_values(&[service]);
         loop {
             tokio::select! {
-                // Not by chance, so that the same happens again; due timers are few, so that nobody starves.
+                // Fixed order, so that a run is reproducible; due timers are few and do not starve the commands.
                 biased;
                 Some(due) = self.timers.next() => self.fire(due),
-                order = inbox.recv() => match order {
-                    Some(SchedulerCommand::Replace { partition, id, outstanding, occasion }) => {
-                        self.replace(partition, id, outstanding, occasion);
+                command = commands.recv() => match command {
+                    Some(SchedulerCommand::Replace { partition, id, outstanding, context }) => {
+                        self.replace(partition, id, outstanding, context);
                     }
                     Some(SchedulerCommand::Forget { partition }) => self.forget(partition),
                     None => break,
@@ -173,7 +173,7 @@ where
             timers_waiting.set(i64::try_from(self.timers.len()).unwrap_or(i64::MAX));
         }
         timers_waiting.set(0);
-        let partitions: Vec<_> = self.running.keys().copied().collect();
+        let partitions: Vec<_> = self.scheduled.keys().copied().collect();
         for partition in partitions {
             self.forget(partition);
         }
@@ -184,29 +184,35 @@ where
         partition: Partition,
         id: String,
         outstanding: Vec<Outstanding<D>>,
-        occasion: EffectContext,
+        context: EffectContext,
     ) {
         let mut before = self
-            .running
+            .scheduled
             .entry(partition)
             .or_default()
             .remove(&id)
             .unwrap_or_default();
         let mut now = Vec::with_capacity(outstanding.len());
-        for what in outstanding {
-            match before.iter().position(|running| running.what == what) {
+        for outstanding in outstanding {
+            match before
+                .iter()
+                .position(|item| item.outstanding == outstanding)
+            {
                 Some(index) => now.push(before.swap_remove(index)),
                 None => {
-                    let stop = self.begin(partition, &id, &what, occasion);
-                    now.push(RunningEffect { what, stop });
+                    let handle = self.begin(partition, &id, &outstanding, context);
+                    now.push(ScheduledItem {
+                        outstanding,
+                        handle,
+                    });
                 }
             }
         }
-        for running in before {
-            self.end(running);
+        for item in before {
+            self.end(item);
         }
         if !now.is_empty() {
-            self.running.entry(partition).or_default().insert(id, now);
+            self.scheduled.entry(partition).or_default().insert(id, now);
         }
     }
 
@@ -214,75 +220,75 @@ where
         &mut self,
         partition: Partition,
         id: &str,
-        what: &Outstanding<D>,
-        occasion: EffectContext,
-    ) -> Stop {
-        match what {
+        outstanding: &Outstanding<D>,
+        context: EffectContext,
+    ) -> ItemHandle {
+        match outstanding {
             Outstanding::Effect {
                 key,
                 effect,
                 not_before_ms,
             } => {
-                let asked = Asked {
+                let pending = PendingEffect {
                     id: id.to_owned(),
                     key: key.clone(),
                     effect: effect.clone(),
                     not_before_ms: *not_before_ms,
-                    occasion,
+                    context,
                 };
-                let task = carry_out::<D, P>(Arc::clone(&self.shared), asked);
-                Stop::Effect(tokio::spawn(task).abort_handle())
+                let task = carry_out::<D, P>(Arc::clone(&self.shared), pending);
+                ItemHandle::Effect(tokio::spawn(task).abort_handle())
             }
             Outstanding::Timer { due_ms, command } => {
-                let due = Due {
+                let due = DueTimer {
                     partition,
                     id: id.to_owned(),
                     command: command.clone(),
-                    trace: occasion.trace,
+                    trace: context.trace,
                 };
                 let now_ms = self.shared.runtime.unix_ms();
-                let wait = until(*due_ms, now_ms).min(LONGEST_TIMER);
+                let wait = duration_until(*due_ms, now_ms).min(LONGEST_TIMER);
                 let key = self.timers.insert(due, wait);
-                Stop::Timer(Some(key))
+                ItemHandle::Timer(Some(key))
             }
         }
     }
 
-    fn end(&mut self, running: RunningEffect<D>) {
-        match running.stop {
-            Stop::Effect(task) => task.abort(),
-            Stop::Timer(Some(key)) => {
+    fn end(&mut self, item: ScheduledItem<D>) {
+        match item.handle {
+            ItemHandle::Effect(task) => task.abort(),
+            ItemHandle::Timer(Some(key)) => {
                 self.timers.try_remove(&key);
             }
-            Stop::Timer(None) => {}
+            ItemHandle::Timer(None) => {}
         }
     }
 
     fn forget(&mut self, partition: Partition) {
-        for (_, list) in self.running.remove(&partition).unwrap_or_default() {
-            for running in list {
-                self.end(running);
+        for (_, list) in self.scheduled.remove(&partition).unwrap_or_default() {
+            for item in list {
+                self.end(item);
             }
         }
     }
 
-    fn fire(&mut self, due: delay_queue::Expired<Due<D>>) {
+    fn fire(&mut self, due: delay_queue::Expired<DueTimer<D>>) {
         let key = due.key();
-        let Due {
+        let DueTimer {
             partition,
             id,
             command,
             trace,
         } = due.into_inner();
         let list = self
-            .running
+            .scheduled
             .get_mut(&partition)
             .and_then(|ids| ids.get_mut(&id));
-        for running in list.into_iter().flatten() {
-            if let Stop::Timer(slot) = &mut running.stop
-                && *slot == Some(key)
+        for item in list.into_iter().flatten() {
+            if let ItemHandle::Timer(timer) = &mut item.handle
+                && *timer == Some(key)
             {
-                *slot = None;
+                *timer = None;
             }
         }
         let service = D::Contract::SERVICE.name();
@@ -292,6 +298,6 @@ where
             .with_label_values(&[service])
             .inc();
         let shared = Arc::clone(&self.shared);
-        tokio::spawn(async move { shared.answers.send(&id, command, "timer", trace).await });
+        tokio::spawn(async move { shared.results.send(&id, command, "timer", trace).await });
     }
 }

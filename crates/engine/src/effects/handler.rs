@@ -1,33 +1,33 @@
-//! What a service says about carrying out its effects.
+//! The interface by which a service carries out its effects.
 
 use std::future::Future;
 
 use crate::{Command, Decider};
 
-/// Carries out the effects of a rule book: asks the partner outside and turns a definite answer into a command.
+/// Carries out the effects of a rule book: calls the partner outside and turns a definite answer into a command.
 ///
-/// Implementations do not retry, wait or count: back-off, deadline, concurrency and the breaker are the engine's.
+/// Implementations do not retry, wait or count: the engine does back-off, deadline, concurrency and the breaker.
 pub trait EffectHandler<D: Decider>: Send + Sync + 'static {
-    /// The partner that an effect is for: it names the breaker, the concurrency limit and the metric.
+    /// Name of the effect's partner, for the breaker, the concurrency limit and the metrics.
     fn target(&self, effect: &D::Effect) -> &'static str;
 
     /// Carries out an effect under its idempotency key.
     ///
-    /// `attempt.may_have_run` says that an earlier try may have reached the partner: look the key up before
-    /// repeating. "Not found" permits only to repeat the same key; "in progress" and time-outs are [`Unknown`].
+    /// With `attempt.may_have_run`, an earlier try may have reached the partner: look the key up before repeating.
+    /// "Not found" only permits repeating the same key; "in progress" and time-outs are [`Indeterminate`].
     ///
     /// # Errors
     ///
-    /// [`Unknown`] for everything that is no definite answer; the effect is tried again under the same key.
+    /// [`Indeterminate`] for everything but a definite answer; the engine retries the effect under the same key.
     fn perform(
         &self,
         key: &str,
         effect: &D::Effect,
         attempt: Attempt,
-    ) -> impl Future<Output = Result<Command<D>, Unknown>> + Send;
+    ) -> impl Future<Output = Result<Command<D>, Indeterminate>> + Send;
 }
 
-/// Which try of an effect this is.
+/// One try of an effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attempt {
     /// 1, 2, 3… within this process.
@@ -36,13 +36,13 @@ pub struct Attempt {
     pub may_have_run: bool,
 }
 
-/// No definite answer came: the partner is down, slow, or still at it.
+/// No definite answer: the partner is down, slow, or still processing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
-pub struct Unknown {
+pub struct Indeterminate {
     /// For logs; lower case.
     pub reason: String,
-    /// The partner itself is in trouble (not just this effect, such as a parcel still on its way): counts
-    /// against its breaker.
+    /// The partner itself fails (not only this effect is unfinished, as with a parcel in transit): counts against its
+    /// breaker.
     pub partner_fault: bool,
 }

@@ -1,26 +1,26 @@
-//! What effects and timers take from the world around their process.
+//! Time, ids, randomness and the producer that effects and timers use.
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use uuid::Uuid;
 
 use super::clock;
-use crate::log::Header;
-use crate::log::kafka::{RecordMetadata, SendError, Sender};
+use crate::log::kafka::Sender;
+use crate::log::{Header, RecordMetadata, SendError};
 
-/// Time, ids, chance, and the way into the log; a simulation brings its own.
+/// Time, ids, randomness, and access to the log; the simulation has its own implementation.
 pub trait EffectRuntime: Send + Sync + 'static {
     /// Unix milliseconds.
     fn unix_ms(&self) -> i64;
 
-    /// The id of a command: never given twice.
+    /// A unique id for a command.
     fn fresh_id(&self) -> Uuid;
 
-    /// For back-off.
+    /// Random numbers for back-off.
     fn random(&self) -> fastrand::Rng;
 
-    /// Writes a command for the aggregate `key`; the future ends when it is durable, and dropping it does not take the
-    /// command back.
+    /// Writes a command for the aggregate `key`. The future ends when the command is durable; dropping it does not
+    /// cancel the write.
     fn send(
         &self,
         service: contracts::Service,

@@ -1,4 +1,4 @@
-//! A partner that effects are for: how many may ask it at once, whether any may, and which have waited longest.
+//! A partner of effects: its concurrency limit, its breaker, and the age of its unanswered effects.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -6,33 +6,33 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
-use super::breaker::{Answer, Breaker, Ended, Pass, State};
+use super::breaker::{Admission, Breaker, CallKind, CallResult, State};
 
-/// What all effects of one service for one partner share.
+/// Shared by all effects of one service for one partner.
 pub struct Target {
     service: &'static str,
     name: &'static str,
     permits: Semaphore,
-    /// Held by the one effect that waits for the breaker. The others queue up behind it, so that they neither wake up
-    /// together when it half-opens nor overtake each other.
+    /// Held by the one effect that waits for the breaker. The others queue behind it, so that they neither wake
+    /// together when the breaker half-opens nor overtake each other.
     turn: tokio::sync::Mutex<()>,
     breaker: Mutex<Breaker>,
-    /// Wakes the effect whose turn it is when the breaker may say something else.
+    /// Wakes the effect that holds `turn` when the breaker's state may have changed.
     changed: Notify,
-    awaited: Mutex<Awaited>,
+    awaited: Mutex<AwaitedEffects>,
 }
 
-/// The effects without an answer.
+/// Effects without an answer.
 #[derive(Default)]
-struct Awaited {
-    /// Tells effects of the same millisecond apart.
+struct AwaitedEffects {
+    /// Distinguishes effects of the same millisecond.
     next: u64,
-    /// Since when (Unix milliseconds), oldest first.
+    /// Start time (Unix milliseconds) and number, oldest first.
     since: BTreeSet<(i64, u64)>,
 }
 
 impl Target {
-    /// A target that takes `concurrency` effects at once.
+    /// A target with at most `concurrency` calls at once.
     pub fn new(service: &'static str, name: &'static str, concurrency: usize) -> Self {
         Self {
             service,
@@ -55,59 +55,59 @@ impl Target {
         self.name
     }
 
-    /// Waits until one more effect may ask the partner: for a free place first, then for the breaker. While that is
-    /// open nobody asks, so that a place which waits for it is kept from no one.
-    pub async fn pass(&self) -> Passed<'_> {
+    /// Acquires a concurrency permit, then admission by the breaker. While the breaker is open no calls are made, so an
+    /// effect that waits with a permit does not starve others.
+    pub async fn acquire(&self) -> CallPermit<'_> {
         let permit = self.permits.acquire().await;
         let permit = permit.expect("the semaphore is never closed");
         let _turn = self.turn.lock().await;
         loop {
-            let answer = self.breaker().ask(Instant::now());
-            match answer {
-                Answer::Go(pass) => {
-                    return Passed {
+            let admission = self.breaker().admit(Instant::now());
+            match admission {
+                Admission::Admitted(kind) => {
+                    return CallPermit {
                         target: self,
-                        pass,
-                        how: Ended::Abandoned,
+                        kind,
+                        result: CallResult::Abandoned,
                         _permit: permit,
                     };
                 }
-                Answer::Wait(wait) => {
-                    // Over either way: it asks again.
+                Admission::Wait(wait) => {
+                    // Either way, the breaker is asked again.
                     let _ = tokio::time::timeout(wait, self.changed.notified()).await;
                 }
-                Answer::WaitForProbe => self.changed.notified().await,
+                Admission::WaitForProbe => self.changed.notified().await,
             }
         }
     }
 
-    /// Counts an effect as awaited since then (Unix milliseconds) for as long as the result lives.
-    pub fn awaiting(self: &Arc<Self>, since_ms: i64) -> Awaiting {
+    /// Counts an effect as unanswered since `since_ms` (Unix milliseconds) until the result is dropped.
+    pub fn track(self: &Arc<Self>, since_ms: i64) -> TrackedEffect {
         let mut awaited = self.awaited();
         awaited.next += 1;
-        let place = (since_ms, awaited.next);
-        awaited.since.insert(place);
-        Awaiting {
+        let entry = (since_ms, awaited.next);
+        awaited.since.insert(entry);
+        TrackedEffect {
             target: Arc::clone(self),
-            place,
+            entry,
         }
     }
 
-    /// Since when the oldest effect without an answer is awaited, Unix milliseconds.
+    /// Start time of the oldest effect without an answer, Unix milliseconds.
     pub fn oldest_ms(&self) -> Option<i64> {
         self.awaited().since.first().map(|(since_ms, _)| *since_ms)
     }
 
-    /// What the breaker lets through now.
+    /// State of the breaker.
     pub fn state(&self) -> State {
         self.breaker().state(Instant::now())
     }
 
-    fn ended(&self, pass: Pass, how: Ended) {
+    fn record(&self, kind: CallKind, result: CallResult) {
         let now = Instant::now();
         let mut breaker = self.breaker();
         let before = breaker.state(now);
-        breaker.ended(pass, how, now);
+        breaker.record(kind, result, now);
         let after = breaker.state(now);
         drop(breaker);
         if before == State::Closed && after == State::Closed {
@@ -126,47 +126,47 @@ impl Target {
         self.breaker.lock().expect("no holder panics")
     }
 
-    fn awaited(&self) -> MutexGuard<'_, Awaited> {
+    fn awaited(&self) -> MutexGuard<'_, AwaitedEffects> {
         self.awaited.lock().expect("no holder panics")
     }
 }
 
-/// An effect on its way to the partner. One that is dropped without a word, its partition having gone, does not leave
-/// the breaker waiting for its probe.
-pub struct Passed<'a> {
+/// Permission for one call. Dropping it without a result, as when the effect's partition is revoked, counts as
+/// abandoned, so that the breaker does not wait for a cancelled probe.
+pub struct CallPermit<'a> {
     target: &'a Target,
-    pass: Pass,
-    how: Ended,
+    kind: CallKind,
+    result: CallResult,
     _permit: SemaphorePermit<'a>,
 }
 
-impl Passed<'_> {
+impl CallPermit<'_> {
     /// The partner has answered.
     pub fn answered(mut self) {
-        self.how = Ended::Answered;
+        self.result = CallResult::Answered;
     }
 
     /// The partner has failed.
     pub fn failed(mut self) {
-        self.how = Ended::Failed;
+        self.result = CallResult::Failed;
     }
 }
 
-impl Drop for Passed<'_> {
+impl Drop for CallPermit<'_> {
     fn drop(&mut self) {
-        self.target.ended(self.pass, self.how);
+        self.target.record(self.kind, self.result);
     }
 }
 
 /// An effect without an answer.
-pub struct Awaiting {
+pub struct TrackedEffect {
     target: Arc<Target>,
-    place: (i64, u64),
+    entry: (i64, u64),
 }
 
-impl Drop for Awaiting {
+impl Drop for TrackedEffect {
     fn drop(&mut self) {
-        self.target.awaited().since.remove(&self.place);
+        self.target.awaited().since.remove(&self.entry);
     }
 }
 
@@ -183,17 +183,17 @@ mod tests {
 
     async fn open(target: &Target) {
         while target.state() != State::Open {
-            target.pass().await.failed();
+            target.acquire().await.failed();
         }
     }
 
     #[tokio::test]
-    async fn the_oldest_is_known_whatever_the_order() {
+    async fn the_oldest_effect_is_known_in_any_order() {
         let target = target(1);
         assert_eq!(target.oldest_ms(), None);
-        let young = target.awaiting(30);
-        let old = target.awaiting(10);
-        let twin = target.awaiting(10);
+        let young = target.track(30);
+        let old = target.track(10);
+        let twin = target.track(10);
         assert_eq!(target.oldest_ms(), Some(10));
         drop(old);
         assert_eq!(target.oldest_ms(), Some(10));
@@ -204,10 +204,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_more_pass_at_once_than_may() {
+    async fn the_concurrency_limit_holds() {
         let target = target(2);
-        let (first, second) = (target.pass().await, target.pass().await);
-        let mut third = Box::pin(target.pass());
+        let (first, second) = (target.acquire().await, target.acquire().await);
+        let mut third = Box::pin(target.acquire());
         assert!(poll!(third.as_mut()).is_pending());
         first.failed();
         third.await.answered();
@@ -215,28 +215,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_probe_goes_ahead_and_the_others_follow_its_answer() {
+    async fn one_probe_is_admitted_and_the_others_after_its_answer() {
         let target = target(4);
         open(&target).await;
-        let probe = target.pass().await;
+        let probe = target.acquire().await;
         assert_eq!(target.state(), State::HalfOpen);
-        let mut others: Vec<_> = (0..3).map(|_| Box::pin(target.pass())).collect();
+        let mut others: Vec<_> = (0..3).map(|_| Box::pin(target.acquire())).collect();
         for other in &mut others {
             assert!(poll!(other.as_mut()).is_pending());
         }
         probe.answered();
         assert_eq!(target.state(), State::Closed);
-        for passed in join_all(others).await {
-            passed.answered();
+        for permit in join_all(others).await {
+            permit.answered();
         }
     }
 
     #[tokio::test]
-    async fn an_answer_to_an_earlier_call_lets_everybody_go_at_once() {
+    async fn an_answer_to_an_earlier_call_admits_all_at_once() {
         let target = target(4);
-        let earlier = target.pass().await;
+        let earlier = target.acquire().await;
         open(&target).await;
-        let mut waiting = Box::pin(target.pass());
+        let mut waiting = Box::pin(target.acquire());
         assert!(poll!(waiting.as_mut()).is_pending());
         earlier.answered();
         waiting.await.answered();
@@ -244,17 +244,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_probe_that_is_given_up_is_followed_by_the_next_and_a_failed_one_by_none() {
+    async fn after_an_abandoned_probe_the_next_is_admitted_and_after_a_failed_one_none() {
         let target = target(4);
         open(&target).await;
-        let probe = target.pass().await;
-        let mut next = Box::pin(target.pass());
-        let mut last = Box::pin(target.pass());
+        let probe = target.acquire().await;
+        let mut next = Box::pin(target.acquire());
+        let mut last = Box::pin(target.acquire());
         for waiting in [&mut next, &mut last] {
             assert!(poll!(waiting.as_mut()).is_pending());
         }
         drop(probe);
-        // Whoever is given up while it waits leaves its turn to the next.
+        // An effect that is cancelled while it waits frees its turn.
         drop(next);
         let probe = last.await;
         assert_eq!(target.state(), State::HalfOpen);

@@ -1,20 +1,20 @@
 //! The span of one try of an effect.
 
-use observability::{TraceParent, fail, names};
+use observability::{TraceParent, mark_failed, names};
 use tracing::Span;
 use tracing::field::Empty;
 
 use super::Attempt;
 
-/// A try under way; whatever its call does is a child of its span. One that is dropped was abandoned: its aggregate no
-/// longer waits for it.
-pub struct Try {
+/// Span of a running try; spans of its call are children. A dropped one was abandoned: its aggregate no longer waits for
+/// it.
+pub struct AttemptSpan {
     span: Span,
     outcome: &'static str,
 }
 
-impl Try {
-    /// Goes on with `trace`; without a sampled one nothing is recorded.
+impl AttemptSpan {
+    /// Continues `trace`; nothing is recorded unless it is sampled.
     pub fn begin(
         trace: Option<TraceParent>,
         target: &'static str,
@@ -46,22 +46,22 @@ impl Try {
         }
     }
 
-    /// For the call.
+    /// The span for the call.
     pub fn span(&self) -> Span {
         self.span.clone()
     }
 
-    /// Ends it with its result; the context for what comes of it.
+    /// Ends the try with its result; returns the context for its answer.
     pub fn end(mut self, result: &'static str) -> Option<TraceParent> {
         self.outcome = result;
         if matches!(result, "unknown" | "timed_out") {
-            fail(&self.span, result);
+            mark_failed(&self.span, result);
         }
         TraceParent::of(&self.span)
     }
 }
 
-impl Drop for Try {
+impl Drop for AttemptSpan {
     fn drop(&mut self) {
         self.span.record(names::OUTCOME, self.outcome);
     }

@@ -24,83 +24,53 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use uuid::Uuid;
 
 pub use reader::KafkaReader;
-pub use sender::{RecordMetadata, SendError, Sender};
+pub use sender::Sender;
 pub use tail::Tail;
 
-use self::client::{Renewable, drop_in_background};
-use self::context::Quiet;
+use self::client::{ReplaceableClient, drop_in_background};
+use self::context::LoggingContext;
 use self::group_consumer::{GroupConsumer, MemberIds};
-use self::settings::SESSION_TIMEOUT;
 use self::transactions::Transactions;
+use super::limits::SESSION_TIMEOUT;
 use super::{
-    Appended, Ends, Error, Failure, Header, Input, Log, Membership, Partition, PartitionWrites,
-    Peek, Progress, Signal,
+    Appended, Cluster, Ends, Error, Failure, Header, Input, Log, Membership, Partition,
+    PartitionWrites, Peek, Progress, Signal,
 };
 
-/// Largest record that is written.
-pub const MAX_RECORD_BYTES: usize = 1_000_000;
-/// Longest wait for a look-up at the broker. A worker polls nothing meanwhile.
+/// Longest wait for a lookup at the broker. A worker does not poll meanwhile.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
-/// So much later than its session's end a member has left its group.
+/// The broker removes a member at most this long after its session's end.
 const GIVEN_UP: Duration = Duration::from_secs(5);
-/// Longest wait of a fresh reader for a record that is there.
+/// Longest wait of a fresh reader for an existing record.
 const PEEK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Where the log is, and which part of it is ours.
-#[derive(Clone, Debug)]
-pub struct Cluster {
-    /// Bootstrap servers.
-    pub bootstrap: String,
-    /// Goes before every topic, group and transactional id.
-    pub prefix: String,
-    /// Partitions of every topic.
-    pub partitions: u16,
-}
-
-impl Cluster {
-    /// Full name of a topic.
-    pub fn topic(&self, service: Service, topic: Topic) -> String {
-        topic.of(service, &self.prefix)
-    }
-
-    /// Full name of the group of a service's workers.
-    pub fn group(&self, service: Service) -> String {
-        format!("{}{service}", self.prefix)
-    }
-
-    /// The partition that `key` belongs to.
-    pub fn partition_of(&self, key: &[u8]) -> Partition {
-        super::partitioner::partition_of(key, self.partitions)
-    }
-}
-
-/// One worker's log.
+/// The log of one worker on Kafka.
 pub struct KafkaLog {
     cluster: Arc<Cluster>,
     service: Service,
     group: String,
     member: String,
-    /// What the broker has called this process's members so far.
+    /// Member ids that the broker has given to this process so far.
     member_ids: MemberIds,
-    /// A member that has our place and is not known to be ours, and since when it has.
-    foreign: Option<(String, Instant)>,
+    /// A member with this instance id that is not known to be this process, and when it was first found.
+    foreign_member: Option<(String, Instant)>,
     group_consumer: GroupConsumer,
-    /// Consumers that this log has had.
+    /// Number of consumers created so far.
     consumers: u32,
     transactions: Transactions,
     reader: KafkaReader,
-    /// Sees high watermarks: a `read_committed` client is told last stable offsets instead.
-    lookups: Renewable<BaseConsumer<Quiet>>,
-    begun: Instant,
+    /// Fetches high watermarks: a `read_committed` client gets last stable offsets instead.
+    lookups: ReplaceableClient<BaseConsumer<LoggingContext>>,
+    started_at: Instant,
 }
 
 impl KafkaLog {
-    /// Joins the service's group as `instance` and then makes the producer under the same name, which fences and
-    /// ends whatever a former process of that name left open.
+    /// Joins the service's group as `instance`, then creates the producer under the same name. This fences a former
+    /// process of that name and ends its open transaction.
     ///
     /// # Errors
     ///
-    /// When a setting is refused or the broker does not answer.
+    /// A setting is rejected, or the broker does not answer.
     pub fn new(cluster: Arc<Cluster>, service: Service, instance: &str) -> Result<Self, Error> {
         let group = cluster.group(service);
         let member = format!("{group}.{instance}");
@@ -123,21 +93,21 @@ impl KafkaLog {
             group,
             member,
             member_ids,
-            foreign: None,
+            foreign_member: None,
             group_consumer,
             consumers,
             transactions,
             reader,
             lookups,
-            begun: Instant::now(),
+            started_at: Instant::now(),
         })
     }
 
-    /// What it means that the consumer is fenced.
+    /// Finds out whether a fenced consumer was replaced.
     ///
-    /// When a session ends while the broker is away, librdkafka forgets what the broker has called this member, and
-    /// sends heartbeats without it until its owner polls again. A broker that is back by then refuses them in the words
-    /// of a replacement. So it is asked who has the place: a newcomer, or this process.
+    /// When a session ends while the broker is unavailable, librdkafka forgets its member id, and sends heartbeats
+    /// without it until the next poll. A broker that is back by then rejects them with the same error as after a
+    /// replacement. So the broker is asked which member holds the instance id.
     fn refusal(&mut self) -> Error {
         let reason = self.group_consumer.fenced().unwrap_or_default();
         match self.foreign_holder() {
@@ -147,20 +117,20 @@ impl KafkaLog {
         }
     }
 
-    /// Asks the group's coordinator who has the place of our instance: a member that this process does not know to be
-    /// its own, or `None`.
+    /// Asks the group's coordinator for the member that holds this instance id; returns its id unless it is known to be
+    /// this process's own.
     fn foreign_holder(&mut self) -> Result<Option<String>, Error> {
         let name = &self.group;
         let list = self
             .lookups
-            .ask(|client| client.fetch_group_list(Some(name), LOOKUP_TIMEOUT))
+            .call(|client| client.fetch_group_list(Some(name), LOOKUP_TIMEOUT))
             .map_err(error)?;
         let known = |group: &&GroupInfo| group.name() == self.group && !group.state().is_empty();
         let group = list.groups().iter().find(known);
         let group = group.ok_or_else(|| {
             Error::Unavailable("the broker does not know the group for now".to_owned())
         })?;
-        // The broker makes a static member's id of its instance and something random.
+        // The broker builds a static member's id from its instance id and a random part.
         let is_of_instance = |id: &str| {
             id.strip_prefix(&self.member)
                 .and_then(|rest| rest.strip_prefix('-'))
@@ -168,8 +138,10 @@ impl KafkaLog {
         };
         let mut ids = group.members().iter().map(|member| member.id());
         let holder = ids.find(|id| is_of_instance(id));
-        let ours = self.member_ids.lock().expect("no holder panics");
-        Ok(holder.filter(|id| !ours.contains(*id)).map(str::to_owned))
+        let own_ids = self.member_ids.lock().expect("no holder panics");
+        Ok(holder
+            .filter(|id| !own_ids.contains(*id))
+            .map(str::to_owned))
     }
 }
 
@@ -202,7 +174,7 @@ impl Log for KafkaLog {
         let topic = self.cluster.topic(self.service, topic);
         let (low, high) = self
             .lookups
-            .ask(|client| client.fetch_watermarks(&topic, partition, LOOKUP_TIMEOUT))
+            .call(|client| client.fetch_watermarks(&topic, partition, LOOKUP_TIMEOUT))
             .map_err(error)?;
         Ok(Ends { low, high })
     }
@@ -237,9 +209,9 @@ impl Log for KafkaLog {
     fn commit(
         &mut self,
         generation: &Self::Generation,
-        shares: Vec<PartitionWrites>,
+        writes: Vec<PartitionWrites>,
     ) -> Result<Vec<Appended>, Failure> {
-        self.transactions.commit(generation, shares)
+        self.transactions.commit(generation, writes)
     }
 
     fn recreate(&mut self) -> Result<(), Error> {
@@ -256,7 +228,7 @@ impl Log for KafkaLog {
             &self.member,
             (&client_id, &self.member_ids),
         )?;
-        self.foreign = None;
+        self.foreign_member = None;
         drop_in_background(std::mem::replace(&mut self.group_consumer, group_consumer));
         Ok(())
     }
@@ -274,41 +246,42 @@ impl Log for KafkaLog {
 
     fn ask_coordinator(&mut self) -> Result<(), Error> {
         let holder = self.foreign_holder()?;
-        // The coordinator is at work on this member's place: it would refuse a member that was replaced.
+        // The coordinator is processing this member's join: it would reject a replaced member.
         let Some(holder) = holder.filter(|_| self.membership() != Membership::Joining) else {
-            self.foreign = None;
+            self.foreign_member = None;
             return Ok(());
         };
-        // It may be what the broker has called our own consumer when that joined and lost the broker before it heard of
-        // it. Such a member sends no heartbeats, and the broker removes it when its session ends.
-        let since = match &self.foreign {
+        // It may be this process's own consumer, which joined and lost the broker before it received its member id. Such
+        // a member sends no heartbeats, and the broker removes it when its session ends.
+        let since = match &self.foreign_member {
             Some((known, since)) if *known == holder => *since,
             _ => Instant::now(),
         };
-        self.foreign = Some((holder, since));
+        self.foreign_member = Some((holder, since));
         if since.elapsed() > SESSION_TIMEOUT + GIVEN_UP {
             return Err(Error::Fenced(
-                "another process has the place in the group".to_owned(),
+                "another process holds this instance id in the group".to_owned(),
             ));
         }
         Err(Error::Unavailable(
-            "another process may have the place in the group".to_owned(),
+            "another process may hold this instance id in the group".to_owned(),
         ))
     }
 
     fn peek(&mut self, partition: Partition, offset: i64) -> Result<Peek, Error> {
         let topic = self.cluster.topic(self.service, Topic::Commands);
-        let client: BaseConsumer<Quiet> = settings::reader(&self.cluster, "read_committed")
-            .set("client.id", format!("{}.peek", self.member))
-            .create_with_context(Quiet::default())
-            .map_err(error)?;
+        let client: BaseConsumer<LoggingContext> =
+            settings::reader(&self.cluster, "read_committed")
+                .set("client.id", format!("{}.peek", self.member))
+                .create_with_context(LoggingContext::default())
+                .map_err(error)?;
         let found = peek(&client, &topic, partition, offset);
         drop_in_background(client);
         found.map_err(error)
     }
 
     fn now(&self) -> Duration {
-        self.begun.elapsed()
+        self.started_at.elapsed()
     }
 
     fn unix_ms(&self) -> i64 {
@@ -320,22 +293,25 @@ fn consumer_id(member: &str, number: u32) -> String {
     format!("{member}.consumer-{number}")
 }
 
-/// A client for look-ups that see the log without regard to transactions.
-fn lookups(cluster: &Cluster, name: String) -> Result<Renewable<BaseConsumer<Quiet>>, Error> {
+/// A client for lookups that ignore transactions.
+fn lookups(
+    cluster: &Cluster,
+    name: String,
+) -> Result<ReplaceableClient<BaseConsumer<LoggingContext>>, Error> {
     let settings = settings::reader(cluster, "read_uncommitted");
-    Renewable::new(name, move |client_id| {
+    ReplaceableClient::new(name, move |client_id| {
         settings
             .clone()
             .set("client.id", client_id)
-            .create_with_context(Quiet::default())
+            .create_with_context(LoggingContext::default())
     })
-    // The worker tells of it.
-    .map(Renewable::silent)
+    // The worker logs its outages.
+    .map(ReplaceableClient::without_outage_log)
     .map_err(error)
 }
 
 fn peek(
-    client: &BaseConsumer<Quiet>,
+    client: &BaseConsumer<LoggingContext>,
     topic: &str,
     partition: Partition,
     offset: i64,
@@ -350,7 +326,7 @@ fn peek(
     let deadline = Instant::now() + PEEK_TIMEOUT;
     loop {
         match client.poll(deadline.saturating_duration_since(Instant::now())) {
-            // At its end it has passed all that stands there, if only markers and aborted records.
+            // At the end it has passed all records there, if only markers and aborted ones.
             Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => return Ok(Peek::Readable),
             Some(Err(failure)) => return Ok(Peek::Unreadable(failure.to_string())),
             None if Instant::now() < deadline => {}
@@ -359,9 +335,9 @@ fn peek(
     }
 }
 
-/// A record as it was read.
+/// Copies a record.
 pub fn input(message: &BorrowedMessage<'_>) -> Input {
-    // The wrapper panics on a header whose name is not UTF-8, and anybody may write one.
+    // rust-rdkafka panics on a header whose name is not UTF-8, and any producer may write one.
     let headers = catch_unwind(AssertUnwindSafe(|| headers(message)));
     Input {
         partition: message.partition(),
@@ -395,15 +371,15 @@ fn error(error: KafkaError) -> Error {
         KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_) => Error::Configuration(text),
         error => match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
-                let wrong =
-                    "the position lies outside of the topic, which was truncated or made anew";
-                Error::Damaged(format!("{wrong}: {text}"))
+                let reason =
+                    "the position lies outside of the topic, which was truncated or recreated";
+                Error::Damaged(format!("{reason}: {text}"))
             }
             Some(RDKafkaErrorCode::FencedInstanceId | RDKafkaErrorCode::Fatal) => {
                 Error::Fenced(text)
             }
-            // Also an unknown topic: a broker that has just started may not know its topics yet, and one that is
-            // really gone leaves nothing to damage.
+            // Includes an unknown topic: a broker that has just started may not know its topics yet, and a deleted one
+            // has nothing left to damage.
             _ => Error::Unavailable(context::cause(&error)),
         },
     }

@@ -1,4 +1,4 @@
-//! Which partition a key belongs to: Kafka's own murmur2, so that any client's key lands on the same one.
+//! The partition of a key: Kafka's own murmur2, so that every client maps a key to the same partition.
 
 use super::Partition;
 

@@ -1,13 +1,13 @@
-//! A log in memory that behaves towards a worker as Kafka does, with a virtual clock and a fate that says what happens
-//! between any two steps.
+//! A log in memory that behaves towards a worker as Kafka does, with a virtual clock and a fault injector between any
+//! two steps.
 //!
-//! It exists for tests: the same conformance suite runs on it and on Kafka, and the simulator runs the whole platform
-//! on it. Nothing here waits, takes the time from the machine, or draws a number: all of that is the [`FaultInjector`]'s.
+//! It exists for tests: the same conformance suite runs on it and on Kafka, and the simulator runs the platform on it.
+//! Nothing here blocks, reads the system clock or draws a random number: the [`FaultInjector`] does all of that.
 //!
-//! - [`Broker`]: partitions ([`records`](self)), the transaction coordinator, the groups' coordinator. Whatever a
-//!   broker does by itself later (markers, expiry, rebalances, delayed requests) waits as a [`PendingAction`] until somebody
-//!   picks it.
-//! - [`SimulatedLog`]: what librdkafka does on the worker's side.
+//! - [`Broker`]: partitions ([`records`](self)), the transaction coordinator and the group coordinators. Work that a
+//!   broker does asynchronously (markers, expiry, rebalances, delayed requests) is a [`PendingAction`] until the caller
+//!   performs it.
+//! - [`SimulatedLog`]: the client side of a worker, in place of librdkafka.
 
 mod broker;
 mod fault_injector;
@@ -25,34 +25,34 @@ use contracts::{Service, Topic};
 
 use super::Partition;
 
-pub use broker::{Broker, Fetched, Foreign, PendingAction};
-pub use fault_injector::{Ending, FaultInjector, NoFaults, Point, StepOutcome};
+pub use broker::{Broker, ExternalTransaction, Fetched, PendingAction};
+pub use fault_injector::{EndDelivery, FaultInjector, FaultPoint, NoFaults, StepOutcome};
 pub use group::Generation;
 pub use journal::Journal;
-pub use member::{Client, DisabledSafeguard, Probe, SimulatedLog};
+pub use member::{ClientKind, DisabledSafeguard, Probe, SimulatedLog};
 
 /// A partition of a topic.
 pub type TopicPartition = (Service, Topic, Partition);
 
-/// When a virtual clock begins, Unix milliseconds.
-const BEGIN_MS: i64 = 1_800_000_000_000;
+/// Start of a virtual clock, Unix milliseconds.
+const START_MS: i64 = 1_800_000_000_000;
 
-/// A clock that moves only when it is told to; clones show the same time.
+/// A clock that advances only by [`Clock::advance_ms`]; clones share the time.
 #[derive(Clone, Debug, Default)]
 pub struct Clock(Arc<AtomicI64>);
 
 impl Clock {
-    /// Unix milliseconds.
+    /// The current time, Unix milliseconds.
     pub fn unix_ms(&self) -> i64 {
-        BEGIN_MS + self.0.load(Ordering::Relaxed)
+        START_MS + self.0.load(Ordering::Relaxed)
     }
 
-    /// Since the clock began.
+    /// Time since the clock started.
     pub fn elapsed(&self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.load(Ordering::Relaxed)).unwrap_or(0))
     }
 
-    /// Moves it on.
+    /// Advances the clock by that many milliseconds.
     pub fn advance_ms(&self, by: i64) {
         self.0.fetch_add(by, Ordering::Relaxed);
     }

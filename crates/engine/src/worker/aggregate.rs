@@ -2,7 +2,7 @@
 
 use observability::TraceParent;
 
-/// An aggregate and how far it has come.
+/// An aggregate: its state, version and time.
 #[derive(Clone, Debug, Default)]
 pub struct Aggregate<S> {
     pub state: S,
@@ -10,20 +10,20 @@ pub struct Aggregate<S> {
     pub version: u64,
     /// Time of its last event, Unix milliseconds.
     pub time_ms: i64,
-    /// How the state topic holds it now.
+    /// How the state topic stores it now.
     pub stored: Stored,
-    /// The span of its last command that was traced: its effects and timers go on from there.
+    /// Trace context of its last traced command: its effects and timers continue that trace.
     pub trace: Option<TraceParent>,
 }
 
-/// How the state topic holds an aggregate.
+/// How the state topic stores an aggregate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Stored {
     /// Not at all.
     #[default]
     Absent,
     /// In one record.
-    Whole,
-    /// In this many numbered pieces.
+    Single,
+    /// In this many numbered chunks.
     Chunks(u32),
 }

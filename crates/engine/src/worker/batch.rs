@@ -1,4 +1,4 @@
-//! One window: decided, written in one transaction, and only then told.
+//! One window: decided, written in one transaction, and only then published to effects and metrics.
 
 use std::collections::{BTreeMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,61 +10,62 @@ use super::dead_letter::dead_letter;
 use super::decide::{self, Decided};
 use super::ownership::outstanding;
 use super::partition::PartitionState;
-use super::trace::Spans;
+use super::trace::WindowSpans;
 use super::{Error, RETRY, Reject, Safeguard, Worker, WorkerContext, checkpoint};
 use crate::Decider;
 use crate::codec::{Poison, Undecodable};
 use crate::effects::{EffectContext, EffectScheduler, Origin};
 use crate::log::{Failure, Input, Log, Output, Partition, PartitionWrites};
 
-/// A window with at least this many dead letters, and more than half of it dead, is a bad deploy and no bad record.
+/// A window with at least this many dead letters, which are more than half of it, indicates a bad deploy, not a bad
+/// record.
 const POISON_LIMIT: usize = 64;
-/// A call that took longer may have been interrupted by a frozen process; beyond the group's session.
+/// After a longer call the process may have been frozen beyond the group's session.
 const FROZEN: Duration = Duration::from_secs(15);
-/// Time for some heartbeats.
+/// Delay for some heartbeats.
 const HEARTBEATS: Duration = Duration::from_secs(3);
 
-impl<D: Decider, L: Log, A: EffectScheduler<D>> Worker<D, L, A> {
-    /// Decides the window and writes it.
+impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
+    /// Decides the window and writes the results.
     pub(super) fn process(&mut self, generation: &L::Generation) -> Result<(), Error> {
-        let mut shares: BTreeMap<Partition, PartitionWrites> = BTreeMap::new();
+        let mut writes: BTreeMap<Partition, PartitionWrites> = BTreeMap::new();
         let inputs = std::mem::take(&mut self.inputs);
         let mut dead = 0;
-        let mut taken = 0;
+        let mut processed = 0;
         for input in &inputs {
             let partition = input.partition;
-            let Some(running) = self.running.get_mut(&partition) else {
+            let Some(partition_state) = self.partitions.get_mut(&partition) else {
                 continue;
             };
-            let share = shares.entry(partition).or_insert_with(|| PartitionWrites {
+            let partition_writes = writes.entry(partition).or_insert_with(|| PartitionWrites {
                 partition,
-                offset: running.position,
+                offset: partition_state.position,
                 outputs: Vec::new(),
             });
-            // Fetched before a seek, or waiting behind a record that cannot be decoded yet.
-            if input.offset < share.offset || running.blocked_until.is_some() {
+            // Fetched before a seek, or behind a record that cannot be decoded yet.
+            if input.offset < partition_writes.offset || partition_state.blocked_until.is_some() {
                 continue;
             }
-            match Self::take(
-                &self.tools,
+            match Self::process_input(
+                &self.context,
                 &self.poisoned,
-                running,
+                partition_state,
                 input,
                 &mut self.spans,
-                &mut share.outputs,
+                &mut partition_writes.outputs,
             ) {
-                Taken::Done => {}
-                Taken::Dead => dead += 1,
-                Taken::Blocked(reason) => {
+                Processed::Done => {}
+                Processed::DeadLetter => dead += 1,
+                Processed::Blocked(reason) => {
                     self.status.blocked(partition, reason);
-                    running.blocked_until = Some(self.log.now() + RETRY * 5);
+                    partition_state.blocked_until = Some(self.log.now() + RETRY * 5);
                     continue;
                 }
-                Taken::GoBack(poison) => {
+                Processed::Reset(poison) => {
                     tracing::error!(
                         service = %D::Contract::SERVICE, partition, offset = input.offset,
                         class = poison.class, message = poison.message,
-                        "command cannot be processed; its window goes back"
+                        "command cannot be processed; resetting partitions"
                     );
                     self.poisoned.insert((partition, input.offset));
                     self.spans.fail(poison.class);
@@ -72,58 +73,62 @@ impl<D: Decider, L: Log, A: EffectScheduler<D>> Worker<D, L, A> {
                     return Ok(());
                 }
             }
-            taken += 1;
-            running.time_ms = running.time_ms.max(input.time_ms);
-            share.offset = input.offset + 1;
+            processed += 1;
+            partition_state.time_ms = partition_state.time_ms.max(input.time_ms);
+            partition_writes.offset = input.offset + 1;
         }
         self.inputs = inputs;
-        if dead >= POISON_LIMIT && dead * 2 > taken {
+        if dead >= POISON_LIMIT && dead * 2 > processed {
             return Err(Error::Poisoned {
                 dead,
-                inputs: taken,
+                inputs: processed,
             });
         }
         self.pause_blocked();
-        self.advance(&mut shares);
-        self.add_checkpoints(&mut shares);
-        self.add_positions(&mut shares);
-        shares.retain(|partition, share| {
-            !share.outputs.is_empty()
+        self.advance(&mut writes);
+        self.add_checkpoints(&mut writes);
+        self.add_positions(&mut writes);
+        writes.retain(|partition, partition_writes| {
+            !partition_writes.outputs.is_empty()
                 || self
-                    .running
+                    .partitions
                     .get(partition)
-                    .is_some_and(|running| share.offset > running.committed)
+                    .is_some_and(|partition_state| {
+                        partition_writes.offset > partition_state.committed
+                    })
         });
-        if shares.is_empty() || self.recreate_at.is_some() {
+        if writes.is_empty() || self.recreate_at.is_some() {
             return Ok(());
         }
-        self.write(generation, shares.into_values().collect(), taken)
+        self.write(generation, writes.into_values().collect(), processed)
     }
 
-    /// Markers and aborted records behind the window's inputs are passed together with them.
-    fn advance(&mut self, shares: &mut BTreeMap<Partition, PartitionWrites>) {
+    /// Advances positions past markers and aborted records after the window's inputs.
+    fn advance(&mut self, writes: &mut BTreeMap<Partition, PartitionWrites>) {
         for (partition, offset) in std::mem::take(&mut self.reached) {
-            let Some(running) = self.running.get_mut(&partition) else {
+            let Some(partition_state) = self.partitions.get_mut(&partition) else {
                 continue;
             };
-            if running.blocked_until.is_some() {
+            if partition_state.blocked_until.is_some() {
                 continue;
             }
-            match shares.get_mut(&partition) {
-                Some(share) => share.offset = share.offset.max(offset),
-                None => running.position = running.position.max(offset),
+            match writes.get_mut(&partition) {
+                Some(partition_writes) => {
+                    partition_writes.offset = partition_writes.offset.max(offset)
+                }
+                None => partition_state.position = partition_state.position.max(offset),
             }
         }
     }
 
-    fn take(
-        tools: &WorkerContext<D>,
+    fn process_input(
+        context: &WorkerContext<D>,
         poisoned: &HashSet<(Partition, i64)>,
-        running: &mut PartitionState<D>,
+        partition_state: &mut PartitionState<D>,
         input: &Input,
-        spans: &mut Spans,
+        spans: &mut WindowSpans,
         outputs: &mut Vec<Output>,
-    ) -> Taken {
+    ) -> Processed {
         let service = D::Contract::SERVICE.name();
         let mut trace = None;
         let poison = if poisoned.contains(&(input.partition, input.offset)) {
@@ -133,16 +138,24 @@ impl<D: Decider, L: Log, A: EffectScheduler<D>> Worker<D, L, A> {
                 schema_id: None,
             }
         } else {
-            match decide::open(tools, input) {
+            match decide::decode_command(context, input) {
                 Ok((metadata, command)) => {
-                    running.hear(&metadata);
+                    partition_state.observe_asker(&metadata);
                     let before = outputs.len();
-                    trace = spans.process::<D>(input, command.kind());
-                    // What is left of the rule book's panics, in its answers and its look at the end.
+                    trace = spans.begin::<D>(input, command.kind());
+                    // Catches the panics that `decide` does not catch itself, as of the outcomes.
                     let decided = catch_unwind(AssertUnwindSafe(|| {
-                        decide::decide(tools, running, input, &metadata, &command, trace, outputs)
+                        decide::decide(
+                            context,
+                            partition_state,
+                            input,
+                            &metadata,
+                            &command,
+                            trace,
+                            outputs,
+                        )
                     }));
-                    match decided.unwrap_or_else(|_| Err(Reject::GoBack(decide::panicked()))) {
+                    match decided.unwrap_or_else(|_| Err(Reject::Reset(decide::panicked()))) {
                         Ok(decided) => {
                             let outcome = match decided {
                                 Decided::Events(0) => "no_change",
@@ -150,14 +163,14 @@ impl<D: Decider, L: Log, A: EffectScheduler<D>> Worker<D, L, A> {
                                 Decided::Rejected => "rejected",
                             };
                             spans.decided(trace, outcome);
-                            tools
+                            context
                                 .metrics
                                 .commands
                                 .with_label_values(&[service, command.kind(), outcome])
                                 .inc();
-                            return Taken::Done;
+                            return Processed::Done;
                         }
-                        Err(Reject::GoBack(poison)) => return Taken::GoBack(poison),
+                        Err(Reject::Reset(poison)) => return Processed::Reset(poison),
                         Err(Reject::Poison(poison)) => {
                             outputs.truncate(before);
                             poison
@@ -166,12 +179,12 @@ impl<D: Decider, L: Log, A: EffectScheduler<D>> Worker<D, L, A> {
                 }
                 Err(Undecodable::Poison(poison)) => poison,
                 Err(Undecodable::Newer(id)) => {
-                    return Taken::Blocked(format!(
+                    return Processed::Blocked(format!(
                         "schema {id} is newer than this version: it must be upgraded"
                     ));
                 }
                 Err(Undecodable::Pending(id)) => {
-                    return Taken::Blocked(format!(
+                    return Processed::Blocked(format!(
                         "waiting for the registry to resolve schema {id}"
                     ));
                 }
@@ -185,62 +198,69 @@ impl<D: Decider, L: Log, A: EffectScheduler<D>> Worker<D, L, A> {
             message = poison.message,
             "dead letter"
         );
-        tools
+        context
             .metrics
             .dead_letters
             .with_label_values(&[service, poison.class])
             .inc();
-        spans.dead::<D>(trace, input, poison.class);
-        outputs.push(dead_letter(tools, input, &poison));
-        Taken::Dead
+        spans.dead_letter::<D>(trace, input, poison.class);
+        outputs.push(dead_letter(context, input, &poison));
+        Processed::DeadLetter
     }
 
     fn pause_blocked(&mut self) {
-        for (partition, running) in &self.running {
-            if running.blocked_until.is_some()
+        for (partition, partition_state) in &self.partitions {
+            if partition_state.blocked_until.is_some()
                 && let Err(error) = self.log.pause(*partition)
             {
-                tracing::debug!(%error, partition, "partition could not be paused; the next poll says why");
+                tracing::debug!(%error, partition, "partition could not be paused; the next poll reports the reason");
             }
         }
     }
 
-    fn add_checkpoints(&mut self, shares: &mut BTreeMap<Partition, PartitionWrites>) {
+    fn add_checkpoints(&mut self, writes: &mut BTreeMap<Partition, PartitionWrites>) {
         let now = self.log.now();
-        for (partition, running) in &mut self.running {
-            let due = running.round.is_none() && running.checkpoint_at <= now;
+        for (partition, partition_state) in &mut self.partitions {
+            let due = partition_state.checkpoint.is_none() && partition_state.checkpoint_at <= now;
             if due {
-                running.checkpoint_at = now + self.tools.settings.checkpoint_every;
-                let until_ms = running.leave_until_ms(&self.tools.settings);
-                let evictable = running
+                partition_state.checkpoint_at = now + self.context.settings.checkpoint_every;
+                let until_ms = partition_state.eviction_limit_ms(&self.context.settings);
+                let evictable = partition_state
                     .finished
                     .front()
                     .is_some_and(|finished| finished.since_ms <= until_ms);
-                if !running.dirty.is_empty() || evictable {
-                    checkpoint::begin(running);
+                if !partition_state.dirty.is_empty() || evictable {
+                    checkpoint::begin(partition_state);
                 }
             }
-            if running.round.is_some() {
-                let share = shares.entry(*partition).or_insert_with(|| PartitionWrites {
-                    partition: *partition,
-                    offset: running.position,
-                    outputs: Vec::new(),
-                });
-                checkpoint::write_piece(&self.tools, *partition, running, &mut share.outputs);
+            if partition_state.checkpoint.is_some() {
+                let partition_writes =
+                    writes.entry(*partition).or_insert_with(|| PartitionWrites {
+                        partition: *partition,
+                        offset: partition_state.position,
+                        outputs: Vec::new(),
+                    });
+                checkpoint::write_piece(
+                    &self.context,
+                    *partition,
+                    partition_state,
+                    &mut partition_writes.outputs,
+                );
             }
         }
     }
 
-    /// A position that has passed the committed offset without input (markers, aborted records) is committed too.
-    fn add_positions(&mut self, shares: &mut BTreeMap<Partition, PartitionWrites>) {
-        for (partition, running) in &self.running {
-            if running.position > running.committed {
-                let share = shares.entry(*partition).or_insert_with(|| PartitionWrites {
-                    partition: *partition,
-                    offset: running.position,
-                    outputs: Vec::new(),
-                });
-                share.offset = share.offset.max(running.position);
+    /// Commits positions that advanced without input (markers, aborted records).
+    fn add_positions(&mut self, writes: &mut BTreeMap<Partition, PartitionWrites>) {
+        for (partition, partition_state) in &self.partitions {
+            if partition_state.position > partition_state.committed {
+                let partition_writes =
+                    writes.entry(*partition).or_insert_with(|| PartitionWrites {
+                        partition: *partition,
+                        offset: partition_state.position,
+                        outputs: Vec::new(),
+                    });
+                partition_writes.offset = partition_writes.offset.max(partition_state.position);
             }
         }
     }
@@ -248,23 +268,23 @@ impl<D: Decider, L: Log, A: EffectScheduler<D>> Worker<D, L, A> {
     fn write(
         &mut self,
         generation: &L::Generation,
-        shares: Vec<PartitionWrites>,
+        writes: Vec<PartitionWrites>,
         inputs: usize,
     ) -> Result<(), Error> {
         let service = D::Contract::SERVICE.name();
-        let offsets: Vec<_> = shares
+        let offsets: Vec<_> = writes
             .iter()
-            .map(|share| (share.partition, share.offset))
+            .map(|partition_writes| (partition_writes.partition, partition_writes.offset))
             .collect();
-        let begun = self.log.now();
+        let started_at = self.log.now();
         let batch = self.spans.batch::<D>(inputs);
-        let written = self.log.commit(generation, shares);
+        let written = self.log.commit(generation, writes);
         let ended = self.log.now();
-        let took = ended.saturating_sub(begun);
+        let took = ended.saturating_sub(started_at);
         self.window
-            .learn(took, ended.saturating_sub(self.round_ended));
-        self.round_ended = ended;
-        let metrics = &self.tools.metrics;
+            .adapt(took, ended.saturating_sub(self.transaction_ended));
+        self.transaction_ended = ended;
+        let metrics = &self.context.metrics;
         metrics
             .transaction_seconds
             .with_label_values(&[service])
@@ -277,8 +297,8 @@ impl<D: Decider, L: Log, A: EffectScheduler<D>> Worker<D, L, A> {
                     .with_label_values(&[service])
                     .observe(inputs as f64);
                 for end in appended {
-                    if let Some(running) = self.running.get_mut(&end.partition) {
-                        running.events_end = running.events_end.max(end.events_end);
+                    if let Some(partition_state) = self.partitions.get_mut(&end.partition) {
+                        partition_state.events_end = partition_state.events_end.max(end.events_end);
                     }
                 }
                 for (partition, offset) in offsets {
@@ -286,7 +306,7 @@ impl<D: Decider, L: Log, A: EffectScheduler<D>> Worker<D, L, A> {
                         .retain(|(p, o)| *p != partition || *o >= offset);
                     self.committed(partition, offset);
                 }
-                self.show_waits(service);
+                self.observe_command_waits(service);
                 self.spans.end();
                 drop(batch);
                 self.status.log_available();
@@ -296,36 +316,37 @@ impl<D: Decider, L: Log, A: EffectScheduler<D>> Worker<D, L, A> {
                 let result = result_of(&failure);
                 self.spans.fail(result);
                 if let Some(batch) = &batch {
-                    observability::fail(batch, result);
+                    observability::mark_failed(batch, result);
                 }
                 self.failed(failure, took)
             }
         }
     }
 
-    /// Only now is anybody told.
+    /// Updates the partition after a commit, and only now passes effects and timers on.
     fn committed(&mut self, partition: Partition, offset: i64) {
-        let Some(running) = self.running.get_mut(&partition) else {
+        let Some(partition_state) = self.partitions.get_mut(&partition) else {
             return;
         };
-        running.position = running.position.max(offset);
-        running.committed = offset;
+        partition_state.position = partition_state.position.max(offset);
+        partition_state.committed = offset;
         self.status.unblocked(partition);
-        let started = running.agenda_started;
+        let started = partition_state.effects_started;
         let now_ms = self.log.unix_ms();
-        for id in std::mem::take(&mut running.changed) {
-            running.note_finished(&id, now_ms, &self.tools.settings);
+        for id in std::mem::take(&mut partition_state.changed) {
+            partition_state.enqueue_finished(&id, now_ms, &self.context.settings);
             if !started {
                 continue;
             }
-            if let Some(aggregate) = running.aggregates.get(&id) {
+            if let Some(aggregate) = partition_state.aggregates.get(&id) {
                 let outstanding = outstanding::<D>(&aggregate.state, &id);
-                let occasion = EffectContext {
+                let effect_context = EffectContext {
                     origin: Origin::Decided,
                     since_ms: aggregate.time_ms,
                     trace: aggregate.trace,
                 };
-                self.agenda.replace(partition, id, outstanding, occasion);
+                self.scheduler
+                    .replace(partition, id, outstanding, effect_context);
             }
         }
     }
@@ -333,19 +354,19 @@ impl<D: Decider, L: Log, A: EffectScheduler<D>> Worker<D, L, A> {
     fn failed(&mut self, failure: Failure, took: Duration) -> Result<(), Error> {
         let service = D::Contract::SERVICE.name();
         tracing::warn!(service, error = %failure, "transaction failed, taking the partitions over again");
-        self.tools
+        self.context
             .metrics
             .failed_transactions
             .with_label_values(&[service, result_of(&failure)])
             .inc();
         match failure {
-            Failure::Aborted(_)
-                if self.tools.settings.without == Some(Safeguard::ForgettingStates) =>
-            {
-                return self.drop_window().or_else(|error| self.trouble(error));
+            Failure::Aborted(_) if !self.context.settings.has(Safeguard::ForgettingStates) => {
+                return self
+                    .drop_window()
+                    .or_else(|error| self.handle_log_error(error));
             }
             Failure::Aborted(_) => {}
-            // A replacement may have taken over: some heartbeats tell.
+            // A replacement may have taken over: after some heartbeats the consumer knows.
             Failure::Unclear(_) if took < FROZEN => self.recreate_at = Some(self.log.now()),
             Failure::Unclear(_) | Failure::Fenced(_) => {
                 self.recreate_at = Some(self.log.now() + HEARTBEATS);
@@ -364,9 +385,9 @@ fn result_of(failure: &Failure) -> &'static str {
     }
 }
 
-enum Taken {
+enum Processed {
     Done,
-    Dead,
+    DeadLetter,
     Blocked(String),
-    GoBack(Poison),
+    Reset(Poison),
 }

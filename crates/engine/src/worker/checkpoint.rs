@@ -1,8 +1,8 @@
-//! Checkpoints: the changed states, then a record that says how far they go.
+//! Checkpoints: the changed states, then a record with the offsets that they include.
 //!
 //! A checkpoint is written in pieces, each inside a normal transaction, so that no batch waits for a large one. Its
-//! offsets are those of the last batch committed before its first piece: every state written later contains at least
-//! that much, and take-over skips events that a state already contains.
+//! offsets are those of the last batch committed before its first piece: every state written later includes at least
+//! those offsets, and take-over skips events that a state already includes.
 
 use contracts::core::v1::{Checkpoint, Chunk, Metadata};
 use contracts::{Contract, Record as _, StateBody, Topic};
@@ -17,11 +17,11 @@ use crate::log::{Output, Partition};
 use crate::{Decider, State};
 
 /// States written with one batch.
-const PIECE: usize = 1_000;
+const STATES_PER_PIECE: usize = 1_000;
 /// A larger state is written in numbered chunks.
-const LARGEST_STATE: usize = 512 * 1024;
+const MAX_STATE_BYTES: usize = 512 * 1024;
 
-/// A checkpoint under way.
+/// A checkpoint that is being written.
 pub struct CheckpointProgress {
     pending: Vec<String>,
     events_offset: i64,
@@ -30,16 +30,16 @@ pub struct CheckpointProgress {
 
 /// Keys of the state topic: a kind, and the id where there is one.
 pub enum StateKey<'a> {
-    /// An aggregate that stands in one record.
+    /// An aggregate in one record.
     Aggregate(&'a str),
-    /// A piece of a large one, and its number.
+    /// A chunk of a large aggregate, with its number.
     Chunk(&'a str, u32),
     /// The end of a checkpoint.
     Checkpoint,
 }
 
 impl<'a> StateKey<'a> {
-    /// As it is written.
+    /// The record's key.
     pub fn encode(&self) -> Vec<u8> {
         match self {
             Self::Aggregate(id) => format!("state:{id}").into_bytes(),
@@ -48,7 +48,7 @@ impl<'a> StateKey<'a> {
         }
     }
 
-    /// What a key says; `None` when it is none.
+    /// Parses a record's key; `None` for any other key.
     pub fn decode(key: &'a [u8]) -> Option<Self> {
         let key = std::str::from_utf8(key).ok()?;
         if key == "checkpoint" {
@@ -62,80 +62,80 @@ impl<'a> StateKey<'a> {
     }
 }
 
-/// Begins a checkpoint of everything that has changed, as of the last committed batch.
-pub fn begin<D: Decider>(running: &mut PartitionState<D>) {
-    running.round = Some(CheckpointProgress {
-        // The open window lies beyond this checkpoint: what it has changed is written now and stays dirty.
-        pending: std::mem::replace(&mut running.dirty, running.changed.clone())
+/// Begins a checkpoint of all changed states, as of the last committed batch.
+pub fn begin<D: Decider>(partition_state: &mut PartitionState<D>) {
+    partition_state.checkpoint = Some(CheckpointProgress {
+        // The open window lies beyond this checkpoint: its changed states are written now and stay dirty.
+        pending: std::mem::replace(&mut partition_state.dirty, partition_state.changed.clone())
             .into_iter()
             .collect(),
-        events_offset: running.events_end,
-        commands_offset: running.committed,
+        events_offset: partition_state.events_end,
+        commands_offset: partition_state.committed,
     });
 }
 
 /// Appends the next piece; the last one ends the checkpoint.
 pub fn write_piece<D: Decider>(
-    tools: &WorkerContext<D>,
+    context: &WorkerContext<D>,
     partition: Partition,
-    running: &mut PartitionState<D>,
+    partition_state: &mut PartitionState<D>,
     outputs: &mut Vec<Output>,
 ) {
-    let Some(mut round) = running.round.take() else {
+    let Some(mut progress) = partition_state.checkpoint.take() else {
         return;
     };
-    let from = round.pending.len().saturating_sub(PIECE);
-    for id in round.pending.drain(from..) {
-        if let Some(aggregate) = running.aggregates.get_mut(&id) {
-            write_state(tools, partition, &id, aggregate, outputs);
+    let from = progress.pending.len().saturating_sub(STATES_PER_PIECE);
+    for id in progress.pending.drain(from..) {
+        if let Some(aggregate) = partition_state.aggregates.get_mut(&id) {
+            write_state(context, partition, &id, aggregate, outputs);
         }
     }
-    if !round.pending.is_empty() {
-        running.round = Some(round);
+    if !progress.pending.is_empty() {
+        partition_state.checkpoint = Some(progress);
         return;
     }
-    evict(tools, partition, running, outputs);
+    evict(context, partition, partition_state, outputs);
     let checkpoint = Checkpoint {
-        events_offset: round.events_offset,
-        commands_offset: round.commands_offset,
+        events_offset: progress.events_offset,
+        commands_offset: progress.commands_offset,
         rules_version: D::RULES_VERSION,
-        schema_id: tools
+        schema_id: context
             .codec
             .schemas()
             .writer_id(D::Contract::SERVICE, Topic::Events),
-        evicted_through_ms: running.evicted_through_ms,
-        partition_time_ms: running.time_ms,
+        evicted_through_ms: partition_state.evicted_through_ms,
+        partition_time_ms: partition_state.time_ms,
     };
     outputs.push(output(
-        tools,
+        context,
         partition,
         &StateKey::Checkpoint,
         Some((
-            metadata::<D>("checkpoint", 0, running.time_ms),
+            metadata::<D>("checkpoint", 0, partition_state.time_ms),
             StateBody::Checkpoint(checkpoint),
         )),
     ));
 }
 
 fn evict<D: Decider>(
-    tools: &WorkerContext<D>,
+    context: &WorkerContext<D>,
     partition: Partition,
-    running: &mut PartitionState<D>,
+    partition_state: &mut PartitionState<D>,
     outputs: &mut Vec<Output>,
 ) {
-    let until_ms = running.leave_until_ms(&tools.settings);
-    while let Some(id) = running.next_evictable(until_ms) {
-        if let Some(aggregate) = running.aggregates.remove(&id) {
-            erase(tools, partition, &id, aggregate.stored, outputs);
+    let until_ms = partition_state.eviction_limit_ms(&context.settings);
+    while let Some(id) = partition_state.next_evictable(until_ms) {
+        if let Some(aggregate) = partition_state.aggregates.remove(&id) {
+            erase(context, partition, &id, aggregate.stored, outputs);
         }
         if let Some(time_ms) = contracts::rules::uuid_v7_time_ms(&id) {
-            running.evicted_through_ms = running.evicted_through_ms.max(time_ms);
+            partition_state.evicted_through_ms = partition_state.evicted_through_ms.max(time_ms);
         }
     }
 }
 
 fn write_state<D: Decider>(
-    tools: &WorkerContext<D>,
+    context: &WorkerContext<D>,
     partition: Partition,
     id: &str,
     aggregate: &mut Aggregate<State<D>>,
@@ -149,34 +149,39 @@ fn write_state<D: Decider>(
         output
     };
     let size = aggregate.state.encoded_len();
-    if size <= LARGEST_STATE {
+    if size <= MAX_STATE_BYTES {
         if let Stored::Chunks(_) = aggregate.stored {
-            erase(tools, partition, id, aggregate.stored, outputs);
+            erase(context, partition, id, aggregate.stored, outputs);
         }
         outputs.push(traced(output(
-            tools,
+            context,
             partition,
             &StateKey::Aggregate(id),
             Some((metadata, StateBody::Aggregate(aggregate.state.clone()))),
         )));
-        aggregate.stored = Stored::Whole;
+        aggregate.stored = Stored::Single;
         return;
     }
     let bytes = aggregate.state.encode_to_vec();
-    let parts: Vec<_> = bytes.chunks(LARGEST_STATE).collect();
+    let parts: Vec<_> = bytes.chunks(MAX_STATE_BYTES).collect();
     let count = u32::try_from(parts.len()).expect("a state has fewer than 2³² chunks");
     match aggregate.stored {
-        Stored::Whole => erase(tools, partition, id, Stored::Whole, outputs),
+        Stored::Single => erase(context, partition, id, Stored::Single, outputs),
         Stored::Chunks(stored) => {
             for index in count..stored {
-                outputs.push(output(tools, partition, &StateKey::Chunk(id, index), None));
+                outputs.push(output(
+                    context,
+                    partition,
+                    &StateKey::Chunk(id, index),
+                    None,
+                ));
             }
         }
         Stored::Absent => {}
     }
     for (index, part) in (0..).zip(parts) {
         outputs.push(traced(output(
-            tools,
+            context,
             partition,
             &StateKey::Chunk(id, index),
             Some((
@@ -193,7 +198,7 @@ fn write_state<D: Decider>(
 }
 
 fn erase<D: Decider>(
-    tools: &WorkerContext<D>,
+    context: &WorkerContext<D>,
     partition: Partition,
     id: &str,
     stored: Stored,
@@ -201,10 +206,15 @@ fn erase<D: Decider>(
 ) {
     match stored {
         Stored::Absent => {}
-        Stored::Whole => outputs.push(output(tools, partition, &StateKey::Aggregate(id), None)),
+        Stored::Single => outputs.push(output(context, partition, &StateKey::Aggregate(id), None)),
         Stored::Chunks(count) => {
             for index in 0..count {
-                outputs.push(output(tools, partition, &StateKey::Chunk(id, index), None));
+                outputs.push(output(
+                    context,
+                    partition,
+                    &StateKey::Chunk(id, index),
+                    None,
+                ));
             }
         }
     }
@@ -223,7 +233,7 @@ fn metadata<D: Decider>(id: &str, version: u64, time_ms: i64) -> Metadata {
 }
 
 fn output<D: Decider>(
-    tools: &WorkerContext<D>,
+    context: &WorkerContext<D>,
     partition: Partition,
     key: &StateKey<'_>,
     content: Option<(Metadata, StateBody<State<D>>)>,
@@ -236,7 +246,7 @@ fn output<D: Decider>(
         key: Some(key.encode()),
         payload: content.map(|(metadata, body)| {
             let record = <D::Contract as Contract>::StateRecord::new_record(metadata, body);
-            tools.codec.encode(service, Topic::State, &record)
+            context.codec.encode(service, Topic::State, &record)
         }),
         headers: Vec::new(),
     }

@@ -1,4 +1,4 @@
-//! Dead letters: records that can never be processed, kept as they came.
+//! Dead letters: records that can never be processed, stored unchanged.
 
 use contracts::{Contract, Topic};
 
@@ -7,16 +7,20 @@ use crate::codec::Poison;
 use crate::log::{Header, Input, Output};
 use crate::{Decider, headers};
 
-/// A longer payload is cut, or its dead letter could not be written and its window would be aborted for ever. No
-/// command that keeps the field rules is as long.
+/// Longer payloads are truncated: such a dead letter could not be written, and its window would abort for ever. No
+/// valid command is as long.
 const LONGEST_PAYLOAD: usize = 900_000;
-/// Longer headers, together, are left out. Likewise.
+/// Headers are left out when their total length exceeds this, for the same reason.
 const LONGEST_HEADERS: usize = 50_000;
-/// A longer key, which cannot be an id, is cut. Likewise.
+/// Longer keys, which cannot be ids, are truncated for the same reason.
 const LONGEST_KEY: usize = 1_000;
 
-/// The record as it came, with where it stood and why it is dead.
-pub fn dead_letter<D: Decider>(tools: &WorkerContext<D>, input: &Input, poison: &Poison) -> Output {
+/// The unchanged record, with its origin and the error as headers.
+pub fn dead_letter<D: Decider>(
+    context: &WorkerContext<D>,
+    input: &Input,
+    poison: &Poison,
+) -> Output {
     let service = D::Contract::SERVICE;
     let text = |name: &str, value: String| (name.to_owned(), value.into_bytes());
     let length = |(name, value): &Header| name.len() + value.len();
@@ -25,7 +29,7 @@ pub fn dead_letter<D: Decider>(tools: &WorkerContext<D>, input: &Input, poison: 
         dead_headers.clear();
     }
     dead_headers.extend([
-        text(headers::DEAD_SOURCE_TOPIC, tools.commands_topic.clone()),
+        text(headers::DEAD_SOURCE_TOPIC, context.commands_topic.clone()),
         text(headers::DEAD_SOURCE_PARTITION, input.partition.to_string()),
         text(headers::DEAD_SOURCE_OFFSET, input.offset.to_string()),
         text(headers::DEAD_ERROR_CLASS, poison.class.to_owned()),

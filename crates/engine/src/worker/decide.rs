@@ -1,4 +1,4 @@
-//! One command: decided, folded, and turned into what has to be written.
+//! One command: decided, folded, and turned into output records.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -14,21 +14,21 @@ use crate::codec::{Poison, Undecodable, describe, too_large};
 use crate::log::{Header, Input, Output};
 use crate::{Command, Context, Decider, Event, State, headers};
 
-/// What a command led to, for metrics.
+/// Result of a decided command, for metrics.
 pub enum Decided {
     /// This many events.
     Events(usize),
-    /// The rules refused a caller.
+    /// The rules rejected a caller's command.
     Rejected,
 }
 
-/// Decodes a command and checks that its key can be trusted.
-pub fn open<D: Decider>(
-    tools: &WorkerContext<D>,
+/// Decodes a command and checks its key and partition.
+pub fn decode_command<D: Decider>(
+    context: &WorkerContext<D>,
     input: &Input,
 ) -> Result<(Metadata, Command<D>), Undecodable> {
-    let (metadata, command) = tools.codec.command::<D::Contract>(input)?;
-    let wrong = |message: String| {
+    let (metadata, command) = context.codec.command::<D::Contract>(input)?;
+    let wrong_key = |message: String| {
         Undecodable::Poison(Poison {
             class: "wrong-key",
             message,
@@ -37,28 +37,30 @@ pub fn open<D: Decider>(
     };
     let key = input.key.as_deref().unwrap_or_default();
     if key != metadata.aggregate_id.as_bytes() {
-        return Err(wrong("the key is not the aggregate's id".into()));
+        return Err(wrong_key("the key is not the aggregate's id".into()));
     }
     if input.headers_unreadable {
-        return Err(wrong("its headers cannot be read".into()));
+        return Err(wrong_key("its headers cannot be read".into()));
     }
     if !catch_unwind(|| D::is_id(&metadata.aggregate_id)).unwrap_or(false) {
-        return Err(wrong("the key is no id of such an aggregate".into()));
+        return Err(wrong_key("the key is no id of such an aggregate".into()));
     }
-    let expected = tools.partition_of(key);
+    let expected = context.partition_of(key);
     if expected != input.partition {
-        return Err(wrong(format!("the key belongs to partition {expected}")));
+        return Err(wrong_key(format!(
+            "the key belongs to partition {expected}"
+        )));
     }
     Ok((metadata, command))
 }
 
-/// Decides one command against its aggregate, which is changed in place, and appends what has to be written.
+/// Decides one command against its aggregate, which is changed in place, and appends the output records.
 ///
-/// On `Err` the aggregate may be half changed: the caller either writes nothing of the window, or the command was
-/// refused before anything changed ([`Reject::Poison`]).
+/// On [`Reject::Reset`] the aggregate may be partly changed, and the caller must write nothing of the window. On
+/// [`Reject::Poison`] nothing has changed.
 pub fn decide<D: Decider>(
-    tools: &WorkerContext<D>,
-    running: &mut PartitionState<D>,
+    context: &WorkerContext<D>,
+    partition_state: &mut PartitionState<D>,
     input: &Input,
     metadata: &Metadata,
     command: &Command<D>,
@@ -66,29 +68,29 @@ pub fn decide<D: Decider>(
     outputs: &mut Vec<Output>,
 ) -> Result<Decided, Reject> {
     let id = metadata.aggregate_id.as_str();
-    let known = running.aggregates.get(id);
-    let context = Context {
+    let known = partition_state.aggregates.get(id);
+    let decision_context = Context {
         aggregate_id: id,
         version: known.map_or(0, |aggregate| aggregate.version),
         time_ms: input
             .time_ms
             .max(known.map_or(0, |aggregate| aggregate.time_ms)),
-        evicted_through_ms: running.evicted_through_ms,
+        evicted_through_ms: partition_state.evicted_through_ms,
     };
-    let blank = State::<D>::default();
-    let state = known.map_or(&blank, |aggregate| &aggregate.state);
+    let initial = State::<D>::default();
+    let state = known.map_or(&initial, |aggregate| &aggregate.state);
 
-    let verdict = catch_unwind(AssertUnwindSafe(|| {
-        tools.rules.decide(state, command, &context)
+    let decision = catch_unwind(AssertUnwindSafe(|| {
+        context.rules.decide(state, command, &decision_context)
     }))
     .map_err(|_| Reject::Poison(panicked()))?;
-    let call = Call {
+    let call = CommandInput {
         input,
         metadata,
-        time_ms: context.time_ms,
+        time_ms: decision_context.time_ms,
         trace,
     };
-    match verdict {
+    match decision {
         Ok(events) => {
             for event in &events {
                 let violations = event.violations();
@@ -102,24 +104,24 @@ pub fn decide<D: Decider>(
             }
             let count = events.len();
             if count > 0 {
-                running.touch(id);
-                let aggregate = running.aggregates.entry(id.to_owned()).or_default();
-                // A panic in the fold or the reactions may leave the aggregate half changed: the whole window goes
-                // back, and the command is a dead letter the next time.
+                partition_state.mark_changed(id);
+                let aggregate = partition_state.aggregates.entry(id.to_owned()).or_default();
+                // A panic in the fold or the reactions may leave the aggregate partly changed: the worker drops the
+                // window, and the command becomes a dead letter the next time.
                 catch_unwind(AssertUnwindSafe(|| {
-                    apply(tools, &call, events, aggregate, outputs)
+                    apply(context, &call, events, aggregate, outputs)
                 }))
-                .map_err(|_| Reject::GoBack(panicked()))??;
+                .map_err(|_| Reject::Reset(panicked()))??;
             }
             if !metadata.reply_to.is_empty() {
-                let aggregate = running.aggregates.get(id);
-                let outcome = D::accepted(aggregate.map_or(&blank, |aggregate| &aggregate.state));
+                let aggregate = partition_state.aggregates.get(id);
+                let outcome = D::accepted(aggregate.map_or(&initial, |aggregate| &aggregate.state));
                 let version = aggregate.map_or(0, |aggregate| aggregate.version);
                 outputs.push(outcome_record(
-                    tools,
+                    context,
                     &call,
                     version,
-                    running.events_end,
+                    partition_state.events_end,
                     outcome,
                 ));
             }
@@ -129,10 +131,10 @@ pub fn decide<D: Decider>(
             if !metadata.reply_to.is_empty() {
                 let outcome = D::rejected(&rejection);
                 outputs.push(outcome_record(
-                    tools,
+                    context,
                     &call,
-                    context.version,
-                    running.events_end,
+                    decision_context.version,
+                    partition_state.events_end,
                     outcome,
                 ));
             }
@@ -142,15 +144,15 @@ pub fn decide<D: Decider>(
 }
 
 /// The command being decided.
-struct Call<'a> {
+struct CommandInput<'a> {
     input: &'a Input,
     metadata: &'a Metadata,
     time_ms: i64,
-    /// What its records carry on.
+    /// Trace context for its records.
     trace: Option<TraceParent>,
 }
 
-impl Call<'_> {
+impl CommandInput<'_> {
     fn headers(&self) -> Vec<Header> {
         self.trace
             .map(TraceParent::record_header)
@@ -168,8 +170,8 @@ impl Call<'_> {
 }
 
 fn apply<D: Decider>(
-    tools: &WorkerContext<D>,
-    call: &Call<'_>,
+    context: &WorkerContext<D>,
+    call: &CommandInput<'_>,
     events: Vec<Event<D>>,
     aggregate: &mut Aggregate<State<D>>,
     outputs: &mut Vec<Output>,
@@ -177,12 +179,12 @@ fn apply<D: Decider>(
     let service = D::Contract::SERVICE;
     let id = call.metadata.aggregate_id.as_str();
     for (index, event) in events.into_iter().enumerate() {
-        let event_id = derived(&call.metadata.id, index);
+        let event_id = derived_id(&call.metadata.id, index);
         D::evolve(&mut aggregate.state, &event);
         aggregate.version += 1;
         aggregate.time_ms = call.time_ms;
         aggregate.trace = call.trace.or(aggregate.trace);
-        tools
+        context
             .metrics
             .events
             .with_label_values(&[service.name(), event.kind()])
@@ -206,26 +208,26 @@ fn apply<D: Decider>(
             headers::SOURCE_OFFSET.to_owned(),
             call.input.offset.to_string().into_bytes(),
         ));
-        outputs.push(checked(Output {
+        outputs.push(size_checked(Output {
             service,
             topic: Topic::Events,
             partition: call.input.partition,
             key: Some(id.as_bytes().to_vec()),
-            payload: Some(tools.codec.encode(service, Topic::Events, &record)),
+            payload: Some(context.codec.encode(service, Topic::Events, &record)),
             headers: event_headers,
         })?);
 
         for (index, message) in messages.into_iter().enumerate() {
             let violations = message.violations();
             if !violations.is_empty() {
-                return Err(Reject::GoBack(Poison {
+                return Err(Reject::Reset(Poison {
                     class: "invalid-message",
                     message: format!("{}: {}", message.kind(), describe(&violations)),
                     schema_id: None,
                 }));
             }
             let metadata = Metadata {
-                id: derived(&event_id, index),
+                id: derived_id(&event_id, index),
                 aggregate_id: message.aggregate_id.clone(),
                 time_ms: call.time_ms,
                 causation_id: event_id.clone(),
@@ -235,12 +237,12 @@ fn apply<D: Decider>(
                 ..Metadata::default()
             };
             let key = message.aggregate_id.clone().into_bytes();
-            outputs.push(checked(Output {
+            outputs.push(size_checked(Output {
                 service: message.service(),
                 topic: Topic::Commands,
-                partition: tools.partition_of(&key),
+                partition: context.partition_of(&key),
                 key: Some(key),
-                payload: Some(tools.codec.encode_message(message, metadata)),
+                payload: Some(context.codec.encode_message(message, metadata)),
                 headers: call.headers(),
             })?);
         }
@@ -249,15 +251,15 @@ fn apply<D: Decider>(
 }
 
 fn outcome_record<D: Decider>(
-    tools: &WorkerContext<D>,
-    call: &Call<'_>,
+    context: &WorkerContext<D>,
+    call: &CommandInput<'_>,
     version: u64,
     events_end: i64,
     outcome: crate::Outcome<D>,
 ) -> Output {
     let service = D::Contract::SERVICE;
     let metadata = Metadata {
-        id: derived(&call.metadata.id, usize::MAX),
+        id: derived_id(&call.metadata.id, usize::MAX),
         aggregate_id: call.metadata.aggregate_id.clone(),
         aggregate_version: version,
         time_ms: call.time_ms,
@@ -279,21 +281,21 @@ fn outcome_record<D: Decider>(
         topic: Topic::Outcomes,
         partition: call.input.partition,
         key: Some(call.metadata.id.clone().into_bytes()),
-        payload: Some(tools.codec.encode(service, Topic::Outcomes, &record)),
+        payload: Some(context.codec.encode(service, Topic::Outcomes, &record)),
         headers: outcome_headers,
     }
 }
 
 /// UUIDv5(parent, index): the same command gives the same ids wherever and whenever it is decided.
-fn derived(parent: &str, index: usize) -> String {
+fn derived_id(parent: &str, index: usize) -> String {
     let parent = Uuid::try_parse(parent).unwrap_or_default();
     Uuid::new_v5(&parent, index.to_string().as_bytes()).to_string()
 }
 
-/// An output that the log would never take must not abort its window for ever.
-fn checked(output: Output) -> Result<Output, Reject> {
+/// Rejects an output that the log would never accept, so that it does not abort its window for ever.
+fn size_checked(output: Output) -> Result<Output, Reject> {
     if output.payload.as_deref().is_some_and(too_large) {
-        return Err(Reject::GoBack(Poison {
+        return Err(Reject::Reset(Poison {
             class: "output-too-large",
             message: format!(
                 "a record for {}.{} is too large",

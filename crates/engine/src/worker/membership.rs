@@ -1,14 +1,13 @@
-//! The worker's place in the group, and a broker that answers.
+//! The worker's group membership, and the broker's availability.
 //!
-//! A worker proves once a second that a command would be processed now: the broker answers, the group's coordinator has
-//! confirmed the worker's place within the last heartbeats, and no partition stands still. What is missing keeps the
-//! process from being ready.
+//! A worker checks once a second that a command would be processed now: the broker answers, the group's coordinator has
+//! confirmed the membership within the last heartbeats, and no partition is stalled. Otherwise the process is not ready.
 //!
-//! librdkafka makes lost connections anew and joins again by itself, but not always: when a broker is fenced and its
-//! clients are told of a cluster without brokers, 2.12.1 may drop every connection and open none again (librdkafka
-//! #5301, open in 2.15.0). So a consumer whose place is not confirmed for some seconds, although the coordinator answers
-//! another client, is made anew under the same instance id. So is one that is reported as fenced although no replacement
-//! member exists: [`Log::poll`] asks the broker who holds the place.
+//! librdkafka reconnects and rejoins by itself, but not always: when a broker is fenced and its clients receive metadata
+//! of a cluster without brokers, 2.12.1 may drop every connection and open none again (librdkafka #5301, open in 2.15.0).
+//! So the worker recreates a consumer, under the same instance id, when its membership is not confirmed for some seconds
+//! although the coordinator answers another client, and when it is reported fenced although no replacement member
+//! exists: [`Log::poll`] asks the broker which member holds the instance id.
 
 use std::time::Duration;
 
@@ -17,81 +16,81 @@ use contracts::{Contract, Topic};
 use super::{Error, Safeguard, Worker};
 use crate::Decider;
 use crate::effects::EffectScheduler;
-use crate::log::replacement::Failing;
+use crate::log::replacement::FailureTracker;
 use crate::log::{Log, Membership, Partition};
 
-/// Between two proofs.
-const PROVE_EVERY: Duration = Duration::from_secs(1);
-/// The same while the place is not confirmed.
-const PROVE_SOON: Duration = Duration::from_millis(500);
-/// Longer than a usual rebalance. A member without a place owns nothing, so joining anew loses nothing.
+/// Between two checks.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Between two checks while the membership is not confirmed.
+const UNCONFIRMED_CHECK_INTERVAL: Duration = Duration::from_millis(500);
+/// Longer than a usual rebalance. A member that is not in the group owns nothing, so a new join loses nothing.
 const JOINING_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Answers of the broker in a row that a consumer gets time for, to find its coordinator by itself.
-const ANSWERS: u32 = 3;
+/// Consecutive answers of the broker before a consumer is replaced: time to find its coordinator by itself.
+const MIN_ANSWERS: u32 = 3;
 
-/// What the last proofs have shown of the broker and the group.
+/// Results of the last checks of the broker and the group.
 pub struct MembershipCheck {
-    prove_at: Duration,
-    /// Whose end is asked for next.
-    turn: usize,
-    /// Answers of the broker in a row.
+    check_at: Duration,
+    /// Index of the partition whose ends are fetched next.
+    partition_index: usize,
+    /// Consecutive answers of the broker.
     answers: u32,
-    unconfirmed: Failing,
-    joining: Failing,
+    unconfirmed: FailureTracker,
+    joining: FailureTracker,
 }
 
 impl Default for MembershipCheck {
     fn default() -> Self {
         Self {
-            prove_at: Duration::ZERO,
-            turn: 0,
+            check_at: Duration::ZERO,
+            partition_index: 0,
             answers: 0,
-            unconfirmed: Failing::default(),
-            joining: Failing::with_patience(JOINING_PATIENCE),
+            unconfirmed: FailureTracker::default(),
+            joining: FailureTracker::with_patience(JOINING_PATIENCE),
         }
     }
 }
 
 impl MembershipCheck {
-    /// The next proof is due at once.
-    pub fn doubt(&mut self, now: Duration) {
-        self.prove_at = self.prove_at.min(now);
+    /// Makes the next check due at once.
+    pub fn check_soon(&mut self, now: Duration) {
+        self.check_at = self.check_at.min(now);
     }
 }
 
-impl<D: Decider, L: Log, A: EffectScheduler<D>> Worker<D, L, A> {
-    /// Proves that a command would be processed now, when that is due; makes the consumer anew when it has lost its
-    /// place for good.
+impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
+    /// Checks, when due, that a command would be processed now; recreates the consumer when it has lost its membership
+    /// for good.
     pub(super) fn check_membership(&mut self) -> Result<(), Error> {
         let now = self.log.now();
-        let has_place = self.log.generation().is_some();
+        let has_generation = self.log.generation().is_some();
         let membership = self.log.membership();
-        self.status.place(match &membership {
+        self.status.membership(match &membership {
             Membership::Unconfirmed { reason, .. } => Some(reason.clone()),
-            Membership::Confirmed | Membership::Joining if has_place => None,
+            Membership::Confirmed | Membership::Joining if has_generation => None,
             Membership::Confirmed | Membership::Joining => Some("joining the group".to_owned()),
         });
-        if now < self.membership.prove_at {
+        if now < self.membership.check_at {
             return Ok(());
         }
-        self.membership.prove_at = now
+        self.membership.check_at = now
             + match membership {
-                Membership::Confirmed => PROVE_EVERY,
-                Membership::Joining | Membership::Unconfirmed { .. } => PROVE_SOON,
+                Membership::Confirmed => CHECK_INTERVAL,
+                Membership::Joining | Membership::Unconfirmed { .. } => UNCONFIRMED_CHECK_INTERVAL,
             };
         let partition = self.next_partition();
         match self.log.ends(Topic::Commands, partition) {
             Ok(ends) => {
                 self.membership.answers += 1;
-                self.broker_answers();
-                self.check_standstill(partition, ends)?;
+                self.broker_available();
+                self.check_stalls(partition, ends)?;
             }
-            // A broker that is away confirms no place, and delivers nothing: that is no reason to join anew.
+            // While the broker is unavailable it confirms no membership and delivers nothing: no reason to rejoin.
             Err(error) => {
                 self.membership.answers = 0;
-                self.standstill.forget();
-                return self.trouble(error);
+                self.stalls.forget();
+                return self.handle_log_error(error);
             }
         }
         let now = self.log.now();
@@ -99,9 +98,9 @@ impl<D: Decider, L: Log, A: EffectScheduler<D>> Worker<D, L, A> {
         let is_lost = match &membership {
             Membership::Unconfirmed { lasts, .. } => {
                 let since = now.saturating_sub(*lasts);
-                check.answers >= ANSWERS && check.unconfirmed.has_failed_since(since, now)
+                check.answers >= MIN_ANSWERS && check.unconfirmed.has_failed_since(since, now)
             }
-            Membership::Joining if !has_place => {
+            Membership::Joining if !has_generation => {
                 check.unconfirmed.answered();
                 check.joining.failed(now)
             }
@@ -115,7 +114,7 @@ impl<D: Decider, L: Log, A: EffectScheduler<D>> Worker<D, L, A> {
                 false
             }
         };
-        if !is_lost || self.tools.settings.without == Some(Safeguard::ReplacingClients) {
+        if !is_lost || !self.context.settings.has(Safeguard::ReplacingClients) {
             return Ok(());
         }
         match self.log.ask_coordinator() {
@@ -127,42 +126,42 @@ impl<D: Decider, L: Log, A: EffectScheduler<D>> Worker<D, L, A> {
                     describe(&membership)
                 ))
             }
-            Err(error) => self.trouble(error),
+            Err(error) => self.handle_log_error(error),
         }
     }
 
-    /// Whose turn it is among the partitions that are processed; any one while none is.
+    /// Rotates through the processed partitions; partition 0 while there are none.
     fn next_partition(&mut self) -> Partition {
-        let count = self.running.len().max(1);
-        self.membership.turn = (self.membership.turn + 1) % count;
-        let mut partitions = self.running.keys();
+        let count = self.partitions.len().max(1);
+        self.membership.partition_index = (self.membership.partition_index + 1) % count;
+        let mut partitions = self.partitions.keys();
         partitions
-            .nth(self.membership.turn)
+            .nth(self.membership.partition_index)
             .copied()
             .unwrap_or_default()
     }
 
-    /// A producer that cannot be made is trouble of its own.
-    fn broker_answers(&mut self) {
+    /// Clears the outage, unless the producer still has to be recreated.
+    fn broker_available(&mut self) {
         if self.recreate_at.is_none() {
             self.outage.answered();
             self.status.log_available();
         }
     }
 
-    /// Makes the consumer anew.
+    /// Recreates the consumer.
     pub(super) fn rejoin(&mut self, reason: &str) -> Result<(), Error> {
         let service = D::Contract::SERVICE;
-        tracing::warn!(%service, reason, "joining the group anew");
-        self.tools
+        tracing::warn!(%service, reason, "rejoining the group");
+        self.context
             .metrics
             .consumers_recreated
             .with_label_values(&[service.name()])
             .inc();
-        self.lose_everything();
+        self.release_partitions();
         match self.log.rejoin() {
             Ok(()) => Ok(()),
-            Err(error) => self.trouble(error),
+            Err(error) => self.handle_log_error(error),
         }
     }
 }
@@ -171,6 +170,6 @@ fn describe(membership: &Membership) -> &str {
     match membership {
         Membership::Unconfirmed { reason, .. } => reason,
         Membership::Joining => "joining does not end",
-        Membership::Confirmed => "the place is confirmed",
+        Membership::Confirmed => "the membership is confirmed",
     }
 }

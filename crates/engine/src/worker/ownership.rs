@@ -1,4 +1,4 @@
-//! Coming by partitions and giving them up.
+//! Assigned and revoked partitions, take-overs, and the recovery path.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -11,10 +11,10 @@ use crate::effects::{EffectContext, EffectScheduler, Origin};
 use crate::log::{Log, Membership, Partition};
 use crate::{Decider, Outstanding, State};
 
-impl<D: Decider, L: Log, A: EffectScheduler<D>> Worker<D, L, A> {
+impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
     pub(super) fn forget(&mut self, partition: Partition) {
-        self.running.remove(&partition);
-        self.queue.retain(|queued| *queued != partition);
+        self.partitions.remove(&partition);
+        self.takeover_queue.retain(|queued| *queued != partition);
         if self
             .takeover
             .as_ref()
@@ -22,99 +22,99 @@ impl<D: Decider, L: Log, A: EffectScheduler<D>> Worker<D, L, A> {
         {
             self.takeover = None;
         }
-        self.agenda.forget(partition);
+        self.scheduler.forget(partition);
     }
 
-    /// Every partition that is owned, whatever it is at.
+    /// Every owned partition: processed, being taken over, or queued.
     fn owned(&self) -> Vec<Partition> {
-        self.running
+        self.partitions
             .keys()
             .copied()
             .chain(self.takeover.as_ref().map(TakeOver::partition))
-            .chain(self.queue.iter().copied())
+            .chain(self.takeover_queue.iter().copied())
             .collect()
     }
 
-    /// Owns nothing any more: the group will say anew what comes.
-    pub(super) fn lose_everything(&mut self) {
+    /// Drops all partitions: the group assigns new ones.
+    pub(super) fn release_partitions(&mut self) {
         self.inputs.clear();
         self.reached.clear();
         for partition in self.owned() {
             self.forget(partition);
         }
-        self.report();
+        self.report_partitions();
     }
 
-    /// The one road back.
+    /// The single recovery path: drops the state of every owned partition and queues its take-over.
     pub(super) fn reset_partitions(&mut self) {
         self.inputs.clear();
         self.reached.clear();
         for partition in self.owned() {
             self.forget(partition);
             if let Err(error) = self.log.pause(partition) {
-                tracing::debug!(%error, partition, "partition could not be paused; the next poll says why");
+                tracing::debug!(%error, partition, "partition could not be paused; the next poll reports the reason");
             }
-            self.queue.push_back(partition);
+            self.takeover_queue.push_back(partition);
         }
-        self.report();
+        self.report_partitions();
     }
 
-    /// Works on the partition that is being taken over, one at a time.
+    /// Runs one step of the take-over; one partition is taken over at a time.
     pub(super) fn take_over(&mut self) -> Result<(), Error> {
         let now = self.log.now();
         if now < self.takeover_retry_at || self.recreate_at.is_some() {
             return Ok(());
         }
         if self.takeover.is_none() {
-            let Some(partition) = self.queue.front().copied() else {
+            let Some(partition) = self.takeover_queue.front().copied() else {
                 return Ok(());
             };
             match TakeOver::begin(&mut self.log, partition) {
                 Ok(takeover) => {
-                    self.queue.pop_front();
+                    self.takeover_queue.pop_front();
                     self.takeover = Some(takeover);
                 }
-                Err(error) => return self.take_over_later(error),
+                Err(error) => return self.delay_take_over(error),
             }
         }
         let Some(mut takeover) = self.takeover.take() else {
             return Ok(());
         };
-        let wait = Duration::from_millis(if self.running.is_empty() { 10 } else { 1 });
-        match takeover.step(&self.tools, &mut self.log, wait) {
-            Ok(Some(running)) => {
+        let wait = Duration::from_millis(if self.partitions.is_empty() { 10 } else { 1 });
+        match takeover.step(&self.context, &mut self.log, wait) {
+            Ok(Some(partition_state)) => {
                 let partition = takeover.partition();
-                if let Err(error) = self.log.start(partition, running.position) {
-                    self.queue.push_front(partition);
-                    return self.take_over_later(error.into());
+                if let Err(error) = self.log.start(partition, partition_state.position) {
+                    self.takeover_queue.push_front(partition);
+                    return self.delay_take_over(error.into());
                 }
-                self.running.insert(partition, running);
+                self.partitions.insert(partition, partition_state);
                 self.status.undelayed();
-                self.report();
+                self.report_partitions();
                 Ok(())
             }
             Ok(None) => {
                 self.takeover = Some(takeover);
                 Ok(())
             }
-            // Begun anew, behind the partitions that can be read.
+            // It starts again after the partitions that can be read.
             Err(error @ takeover::Error::Newer { .. }) => {
-                self.queue.push_back(takeover.partition());
-                self.take_over_later(error)
+                self.takeover_queue.push_back(takeover.partition());
+                self.delay_take_over(error)
             }
             Err(error) => {
                 self.takeover = Some(takeover);
-                self.take_over_later(error)
+                self.delay_take_over(error)
             }
         }
     }
 
-    fn take_over_later(&mut self, error: takeover::Error) -> Result<(), Error> {
+    fn delay_take_over(&mut self, error: takeover::Error) -> Result<(), Error> {
         self.takeover_retry_at = self.log.now() + RETRY;
         match error {
             takeover::Error::Log(error) => {
                 self.status.delayed(error.to_string());
-                self.trouble(error)
+                self.handle_log_error(error)
             }
             takeover::Error::Registry => {
                 self.status.delayed(error.to_string());
@@ -130,26 +130,26 @@ impl<D: Decider, L: Log, A: EffectScheduler<D>> Worker<D, L, A> {
         }
     }
 
-    /// What contradicts itself may be what a former owner has seen: a process that was frozen during a take-over, and
-    /// has not heard of its replacement yet. A member whose place is not confirmed does not end because of it.
+    /// Ends the worker, unless its membership is unconfirmed: a process that was frozen during a take-over, and replaced
+    /// meanwhile, may have combined reads from before and after. Such a member starts the take-over again.
     fn damaged(&mut self, error: takeover::Error) -> Result<(), Error> {
         let Membership::Unconfirmed { .. } = self.log.membership() else {
             return Err(error.into());
         };
-        tracing::warn!(service = %D::Contract::SERVICE, %error, "take-over begins anew: the place in the group is not confirmed");
+        tracing::warn!(service = %D::Contract::SERVICE, %error, "take-over restarts: the group membership is not confirmed");
         self.reset_partitions();
         match self.log.ask_coordinator() {
             Ok(()) => Ok(()),
-            Err(error) => self.trouble(error),
+            Err(error) => self.handle_log_error(error),
         }
     }
 
-    pub(super) fn start_agenda(&mut self, partition: Partition) {
-        let Some(running) = self.running.get_mut(&partition) else {
+    pub(super) fn start_effects(&mut self, partition: Partition) {
+        let Some(partition_state) = self.partitions.get_mut(&partition) else {
             return;
         };
-        // In order, so that the same happens again.
-        let mut waiting: Vec<_> = running
+        // Sorted, so that a run is reproducible.
+        let mut waiting: Vec<_> = partition_state
             .aggregates
             .iter()
             .map(|(id, aggregate)| (id, aggregate, outstanding::<D>(&aggregate.state, id)))
@@ -157,20 +157,20 @@ impl<D: Decider, L: Log, A: EffectScheduler<D>> Worker<D, L, A> {
             .collect();
         waiting.sort_unstable_by_key(|(id, ..)| *id);
         for (id, aggregate, outstanding) in waiting {
-            let occasion = EffectContext {
+            let effect_context = EffectContext {
                 origin: Origin::TakenOver,
                 since_ms: aggregate.time_ms,
                 trace: aggregate.trace,
             };
-            self.agenda
-                .replace(partition, id.clone(), outstanding, occasion);
+            self.scheduler
+                .replace(partition, id.clone(), outstanding, effect_context);
         }
-        running.agenda_started = true;
+        partition_state.effects_started = true;
     }
 }
 
-/// What a state waits for. A rule book that panics here must not stop the partition: it is said, and nothing is waited
-/// for.
+/// Outstanding effects and timers of a state. A panic of the rule book here must not stop the partition: it is logged,
+/// and nothing is outstanding.
 pub fn outstanding<D: Decider>(state: &State<D>, id: &str) -> Vec<Outstanding<D>> {
     catch_unwind(AssertUnwindSafe(|| D::outstanding(state, id))).unwrap_or_else(|_| {
         tracing::error!(service = %D::Contract::SERVICE, id, "the rule book panicked on what is outstanding");

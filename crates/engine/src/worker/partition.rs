@@ -1,4 +1,4 @@
-//! A partition that has been taken over: its aggregates, its position, and what its next checkpoint has to write.
+//! State of a partition that was taken over: aggregates, position, and the states for the next checkpoint.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -13,42 +13,42 @@ use super::aggregate::Aggregate;
 use super::checkpoint::CheckpointProgress;
 use super::{Safeguard, Settings};
 
-/// A running partition.
+/// State of a processed partition.
 pub struct PartitionState<D: Decider> {
     pub aggregates: HashMap<String, Aggregate<State<D>>>,
     /// First command that has not been processed.
     pub position: i64,
-    /// What the group has committed.
+    /// The group's committed offset.
     pub committed: i64,
     /// Offset after the last committed event.
     pub events_end: i64,
     /// The partition's own time: the highest append time seen, Unix milliseconds.
     pub time_ms: i64,
-    /// Highest id time of an aggregate that has left memory.
+    /// Highest id time of an evicted aggregate, Unix milliseconds.
     pub evicted_through_ms: i64,
-    /// End of the commands at take-over: effects and timers rest until it has been reached, so
-    /// that answers already in the log are read before anything is asked again.
+    /// End of the commands at take-over: effects and timers start when the position reaches it, so that answers already
+    /// in the log are read before any call is repeated.
     pub answers_until: i64,
-    /// Effects and timers run.
-    pub agenda_started: bool,
-    /// Changed since the last checkpoint; in order, because it goes to the log.
+    /// Effects and timers have started.
+    pub effects_started: bool,
+    /// Aggregates changed since the last checkpoint; ordered, because they are written to the log in this order.
     pub dirty: IndexSet<String>,
-    /// Changed in the open window.
+    /// Aggregates changed in the open window.
     pub changed: IndexSet<String>,
-    /// How far the asker has come ([`Decider::ASKER`]), by its messages; Unix milliseconds.
-    pub asked_ms: i64,
+    /// Time of the asking service ([`Decider::ASKER`]), from its messages; Unix milliseconds.
+    pub asker_time_ms: i64,
     /// Finished aggregates, in the order in which they finished.
     pub finished: VecDeque<Finished>,
-    /// The checkpoint under way.
-    pub round: Option<CheckpointProgress>,
+    /// The checkpoint that is being written.
+    pub checkpoint: Option<CheckpointProgress>,
     /// When the next checkpoint begins.
     pub checkpoint_at: Duration,
-    /// Paused until then because a record cannot be decoded yet.
+    /// Paused until this time because a record cannot be decoded yet.
     pub blocked_until: Option<Duration>,
 }
 
 impl<D: Decider> PartitionState<D> {
-    /// A partition that starts at `position` with nothing known.
+    /// An empty partition at `position`.
     pub fn at(position: i64) -> Self {
         Self {
             aggregates: HashMap::new(),
@@ -58,19 +58,19 @@ impl<D: Decider> PartitionState<D> {
             time_ms: 0,
             evicted_through_ms: 0,
             answers_until: 0,
-            agenda_started: false,
+            effects_started: false,
             dirty: IndexSet::new(),
             changed: IndexSet::new(),
-            asked_ms: 0,
+            asker_time_ms: 0,
             finished: VecDeque::new(),
-            round: None,
+            checkpoint: None,
             checkpoint_at: Duration::ZERO,
             blocked_until: None,
         }
     }
 
-    /// Notes that an aggregate is about to change.
-    pub fn touch(&mut self, id: &str) {
+    /// Marks an aggregate as changed in the open window and since the last checkpoint.
+    pub fn mark_changed(&mut self, id: &str) {
         if !self.changed.contains(id) {
             self.changed.insert(id.to_owned());
         }
@@ -79,35 +79,35 @@ impl<D: Decider> PartitionState<D> {
         }
     }
 
-    /// A message of the asker says how far it has come.
-    pub fn hear(&mut self, metadata: &Metadata) {
+    /// Advances the asker's time by its message.
+    pub fn observe_asker(&mut self, metadata: &Metadata) {
         if D::ASKER.is_some_and(|asker| asker.name() == metadata.actor) {
-            self.asked_ms = self.asked_ms.max(metadata.time_ms);
+            self.asker_time_ms = self.asker_time_ms.max(metadata.time_ms);
         }
     }
 
-    /// Queues an aggregate for leaving memory once it is over; `now_ms` is what the clock on the wall shows.
-    pub fn note_finished(&mut self, id: &str, now_ms: i64, settings: &Settings) {
+    /// Queues a finished aggregate for eviction; `now_ms` is the wall-clock time.
+    pub fn enqueue_finished(&mut self, id: &str, now_ms: i64, settings: &Settings) {
         if let Some(aggregate) = self.aggregates.get(id)
             && D::finished(&aggregate.state)
         {
             self.finished
-                .push_back(Finished::seen::<D>(id, aggregate.time_ms, now_ms, settings));
+                .push_back(Finished::new::<D>(id, aggregate.time_ms, now_ms, settings));
         }
     }
 
-    /// Finished aggregates leave memory when they have been over since then, Unix milliseconds.
-    pub fn leave_until_ms(&self, settings: &Settings) -> i64 {
-        let now_ms = if leaves_by_asker::<D>(settings) {
-            self.asked_ms
+    /// Aggregates that finished at or before this time are evicted, Unix milliseconds.
+    pub fn eviction_limit_ms(&self, settings: &Settings) -> i64 {
+        let now_ms = if evicts_by_asker_time::<D>(settings) {
+            self.asker_time_ms
         } else {
             self.time_ms
         };
         now_ms - settings.remembered_ms()
     }
 
-    /// Takes the next aggregate that finished at or before `until_ms` and has not changed since. What is dirty has
-    /// events beyond the checkpoint under way and waits for the next one.
+    /// Takes the next aggregate that finished at or before `until_ms` and has not changed since. A dirty one has events
+    /// beyond the current checkpoint and waits for the next one.
     pub fn next_evictable(&mut self, until_ms: i64) -> Option<String> {
         while let Some(first) = self.finished.front() {
             if first.since_ms > until_ms || self.dirty.contains(&first.id) {
@@ -124,23 +124,24 @@ impl<D: Decider> PartitionState<D> {
     }
 }
 
-fn leaves_by_asker<D: Decider>(settings: &Settings) -> bool {
-    D::ASKER.is_some() && settings.without != Some(Safeguard::AskersTime)
+fn evicts_by_asker_time<D: Decider>(settings: &Settings) -> bool {
+    D::ASKER.is_some() && settings.has(Safeguard::AskersTime)
 }
 
-/// An aggregate that is over.
+/// A finished aggregate.
 pub struct Finished {
-    /// Its last time: a later one says that it has changed since.
+    /// Time of its last event then; a later time means that it has changed since.
     pub time_ms: i64,
-    /// From when on it is remembered for a while more.
+    /// Start of its remaining time in memory, Unix milliseconds.
     pub since_ms: i64,
     pub id: String,
 }
 
 impl Finished {
-    /// The asker learns of the end when it reads what is written now, however old the command was that led to it.
-    pub fn seen<D: Decider>(id: &str, time_ms: i64, now_ms: i64, settings: &Settings) -> Self {
-        let since_ms = if leaves_by_asker::<D>(settings) {
+    /// With an asker, the time in memory starts now at the earliest: the asker learns of the end when it reads the record
+    /// that is written now, however old the command was.
+    pub fn new<D: Decider>(id: &str, time_ms: i64, now_ms: i64, settings: &Settings) -> Self {
+        let since_ms = if evicts_by_asker_time::<D>(settings) {
             time_ms.max(now_ms)
         } else {
             time_ms

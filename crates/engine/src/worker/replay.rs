@@ -1,4 +1,4 @@
-//! Deciding outside a worker: commands that were decided once are decided again, by the very same code.
+//! Deciding outside a worker: commands from the log are decided again by the same code.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -11,38 +11,37 @@ use super::dead_letter::dead_letter;
 use super::partition::PartitionState;
 use super::{Reject, Settings, WorkerContext, decide};
 use crate::codec::{Codec, Poison, Undecodable};
-use crate::log::kafka::Cluster;
-use crate::log::{Input, Output};
+use crate::log::{Cluster, Input, Output};
 use crate::metrics::Metrics;
 use crate::{Command, Decider, State};
 
-/// Decides the commands of one partition again. It writes nothing and tells nobody: what would have been written is
-/// returned.
+/// Decides the commands of one partition again. It has no side effects: it returns the records that a worker would have
+/// written.
 pub struct Replay<D: Decider> {
-    tools: WorkerContext<D>,
-    running: PartitionState<D>,
+    context: WorkerContext<D>,
+    partition_state: PartitionState<D>,
 }
 
-/// What deciding a command leads to.
+/// Result of a replayed command.
 #[derive(Debug)]
 pub enum Replayed {
-    /// These records: events, messages to other services, an outcome. None when nothing changes and nobody waits.
+    /// These records: events, messages to other services, an outcome. Empty when nothing changes and no caller waits.
     Records(Vec<Output>),
     /// This dead letter.
     Dead {
-        /// As it is written.
+        /// The record.
         letter: Output,
         /// Class of the error.
         class: &'static str,
     },
-    /// The worker would have gone back, and written a dead letter the next time.
+    /// The worker would have reset its partitions, and written a dead letter the next time.
     Failed {
         /// Class of the error.
         class: &'static str,
     },
-    /// It cannot be decoded yet: its schema is newer, or the registry does not answer.
+    /// The command cannot be decoded yet: its schema is newer, or the registry does not answer.
     Blocked {
-        /// Its schema.
+        /// Id of its schema.
         schema_id: u32,
         /// The schema is known to be newer.
         is_newer: bool,
@@ -50,7 +49,7 @@ pub enum Replayed {
 }
 
 impl<D: Decider> Replay<D> {
-    /// Nothing is known yet. `cluster` gives names and partitions; nobody connects to it.
+    /// A replay without aggregates. `cluster` gives names and partitions; no connection is made.
     ///
     /// # Panics
     ///
@@ -59,7 +58,7 @@ impl<D: Decider> Replay<D> {
         let metrics = Metrics::new(&prometheus::Registry::new());
         let commands_topic = cluster.topic(D::Contract::SERVICE, Topic::Commands);
         Self {
-            tools: WorkerContext {
+            context: WorkerContext {
                 rules,
                 codec,
                 metrics: metrics.expect("a fresh registry takes every name"),
@@ -67,26 +66,29 @@ impl<D: Decider> Replay<D> {
                 cluster,
                 commands_topic,
             },
-            running: PartitionState::at(0),
+            partition_state: PartitionState::at(0),
         }
     }
 
-    /// Decides a command, and folds its events. `events_end` and `evicted_through_ms` are what the worker knew of its
-    /// partition then.
+    /// Decides a command, and folds its events. `events_end` and `evicted_through_ms` are the values of the worker's
+    /// partition at that time.
     pub fn decide(&mut self, input: &Input, events_end: i64, evicted_through_ms: i64) -> Replayed {
-        self.running.events_end = events_end;
-        self.running.evicted_through_ms = evicted_through_ms;
+        self.partition_state.events_end = events_end;
+        self.partition_state.evicted_through_ms = evicted_through_ms;
         let replayed = self.replay(input);
-        // Only a worker has checkpoints to write.
-        self.running.dirty.clear();
-        self.running.changed.clear();
-        self.running.finished.clear();
+        // A replay writes no checkpoints.
+        self.partition_state.dirty.clear();
+        self.partition_state.changed.clear();
+        self.partition_state.finished.clear();
         replayed
     }
 
     fn replay(&mut self, input: &Input) -> Replayed {
-        let Self { tools, running } = self;
-        let (metadata, command) = match decide::open::<D>(tools, input) {
+        let Self {
+            context,
+            partition_state,
+        } = self;
+        let (metadata, command) = match decide::decode_command::<D>(context, input) {
             Ok(opened) => opened,
             Err(Undecodable::Poison(poison)) => return self.dead(input, &poison),
             Err(Undecodable::Newer(schema_id)) => {
@@ -105,8 +107,8 @@ impl<D: Decider> Replay<D> {
         let mut outputs = Vec::new();
         let decided = catch_unwind(AssertUnwindSafe(|| {
             decide::decide(
-                tools,
-                running,
+                context,
+                partition_state,
                 input,
                 &metadata,
                 &command,
@@ -114,10 +116,10 @@ impl<D: Decider> Replay<D> {
                 &mut outputs,
             )
         }));
-        match decided.unwrap_or_else(|_| Err(Reject::GoBack(decide::panicked()))) {
+        match decided.unwrap_or_else(|_| Err(Reject::Reset(decide::panicked()))) {
             Ok(_) => Replayed::Records(outputs),
             Err(Reject::Poison(poison)) => self.dead(input, &poison),
-            Err(Reject::GoBack(poison)) => Replayed::Failed {
+            Err(Reject::Reset(poison)) => Replayed::Failed {
                 class: poison.class,
             },
         }
@@ -125,21 +127,21 @@ impl<D: Decider> Replay<D> {
 
     fn dead(&self, input: &Input, poison: &Poison) -> Replayed {
         Replayed::Dead {
-            letter: dead_letter(&self.tools, input, poison),
+            letter: dead_letter(&self.context, input, poison),
             class: poison.class,
         }
     }
 
-    /// What a command says, when the worker would have decided it.
+    /// Decodes and checks a command.
     ///
     /// # Errors
     ///
     /// The worker would have written a dead letter, or waited.
     pub fn open(&self, input: &Input) -> Result<(Metadata, Command<D>), Undecodable> {
-        decide::open::<D>(&self.tools, input)
+        decide::decode_command::<D>(&self.context, input)
     }
 
-    /// Puts an aggregate in place of what is known of it: its state, its version, the time of its last event.
+    /// Sets an aggregate's state, version and time of its last event (Unix milliseconds).
     pub fn set(&mut self, id: &str, state: State<D>, version: u64, time_ms: i64) {
         let aggregate = Aggregate {
             state,
@@ -147,11 +149,13 @@ impl<D: Decider> Replay<D> {
             time_ms,
             ..Aggregate::default()
         };
-        self.running.aggregates.insert(id.to_owned(), aggregate);
+        self.partition_state
+            .aggregates
+            .insert(id.to_owned(), aggregate);
     }
 
-    /// Forgets an aggregate, as a worker does when it leaves memory.
+    /// Drops an aggregate, as a worker does at its eviction.
     pub fn forget(&mut self, id: &str) {
-        self.running.aggregates.remove(id);
+        self.partition_state.aggregates.remove(id);
     }
 }

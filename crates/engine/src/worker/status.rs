@@ -1,4 +1,4 @@
-//! What a worker is at, for readiness.
+//! Status of a worker, for readiness.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -7,7 +7,7 @@ use contracts::Service;
 
 use crate::log::Partition;
 
-/// A cheap handle on what the worker said last.
+/// A cheap handle on the worker's last reported status.
 #[derive(Clone, Debug, Default)]
 pub struct Status {
     inner: Arc<Mutex<Inner>>,
@@ -15,13 +15,13 @@ pub struct Status {
 
 #[derive(Debug)]
 struct Inner {
-    /// Why the place in the group is not confirmed; "starting" before the worker has looked.
-    place: Option<String>,
+    /// Why the group membership is not confirmed; "joining the group" before the first check.
+    membership: Option<String>,
     running: Vec<Partition>,
     restoring: Vec<Partition>,
     blocked: BTreeMap<Partition, String>,
-    /// Partitions whose records wait although nothing is known that keeps them.
-    standing: BTreeMap<Partition, String>,
+    /// Partitions whose records wait for no known reason.
+    stalled: BTreeMap<Partition, String>,
     unavailable: Option<String>,
     /// Why a take-over has to wait.
     delayed: Option<String>,
@@ -31,11 +31,11 @@ struct Inner {
 impl Default for Inner {
     fn default() -> Self {
         Self {
-            place: Some("joining the group".to_owned()),
+            membership: Some("joining the group".to_owned()),
             running: Vec::new(),
             restoring: Vec::new(),
             blocked: BTreeMap::new(),
-            standing: BTreeMap::new(),
+            stalled: BTreeMap::new(),
             unavailable: None,
             delayed: None,
             rounds: 0,
@@ -44,7 +44,7 @@ impl Default for Inner {
 }
 
 impl Status {
-    /// Whether the worker does its work; otherwise why not.
+    /// Whether the worker processes all its partitions.
     ///
     /// # Errors
     ///
@@ -54,7 +54,7 @@ impl Status {
         if let Some(reason) = &inner.unavailable {
             return Err(reason.clone());
         }
-        if let Some(reason) = &inner.place {
+        if let Some(reason) = &inner.membership {
             return Err(reason.clone());
         }
         if !inner.restoring.is_empty() {
@@ -64,41 +64,41 @@ impl Status {
                 None => restoring,
             });
         }
-        let told: Vec<_> = inner
+        let reasons: Vec<_> = inner
             .blocked
             .iter()
-            .chain(&inner.standing)
+            .chain(&inner.stalled)
             .map(|(partition, reason)| format!("partition {partition}: {reason}"))
             .collect();
-        if told.is_empty() {
+        if reasons.is_empty() {
             Ok(())
         } else {
-            Err(told.join("; "))
+            Err(reasons.join("; "))
         }
     }
 
-    /// The partitions that are processed.
+    /// The processed partitions.
     pub fn running(&self) -> Vec<Partition> {
         self.inner.lock().expect("no holder panics").running.clone()
     }
 
-    /// Rounds that the worker has finished. A worker goes round even when it has nothing to do: where this stands
-    /// still, the worker waits for something that does not come.
+    /// Finished iterations of the worker's loop. An idle worker iterates too: when the count does not advance, the worker
+    /// is stuck.
     pub fn rounds(&self) -> u64 {
         self.inner.lock().expect("no holder panics").rounds
     }
 
-    pub(super) fn went_round(&self) {
+    pub(super) fn round_done(&self) {
         self.change(|inner| inner.rounds += 1);
     }
 
-    /// Why the place in the group is not confirmed; `None` when it is.
-    pub(super) fn place(&self, reason: Option<String>) {
-        self.change(|inner| inner.place = reason);
+    /// Why the group membership is not confirmed; `None` when it is.
+    pub(super) fn membership(&self, reason: Option<String>) {
+        self.change(|inner| inner.membership = reason);
     }
 
-    /// A partition stands still.
-    pub(super) fn stands_still(
+    /// A partition is stalled.
+    pub(super) fn stalled(
         &self,
         service: Service,
         partition: Partition,
@@ -107,28 +107,28 @@ impl Status {
         reason: String,
     ) {
         self.change(|inner| {
-            if !inner.standing.contains_key(&partition) {
-                tracing::warn!(%service, partition, position, seconds, reason, "partition stands still");
+            if !inner.stalled.contains_key(&partition) {
+                tracing::warn!(%service, partition, position, seconds, reason, "partition stalled");
             }
-            let told = format!("stands still at offset {position} for {seconds} s: {reason}");
-            inner.standing.insert(partition, told);
+            let text = format!("stalled at offset {position} for {seconds} s: {reason}");
+            inner.stalled.insert(partition, text);
         });
     }
 
-    /// Partitions that are named as standing still.
-    pub(super) fn standing(&self) -> usize {
-        self.inner.lock().expect("no holder panics").standing.len()
+    /// Number of stalled partitions.
+    pub(super) fn stalled_count(&self) -> usize {
+        self.inner.lock().expect("no holder panics").stalled.len()
     }
 
-    /// All partitions but these move.
-    pub(super) fn only_these_stand(&self, standing: &BTreeSet<Partition>) {
+    /// All partitions but these advance.
+    pub(super) fn retain_stalled(&self, stalled: &BTreeSet<Partition>) {
         self.change(|inner| {
-            inner.standing.retain(|partition, _| {
-                let stands = standing.contains(partition);
-                if !stands {
-                    tracing::info!(partition, "partition moves again");
+            inner.stalled.retain(|partition, _| {
+                let is_stalled = stalled.contains(partition);
+                if !is_stalled {
+                    tracing::info!(partition, "partition advances again");
                 }
-                stands
+                is_stalled
             });
         });
     }
@@ -139,7 +139,7 @@ impl Status {
                 .blocked
                 .retain(|partition, _| running.contains(partition));
             inner
-                .standing
+                .stalled
                 .retain(|partition, _| running.contains(partition));
             inner.running = running;
             inner.restoring = restoring;

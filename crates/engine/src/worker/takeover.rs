@@ -1,16 +1,16 @@
-//! Taking over a partition: the committed offset first, then the states, then the events, up to the high watermarks.
+//! Take-over of a partition: reads the committed offset, then the states, then the events, up to the high watermarks.
+
+mod states;
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use contracts::core::v1::{Checkpoint, Metadata};
-use contracts::{Contract, StateBody, Topic};
-use observability::TraceParent;
-use prost::Message as _;
+use contracts::core::v1::Checkpoint;
+use contracts::{Contract, Topic};
 use registry::Resolution;
 
-use super::aggregate::{Aggregate, Stored};
-use super::checkpoint::StateKey;
+use self::states::StoredChunk;
+use super::aggregate::Aggregate;
 use super::partition::{Finished, PartitionState};
 use super::trace;
 use super::{Safeguard, WorkerContext};
@@ -18,19 +18,19 @@ use crate::codec::Undecodable;
 use crate::log::{self, Ends, Input, Log, Partition, Progress};
 use crate::{Decider, State, headers};
 
-/// A take-over under way.
+/// A running take-over.
 pub struct TakeOver<D: Decider> {
     partition: Partition,
-    begun: Duration,
+    started_at: Duration,
     committed: Option<i64>,
     commands: Ends,
     events: Ends,
     phase: Phase,
     checkpoint: Option<Checkpoint>,
     aggregates: HashMap<String, Aggregate<State<D>>>,
-    chunks: HashMap<String, BTreeMap<u32, Piece>>,
+    chunks: HashMap<String, BTreeMap<u32, StoredChunk>>,
     replayed: Vec<String>,
-    highest_source: Option<i64>,
+    highest_source_offset: Option<i64>,
     time_ms: i64,
     buffer: Vec<Input>,
 }
@@ -44,18 +44,18 @@ enum Phase {
     },
 }
 
-/// Why states are not enough.
+/// Why a take-over replays every event.
 #[derive(Clone, Copy)]
-enum Cause {
-    /// One cannot be read, or does not fit the events behind it.
+enum ReplayCause {
+    /// A state cannot be read, or does not fit the events after it.
     Damaged,
     /// There is no checkpoint.
     Missing,
-    /// They are folds by older rules.
+    /// The states were folded by older rules.
     Outdated,
 }
 
-impl Cause {
+impl ReplayCause {
     const fn label(self) -> &'static str {
         match self {
             Self::Damaged => "damaged",
@@ -65,24 +65,16 @@ impl Cause {
     }
 }
 
-struct Piece {
-    version: u64,
-    time_ms: i64,
-    trace: Option<TraceParent>,
-    count: u32,
-    part: Vec<u8>,
-}
-
 /// Why a partition cannot be taken over.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Trouble with the log.
+    /// The log failed.
     #[error(transparent)]
     Log(#[from] log::Error),
     /// The registry has not answered yet; the next step asks again.
     #[error("waiting for the schema registry")]
     Registry,
-    /// Written by a newer binary.
+    /// A newer binary wrote the partition.
     #[error(
         "partition {partition} was written by a newer version: {reason}; this service must be upgraded"
     )]
@@ -92,7 +84,7 @@ pub enum Error {
         /// What is newer.
         reason: String,
     },
-    /// The log contradicts itself; somebody reset the group, or recreated a topic or the registry.
+    /// The log contradicts itself: the group was reset, or a topic or the registry was recreated.
     #[error("partition {partition} cannot be taken over: {reason}")]
     Damaged {
         /// Which partition.
@@ -103,10 +95,10 @@ pub enum Error {
 }
 
 impl<D: Decider> TakeOver<D> {
-    /// Notes where the partition starts and how far it has to be read; the order matters: what the committed offset
-    /// covers lies below the watermarks seen after it.
+    /// Fetches the committed offset and then the watermarks. The order matters: all records that the committed offset
+    /// covers lie below watermarks that are fetched after it.
     pub fn begin<L: Log>(log: &mut L, partition: Partition) -> Result<Self, Error> {
-        let begun = log.now();
+        let started_at = log.now();
         let committed = log.committed(partition)?;
         let state = log.ends(Topic::State, partition)?;
         let events = log.ends(Topic::Events, partition)?;
@@ -114,7 +106,7 @@ impl<D: Decider> TakeOver<D> {
         log.open(Topic::State, partition, state.low, state.high)?;
         Ok(Self {
             partition,
-            begun,
+            started_at,
             committed,
             commands,
             events,
@@ -123,7 +115,7 @@ impl<D: Decider> TakeOver<D> {
             aggregates: HashMap::new(),
             chunks: HashMap::new(),
             replayed: Vec::new(),
-            highest_source: None,
+            highest_source_offset: None,
             time_ms: 0,
             buffer: Vec::new(),
         })
@@ -134,37 +126,37 @@ impl<D: Decider> TakeOver<D> {
         self.partition
     }
 
-    /// Reads a piece; the partition when all is read.
+    /// Reads one batch; returns the partition's state when all is read.
     pub fn step<L: Log>(
         &mut self,
-        tools: &WorkerContext<D>,
+        context: &WorkerContext<D>,
         log: &mut L,
         wait: Duration,
     ) -> Result<Option<PartitionState<D>>, Error> {
         let mut buffer = std::mem::take(&mut self.buffer);
         if buffer.is_empty() {
             let read = log.read(wait, &mut buffer);
-            self.count(tools, buffer.len());
+            self.count(context, buffer.len());
             if let Err(error) = read {
-                // What came before the trouble is not read again.
+                // Records read before the error are not read again.
                 self.buffer = buffer;
                 return Err(error.into());
             }
             if matches!(read, Ok(Progress::Done)) && buffer.is_empty() {
-                return self.next_phase(tools, log);
+                return self.next_phase(context, log);
             }
         }
-        // Kept when the registry has to be asked first, so that nothing is read twice.
+        // Kept while a schema is being resolved, so that nothing is read twice.
         let mut inputs = std::mem::take(&mut buffer).into_iter();
         while let Some(input) = inputs.next() {
             let taken = match self.phase {
-                Phase::State => self.take_state(tools, &input),
-                Phase::Events { full } => self.take_event(tools, &input, full),
+                Phase::State => self.apply_state(context, &input),
+                Phase::Events { full } => self.apply_event(context, &input, full),
             };
             match taken {
                 Ok(true) => {}
                 Ok(false) => {
-                    self.replay_all(tools, log, Cause::Damaged)?;
+                    self.replay_all(context, log, ReplayCause::Damaged)?;
                     return Ok(None);
                 }
                 Err(error) => {
@@ -179,12 +171,12 @@ impl<D: Decider> TakeOver<D> {
         Ok(None)
     }
 
-    fn count(&self, tools: &WorkerContext<D>, records: usize) {
+    fn count(&self, context: &WorkerContext<D>, records: usize) {
         let topic = match self.phase {
             Phase::State => Topic::State,
             Phase::Events { .. } => Topic::Events,
         };
-        tools
+        context
             .metrics
             .restored_records
             .with_label_values(&[D::Contract::SERVICE.name(), topic.name()])
@@ -193,27 +185,26 @@ impl<D: Decider> TakeOver<D> {
 
     fn next_phase<L: Log>(
         &mut self,
-        tools: &WorkerContext<D>,
+        context: &WorkerContext<D>,
         log: &mut L,
     ) -> Result<Option<PartitionState<D>>, Error> {
         match self.phase {
             Phase::State => {
-                self.check_checkpoint(tools)?;
-                let whole = self.join_chunks();
+                self.check_checkpoint(context)?;
+                let complete = self.join_chunks();
                 let cause = match &self.checkpoint {
-                    _ if !whole => Some(Cause::Damaged),
-                    None => Some(Cause::Missing),
-                    Some(checkpoint) => {
-                        (checkpoint.rules_version < D::RULES_VERSION).then_some(Cause::Outdated)
-                    }
+                    _ if !complete => Some(ReplayCause::Damaged),
+                    None => Some(ReplayCause::Missing),
+                    Some(checkpoint) => (checkpoint.rules_version < D::RULES_VERSION)
+                        .then_some(ReplayCause::Outdated),
                 };
                 if let Some(cause) = cause {
-                    self.replay_all(tools, log, cause)?;
+                    self.replay_all(context, log, cause)?;
                 } else {
                     let from = self.checkpoint.as_ref().map_or(0, |c| c.events_offset);
                     if from > self.events.high {
                         return Err(self.damaged(format!(
-                            "its events end at {}, before the checkpoint's {from}: the topic was truncated or made anew",
+                            "its events end at {}, before the checkpoint's {from}: the topic was truncated or recreated",
                             self.events.high
                         )));
                     }
@@ -222,22 +213,22 @@ impl<D: Decider> TakeOver<D> {
                 }
                 Ok(None)
             }
-            Phase::Events { .. } => self.finish(tools, log).map(Some),
+            Phase::Events { .. } => self.finish(context, log).map(Some),
         }
     }
 
-    /// Ignores states and checkpoint, and says so where there is something to replay.
+    /// Starts a replay of all events without states and checkpoint; logs it when there are events.
     fn replay_all<L: Log>(
         &mut self,
-        tools: &WorkerContext<D>,
+        context: &WorkerContext<D>,
         log: &mut L,
-        cause: Cause,
+        cause: ReplayCause,
     ) -> Result<(), Error> {
         if self.events.high > 0 {
             let service = D::Contract::SERVICE;
             let cause = cause.label();
             tracing::warn!(%service, partition = self.partition, cause, "replaying every event");
-            tools
+            context
                 .metrics
                 .full_replays
                 .with_label_values(&[service.name(), cause])
@@ -254,106 +245,7 @@ impl<D: Decider> TakeOver<D> {
         Ok(())
     }
 
-    fn take_state(&mut self, tools: &WorkerContext<D>, input: &Input) -> Result<bool, Error> {
-        let key = input.key.as_deref().unwrap_or_default();
-        let Some(key) = StateKey::decode(key) else {
-            return Ok(true);
-        };
-        if input.payload.is_none() {
-            match key {
-                StateKey::Aggregate(id) => {
-                    self.aggregates.remove(id);
-                }
-                StateKey::Chunk(id, index) => {
-                    if let Some(pieces) = self.chunks.get_mut(id) {
-                        pieces.remove(&index);
-                    }
-                }
-                StateKey::Checkpoint => self.checkpoint = None,
-            }
-            return Ok(true);
-        }
-        let decoded = tools.codec.own::<<D::Contract as Contract>::StateRecord>(
-            D::Contract::SERVICE,
-            Topic::State,
-            input,
-        );
-        let (metadata, body) = match decoded {
-            Ok(record) => record,
-            // A state that cannot be read is found again in the events.
-            Err(Undecodable::Poison(_)) => return Ok(false),
-            Err(other) => return Err(self.undecodable(other)),
-        };
-        let Metadata {
-            aggregate_id,
-            aggregate_version: version,
-            time_ms,
-            ..
-        } = metadata;
-        match body {
-            StateBody::Aggregate(state) => {
-                let aggregate = Aggregate {
-                    state,
-                    version,
-                    time_ms,
-                    stored: Stored::Whole,
-                    trace: trace::context_of(input),
-                };
-                self.aggregates.insert(aggregate_id, aggregate);
-            }
-            StateBody::Chunk(chunk) => {
-                let piece = Piece {
-                    version,
-                    time_ms,
-                    trace: trace::context_of(input),
-                    count: chunk.count,
-                    part: chunk.part,
-                };
-                self.chunks
-                    .entry(aggregate_id)
-                    .or_default()
-                    .insert(chunk.index, piece);
-            }
-            StateBody::Checkpoint(checkpoint) => self.checkpoint = Some(checkpoint),
-            StateBody::Parked(_) => {}
-        }
-        Ok(true)
-    }
-
-    /// Puts large states together; whether all of them were whole.
-    fn join_chunks(&mut self) -> bool {
-        for (id, mut pieces) in std::mem::take(&mut self.chunks) {
-            let Some(newest) = pieces.values().max_by_key(|piece| piece.version) else {
-                continue;
-            };
-            let (version, time_ms, count) = (newest.version, newest.time_ms, newest.count);
-            let trace = newest.trace;
-            // A replay that no longer knew of a larger state may have left its last chunks behind.
-            pieces.retain(|index, piece| piece.version == version && *index < count);
-            if pieces.len() != count as usize {
-                return false;
-            }
-            let bytes: Vec<u8> = pieces.into_values().flat_map(|piece| piece.part).collect();
-            let Ok(state) = State::<D>::decode(bytes.as_slice()) else {
-                return false;
-            };
-            let aggregate = Aggregate {
-                state,
-                version,
-                time_ms,
-                stored: Stored::Chunks(count),
-                trace,
-            };
-            // Chunks can be left behind by a replay that no longer knew of them.
-            let newest = self.aggregates.get(&id).map_or(0, |whole| whole.version);
-            if version > newest {
-                self.aggregates.insert(id, aggregate);
-            }
-        }
-        true
-    }
-
-    fn check_checkpoint(&self, tools: &WorkerContext<D>) -> Result<(), Error> {
+    fn check_checkpoint(&self, context: &WorkerContext<D>) -> Result<(), Error> {
         let Some(checkpoint) = &self.checkpoint else {
             return Ok(());
         };
@@ -364,7 +256,7 @@ impl<D: Decider> TakeOver<D> {
             });
         }
         let service = D::Contract::SERVICE;
-        match tools.codec.schemas().resolve(service, Topic::Events, checkpoint.schema_id) {
+        match context.codec.schemas().resolve(service, Topic::Events, checkpoint.schema_id) {
             Resolution::Known => Ok(()),
             Resolution::Pending => Err(Error::Registry),
             Resolution::Newer => Err(Error::Newer {
@@ -378,17 +270,19 @@ impl<D: Decider> TakeOver<D> {
         }
     }
 
-    fn take_event(
+    fn apply_event(
         &mut self,
-        tools: &WorkerContext<D>,
+        context: &WorkerContext<D>,
         input: &Input,
         full: bool,
     ) -> Result<bool, Error> {
-        let decoded = tools.codec.own::<<D::Contract as Contract>::EventRecord>(
-            D::Contract::SERVICE,
-            Topic::Events,
-            input,
-        );
+        let decoded = context
+            .codec
+            .decode::<<D::Contract as Contract>::EventRecord>(
+                D::Contract::SERVICE,
+                Topic::Events,
+                input,
+            );
         let (metadata, event) = match decoded {
             Ok(record) => record,
             Err(Undecodable::Poison(poison)) => {
@@ -402,7 +296,7 @@ impl<D: Decider> TakeOver<D> {
         let source = input
             .header(headers::SOURCE_OFFSET)
             .and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
-        self.highest_source = self.highest_source.max(source);
+        self.highest_source_offset = self.highest_source_offset.max(source);
         self.time_ms = self.time_ms.max(metadata.time_ms);
 
         let aggregate = self
@@ -431,52 +325,52 @@ impl<D: Decider> TakeOver<D> {
 
     fn finish<L: Log>(
         &mut self,
-        tools: &WorkerContext<D>,
+        context: &WorkerContext<D>,
         log: &mut L,
     ) -> Result<PartitionState<D>, Error> {
-        let position = self.start()?;
-        let mut running = PartitionState::at(position);
-        running.aggregates = std::mem::take(&mut self.aggregates);
-        // A state that is not in the topic, or older than there, is written by the next checkpoint.
-        if tools.settings.without != Some(Safeguard::CheckpointingReplayed) {
-            running.dirty.extend(self.replayed.drain(..));
+        let position = self.start_offset()?;
+        let mut partition_state = PartitionState::at(position);
+        partition_state.aggregates = std::mem::take(&mut self.aggregates);
+        // The next checkpoint writes the states that the topic lacks, or has in an older version.
+        if context.settings.has(Safeguard::CheckpointingReplayed) {
+            partition_state.dirty.extend(self.replayed.drain(..));
         }
-        running.events_end = self.events.high;
-        running.time_ms = self.time_ms;
+        partition_state.events_end = self.events.high;
+        partition_state.time_ms = self.time_ms;
         if let Some(checkpoint) = &self.checkpoint {
-            running.evicted_through_ms = checkpoint.evicted_through_ms;
-            running.time_ms = running.time_ms.max(checkpoint.partition_time_ms);
+            partition_state.evicted_through_ms = checkpoint.evicted_through_ms;
+            partition_state.time_ms = partition_state.time_ms.max(checkpoint.partition_time_ms);
         }
-        running.answers_until = self.commands.high;
-        let mut finished: Vec<_> = running
+        partition_state.answers_until = self.commands.high;
+        let mut finished: Vec<_> = partition_state
             .aggregates
             .iter()
             .filter(|(_, aggregate)| D::finished(&aggregate.state))
             .map(|(id, aggregate)| {
-                Finished::seen::<D>(id, aggregate.time_ms, log.unix_ms(), &tools.settings)
+                Finished::new::<D>(id, aggregate.time_ms, log.unix_ms(), &context.settings)
             })
             .collect();
         finished
             .sort_unstable_by(|one, other| (one.time_ms, &one.id).cmp(&(other.time_ms, &other.id)));
-        running.finished = finished.into();
+        partition_state.finished = finished.into();
 
-        let took = log.now().saturating_sub(self.begun);
-        tools
+        let took = log.now().saturating_sub(self.started_at);
+        context
             .metrics
             .restore(D::Contract::SERVICE)
             .observe(took.as_secs_f64());
         tracing::info!(
             service = %D::Contract::SERVICE, partition = self.partition, position,
-            aggregates = running.aggregates.len(), replayed = running.dirty.len(),
+            aggregates = partition_state.aggregates.len(), replayed = partition_state.dirty.len(),
             millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX), "partition taken over"
         );
-        Ok(running)
+        Ok(partition_state)
     }
 
-    /// Where the commands start, checked against everything that is known of it.
-    fn start(&self) -> Result<i64, Error> {
+    /// Offset of the first command to process, checked against checkpoint, events and watermarks.
+    fn start_offset(&self) -> Result<i64, Error> {
         let Some(committed) = self.committed else {
-            if self.highest_source.is_some() || self.checkpoint.is_some() {
+            if self.highest_source_offset.is_some() || self.checkpoint.is_some() {
                 return Err(
                     self.damaged("the group's committed offset is missing although events exist")
                 );
@@ -487,16 +381,16 @@ impl<D: Decider> TakeOver<D> {
             && committed < checkpoint.commands_offset
         {
             return Err(self.damaged(format!(
-                "the group's committed offset {committed} lies before the checkpoint's {}: somebody reset the group",
+                "the group's committed offset {committed} lies before the checkpoint's {}: the group was reset",
                 checkpoint.commands_offset
             )));
         }
-        if let Some(source) = self.highest_source
+        if let Some(source) = self.highest_source_offset
             && committed <= source
         {
             return Err(self.damaged(format!(
                 "the group's committed offset {committed} does not lie behind command {source}, which has events: \
-                 somebody reset the group"
+                 the group was reset"
             )));
         }
         if committed < self.commands.low || committed > self.commands.high {

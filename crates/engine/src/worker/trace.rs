@@ -1,11 +1,11 @@
 //! The spans of a window.
 //!
-//! One command is one span, a child of the context in its record; what the command leads to carries its context on. A
-//! record without a sampled context makes no span and costs no more than the look for its header. The transaction is a
-//! span of its own, linked to those of its commands, for it belongs to many traces.
+//! One command is one span, a child of the context in its record; the records that it produces carry its context. A
+//! record without a sampled context makes no span and costs only the header lookup. The transaction is a separate span,
+//! linked to the spans of its commands, because it belongs to many traces.
 
 use contracts::{Contract, Topic};
-use observability::{TraceParent, fail, names};
+use observability::{TraceParent, mark_failed, names};
 use tracing::Span;
 use tracing::field::Empty;
 
@@ -19,15 +19,11 @@ pub fn context_of(input: &Input) -> Option<TraceParent> {
 
 /// The spans of the commands in the open window; they end when the window does.
 #[derive(Default)]
-pub struct Spans(Vec<Span>);
+pub struct WindowSpans(Vec<Span>);
 
-impl Spans {
-    /// Begins the span of a command; the context that what it leads to carries on.
-    pub fn process<D: Decider>(
-        &mut self,
-        input: &Input,
-        kind: &'static str,
-    ) -> Option<TraceParent> {
+impl WindowSpans {
+    /// Begins the span of a command; returns the context for the records that it produces.
+    pub fn begin<D: Decider>(&mut self, input: &Input, kind: &'static str) -> Option<TraceParent> {
         let parent = context_of(input)?;
         let service = D::Contract::SERVICE;
         let span = tracing::info_span!(
@@ -48,7 +44,7 @@ impl Spans {
             { names::ERROR_TYPE } = Empty,
         );
         if span.is_disabled() {
-            // Nobody records here; others may.
+            // Not recorded here, but downstream services may record.
             return Some(parent);
         }
         parent.adopt(&span);
@@ -57,7 +53,7 @@ impl Spans {
         carried
     }
 
-    /// Notes what became of the command that was begun last, if it was traced.
+    /// Records the outcome of the last begun command, if it was traced.
     pub fn decided(&mut self, trace: Option<TraceParent>, outcome: &'static str) {
         if trace.is_some()
             && let Some(span) = self.0.last()
@@ -66,23 +62,23 @@ impl Spans {
         }
     }
 
-    /// The record is a dead letter; `trace` is its context if its span has begun.
-    pub fn dead<D: Decider>(
+    /// Marks the record's span as a dead letter; `trace` is its context if its span has begun.
+    pub fn dead_letter<D: Decider>(
         &mut self,
         trace: Option<TraceParent>,
         input: &Input,
         class: &'static str,
     ) {
         if trace
-            .or_else(|| self.process::<D>(input, "dead letter"))
+            .or_else(|| self.begin::<D>(input, "dead letter"))
             .is_some()
             && let Some(span) = self.0.last()
         {
-            fail(span, class);
+            mark_failed(span, class);
         }
     }
 
-    /// The span of the transaction, if there is anything to link it to.
+    /// The span of the transaction, if any command of the window was traced.
     pub fn batch<D: Decider>(&self, inputs: usize) -> Option<Span> {
         if self.0.is_empty() {
             return None;
@@ -104,15 +100,15 @@ impl Spans {
         Some(span)
     }
 
-    /// The window is committed.
+    /// Ends the spans after a commit.
     pub fn end(&mut self) {
         self.0.clear();
     }
 
-    /// The window is lost: its commands are decided again, in spans of their own.
+    /// Fails the spans of a dropped window: its commands are decided again in new spans.
     pub fn fail(&mut self, class: &'static str) {
         for span in self.0.drain(..) {
-            fail(&span, class);
+            mark_failed(&span, class);
         }
     }
 }

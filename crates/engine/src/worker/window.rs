@@ -1,10 +1,10 @@
-//! How long a batch is gathered.
+//! How long the worker gathers a batch.
 
 use std::time::Duration;
 
-/// A transaction costs milliseconds whatever it holds, and the broker pays more of them than the worker. So the window
-/// follows the load: a quiet worker commits at once, one that spends much of its time in transactions collects longer
-/// and packs more into each.
+/// A transaction costs milliseconds regardless of its size, and costs the broker more than the worker. So the window
+/// follows the load: an idle worker commits at once; one that spends much of its time in transactions gathers longer
+/// and puts more into each.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Window {
     length: Duration,
@@ -13,14 +13,14 @@ pub struct Window {
 }
 
 /// First length of a window that opens, and the one below which it closes again.
-const SMALLEST: Duration = Duration::from_millis(4);
+const MIN_LENGTH: Duration = Duration::from_millis(4);
 /// Longest window.
-pub const LARGEST: Duration = Duration::from_millis(80);
-/// Above this share of time in transactions the window grows.
+pub const MAX_LENGTH: Duration = Duration::from_millis(80);
+/// Above this share of time in transactions, the window grows.
 const BUSY: f64 = 0.4;
-/// Below this share it shrinks.
+/// Below this share, the window shrinks.
 const QUIET: f64 = 0.15;
-/// Weight of the newest round in the share.
+/// Weight of the newest transaction in the share.
 const WEIGHT: f64 = 0.2;
 
 impl Window {
@@ -29,18 +29,18 @@ impl Window {
         self.length
     }
 
-    /// Learns from a round: `work` of the whole `round` went into deciding and writing.
-    pub fn learn(&mut self, work: Duration, round: Duration) {
-        if round.is_zero() {
+    /// Adapts the window after a transaction: `work` of `elapsed`, the time since the previous one ended, was spent in it.
+    pub fn adapt(&mut self, work: Duration, elapsed: Duration) {
+        if elapsed.is_zero() {
             return;
         }
-        let share = (work.as_secs_f64() / round.as_secs_f64()).min(1.0);
+        let share = (work.as_secs_f64() / elapsed.as_secs_f64()).min(1.0);
         self.busy += WEIGHT * (share - self.busy);
         if self.busy > BUSY {
-            self.length = self.length.mul_f64(1.5).clamp(SMALLEST, LARGEST);
+            self.length = self.length.mul_f64(1.5).clamp(MIN_LENGTH, MAX_LENGTH);
         } else if self.busy < QUIET {
             self.length = self.length.mul_f64(0.67);
-            if self.length < SMALLEST {
+            if self.length < MIN_LENGTH {
                 self.length = Duration::ZERO;
             }
         }
@@ -57,11 +57,11 @@ mod tests {
     fn opens_under_load_and_closes_again() {
         let mut window = Window::default();
         for _ in 0..50 {
-            window.learn(WORK, WORK);
+            window.adapt(WORK, WORK);
         }
-        assert_eq!(window.length(), LARGEST, "back to back");
+        assert_eq!(window.length(), MAX_LENGTH, "back to back");
         for _ in 0..50 {
-            window.learn(WORK, WORK * 20);
+            window.adapt(WORK, WORK * 20);
         }
         assert_eq!(window.length(), Duration::ZERO, "mostly idle");
     }
@@ -70,18 +70,18 @@ mod tests {
     fn settles_where_transactions_take_a_fair_share() {
         let mut window = Window::default();
         for _ in 0..200 {
-            let round = WORK + window.length();
-            window.learn(WORK, round);
+            let elapsed = WORK + window.length();
+            window.adapt(WORK, elapsed);
         }
         let settled = window.length();
-        assert!(settled > WORK && settled < LARGEST, "{settled:?}");
+        assert!(settled > WORK && settled < MAX_LENGTH, "{settled:?}");
     }
 
     #[test]
     fn a_single_order_now_and_then_never_waits() {
         let mut window = Window::default();
         for _ in 0..50 {
-            window.learn(WORK, Duration::from_millis(30));
+            window.adapt(WORK, Duration::from_millis(30));
         }
         assert_eq!(window.length(), Duration::ZERO);
     }

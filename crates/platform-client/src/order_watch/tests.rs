@@ -1,4 +1,4 @@
-//! The watch against an API whose streams break.
+//! The watch with an API whose streams break.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -19,15 +19,15 @@ use crate::Api;
 
 type Answers = Pin<Box<dyn Stream<Item = Result<WatchOrderResponse, Status>> + Send>>;
 
-/// What one stream answers.
-type Stretch = Vec<Result<WatchOrderResponse, Status>>;
+/// The responses of one stream.
+type StreamResponses = Vec<Result<WatchOrderResponse, Status>>;
 
-/// Answers with one stretch after the other.
+/// Serves one stream after the other.
 #[derive(Clone)]
 struct Query {
-    stretches: Arc<Mutex<VecDeque<Stretch>>>,
-    /// The version from which each stream was asked for.
-    asked: Arc<Mutex<Vec<u64>>>,
+    streams: Arc<Mutex<VecDeque<StreamResponses>>>,
+    /// `after_version` of each request.
+    requested_versions: Arc<Mutex<Vec<u64>>>,
 }
 
 #[tonic::async_trait]
@@ -39,10 +39,10 @@ impl QueryService for Query {
         request: Request<WatchOrderRequest>,
     ) -> Result<Response<Answers>, Status> {
         let after = request.into_inner().after_version;
-        self.asked.lock().unwrap().push(after);
-        let stretch = self.stretches.lock().unwrap().pop_front();
-        let stretch = stretch.ok_or_else(|| Status::not_found("order not found"))?;
-        Ok(Response::new(Box::pin(stream::iter(stretch))))
+        self.requested_versions.lock().unwrap().push(after);
+        let responses = self.streams.lock().unwrap().pop_front();
+        let responses = responses.ok_or_else(|| Status::not_found("order not found"))?;
+        Ok(Response::new(Box::pin(stream::iter(responses))))
     }
 
     async fn get_order(
@@ -93,23 +93,23 @@ fn change(status: OrderStatus, versions: std::ops::RangeInclusive<u64>) -> Watch
     }
 }
 
-/// A watch of an order from behind version 0 on, and what it asks for.
-async fn given(stretches: Vec<Stretch>) -> (Watch, Arc<Mutex<Vec<u64>>>) {
+/// A watch of an order after version 0, and the versions that it requests.
+async fn start_watch(streams: Vec<StreamResponses>) -> (Watch, Arc<Mutex<Vec<u64>>>) {
     let query = Query {
-        stretches: Arc::new(Mutex::new(stretches.into())),
-        asked: Arc::default(),
+        streams: Arc::new(Mutex::new(streams.into())),
+        requested_versions: Arc::default(),
     };
-    let asked = Arc::clone(&query.asked);
+    let requested_versions = Arc::clone(&query.requested_versions);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let incoming = tonic::transport::server::TcpIncoming::from(listener);
     let server = tonic::transport::Server::builder().add_service(QueryServiceServer::new(query));
     tokio::spawn(server.serve_with_incoming(incoming));
     let clients = Api::at(address.parse().unwrap()).connect();
-    (Watch::new(clients, Uuid::now_v7(), 0), asked)
+    (Watch::new(clients, Uuid::now_v7(), 0), requested_versions)
 }
 
-/// The versions of all events until the end.
+/// The versions of all events until the watch ends.
 async fn versions(watch: &mut Watch) -> anyhow::Result<Vec<u64>> {
     let mut versions = Vec::new();
     while let Some(change) = watch.next().await? {
@@ -120,36 +120,36 @@ async fn versions(watch: &mut Watch) -> anyhow::Result<Vec<u64>> {
 }
 
 #[tokio::test]
-async fn a_stream_that_breaks_is_resumed_behind_what_was_seen() {
-    let (mut watch, asked) = given(vec![
+async fn a_broken_stream_is_resumed_after_the_last_received_version() {
+    let (mut watch, requested_versions) = start_watch(vec![
         vec![
             Ok(change(OrderStatus::Pending, 1..=2)),
             Err(Status::unavailable("the server goes")),
         ],
         vec![Err(Status::unknown("broken pipe"))],
         vec![
-            // The server may tell again what got lost on its way.
+            // The server may repeat versions.
             Ok(change(OrderStatus::Pending, 2..=3)),
             Ok(change(OrderStatus::Delivered, 4..=5)),
         ],
     ])
     .await;
     assert_eq!(versions(&mut watch).await.unwrap(), [1, 2, 3, 4, 5]);
-    assert_eq!(*asked.lock().unwrap(), [0, 2, 2]);
+    assert_eq!(*requested_versions.lock().unwrap(), [0, 2, 2]);
 }
 
 #[tokio::test]
-async fn a_stream_whose_time_is_over_is_followed_by_another() {
+async fn a_stream_that_reaches_its_deadline_is_replaced() {
     let over = || vec![Err(Status::deadline_exceeded("the deadline has passed"))];
     let end = vec![Ok(change(OrderStatus::Cancelled, 1..=1))];
-    let (mut watch, _) = given(vec![over(), over(), end]).await;
+    let (mut watch, _) = start_watch(vec![over(), over(), end]).await;
     assert_eq!(versions(&mut watch).await.unwrap(), [1]);
-    assert!(watch.failing.is_none(), "it is no failure");
+    assert!(watch.outage.is_none(), "it is no failure");
 }
 
 #[tokio::test]
-async fn an_order_that_is_not_there_ends_the_watch() {
-    let (mut watch, _) = given(Vec::new()).await;
+async fn an_unknown_order_ends_the_watch() {
+    let (mut watch, _) = start_watch(Vec::new()).await;
     let error = versions(&mut watch).await.unwrap_err();
     assert!(format!("{error:#}").contains("NOT_FOUND"), "{error:#}");
 }

@@ -1,29 +1,30 @@
-//! Many who want the same few pieces, while processes are killed.
+//! A flash sale: many customers want few pieces while processes are killed.
 
 use std::collections::BTreeMap;
 
 use contracts::orders::v1::OrderStatus;
 
 use super::processes;
-use crate::chaos::load::Mix;
+use crate::chaos::load::WorkloadMix;
 use crate::chaos::{ChaosRig, Plan};
 
-/// What is on sale.
+/// What is on sale, and how many orders there are.
 #[derive(Clone, Copy, Debug)]
 pub struct Sale {
-    /// Orders, of one piece of one product each.
+    /// Number of orders, each of one piece of one product.
     pub orders: u64,
-    /// Products.
+    /// Number of products.
     pub products: usize,
-    /// Pieces of each.
+    /// Pieces of each product.
     pub pieces: i64,
     /// Whether some payments are declined and some orders cancelled.
     pub returns: bool,
 }
 
-/// Sells, kills meanwhile, and counts: without returns every piece has found its order, and with them none is lost.
+/// Runs the sale, kills processes meanwhile, and counts the pieces. Without returns every piece is sold; with returns
+/// none is lost.
 pub fn sell(sale: Sale, plan: Plan) {
-    let mix = Mix {
+    let mix = WorkloadMix {
         products: sale.products,
         pieces: sale.pieces,
         single: true,
@@ -32,19 +33,19 @@ pub fn sell(sale: Sale, plan: Plan) {
         free_percent: 0,
     };
     let declined_percent = if sale.returns { 5 } else { 0 };
-    let mut ground = ChaosRig::new(Plan {
+    let mut rig = ChaosRig::new(Plan {
         mix,
         declined_percent,
         orders: Some(sale.orders),
         ..plan
     });
-    processes::kills_until_over(&mut ground);
-    ground.rest();
-    ground.counts(sale);
+    processes::kill_until_finished(&mut rig);
+    rig.drain_and_audit();
+    rig.assert_stock(sale);
 }
 
 impl ChaosRig {
-    fn counts(&self, sale: Sale) {
+    fn assert_stock(&self, sale: Sale) {
         let stock = self.query(
             "SELECT sku, received, on_hand, reserved, deducted FROM read_v1.stock ORDER BY sku",
         );
@@ -70,11 +71,11 @@ impl ChaosRig {
             assert_eq!(sold + on_hand, sale.pieces, "{row}: {sold} sold");
             assert_eq!(deducted, sold, "{row}");
             if !sale.returns {
-                assert_eq!(sold, sale.pieces, "{row}: a piece has found no order");
+                assert_eq!(sold, sale.pieces, "{row}: a piece was not sold");
             }
         }
         println!(
-            "{} pieces of each of {} products, each sold once or on its shelf",
+            "{} pieces of each of {} products, each sold once or in stock",
             sale.pieces, sale.products
         );
     }

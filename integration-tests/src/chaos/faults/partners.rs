@@ -1,4 +1,4 @@
-//! The payment provider.
+//! Faults of the payment provider.
 
 use std::time::Duration;
 
@@ -8,20 +8,20 @@ use crate::chaos::ChaosRig;
 use crate::eventually::eventually;
 use crate::system::FAULTLESS;
 
-const UNANSWERED: [&str; 2] = [
+const UNCONFIRMED_EFFECTS: [&str; 2] = [
     "ordermesh_engine_effects_total{result=\"unknown\",service=\"payments\"",
     "ordermesh_engine_effects_total{result=\"timed_out\",service=\"payments\"",
 ];
-/// What orders without a payment may lose to those that wait for theirs.
-const SLOWER: f64 = 1.2;
-/// The machine itself may be slow for once; what waits for the provider does so each time.
+/// Upper limit of the slowdown of orders without a payment, as a factor.
+const MAX_SLOWDOWN: f64 = 1.2;
+/// Attempts: a slow machine may exceed the limit once, a real dependency on the provider exceeds it each time.
 const TRIES: usize = 3;
-/// Below this, times are those of the machine.
+/// Differences below this are noise of the machine.
 const NOISE_MS: f64 = 15.0;
 
-/// Charges wait, fail, are repeated, and are never done twice. Orders that need no payment do not notice.
-pub fn provider(ground: &mut ChaosRig) {
-    ground.lasts(ground.form.seconds(6, 30));
+/// Charges wait, fail and are retried, and are never executed twice. Orders without a payment are not slowed down.
+pub fn provider(rig: &mut ChaosRig) {
+    rig.hold_fault(rig.scale.seconds(6, 30));
     let phases = [
         (
             "is away",
@@ -29,7 +29,7 @@ pub fn provider(ground: &mut ChaosRig) {
                 outage: true,
                 ..Faults::default()
             },
-            ground.form.seconds(8, 60),
+            rig.scale.seconds(8, 60),
         ),
         (
             "fails",
@@ -37,7 +37,7 @@ pub fn provider(ground: &mut ChaosRig) {
                 error_percent: 10,
                 ..Faults::default()
             },
-            ground.form.seconds(4, 30),
+            rig.scale.seconds(4, 30),
         ),
         (
             "loses replies",
@@ -45,7 +45,7 @@ pub fn provider(ground: &mut ChaosRig) {
                 reply_lost_percent: 10,
                 ..Faults::default()
             },
-            ground.form.seconds(4, 30),
+            rig.scale.seconds(4, 30),
         ),
         (
             "hangs",
@@ -53,11 +53,11 @@ pub fn provider(ground: &mut ChaosRig) {
                 hang_percent: 100,
                 ..Faults::default()
             },
-            ground.form.seconds(8, 30),
+            rig.scale.seconds(8, 30),
         ),
     ];
     for (what, faults, lasting) in phases {
-        let slowed = (0..TRIES).all(|_| is_slowed(ground, what, faults, lasting));
+        let slowed = (0..TRIES).all(|_| is_slowed(rig, what, faults, lasting));
         assert!(
             !slowed,
             "the provider {what}, and orders without a payment wait for it"
@@ -65,41 +65,42 @@ pub fn provider(ground: &mut ChaosRig) {
     }
 }
 
-/// Lets the provider fail for a while; whether orders that do not need it took longer than before and after.
-fn is_slowed(ground: &ChaosRig, what: &str, faults: Faults, lasting: Duration) -> bool {
+/// Makes the provider fail for a while. Returns whether orders without a payment took longer than before and after.
+fn is_slowed(rig: &ChaosRig, what: &str, faults: Faults, lasting: Duration) -> bool {
     let behave = |faults| {
-        ground.system.behave(Behaviour {
+        rig.system.behave(Behaviour {
             decline_percent: 5,
             provider: Some(faults),
             ..FAULTLESS
         });
     };
-    let unanswered = || -> f64 {
+    let unconfirmed_effects = || -> f64 {
         let names = ["payments-1", "payments-2"];
-        let figures = names
+        let counts = names
             .iter()
-            .flat_map(|name| UNANSWERED.map(|sample| ground.figure(name, sample)));
-        figures.sum()
+            .flat_map(|name| UNCONFIRMED_EFFECTS.map(|sample| rig.metric(name, sample)));
+        counts.sum()
     };
-    let (felt, usual) = (unanswered(), ground.free_orders_ms());
+    let (effects_before, usual) = (unconfirmed_effects(), rig.free_orders_ms());
     behave(faults);
-    ground.lasts(lasting);
-    let during = ground.free_orders_ms();
-    eventually(&format!("the provider {what}, and it is felt"), || {
-        (unanswered() > felt).then_some(())
-    });
+    rig.hold_fault(lasting);
+    let during = rig.free_orders_ms();
+    eventually(
+        &format!("the provider {what}, and effects stay unconfirmed"),
+        || (unconfirmed_effects() > effects_before).then_some(()),
+    );
     behave(Faults::default());
-    ground.progress(&format!("the provider {what}"), "payments");
-    ground.lasts(ground.form.seconds(5, 20));
-    let usual = usual.max(ground.free_orders_ms());
+    rig.wait_for_progress(&format!("the provider {what}"), "payments");
+    rig.hold_fault(rig.scale.seconds(5, 20));
+    let usual = usual.max(rig.free_orders_ms());
     println!(
         "the provider {what}: orders without a payment take {during:.0} ms, otherwise {usual:.0} ms"
     );
-    during > (usual * SLOWER).max(usual + NOISE_MS)
+    during > (usual * MAX_SLOWDOWN).max(usual + NOISE_MS)
 }
 
 impl ChaosRig {
-    /// Median time from created to confirmed of the last orders that needed no payment, milliseconds.
+    /// Median time from placed to confirmed of the latest orders without a payment, milliseconds.
     fn free_orders_ms(&self) -> f64 {
         let sql = "SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY took) FROM (
                  SELECT extract(epoch FROM confirmed_at - placed_at) * 1000 AS took

@@ -1,212 +1,206 @@
-//! Processes that are killed, frozen, doubled, added, removed, restarted.
+//! Faults of processes: killed, frozen, started twice, added, removed, restarted.
 
 use crate::chaos::proxy::Step;
 use crate::chaos::{ChaosRig, PROCESSORS};
 use crate::eventually::eventually;
 
-/// Transactions of a process that were not its own any more.
+/// Transactions that were refused because the process had been fenced.
 const FENCED: &str = "ordermesh_engine_failed_transactions_total{result=\"fenced\"";
 
-/// Kills that a sale has at least. On a slow machine its orders may have their answers before; they are not final then.
-const KILLS: usize = 3;
-/// Orders between two strikes, at most.
-const BETWEEN: std::ops::Range<u64> = 10..40;
+/// Lower limit of kills during a sale. On a slow machine its orders may be acknowledged, though not final, before that.
+const MIN_KILLS: usize = 3;
+/// Orders between two kills.
+const ORDERS_BETWEEN_KILLS: std::ops::Range<u64> = 10..40;
 
-/// Each service in turn, at random points; each processor between the flush of a transaction and its commit; the
-/// projectors between an SQL commit and the next poll.
-pub fn kills(ground: &mut ChaosRig) {
-    for _ in 0..ground.form.of(1, 2) {
-        let mut names = ground.names();
-        ground.random.shuffle(&mut names);
-        if ground.form.of(true, false) {
+/// Kills each service in turn at random points, each processor between the flush of a transaction and its commit, and
+/// the projectors between an SQL commit and the next poll.
+pub fn kills(rig: &mut ChaosRig) {
+    for _ in 0..rig.scale.select(1, 2) {
+        let mut names = rig.names();
+        rig.random.shuffle(&mut names);
+        if rig.scale.select(true, false) {
             // One process of each service.
-            let mut seen = std::collections::BTreeSet::new();
-            names.retain(|name| seen.insert(name.split('-').next().map(str::to_owned)));
+            let mut services = std::collections::BTreeSet::new();
+            names.retain(|name| services.insert(name.split('-').next().map(str::to_owned)));
         }
         for name in names {
-            ground.load.goes_on(ground.random.u64(BETWEEN));
-            ground.system.kill(&name);
-            revive(ground, &format!("kill of {name}"), &[&name]);
+            rig.load
+                .wait_for_orders(rig.random.u64(ORDERS_BETWEEN_KILLS));
+            rig.system.kill(&name);
+            restart_and_wait(rig, &format!("kill of {name}"), &[&name]);
         }
         let mut services = PROCESSORS;
-        ground.random.shuffle(&mut services);
-        for service in services.into_iter().take(ground.form.of(2, 4)) {
-            before_its_commit(ground, service);
+        rig.random.shuffle(&mut services);
+        for service in services.into_iter().take(rig.scale.select(2, 4)) {
+            kill_before_commit(rig, service);
         }
-        behind_an_sql_commit(ground);
+        kill_after_sql_commit(rig);
     }
 }
 
-/// One process after the other, until every order of the load has its answer; some at least.
-pub fn kills_until_over(ground: &mut ChaosRig) {
+/// Kills one process after the other until every order of the load is answered, at least [`MIN_KILLS`].
+pub fn kill_until_finished(rig: &mut ChaosRig) {
     let mut killed = 0;
-    while killed < KILLS || !ground.load.is_over() {
-        let names = ground.names();
-        let name = &names[ground.random.usize(..names.len())];
-        ground.system.kill(name);
+    while killed < MIN_KILLS || !rig.load.is_finished() {
+        let names = rig.names();
+        let name = &names[rig.random.usize(..names.len())];
+        rig.system.kill(name);
         killed += 1;
-        ground.start(name);
-        ground.system.ready(name);
-        let wanted = ground.load.acknowledged() + ground.random.u64(BETWEEN) * 4;
+        rig.start(name);
+        rig.system.wait_until_ready(name);
+        let wanted = rig.load.acknowledged() + rig.random.u64(ORDERS_BETWEEN_KILLS) * 4;
         eventually("more orders are acknowledged", || {
-            (ground.load.acknowledged() >= wanted || ground.load.is_over()).then_some(())
+            (rig.load.acknowledged() >= wanted || rig.load.is_finished()).then_some(())
         });
     }
     println!("{killed} kills");
 }
 
-fn before_its_commit(ground: &mut ChaosRig, service: &str) {
-    let name = ground.one_of(service);
-    let caught = ground.ends_transaction(&name);
-    ground.system.kill(&name);
-    caught.lose();
-    revive(
-        ground,
+fn kill_before_commit(rig: &mut ChaosRig, service: &str) {
+    let name = rig.random_replica(service);
+    let intercepted = rig.intercept_transaction_end(&name);
+    rig.system.kill(&name);
+    intercepted.discard();
+    restart_and_wait(
+        rig,
         &format!("kill of {name} between flush and commit"),
         &[&name],
     );
 }
 
-fn behind_an_sql_commit(ground: &mut ChaosRig) {
-    let committed = ground.stack.postgres.catch(Step::HasCommitted).seen();
-    // Whichever of the two it was.
+fn kill_after_sql_commit(rig: &mut ChaosRig) {
+    let committed = rig.stack.postgres.intercept(Step::SqlCommitted).wait();
+    // Either projector may be the one that has committed.
     let names = ["query-1", "query-2"];
     for name in names {
-        ground.system.kill(name);
+        rig.system.kill(name);
     }
-    committed.lose();
-    revive(
-        ground,
-        "kill of the projectors behind an sql commit",
-        &names,
-    );
+    committed.discard();
+    restart_and_wait(rig, "kill of the projectors behind an sql commit", &names);
 }
 
-fn revive(ground: &mut ChaosRig, what: &str, names: &[&str]) {
+fn restart_and_wait(rig: &mut ChaosRig, what: &str, names: &[&str]) {
     for name in names {
-        ground.start(name);
+        rig.start(name);
     }
-    ground.progress(what, ground.service_of(names[0]));
+    rig.wait_for_progress(what, rig.service_of(names[0]));
     for name in names {
-        ground.system.ready(name);
+        rig.system.wait_until_ready(name);
     }
 }
 
-/// A transaction is open when its owner freezes. Others take its partitions over; when it thaws it is refused, says so,
-/// and comes back to the group.
-pub fn zombies(ground: &mut ChaosRig) {
+/// Freezes a processor with an open transaction. Another takes over its partitions. When it thaws, its transaction is
+/// refused; it logs that and rejoins the group.
+pub fn zombies(rig: &mut ChaosRig) {
     for service in PROCESSORS {
-        // All of them in the long form.
-        let chosen = ground.form.of("payments", service);
+        // The long scale covers all services.
+        let chosen = rig.scale.select("payments", service);
         if service != chosen {
             continue;
         }
-        let name = ground.one_of(service);
-        let other = ground.other(&name);
-        let fenced = ground.figure(&name, FENCED);
-        let caught = ground.ends_transaction(&name);
-        ground.system.freeze(&name);
-        caught.lose();
-        ground.spread(&[&other], &[4]);
-        ground.progress(&format!("freeze of {name}, its session over"), service);
-        ground.load.goes_on(50);
-        ground.system.thaw(&name);
+        let name = rig.random_replica(service);
+        let other = rig.other_replica(&name);
+        let fenced = rig.metric(&name, FENCED);
+        let intercepted = rig.intercept_transaction_end(&name);
+        rig.system.freeze(&name);
+        intercepted.discard();
+        rig.wait_for_assignment(&[&other], &[4]);
+        rig.wait_for_progress(&format!("freeze of {name}, its session over"), service);
+        rig.load.wait_for_orders(50);
+        rig.system.thaw(&name);
         eventually("the zombie is fenced", || {
-            (ground.figure(&name, FENCED) > fenced).then_some(())
+            (rig.metric(&name, FENCED) > fenced).then_some(())
         });
-        let said = ground.system.said(&name, "transaction failed");
-        assert!(said.contains("fenced"), "{said}");
-        ground.spread(&[&name, &other], &[2, 2]);
-        ground.system.ready(&name);
+        let logged = rig.system.last_log_line(&name, "transaction failed");
+        assert!(logged.contains("fenced"), "{logged}");
+        rig.wait_for_assignment(&[&name, &other], &[2, 2]);
+        rig.system.wait_until_ready(&name);
     }
 }
 
-/// The one that was there ends with a clear error; the other goes on, and is not disturbed again.
-pub fn twins(ground: &mut ChaosRig) {
+/// Starts a second process with the same instance id. The first ends with a clear error; the second continues
+/// undisturbed.
+pub fn twins(rig: &mut ChaosRig) {
     for service in PROCESSORS {
-        let chosen = ground.form.of("orders", service);
+        let chosen = rig.scale.select("orders", service);
         if service != chosen {
             continue;
         }
-        let name = ground.one_of(service);
+        let name = rig.random_replica(service);
         let twin = format!("{name}-twin");
-        let says = "another process runs with this instance id";
-        let said = ground.system.times_said(&name, says);
+        let message = "another process runs with this instance id";
+        let logged = rig.system.count_log_lines(&name, message);
         let same = [("ORDERMESH_INSTANCE", name.clone())];
-        ground.start_more(&twin, service, &same);
-        let status = ground.system.ended(&name);
+        rig.start_extra(&twin, service, &same);
+        let status = rig.system.wait_for_exit(&name);
         assert!(!status.success(), "{name} ended with {status}");
         assert!(
-            ground.system.times_said(&name, says) > said,
+            rig.system.count_log_lines(&name, message) > logged,
             "{}",
-            ground.system.tail(&name)
+            rig.system.log_tail(&name)
         );
-        ground.system.ready(&twin);
-        ground.progress(&format!("a twin of {name}"), service);
-        ground.load.goes_on(100);
+        rig.system.wait_until_ready(&twin);
+        rig.wait_for_progress(&format!("a twin of {name}"), service);
+        rig.load.wait_for_orders(100);
         let recreated = "ordermesh_engine_producers_recreated_total";
         assert!(
-            ground.figure(&twin, recreated) < 2.0,
-            "one goes on undisturbed"
+            rig.metric(&twin, recreated) < 2.0,
+            "the other process continues undisturbed"
         );
-        ground.system.kill(&twin);
-        revive(
-            ground,
-            &format!("{name} in the place of its twin"),
-            &[&name],
-        );
+        rig.system.kill(&twin);
+        restart_and_wait(rig, &format!("{name} in the place of its twin"), &[&name]);
     }
 }
 
-/// A worker more or less, all the time.
-pub fn churn(ground: &mut ChaosRig) {
+/// Adds and removes workers continuously.
+pub fn churn(rig: &mut ChaosRig) {
     let mut more: Vec<String> = Vec::new();
-    for turn in 0..ground.form.of(6, 36) {
-        if more.len() < 2 && (more.is_empty() || ground.random.bool()) {
-            let service = PROCESSORS[ground.random.usize(..PROCESSORS.len())];
+    for turn in 0..rig.scale.select(6, 36) {
+        if more.len() < 2 && (more.is_empty() || rig.random.bool()) {
+            let service = PROCESSORS[rig.random.usize(..PROCESSORS.len())];
             let name = format!("{service}-more-{turn}");
-            ground.start_more(&name, service, &[]);
-            ground.system.ready(&name);
+            rig.start_extra(&name, service, &[]);
+            rig.system.wait_until_ready(&name);
             more.push(name);
         } else {
-            let name = more.swap_remove(ground.random.usize(..more.len()));
-            if ground.random.bool() {
-                ground.system.kill(&name);
+            let name = more.swap_remove(rig.random.usize(..more.len()));
+            if rig.random.bool() {
+                rig.system.kill(&name);
             } else {
-                let status = ground.system.terminate(&name);
+                let status = rig.system.terminate(&name);
                 assert!(status.success(), "{name} ended with {status}");
             }
         }
-        ground.lasts(ground.form.seconds(3, 5));
+        rig.hold_fault(rig.scale.seconds(3, 5));
     }
     for name in more {
-        assert!(ground.system.terminate(&name).success());
+        assert!(rig.system.terminate(&name).success());
     }
     for service in PROCESSORS {
         let names = [1, 2].map(|number| format!("{service}-{number}"));
-        ground.spread(&[&names[0], &names[1]], &[2, 2]);
+        rig.wait_for_assignment(&[&names[0], &names[1]], &[2, 2]);
     }
-    ground.progress("workers joined and left", "all");
+    rig.wait_for_progress("workers joined and left", "all");
 }
 
-/// One process after the other ends in order and comes back; nobody has to ask more than twice.
-pub fn restarts(ground: &mut ChaosRig) {
-    ground.load.most_failures();
-    for round in 1..=ground.form.of(1, 3) {
-        for name in ground.names() {
-            ground.load.goes_on(10);
-            let status = ground.system.terminate(&name);
+/// Restarts one process after the other gracefully. No call needs more than one retry.
+pub fn restarts(rig: &mut ChaosRig) {
+    rig.load.take_most_failures();
+    for round in 1..=rig.scale.select(1, 3) {
+        for name in rig.names() {
+            rig.load.wait_for_orders(10);
+            let status = rig.system.terminate(&name);
             assert!(
                 status.success(),
                 "{name} ended with {status}:\n{}",
-                ground.system.tail(&name)
+                rig.system.log_tail(&name)
             );
-            ground.start(&name);
-            ground.system.ready(&name);
+            rig.start(&name);
+            rig.system.wait_until_ready(&name);
         }
-        ground.progress(&format!("restart of everything, {round}"), "all");
+        rig.wait_for_progress(&format!("restart of everything, {round}"), "all");
     }
-    let failures = ground.load.most_failures();
+    let failures = rig.load.take_most_failures();
     assert!(
         failures.len() <= 1,
         "a call failed more than once: {failures:#?}"

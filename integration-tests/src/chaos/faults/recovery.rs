@@ -1,8 +1,8 @@
-//! How soon everything is back: after the broker was restarted or fenced, after the database and the registry were
-//! restarted, and after a client of the log has lost the broker for good.
+//! Recovery times: after a restart or a fencing of the broker, after a restart of the database or the registry, and
+//! after a client of the log has lost the broker permanently.
 //!
-//! "Back" is measured from the first answer that a fresh client gets, and means two things: every process is ready, and
-//! an order that is placed then does not wait.
+//! Recovery is measured from the first answer that a fresh client gets. It ends when every process is ready and an
+//! order that is placed then is not delayed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -21,152 +21,156 @@ use crate::chaos::{ChaosRig, KAFKA_CLIENTS, PARTITIONS, PROCESSORS, Scale};
 use crate::eventually::within;
 use crate::system::order_of;
 
-/// Longest way back to a place in the group, from the broker's first answer; and the limit of a run among other tests,
-/// which must not test the machine.
-const BACK: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(25)];
-/// Longest wait of an order that is placed when everything is ready; and the limit of a run among other tests.
-const ORDER: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(5)];
-/// A client that has lost the broker is replaced within: it fails for some seconds, and is compared with a fresh one.
-const REPLACED: Duration = Duration::from_secs(30);
-/// Beyond any of the limits: what is later has not come back.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// Orders placed at once when everything is ready, so that several partitions have one.
+/// Upper limit of the time until every process is ready. The second value is for runs among other tests, which must not
+/// measure the machine.
+const RECOVERY_LIMIT: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(25)];
+/// Upper limit of the time of an order that is placed when every process is ready. The second value is as above.
+const ORDER_LIMIT: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(5)];
+/// Upper limit of the replacement of a client that has lost the broker: it fails for some seconds, and is then compared
+/// with a fresh client.
+const REPLACEMENT_LIMIT: Duration = Duration::from_secs(30);
+/// Beyond this the system counts as not recovered.
+const DEADLINE: Duration = Duration::from_secs(120);
+/// Orders placed at once when every process is ready, so that several partitions get one.
 const ORDERS: usize = 8;
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
-/// So that the broker is fenced after a short freeze.
+/// Short enough that the broker is fenced after a short freeze.
 const SHORT_SESSION: Duration = Duration::from_secs(1);
 const FREEZE: Duration = Duration::from_secs(3);
 /// The session of the stack's own settings.
 const SESSION: Duration = Duration::from_secs(15);
 const FENCED: &str = "Fencing broker";
 
-/// Ways back that were measured, by what had happened.
+/// Measured recovery times by kind of fault.
 #[derive(Default)]
-struct Measured {
+struct RecoveryTimes {
     ready: BTreeMap<&'static str, Vec<Duration>>,
     orders: BTreeMap<&'static str, Vec<Duration>>,
 }
 
-/// The broker is stopped and started, away for some seconds more each time; then it is fenced at random moments of
-/// take-overs; then the database and the registry are restarted.
-pub fn recovery(ground: &mut ChaosRig) {
-    let mut measured = Measured::default();
-    for away in absences(ground) {
-        ground.load.goes_on(5);
-        ground.stack.control(["stop", "kafka"]);
-        ground.lasts(Duration::from_secs(away));
-        ground.stack.control(["start", "kafka"]);
+/// Restarts the broker with outages of several lengths, fences it at random moments of take-overs, then restarts the
+/// database and the registry.
+pub fn recovery(rig: &mut ChaosRig) {
+    let mut times = RecoveryTimes::default();
+    for away in outage_seconds(rig) {
+        rig.load.wait_for_orders(5);
+        rig.stack.control(["stop", "kafka"]);
+        rig.hold_fault(Duration::from_secs(away));
+        rig.stack.control(["start", "kafka"]);
         let what = format!("broker away for {away} s");
-        measured.back(ground, "broker restarted", &what, log_answers);
+        times.record_recovery(rig, "broker restarted", &what, wait_for_log);
     }
-    ground.stack.control(["stop", "kafka"]);
-    ground.stack.start_kafka(SHORT_SESSION);
-    measured.back(ground, "broker restarted", "short session", log_answers);
-    let freezes = match ground.form {
+    rig.stack.control(["stop", "kafka"]);
+    rig.stack.start_kafka(SHORT_SESSION);
+    times.record_recovery(rig, "broker restarted", "short session", wait_for_log);
+    let freezes = match rig.scale {
         Scale::Short | Scale::Long => 3,
-        Scale::Whole => 30,
+        Scale::Full => 30,
     };
     let fences: usize = (0..freezes)
-        .map(|number| fence(ground, &mut measured, number))
+        .map(|number| fence(rig, &mut times, number))
         .sum();
     println!("the broker was fenced in {fences} of {freezes} freezes");
     assert!(fences > 0, "the broker was never fenced");
-    ground.stack.control(["stop", "kafka"]);
-    ground.stack.start_kafka(SESSION);
-    measured.back(ground, "broker restarted", "long session", log_answers);
-    let restarts = match ground.form {
+    rig.stack.control(["stop", "kafka"]);
+    rig.stack.start_kafka(SESSION);
+    times.record_recovery(rig, "broker restarted", "long session", wait_for_log);
+    let restarts = match rig.scale {
         Scale::Short | Scale::Long => 1,
-        Scale::Whole => 10,
+        Scale::Full => 10,
     };
     for _ in 0..restarts {
         for part in ["postgres", "registry"] {
-            ground.load.goes_on(5);
-            ground.stack.control(["stop", part]);
-            let away = ground.random.u64(1..=ground.form.of(3, 20));
-            ground.lasts(Duration::from_secs(away));
-            ground.stack.control(["start", part]);
+            rig.load.wait_for_orders(5);
+            rig.stack.control(["stop", part]);
+            let away = rig.random.u64(1..=rig.scale.select(3, 20));
+            rig.hold_fault(Duration::from_secs(away));
+            rig.stack.control(["start", part]);
             let what = format!("{part} away for {away} s");
-            // The script has waited for its first answer.
-            measured.back(ground, "database or registry restarted", &what, |_| ());
+            // The script has waited until it answers.
+            times.record_recovery(rig, "database or registry restarted", &what, |_| ());
         }
     }
-    measured.print();
+    times.print();
 }
 
-/// Seconds for which the broker is away: around the session's time-out, and long before and after it.
-fn absences(ground: &mut ChaosRig) -> Vec<u64> {
-    match ground.form {
+/// Lengths of the broker's outages in seconds: around the session time-out, and much shorter and longer.
+fn outage_seconds(rig: &mut ChaosRig) -> Vec<u64> {
+    match rig.scale {
         Scale::Short => vec![5, 12],
-        Scale::Long => (0..4).map(|_| ground.random.u64(5..=40)).collect(),
-        Scale::Whole => (5..=40).chain(9..=22).collect(),
+        Scale::Long => (0..4).map(|_| rig.random.u64(5..=40)).collect(),
+        Scale::Full => (5..=40).chain(9..=22).collect(),
     }
 }
 
-/// A processor is started anew, and the broker is frozen at a random moment of its take-over, until it is fenced. How
-/// often it was.
-fn fence(ground: &mut ChaosRig, measured: &mut Measured, number: usize) -> usize {
-    let service = PROCESSORS[ground.random.usize(..PROCESSORS.len())];
-    let name = ground.one_of(service);
-    ground.load.goes_on(5);
-    let fenced = ground.stack.times_said("kafka", FENCED);
-    ground.system.kill(&name);
-    ground.start(&name);
-    let moment = Duration::from_millis(ground.random.u64(..2_000));
-    ground.lasts(moment);
-    ground.stack.freeze("kafka");
-    ground.lasts(FREEZE);
-    ground.stack.thaw("kafka");
+/// Restarts a processor and freezes the broker at a random moment of its take-over for longer than the broker's
+/// session. Returns 1 when the controller has fenced the broker, otherwise 0.
+fn fence(rig: &mut ChaosRig, times: &mut RecoveryTimes, number: usize) -> usize {
+    let service = PROCESSORS[rig.random.usize(..PROCESSORS.len())];
+    let name = rig.random_replica(service);
+    rig.load.wait_for_orders(5);
+    let fenced = rig.stack.count_log_lines("kafka", FENCED);
+    rig.system.kill(&name);
+    rig.start(&name);
+    let moment = Duration::from_millis(rig.random.u64(..2_000));
+    rig.hold_fault(moment);
+    rig.stack.freeze("kafka");
+    rig.hold_fault(FREEZE);
+    rig.stack.thaw("kafka");
     let what = format!("fence {number}, {moment:?} after the start of {name}");
-    measured.back(ground, "broker fenced", &what, log_answers);
-    // A heartbeat may have come in before the controller looked.
-    usize::from(ground.stack.times_said("kafka", FENCED) > fenced)
+    times.record_recovery(rig, "broker fenced", &what, wait_for_log);
+    // A heartbeat may have arrived before the controller checked.
+    usize::from(rig.stack.count_log_lines("kafka", FENCED) > fenced)
 }
 
-impl Measured {
-    /// Waits until everything is back.
-    fn back(
+impl RecoveryTimes {
+    /// Waits until the system has recovered, and records the times.
+    fn record_recovery(
         &mut self,
-        ground: &mut ChaosRig,
+        rig: &mut ChaosRig,
         kind: &'static str,
         what: &str,
         answers: impl FnOnce(&ChaosRig),
     ) {
-        answers(ground);
+        answers(rig);
         let began = Instant::now();
-        let names = ground.names();
+        let names = rig.names();
         let mut ready = BTreeMap::new();
-        // All at the same time.
-        within(PATIENCE * 2, &format!("readiness after: {what}"), || {
+        // All processes are polled in the same loop, so that each gets its own time.
+        within(DEADLINE * 2, &format!("readiness after: {what}"), || {
             let (mut waiting, elapsed) = (Vec::new(), began.elapsed());
             for name in &names {
-                if ground.system.is_ready(name) {
+                if rig.system.is_ready(name) {
                     ready.entry(name.clone()).or_insert(elapsed);
                 } else {
                     waiting.push(name);
                 }
             }
-            if elapsed > PATIENCE {
-                let told = waiting
+            if elapsed > DEADLINE {
+                let reasons = waiting
                     .iter()
-                    .map(|name| format!("{name}: {}", ground.system.readiness(name)));
-                panic!("{what}: not ready: {}", told.collect::<Vec<_>>().join("; "));
+                    .map(|name| format!("{name}: {}", rig.system.readiness(name)));
+                panic!(
+                    "{what}: not ready: {}",
+                    reasons.collect::<Vec<_>>().join("; ")
+                );
             }
             waiting.is_empty().then_some(())
         });
         let took = began.elapsed();
-        let orders = place(ground);
+        let orders = place_orders(rig);
         let slowest = orders.iter().max().copied().unwrap_or_default();
         println!("{what}: everything ready after {took:.1?}, then an order within {slowest:.2?}");
-        let limit = usize::from(ground.form == Scale::Short);
-        let (back, order) = (BACK[limit], ORDER[limit]);
+        let limit = usize::from(rig.scale == Scale::Short);
+        let (back, order) = (RECOVERY_LIMIT[limit], ORDER_LIMIT[limit]);
         let late: BTreeMap<_, _> = ready.iter().filter(|(_, took)| **took > back).collect();
         assert!(took <= back, "{what}: back after {took:.1?}: {late:?}");
         assert!(slowest <= order, "{what}: an order took {slowest:?}");
         self.ready.entry(kind).or_default().push(took);
         self.orders.entry(kind).or_default().extend(orders);
         for name in &names {
-            // Panics when it has ended.
-            ground.system.ready(name);
+            // Panics when the process has ended.
+            rig.system.wait_until_ready(name);
         }
     }
 
@@ -187,28 +191,27 @@ impl Measured {
     }
 }
 
-/// Places some orders through all gateways at once; how long each took.
-fn place(ground: &ChaosRig) -> Vec<Duration> {
+/// Places orders through all gateways at once. Returns how long each took.
+fn place_orders(rig: &ChaosRig) -> Vec<Duration> {
     let calls = (0..ORDERS).map(|number| {
-        let peer = ground.load.gateway(number);
+        let peer = rig.load.gateway(number);
         let order = PlaceOrderRequest {
             order_id: Uuid::now_v7().to_string(),
             wait: PlaceOrderWait::Created.into(),
             ..order_of(&[("product-000", 1)])
         };
-        async move { timed(peer, order).await }
+        async move { time_order(peer, order).await }
     });
-    ground
-        .system
+    rig.system
         .block_on(futures::future::join_all(calls))
         .into_iter()
         .collect()
 }
 
-async fn timed(peer: Peer, order: PlaceOrderRequest) -> Duration {
+async fn time_order(peer: Peer, order: PlaceOrderRequest) -> Duration {
     let began = Instant::now();
     let mut request = Request::new(order);
-    request.set_timeout(PATIENCE);
+    request.set_timeout(DEADLINE);
     let placed = OrderServiceClient::new(peer).place_order(request).await;
     if let Err(status) = placed {
         panic!(
@@ -219,19 +222,19 @@ async fn timed(peer: Peer, order: PlaceOrderRequest) -> Duration {
     began.elapsed()
 }
 
-/// Waits until a fresh client gets every answer that a take-over asks for: the end of each partition, and what each
-/// group has committed.
-fn log_answers(ground: &ChaosRig) {
-    let prefix = ground.system.variable("ORDERMESH_PREFIX");
-    within(PATIENCE, "the broker answers a fresh client", || {
+/// Waits until a fresh client gets every answer that a take-over needs: the end of each partition and the committed
+/// offsets of each group.
+fn wait_for_log(rig: &ChaosRig) {
+    let prefix = rig.system.variable("ORDERMESH_PREFIX");
+    within(DEADLINE, "the broker answers a fresh client", || {
         Service::ALL
             .into_iter()
-            .all(|service| answers(&ground.stack.direct.kafka, prefix, service))
+            .all(|service| log_responds(&rig.stack.direct.kafka, prefix, service))
             .then_some(())
     });
 }
 
-fn answers(bootstrap: &str, prefix: &str, service: Service) -> bool {
+fn log_responds(bootstrap: &str, prefix: &str, service: Service) -> bool {
     let client: Result<BaseConsumer, _> = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
         .set("group.id", format!("{prefix}{service}"))
@@ -251,7 +254,7 @@ fn answers(bootstrap: &str, prefix: &str, service: Service) -> bool {
     answers
 }
 
-/// Parts of the `client.id`s by which the kinds of clients are told apart.
+/// Parts of the `client.id`s that identify the kinds of clients.
 const KINDS: [&str; 7] = [
     ".consumer-",
     ".producer-",
@@ -262,61 +265,61 @@ const KINDS: [&str; 7] = [
     ".projector-",
 ];
 
-/// Each client of the log loses the broker for good, one after the other, while the broker is well.
-pub fn clients(ground: &mut ChaosRig) {
-    let mut measured = Measured::default();
+/// Each kind of Kafka client loses the broker permanently, one after the other, while the broker itself is healthy.
+pub fn clients(rig: &mut ChaosRig) {
+    let mut times = RecoveryTimes::default();
     let mut lost: BTreeMap<String, usize> = BTreeMap::new();
     for service in KAFKA_CLIENTS {
-        let known = ground.stack.kafka[service].clients();
+        let known = rig.stack.kafka[service].clients();
         for kind in KINDS {
-            let prefix = ground.system.variable("ORDERMESH_PREFIX").to_owned();
+            let prefix = rig.system.variable("ORDERMESH_PREFIX").to_owned();
             let of_kind: Vec<_> = known
                 .iter()
                 .filter(|id| id.starts_with(&prefix) && id.contains(kind))
                 .cloned()
                 .collect();
-            let is_left_out = ground.form == Scale::Short && !matches!(service, "orders" | "query");
+            let is_left_out = rig.scale == Scale::Short && !matches!(service, "orders" | "query");
             if of_kind.is_empty() || is_left_out {
                 continue;
             }
-            let victim = of_kind[ground.random.usize(..of_kind.len())].clone();
-            let proxy = &ground.stack.kafka[service];
-            proxy.lose(&victim);
+            let victim = of_kind[rig.random.usize(..of_kind.len())].clone();
+            let proxy = &rig.stack.kafka[service];
+            proxy.disconnect_client(&victim);
             proxy.reset();
             let what = format!("{victim} has lost the broker");
             if kind == ".reader-" {
-                // It is needed at take-over only: of the partitions of the other process.
-                let name = victim_process(ground, &victim);
-                let other = ground.other(&name);
-                ground.system.kill(&other);
-                ground.progress(&what, "query");
-                ground.start(&other);
+                // A reader is needed only at a take-over, here of the other process's partitions.
+                let name = victim_process(rig, &victim);
+                let other = rig.other_replica(&name);
+                rig.system.kill(&other);
+                rig.wait_for_progress(&what, "query");
+                rig.start(&other);
             } else {
-                ground.progress(&what, "query");
+                rig.wait_for_progress(&what, "query");
             }
-            measured.replaced(ground, service, &known, &victim);
-            // A process that is started anew gives its clients the same names.
-            ground.stack.kafka[service].let_pass(&victim);
+            times.record_replacement(rig, service, &known, &victim);
+            // A restarted process gives its clients the same names.
+            rig.stack.kafka[service].reconnect_client(&victim);
             *lost.entry(kind.to_owned()).or_default() += 1;
         }
     }
     println!("lost and replaced: {lost:?}");
     assert_eq!(lost.len(), KINDS.len(), "some clients have other names");
-    measured.print();
+    times.print();
 }
 
-/// The process whose client this is.
-fn victim_process(ground: &ChaosRig, client_id: &str) -> String {
-    let names = ground.names().into_iter();
+/// The process that owns a client.
+fn victim_process(rig: &ChaosRig, client_id: &str) -> String {
+    let names = rig.names().into_iter();
     let mut owners = names.filter(|name| client_id.contains(&format!(".{name}.")));
     owners.next().expect("it is a worker's client")
 }
 
-impl Measured {
-    /// Waits until the victim's successor has come, and everything is back.
-    fn replaced(
+impl RecoveryTimes {
+    /// Waits until the lost client is replaced and the system has recovered.
+    fn record_replacement(
         &mut self,
-        ground: &mut ChaosRig,
+        rig: &mut ChaosRig,
         service: &str,
         known: &BTreeSet<String>,
         victim: &str,
@@ -324,14 +327,19 @@ impl Measured {
         let what = format!("{victim} has lost the broker");
         let began = Instant::now();
         let (name, _) = victim.rsplit_once('-').expect("it has a number");
-        within(REPLACED, &format!("a successor after: {what}"), || {
-            let now = ground.stack.kafka[service].clients();
-            let is_successor = |id: &&String| id.rsplit_once('-').is_some_and(|(of, _)| of == name);
-            now.difference(known)
-                .any(|id| is_successor(&id))
-                .then_some(())
-        });
+        within(
+            REPLACEMENT_LIMIT,
+            &format!("a successor after: {what}"),
+            || {
+                let now = rig.stack.kafka[service].clients();
+                let is_successor =
+                    |id: &&String| id.rsplit_once('-').is_some_and(|(of, _)| of == name);
+                now.difference(known)
+                    .any(|id| is_successor(&id))
+                    .then_some(())
+            },
+        );
         println!("{what}: replaced after {:.1?} more", began.elapsed());
-        self.back(ground, "client lost", &what, |_| ());
+        self.record_recovery(rig, "client lost", &what, |_| ());
     }
 }

@@ -1,4 +1,4 @@
-//! Ends of transactions that are late, and transactions that are aborted.
+//! Faults of transactions: late ends and aborts.
 
 use std::time::Duration;
 
@@ -9,71 +9,75 @@ const UNCLEAR: &str = "ordermesh_engine_failed_transactions_total{result=\"uncle
 const ABORTED: &str = "ordermesh_engine_failed_transactions_total{result=\"aborted\"";
 const RECREATED: &str = "ordermesh_engine_producers_recreated_total";
 
-/// The broker freezes while a transaction ends; then only the requests to end transactions are late, once by less and
-/// once by more than a client waits. Whoever does not know how its transaction ended makes its producer anew.
-pub fn unclear(ground: &mut ChaosRig) {
+/// Freezes the broker while a transaction ends. Then delays only the requests to end transactions, once by less and
+/// once by more than the client's time-out. A worker that does not know the result of its transaction recreates its
+/// producer.
+pub fn unclear(rig: &mut ChaosRig) {
     for service in PROCESSORS {
-        let chosen = ground.form.of("orders", service);
+        let chosen = rig.scale.select("orders", service);
         if service != chosen {
             continue;
         }
-        let name = ground.one_of(service);
-        let before = seen(ground, &name);
-        let caught = ground.ends_transaction(&name);
-        ground.stack.freeze("kafka");
-        caught.release();
-        ground.lasts(Duration::from_secs(5));
-        ground.stack.thaw("kafka");
-        ground.progress("the broker was frozen while a transaction ended", "all");
-        acted(ground, &[name], &[before]);
+        let name = rig.random_replica(service);
+        let before = unclear_ends(rig, &name);
+        let intercepted = rig.intercept_transaction_end(&name);
+        rig.stack.freeze("kafka");
+        intercepted.release();
+        rig.hold_fault(Duration::from_secs(5));
+        rig.stack.thaw("kafka");
+        rig.wait_for_progress("the broker was frozen while a transaction ended", "all");
+        wait_for_recreation(rig, &[name], &[before]);
     }
     for (service, late) in [("payments", 4), ("inventory", 8)] {
         let names = [1, 2].map(|number| format!("{service}-{number}"));
-        let before = names.each_ref().map(|name| seen(ground, name));
-        let delayed = ground.stack.kafka[service].delayed();
-        ground.stack.kafka[service].delay_ends(Duration::from_secs(late));
-        acted(ground, &names, &before);
-        ground.lasts(ground.form.seconds(0, 30));
-        assert!(ground.stack.kafka[service].delayed() > delayed);
-        ground.stack.kafka[service].heal();
-        ground.progress(&format!("ends of transactions came {late} s late"), service);
+        let before = names.each_ref().map(|name| unclear_ends(rig, name));
+        let delayed = rig.stack.kafka[service].delayed();
+        rig.stack.kafka[service].delay_transaction_ends(Duration::from_secs(late));
+        wait_for_recreation(rig, &names, &before);
+        rig.hold_fault(rig.scale.seconds(0, 30));
+        assert!(rig.stack.kafka[service].delayed() > delayed);
+        rig.stack.kafka[service].heal();
+        rig.wait_for_progress(&format!("transaction ends were {late} s late"), service);
     }
 }
 
-/// Transactions with an unclear end, and producers made anew.
-fn seen(ground: &ChaosRig, name: &str) -> [f64; 2] {
-    [UNCLEAR, RECREATED].map(|sample| ground.figure(name, sample))
+/// Counters of a process: transactions with an unclear end, and recreated producers.
+fn unclear_ends(rig: &ChaosRig, name: &str) -> [f64; 2] {
+    [UNCLEAR, RECREATED].map(|sample| rig.metric(name, sample))
 }
 
-/// Waits until one of these has both seen an unclear end and made its producer anew.
-fn acted(ground: &ChaosRig, names: &[String], before: &[[f64; 2]]) {
-    eventually("the rule for unclear ends acts", || {
-        let acted = names.iter().zip(before).any(|(name, before)| {
-            let now = seen(ground, name);
-            now[0] > before[0] && now[1] > before[1]
-        });
-        acted.then_some(())
-    });
+/// Waits until one process has had an unclear end and has recreated its producer.
+fn wait_for_recreation(rig: &ChaosRig, names: &[String], before: &[[f64; 2]]) {
+    eventually(
+        "a worker recreates its producer after an unclear end",
+        || {
+            let acted = names.iter().zip(before).any(|(name, before)| {
+                let now = unclear_ends(rig, name);
+                now[0] > before[0] && now[1] > before[1]
+            });
+            acted.then_some(())
+        },
+    );
 }
 
-/// Five of a hundred transactions cannot be committed, and are aborted with all that they have written.
-pub fn aborts(ground: &mut ChaosRig) {
-    let names = ground.processors();
-    let before = ground.sum(&names, ABORTED);
-    let refused = || PROCESSORS.map(|service| ground.stack.kafka[service].refused());
+/// Five of a hundred transactions cannot be committed and are aborted with everything they have written.
+pub fn aborts(rig: &mut ChaosRig) {
+    let names = rig.processors();
+    let before = rig.sum(&names, ABORTED);
+    let refused = || PROCESSORS.map(|service| rig.stack.kafka[service].refused());
     let refused_before = refused();
     for service in PROCESSORS {
-        ground.stack.kafka[service].refuse(5);
+        rig.stack.kafka[service].refuse(5);
     }
     eventually("some transactions of each service are refused", || {
-        let most = ground.form.of(3, 15);
+        let most = rig.scale.select(3, 15);
         let mut refused = refused().into_iter().zip(refused_before);
         refused
             .all(|(now, before)| now >= before + most)
             .then_some(())
     });
-    ground.stack.heal();
-    ground.progress("transactions were aborted", "all");
-    let aborted = ground.sum(&names, ABORTED) - before;
+    rig.stack.heal();
+    rig.wait_for_progress("transactions were aborted", "all");
+    let aborted = rig.sum(&names, ABORTED) - before;
     assert!(aborted >= 4.0, "{aborted} transactions were aborted");
 }

@@ -1,5 +1,4 @@
-//! One connection through a proxy: each direction is read, held against what the proxy looks for, and written when
-//! its time has come.
+//! One proxied connection. Each direction is read, checked against the proxy's rules, and written when it is due.
 
 use std::collections::HashSet;
 use std::io;
@@ -12,30 +11,30 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use super::frames::{self, ApiKey, Protocol};
-use super::{Shared, Step, Verdict};
+use super::{ProxyState, Step, Verdict};
 
-/// Messages between reading and writing.
-const UNDER_WAY: usize = 1_024;
+/// Capacity of the queue between reading and writing, in messages.
+const QUEUE_CAPACITY: usize = 1_024;
 
-/// Correlations of requests whose answer becomes a refusal.
+/// Correlation ids of the requests whose response becomes a refusal.
 type Refusals = Arc<Mutex<HashSet<u32>>>;
 
-/// Carries a connection until both sides have ended it, or it is reset.
-pub async fn relay(client: TcpStream, server: TcpStream, shared: &Arc<Shared>) {
+/// Forwards a connection until both sides have closed it or it is reset.
+pub async fn relay(client: TcpStream, server: TcpStream, state: &Arc<ProxyState>) {
     let _ = client.set_nodelay(true);
     let _ = server.set_nodelay(true);
-    let mut way = shared.way.subscribe();
-    let born = way.borrow_and_update().resets;
+    let mut rules = state.rules.subscribe();
+    let resets_at_start = rules.borrow_and_update().resets;
     let (mut client, mut server) = (client, server);
     {
         let (mut from_client, mut to_client) = client.split();
         let (mut from_server, mut to_server) = server.split();
         let refusals = Refusals::default();
-        // Both ends are waited for: a message under way arrives even when its sender has gone.
+        // Waits for both directions: a message in flight is delivered even when its sender has closed.
         let both = async {
             tokio::join!(
-                carry(&mut from_client, &mut to_server, shared, false, &refusals),
-                carry(&mut from_server, &mut to_client, shared, true, &refusals),
+                forward(&mut from_client, &mut to_server, state, false, &refusals),
+                forward(&mut from_server, &mut to_client, state, true, &refusals),
             )
         };
         tokio::select! {
@@ -44,8 +43,8 @@ pub async fn relay(client: TcpStream, server: TcpStream, shared: &Arc<Shared>) {
                     return;
                 }
             }
-            _ = way.wait_for(|way| way.resets != born) => {
-                shared.reset.fetch_add(1, Ordering::Relaxed);
+            _ = rules.wait_for(|rules| rules.resets != resets_at_start) => {
+                state.connections_reset.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
@@ -53,19 +52,21 @@ pub async fn relay(client: TcpStream, server: TcpStream, shared: &Arc<Shared>) {
     let _ = server.set_zero_linger();
 }
 
-async fn carry(
+async fn forward(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
-    shared: &Shared,
-    by_server: bool,
+    state: &ProxyState,
+    from_server_side: bool,
     refusals: &Refusals,
 ) -> io::Result<()> {
-    let (queue, mut due) = mpsc::channel::<(Instant, Vec<u8>)>(UNDER_WAY);
+    let (queue, mut due) = mpsc::channel::<(Instant, Vec<u8>)>(QUEUE_CAPACITY);
     let reading = async {
         let mut first = true;
-        while let Some(mut frame) = frames::read(from, shared.protocol, by_server, first).await? {
+        while let Some(mut frame) =
+            frames::read(from, state.protocol, from_server_side, first).await?
+        {
             first = false;
-            let Some(at) = take(shared, by_server, refusals, &mut frame).await else {
+            let Some(at) = schedule(state, from_server_side, refusals, &mut frame).await else {
                 return Err(io::Error::other("lost"));
             };
             if queue.send((at, frame)).await.is_err() {
@@ -76,56 +77,56 @@ async fn carry(
         Ok(())
     };
     let writing = async {
-        let mut way = shared.way.subscribe();
+        let mut rules = state.rules.subscribe();
         while let Some((at, frame)) = due.recv().await {
             sleep_until(at).await;
-            if way.wait_for(|way| !way.cut).await.is_err() {
+            if rules.wait_for(|rules| !rules.cut).await.is_err() {
                 break;
             }
             to.write_all(&frame).await?;
         }
-        let _ = way.wait_for(|way| !way.cut).await;
+        let _ = rules.wait_for(|rules| !rules.cut).await;
         to.shutdown().await
     };
     let (read, written) = tokio::join!(reading, writing);
     read.and(written)
 }
 
-/// When a message may go on; `None` when it is lost.
-async fn take(
-    shared: &Shared,
-    by_server: bool,
+/// The time at which a message is due; `None` when it is dropped.
+async fn schedule(
+    state: &ProxyState,
+    from_server_side: bool,
     refusals: &Refusals,
     frame: &mut [u8],
 ) -> Option<Instant> {
-    let way = *shared.way.borrow();
-    let mut at = Instant::now() + way.delay;
-    let mut sprung = None;
-    match (shared.protocol, by_server) {
+    let rules = *state.rules.borrow();
+    let mut at = Instant::now() + rules.delay;
+    let mut intercepted = None;
+    match (state.protocol, from_server_side) {
         (Protocol::Kafka, false) => {
             let request = frames::request(frame)?;
             if let Some(client_id) = frames::client_id(frame) {
-                let mut clients = shared.clients.lock().expect("no holder panics");
-                if !clients.pass(client_id) {
+                let mut clients = state.clients.lock().expect("no holder panics");
+                if !clients.admit(client_id) {
                     return None;
                 }
             }
             match request.api {
                 Some(ApiKey::EndTxn) => {
-                    sprung = shared.springs(|step| {
-                        matches!(step, Step::EndsTransaction(name) if frames::names(frame, name))
+                    intercepted = state.take_interception(|step| {
+                        matches!(step, Step::EndTransaction(name) if frames::contains(frame, name))
                     });
-                    if !way.end_delay.is_zero() {
-                        shared.delayed.fetch_add(1, Ordering::Relaxed);
-                        at += way.end_delay;
+                    if !rules.transaction_end_delay.is_zero() {
+                        state.delayed.fetch_add(1, Ordering::Relaxed);
+                        at += rules.transaction_end_delay;
                     }
                 }
                 Some(ApiKey::InitProducerId) => {
-                    let mut way = shared.way.subscribe();
-                    let _ = way.wait_for(|way| !way.no_producers).await;
+                    let mut rules = state.rules.subscribe();
+                    let _ = rules.wait_for(|rules| !rules.blocks_producer_init).await;
                     at = at.max(Instant::now());
                 }
-                Some(ApiKey::AddOffsetsToTxn) if shared.strikes(way.refused_percent) => {
+                Some(ApiKey::AddOffsetsToTxn) if state.draw_refusal(rules.refused_percent) => {
                     let mut refusals = refusals.lock().expect("no holder panics");
                     refusals.insert(request.correlation);
                 }
@@ -133,24 +134,24 @@ async fn take(
             }
         }
         (Protocol::Kafka, true) => {
-            let is_refused = frames::answered(frame).is_some_and(|correlation| {
+            let is_refused = frames::correlation_id(frame).is_some_and(|correlation| {
                 let mut refusals = refusals.lock().expect("no holder panics");
                 refusals.remove(&correlation)
             });
             if is_refused {
-                shared.refused.fetch_add(1, Ordering::Relaxed);
+                state.refused.fetch_add(1, Ordering::Relaxed);
                 frames::refuse(frame);
             }
         }
         (Protocol::Postgres, true) if frames::is_commit(frame) => {
-            sprung = shared.springs(|step| *step == Step::HasCommitted);
+            intercepted = state.take_interception(|step| *step == Step::SqlCommitted);
         }
         _ => {}
     }
-    if let Some(sprung) = sprung {
+    if let Some(intercepted) = intercepted {
         let (verdict, decided) = oneshot::channel();
-        // Nobody waits any more: it goes on.
-        if sprung.send(verdict).is_ok() && decided.await == Ok(Verdict::Drop) {
+        // Without a receiver the message passes.
+        if intercepted.send(verdict).is_ok() && decided.await == Ok(Verdict::Drop) {
             return None;
         }
     }

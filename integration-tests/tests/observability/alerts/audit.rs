@@ -1,31 +1,31 @@
-//! What the auditor finds, and whether it still looks.
+//! Alerts of the auditor: findings, and audits that do not complete.
 
 use std::process::Command;
 
 use contracts::orders::v1::OrderStatus;
 use harness::system::System;
 
-use super::{place, start, watched_at_length};
+use super::{monitored_long, place, start};
 
 #[test]
-fn a_read_model_that_somebody_has_changed_and_an_auditor_that_completes_nothing_are_told_of() {
-    let Some((mut system, alerts)) = watched_at_length(120) else {
+fn a_changed_read_model_and_an_audit_that_never_completes_raise_alerts() {
+    let Some((mut system, alerts)) = monitored_long(120) else {
         return;
     };
     system.set("ORDERMESH_AUDIT_EVERY_MS", "500");
     start(&mut system, &alerts, "auditor");
     let placed = place(&system);
-    system.reaches(&placed, OrderStatus::Delivered);
+    system.wait_for_status(&placed, OrderStatus::Delivered);
     let violated = [("invariant", "I8")];
     change(&system, "+ 1");
-    alerts.arrives("AuditViolated", &violated);
+    alerts.wait_until_firing("AuditViolated", &violated);
     change(&system, "- 1");
-    alerts.clears("AuditViolated", &violated);
+    alerts.wait_until_resolved("AuditViolated", &violated);
 
     assert!(system.terminate("sandbox").success());
-    alerts.arrives("AuditStale", &[]);
+    alerts.wait_until_firing("AuditStale", &[]);
     start(&mut system, &alerts, "sandbox");
-    alerts.clears("AuditStale", &[]);
+    alerts.wait_until_resolved("AuditStale", &[]);
 }
 
 fn change(system: &System, by: &str) {

@@ -1,4 +1,4 @@
-//! The faults that every system meets: the alert names the culprit, and what follows from it is silent.
+//! The most common faults: the alert names the cause, and alerts about its consequences are inhibited.
 
 use contracts::orders::v1::OrderStatus;
 use contracts::sandbox::v1::{Behaviour, Faults};
@@ -6,31 +6,31 @@ use contracts::{Service, Topic};
 use harness::servers;
 use harness::system::{FAULTLESS, System};
 
-use super::{place, start, topic, watched, write};
+use super::{monitored, place, start, topic, write};
 
 #[test]
-fn a_service_that_is_killed_is_named_and_its_absence_is_silent() {
-    let Some((mut system, alerts)) = watched(System::new(), 10) else {
+fn a_killed_service_is_named_and_its_consequences_are_inhibited() {
+    let Some((mut system, alerts)) = monitored(System::new(), 10) else {
         return;
     };
     let placed = place(&system);
-    system.reaches(&placed, OrderStatus::Delivered);
+    system.wait_for_status(&placed, OrderStatus::Delivered);
     system.kill("inventory");
     let down = [("service", "inventory"), ("instance", "inventory:9464")];
-    let notice = alerts.arrives("ServiceDown", &down);
-    assert_eq!(notice.receiver, "on-call");
-    let summary = &notice.annotations["summary"];
+    let notification = alerts.wait_until_firing("ServiceDown", &down);
+    assert_eq!(notification.receiver, "on-call");
+    let summary = &notification.annotations["summary"];
     assert_eq!(summary, "inventory:9464 does not answer");
-    alerts.is_silent("ConsumerAbsent", &[("group", "inventory")]);
-    let heard: Vec<_> = alerts.heard().into_iter().collect();
-    assert_eq!(heard, ["ServiceDown"]);
+    alerts.wait_until_inhibited("ConsumerAbsent", &[("group", "inventory")]);
+    let notified: Vec<_> = alerts.notified_alerts().into_iter().collect();
+    assert_eq!(notified, ["ServiceDown"]);
     start(&mut system, &alerts, "inventory");
-    alerts.clears("ServiceDown", &down);
+    alerts.wait_until_resolved("ServiceDown", &down);
 }
 
 #[test]
-fn a_partner_that_is_gone_is_named_and_so_is_who_is_sent_garbage() {
-    let Some((system, alerts)) = watched(System::new(), 20) else {
+fn an_unreachable_partner_and_a_receiver_of_garbage_are_named() {
+    let Some((system, alerts)) = monitored(System::new(), 20) else {
         return;
     };
     system.behave(Behaviour {
@@ -42,26 +42,26 @@ fn a_partner_that_is_gone_is_named_and_so_is_who_is_sent_garbage() {
     });
     let waiting: Vec<_> = (0..20).map(|_| place(&system)).collect();
     let provider = [("service", "payments"), ("target", "payment-provider")];
-    let notice = alerts.arrives("EffectTargetDown", &provider);
-    assert_eq!(notice.receiver, "on-call");
+    let notification = alerts.wait_until_firing("EffectTargetDown", &provider);
+    assert_eq!(notification.receiver, "on-call");
     system.behave(FAULTLESS);
     for order_id in &waiting {
-        system.reaches(order_id, OrderStatus::Delivered);
+        system.wait_for_status(order_id, OrderStatus::Delivered);
     }
-    alerts.clears("EffectTargetDown", &provider);
+    alerts.wait_until_resolved("EffectTargetDown", &provider);
 
     let commands = topic(&system, Service::Inventory, Topic::Commands);
     write(&system, &commands, "garbage");
     let garbage = [("service", "inventory"), ("class", "unframed")];
-    let notice = alerts.arrives("DeadLetters", &garbage);
-    assert_eq!(notice.receiver, "tickets");
-    alerts.clears("DeadLetters", &garbage);
+    let notification = alerts.wait_until_firing("DeadLetters", &garbage);
+    assert_eq!(notification.receiver, "tickets");
+    alerts.wait_until_resolved("DeadLetters", &garbage);
 }
 
 #[test]
-fn a_part_of_the_stack_that_stops_is_named_and_nothing_else() {
-    let alone = servers::alone();
-    let Some((system, alerts)) = watched(System::alone(&alone), 10) else {
+fn a_stopped_server_is_the_only_one_named() {
+    let servers_lock = servers::exclusive();
+    let Some((system, alerts)) = monitored(System::exclusive(&servers_lock), 10) else {
         return;
     };
     for (part, alert, consequence) in [
@@ -77,38 +77,39 @@ fn a_part_of_the_stack_that_stops_is_named_and_nothing_else() {
             Some(("WorkerStopped", ("component", "projector"))),
         ),
     ] {
-        let before = alerts.heard();
-        let stopped = Stopped::stop(&alone, part);
-        let notice = alerts.arrives(alert, &[]);
-        assert_eq!(notice.receiver, "on-call");
+        let before = alerts.notified_alerts();
+        let stopped = StoppedServer::stop(&servers_lock, part);
+        let notification = alerts.wait_until_firing(alert, &[]);
+        assert_eq!(notification.receiver, "on-call");
         if let Some((consequence, label)) = consequence {
-            alerts.is_silent(consequence, &[label]);
+            alerts.wait_until_inhibited(consequence, &[label]);
         }
-        let heard = alerts.heard();
-        let news: Vec<_> = heard.difference(&before).collect();
-        assert_eq!(news, [alert]);
+        let notified = alerts.notified_alerts();
+        let new_alerts: Vec<_> = notified.difference(&before).collect();
+        assert_eq!(new_alerts, [alert]);
         drop(stopped);
-        alerts.clears(alert, &[]);
+        alerts.wait_until_resolved(alert, &[]);
     }
     let placed = place(&system);
-    system.reaches(&placed, OrderStatus::Delivered);
+    system.wait_for_status(&placed, OrderStatus::Delivered);
 }
 
-/// A part of the stack that is started again when this is dropped, also by a failure: others need it.
-struct Stopped<'a> {
-    alone: &'a servers::Alone,
+/// A stopped server of the stack. It is started again when the value is dropped, also after a failure, because other
+/// tests need it.
+struct StoppedServer<'a> {
+    servers_lock: &'a servers::ExclusiveServers,
     part: &'static str,
 }
 
-impl<'a> Stopped<'a> {
-    fn stop(alone: &'a servers::Alone, part: &'static str) -> Self {
-        alone.stack(["stop", part]);
-        Self { alone, part }
+impl<'a> StoppedServer<'a> {
+    fn stop(servers_lock: &'a servers::ExclusiveServers, part: &'static str) -> Self {
+        servers_lock.stack(["stop", part]);
+        Self { servers_lock, part }
     }
 }
 
-impl Drop for Stopped<'_> {
+impl Drop for StoppedServer<'_> {
     fn drop(&mut self) {
-        self.alone.stack(["start", self.part]);
+        self.servers_lock.stack(["start", self.part]);
     }
 }

@@ -1,4 +1,4 @@
-//! A file system of a few megabytes.
+//! Alerts of disks, on a file system of a few megabytes.
 
 use std::fs::{self, File};
 use std::io::{Write as _, stderr};
@@ -7,18 +7,18 @@ use std::process::Command;
 
 use harness::eventually;
 
-use super::watched_at_length;
+use super::monitored_long;
 
 const MEGABYTE: usize = 1 << 20;
 const SIZE: usize = 64;
 
-/// Mounted until it is dropped.
+/// A mounted file system. It is unmounted when the value is dropped.
 struct Disk {
     folder: PathBuf,
 }
 
 impl Disk {
-    /// `None` where nothing may be mounted.
+    /// Mounts the file system; `None` where this user may not mount.
     fn mount(folder: PathBuf) -> Option<Self> {
         fs::create_dir_all(&folder).unwrap();
         let mounted = Command::new("mount")
@@ -30,7 +30,7 @@ impl Disk {
             .then_some(Self { folder })
     }
 
-    /// Adds so many megabytes to what is there.
+    /// Adds this many megabytes.
     fn fill(&self, megabytes: usize) {
         let mut file = File::options()
             .create(true)
@@ -54,8 +54,8 @@ impl Drop for Disk {
 }
 
 #[test]
-fn a_disk_that_fills_is_told_of_before_it_is_full() {
-    let Some((system, alerts)) = watched_at_length(60) else {
+fn a_filling_disk_raises_an_alert_before_it_is_full() {
+    let Some((system, alerts)) = monitored_long(60) else {
         return;
     };
     let Some(disk) = Disk::mount(Path::new(&system.path("disk")).to_owned()) else {
@@ -69,16 +69,16 @@ fn a_disk_that_fills_is_told_of_before_it_is_full() {
     let full = [("mountpoint", mountpoint.as_str())];
     disk.fill(40);
     eventually("prometheus sees the disk", || {
-        let seen = format!("node_filesystem_avail_bytes{{mountpoint=\"{mountpoint}\"}}");
-        let samples = alerts.prometheus().query(&seen).unwrap();
+        let query = format!("node_filesystem_avail_bytes{{mountpoint=\"{mountpoint}\"}}");
+        let samples = alerts.prometheus().query(&query).unwrap();
         (!samples.is_empty()).then_some(())
     });
     disk.fill(10);
-    alerts.arrives("DiskFilling", &full);
+    alerts.wait_until_firing("DiskFilling", &full);
     disk.fill(12);
-    let notice = alerts.arrives("DiskFull", &full);
-    assert_eq!(notice.receiver, "on-call");
+    let notification = alerts.wait_until_firing("DiskFull", &full);
+    assert_eq!(notification.receiver, "on-call");
     disk.empty();
-    alerts.clears("DiskFull", &full);
-    alerts.clears("DiskFilling", &full);
+    alerts.wait_until_resolved("DiskFull", &full);
+    alerts.wait_until_resolved("DiskFilling", &full);
 }

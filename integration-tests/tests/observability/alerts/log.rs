@@ -1,4 +1,4 @@
-//! Kafka, and how the services keep up with the log.
+//! Alerts of Kafka and of the services' lag.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -16,30 +16,30 @@ use rdkafka::message::{BorrowedMessage, Message as _, OwnedMessage};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::{LAG, place, start, topic, watched_at_length};
+use super::{LAG, monitored_long, place, start, topic};
 
 #[test]
-fn a_service_that_nobody_has_started_is_told_of_and_so_are_the_orders_that_wait_for_it() {
-    let Some((mut system, alerts)) = watched_at_length(60) else {
+fn a_missing_service_and_the_orders_that_wait_for_it_raise_alerts() {
+    let Some((mut system, alerts)) = monitored_long(60) else {
         return;
     };
-    // Taken away on purpose: Prometheus does not look for it any more.
-    alerts.follow_all_but(&system, "inventory");
+    // Removed on purpose: Prometheus does not scrape it.
+    alerts.scrape_processes_except(&system, "inventory");
     assert!(system.terminate("inventory").success());
     let placed = place(&system);
     let absent = [("group", "inventory"), ("service", "inventory")];
     let overdue = [("status", "pending")];
-    alerts.arrives("ConsumerAbsent", &absent);
-    alerts.arrives("OrderOverdue", &overdue);
+    alerts.wait_until_firing("ConsumerAbsent", &absent);
+    alerts.wait_until_firing("OrderOverdue", &overdue);
     start(&mut system, &alerts, "inventory");
-    system.reaches(&placed, OrderStatus::Delivered);
-    alerts.clears("ConsumerAbsent", &absent);
-    alerts.clears("OrderOverdue", &overdue);
+    system.wait_for_status(&placed, OrderStatus::Delivered);
+    alerts.wait_until_resolved("ConsumerAbsent", &absent);
+    alerts.wait_until_resolved("OrderOverdue", &overdue);
 }
 
 #[test]
-fn an_open_transaction_is_told_of_and_so_is_the_take_over_that_waits_for_it() {
-    let Some((mut system, alerts)) = watched_at_length(20) else {
+fn an_open_transaction_and_the_take_over_that_waits_for_it_raise_alerts() {
+    let Some((mut system, alerts)) = monitored_long(20) else {
         return;
     };
     let open = begin(&system);
@@ -50,20 +50,20 @@ fn an_open_transaction_is_told_of_and_so_is_the_take_over_that_waits_for_it() {
     open.send(record).map_err(|(error, _)| error).unwrap();
     open.flush(DEADLINE).unwrap();
     let stuck = [("topic", "inventory.events"), ("partition", "1")];
-    alerts.arrives("TransactionStuck", &stuck);
+    alerts.wait_until_firing("TransactionStuck", &stuck);
 
     system.kill("inventory");
     system.start("inventory");
-    alerts.follow(&system);
+    alerts.scrape_processes(&system);
     let restoring = [("service", "inventory"), ("instance", "inventory:9464")];
-    alerts.arrives("RestoreTooLong", &restoring);
+    alerts.wait_until_firing("RestoreTooLong", &restoring);
     open.abort_transaction(DEADLINE).unwrap();
-    system.ready("inventory");
-    alerts.clears("TransactionStuck", &stuck);
-    alerts.clears("RestoreTooLong", &restoring);
+    system.wait_until_ready("inventory");
+    alerts.wait_until_resolved("TransactionStuck", &stuck);
+    alerts.wait_until_resolved("RestoreTooLong", &restoring);
 }
 
-/// A stranger's transaction.
+/// Begins a transaction of a producer outside the system.
 fn begin(system: &System) -> BaseProducer {
     let cluster = Cluster {
         bootstrap: system.variable("ORDERMESH_KAFKA").to_owned(),
@@ -81,17 +81,17 @@ fn begin(system: &System) -> BaseProducer {
 }
 
 #[test]
-fn a_service_that_is_sent_more_than_it_can_do_is_told_of_and_catches_up() {
-    let Some((system, alerts)) = watched_at_length(60) else {
+fn an_overloaded_service_raises_an_alert_and_catches_up() {
+    let Some((system, alerts)) = monitored_long(60) else {
         return;
     };
     let group = [("group", "inventory"), ("topic", "inventory.commands")];
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| flood(&system, &over));
-        let _ends_with = Ends(&over);
-        alerts.arrives("ConsumerLagHigh", &group);
-        alerts.arrives("ConsumerLagGrowing", &group);
+        let _ends_with = EndFloodOnDrop(&over);
+        alerts.wait_until_firing("ConsumerLagHigh", &group);
+        alerts.wait_until_firing("ConsumerLagGrowing", &group);
     });
     eventually("inventory has caught up", || {
         let lag = "sum(ordermesh_lag_records{group=\"inventory\"})";
@@ -101,41 +101,41 @@ fn a_service_that_is_sent_more_than_it_can_do_is_told_of_and_catches_up() {
             .all(|sample| sample.value < 1.0)
             .then_some(())
     });
-    alerts.clears("ConsumerLagHigh", &group);
-    alerts.clears("ConsumerLagGrowing", &group);
+    alerts.wait_until_resolved("ConsumerLagHigh", &group);
+    alerts.wait_until_resolved("ConsumerLagGrowing", &group);
 }
 
-/// Ends a flood when it is dropped, also by a failure.
-struct Ends<'a>(&'a AtomicBool);
+/// Stops a flood when it is dropped, also after a failure.
+struct EndFloodOnDrop<'a>(&'a AtomicBool);
 
-impl Drop for Ends<'_> {
+impl Drop for EndFloodOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
-/// Records that the lag grows by in each second of a flood.
+/// Growth of the lag during a flood, records per second.
 const GROWTH: f64 = 5_000.0;
 
-/// Repeats one command of a caller, so often that the lag grows evenly.
+/// Repeats one client command at a rate that makes the lag grow evenly.
 fn flood(system: &System, over: &AtomicBool) {
     let topic = topic(system, Service::Inventory, Topic::Commands);
     let command = first_record(system, &topic);
     let partition = command.partition();
     let place = format!("partition=\"{partition}\",topic=\"inventory.commands\"}} ");
-    let figure = |name: &str| system.figure(LAG, &format!("{name}{place}")).unwrap_or(0.0);
+    let figure = |name: &str| system.metric(LAG, &format!("{name}{place}")).unwrap_or(0.0);
     let end = || figure("ordermesh_lag_end_offset{");
     let processed = || end() - figure("ordermesh_lag_records{group=\"inventory\",");
     let mut written = end();
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", system.variable("ORDERMESH_KAFKA"))
-        // What may be missing at once.
+        // Upper limit of one batch.
         .set("queue.buffering.max.messages", "5000000")
         .create()
         .unwrap();
     let begun = Instant::now();
     while !over.load(Ordering::Relaxed) {
-        // What the exporter tells is a little old: it never says too much.
+        // The exporter's values are slightly old, so they never overstate the lag.
         let wanted = processed() + GROWTH * (1.0 + begun.elapsed().as_secs_f64());
         while written < wanted {
             written += 1.0;
@@ -155,7 +155,7 @@ fn flood(system: &System, over: &AtomicBool) {
     }
 }
 
-/// The first record of a topic, in whichever partition there is one.
+/// The first record of a topic, from any partition.
 fn first_record(system: &System, topic: &str) -> OwnedMessage {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", system.variable("ORDERMESH_KAFKA"))

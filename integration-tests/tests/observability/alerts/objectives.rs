@@ -1,15 +1,15 @@
-//! What is promised.
+//! Alerts of the service level objectives.
 
 use contracts::orders::v1::{OrderStatus, PlaceOrderRequest, PlaceOrderWait};
 use contracts::sandbox::v1::{Behaviour, Faults};
 use harness::eventually;
 use harness::system::{FAULTLESS, System, free_port, order_of};
 
-use super::{place, start, watched_at_length};
+use super::{monitored_long, place, start};
 
 #[test]
-fn orders_and_calls_that_are_late_are_told_of_fast_and_slowly() {
-    let Some((system, alerts)) = watched_at_length(60) else {
+fn late_orders_and_calls_raise_fast_and_slow_burn_alerts() {
+    let Some((system, alerts)) = monitored_long(60) else {
         return;
     };
     system.behave(Behaviour {
@@ -23,26 +23,26 @@ fn orders_and_calls_that_are_late_are_told_of_fast_and_slowly() {
     let (orders, calls) = ([("objective", "orders")], [("objective", "calls")]);
     eventually("the budgets burn", || {
         place_and_wait(&system);
-        let burns = |objective: &[_]| alerts.fires("LatencyBudgetBurnFast", objective);
+        let burns = |objective: &[_]| alerts.is_firing("LatencyBudgetBurnFast", objective);
         (burns(&orders) && burns(&calls)).then_some(())
     });
-    eventually("the fast burn speaks for the slow one", || {
+    eventually("the fast burn inhibits the slow one", || {
         place_and_wait(&system);
-        let is_silent = alerts.fires_silently("LatencyBudgetBurnSlow", &orders);
+        let is_silent = alerts.is_inhibited("LatencyBudgetBurnSlow", &orders);
         is_silent.then_some(())
     });
     system.behave(FAULTLESS);
     eventually("the fast burn is over", || {
         let placed = place(&system);
-        system.reaches(&placed, OrderStatus::Confirmed);
-        (!alerts.fires("LatencyBudgetBurnFast", &orders)).then_some(())
+        system.wait_for_status(&placed, OrderStatus::Confirmed);
+        (!alerts.is_firing("LatencyBudgetBurnFast", &orders)).then_some(())
     });
-    let notice = alerts.arrives("LatencyBudgetBurnSlow", &orders);
-    assert_eq!(notice.receiver, "tickets");
+    let notification = alerts.wait_until_firing("LatencyBudgetBurnSlow", &orders);
+    assert_eq!(notification.receiver, "tickets");
     for objective in [&orders, &calls] {
-        alerts.clears("LatencyBudgetBurnFast", objective);
+        alerts.wait_until_resolved("LatencyBudgetBurnFast", objective);
     }
-    alerts.clears("LatencyBudgetBurnSlow", &orders);
+    alerts.wait_until_resolved("LatencyBudgetBurnSlow", &orders);
 }
 
 fn place_and_wait(system: &System) {
@@ -54,27 +54,27 @@ fn place_and_wait(system: &System) {
 }
 
 #[test]
-fn calls_that_fail_are_told_of() {
-    let Some((mut system, alerts)) = watched_at_length(20) else {
+fn failing_calls_raise_an_alert() {
+    let Some((mut system, alerts)) = monitored_long(20) else {
         return;
     };
     let placed = place(&system);
-    system.reaches(&placed, OrderStatus::Delivered);
+    system.wait_for_status(&placed, OrderStatus::Delivered);
     system.kill("gateway");
     let nowhere = [("ORDERMESH_QUERY", free_port().to_string())];
     system.start_as("gateway", "gateway", &nowhere);
-    system.ready("gateway");
-    alerts.follow(&system);
+    system.wait_until_ready("gateway");
+    alerts.scrape_processes(&system);
     let gateway = [("server", "gateway")];
     eventually("reads fail for long enough", || {
         assert!(system.order(&placed, 0).is_err());
-        alerts.fires("ErrorSpike", &gateway).then_some(())
+        alerts.is_firing("ErrorSpike", &gateway).then_some(())
     });
     system.kill("gateway");
     start(&mut system, &alerts, "gateway");
-    eventually("reads pass again", || {
+    eventually("reads succeed again", || {
         system.order(&placed, 0).unwrap();
-        (!alerts.fires("ErrorSpike", &gateway)).then_some(())
+        (!alerts.is_firing("ErrorSpike", &gateway)).then_some(())
     });
-    alerts.clears("ErrorSpike", &gateway);
+    alerts.wait_until_resolved("ErrorSpike", &gateway);
 }

@@ -1,54 +1,54 @@
-//! Processes, ours and those that watch them.
+//! Alerts of the project's processes and of the monitoring processes.
 
 use harness::system::free_port;
 
-use super::{place, start, watched_at_length};
+use super::{monitored_long, place, start};
 
 #[test]
-fn a_process_that_does_not_get_to_work_is_told_of() {
-    let Some((mut system, alerts)) = watched_at_length(20) else {
+fn a_process_that_never_becomes_ready_raises_an_alert() {
+    let Some((mut system, alerts)) = monitored_long(20) else {
         return;
     };
-    // It waits for a broker where none is.
+    // The process waits for a broker at an address without one.
     let nowhere = [("ORDERMESH_KAFKA", free_port().to_string())];
     system.start_as("payments-2", "payments", &nowhere);
-    alerts.follow(&system);
+    alerts.scrape_processes(&system);
     let stopped = [("component", "parts"), ("instance", "payments-2:9464")];
-    alerts.arrives("WorkerStopped", &stopped);
+    alerts.wait_until_firing("WorkerStopped", &stopped);
     system.kill("payments-2");
     system.start_as("payments-2", "payments", &[]);
-    system.ready("payments-2");
-    alerts.follow(&system);
-    alerts.clears("WorkerStopped", &stopped);
+    system.wait_until_ready("payments-2");
+    alerts.scrape_processes(&system);
+    alerts.wait_until_resolved("WorkerStopped", &stopped);
 }
 
 #[test]
-fn a_process_that_ends_again_and_again_is_told_of() {
-    let Some((mut system, alerts)) = watched_at_length(30) else {
+fn a_crash_looping_process_raises_an_alert() {
+    let Some((mut system, alerts)) = monitored_long(30) else {
         return;
     };
     for _ in 0..4 {
         system.kill("payments");
         start(&mut system, &alerts, "payments");
-        // Each one has to be seen.
+        // Each restart has to be scraped.
         let begun = "process_start_time_seconds{instance=\"payments:9464\"}";
-        let seen = system.figure("payments", "process_start_time_seconds ");
+        let started = system.metric("payments", "process_start_time_seconds ");
         harness::eventually("prometheus sees the new process", || {
             let samples = alerts.prometheus().query(begun).unwrap();
             samples
                 .iter()
-                .any(|sample| Some(sample.value) == seen)
+                .any(|sample| Some(sample.value) == started)
                 .then_some(())
         });
     }
     let payments = [("instance", "payments:9464")];
-    alerts.arrives("CrashLooping", &payments);
-    alerts.clears("CrashLooping", &payments);
+    alerts.wait_until_firing("CrashLooping", &payments);
+    alerts.wait_until_resolved("CrashLooping", &payments);
 }
 
 #[test]
-fn a_watcher_that_is_gone_is_told_of() {
-    let Some((system, alerts)) = watched_at_length(20) else {
+fn a_missing_monitoring_process_raises_an_alert() {
+    let Some((system, alerts)) = monitored_long(20) else {
         return;
     };
     let collector = [("job", "collector"), ("instance", "collector:8888")];
@@ -57,16 +57,16 @@ fn a_watcher_that_is_gone_is_told_of() {
         alerts.prometheus().scrape("collector", &[target]);
     };
     scrape(free_port());
-    let notice = alerts.arrives("TargetDown", &collector);
-    assert_eq!(notice.receiver, "tickets");
-    // Somebody answers in its place.
+    let notification = alerts.wait_until_firing("TargetDown", &collector);
+    assert_eq!(notification.receiver, "tickets");
+    // Another server answers at its address.
     scrape(system.admin("sandbox"));
-    alerts.clears("TargetDown", &collector);
+    alerts.wait_until_resolved("TargetDown", &collector);
 }
 
 #[test]
-fn spans_that_nobody_takes_are_told_of() {
-    let Some((mut system, alerts)) = watched_at_length(20) else {
+fn undelivered_spans_raise_an_alert() {
+    let Some((mut system, alerts)) = monitored_long(20) else {
         return;
     };
     system.kill("orders");
@@ -78,14 +78,14 @@ fn spans_that_nobody_takes_are_told_of() {
         ),
     ];
     system.start_as("orders", "orders", &lost);
-    system.ready("orders");
-    alerts.follow(&system);
+    system.wait_until_ready("orders");
+    alerts.scrape_processes(&system);
     let orders = [("instance", "orders:9464")];
     harness::eventually("spans are lost for long enough", || {
         place(&system);
-        alerts.fires("TelemetryDropping", &orders).then_some(())
+        alerts.is_firing("TelemetryDropping", &orders).then_some(())
     });
     system.kill("orders");
     start(&mut system, &alerts, "orders");
-    alerts.clears("TelemetryDropping", &orders);
+    alerts.wait_until_resolved("TelemetryDropping", &orders);
 }

@@ -1,15 +1,15 @@
-//! PostgreSQL and the projection.
+//! Alerts of PostgreSQL and of the projection.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 
 use contracts::orders::v1::OrderStatus;
 
-use super::{place, watched_at_length};
+use super::{monitored_long, place};
 
 #[test]
-fn a_projection_that_stands_still_is_told_of() {
-    let Some((system, alerts)) = watched_at_length(20) else {
+fn a_stalled_projection_raises_an_alert() {
+    let Some((system, alerts)) = monitored_long(20) else {
         return;
     };
     let mut session = Command::new("psql")
@@ -20,18 +20,18 @@ fn a_projection_that_stands_still_is_told_of() {
         .spawn()
         .unwrap();
     let mut input = session.stdin.take().unwrap();
-    // Reading goes on, writing does not.
+    // Reads succeed, writes do not.
     let lock = "BEGIN; LOCK TABLE read_v1.orders IN EXCLUSIVE MODE;\n\\echo locked";
     writeln!(input, "{lock}").unwrap();
-    let mut said = String::new();
+    let mut line = String::new();
     let mut output = BufReader::new(session.stdout.take().unwrap());
-    output.read_line(&mut said).unwrap();
-    assert_eq!(said, "locked\n");
+    output.read_line(&mut line).unwrap();
+    assert_eq!(line, "locked\n");
     let placed = place(&system);
     let orders = [("service", "orders")];
-    alerts.arrives("ProjectionStalled", &orders);
+    alerts.wait_until_firing("ProjectionStalled", &orders);
     drop(input);
     assert!(session.wait().unwrap().success());
-    system.reaches(&placed, OrderStatus::Delivered);
-    alerts.clears("ProjectionStalled", &orders);
+    system.wait_for_status(&placed, OrderStatus::Delivered);
+    alerts.wait_until_resolved("ProjectionStalled", &orders);
 }

@@ -1,11 +1,11 @@
-//! Effects and timers: what is asked of the world outside, and what waits for its time.
+//! Effects and timers: calls to partners, and timers that are waiting.
 
 use crate::panel::Unit;
 use crate::query::{rate, total_rate};
 use crate::{Dashboard, Panel};
 
 const TRIES: &str = "ordermesh_engine_effects_total";
-/// Of the services that were chosen.
+/// Selects the chosen services.
 const CHOSEN: &str = "{service=~\"$service\"}";
 
 pub(crate) fn dashboard() -> Dashboard {
@@ -38,7 +38,7 @@ fn answers() -> Vec<Panel> {
         Panel::lines(
             "Answered share",
             "Which part of the tries brings an answer?",
-            Unit::PartitionWrites,
+            Unit::Ratio,
         )
         .query(
             format!("{} / {}", rate(&answered, "target"), rate(&tries, "target")),
@@ -166,15 +166,15 @@ fn partners() -> Vec<Panel> {
             "How often do partners say a definite no?",
             Unit::PerSecond,
         )
-        .rare(
+        .query_or_zero(
             total_rate("ordermesh_engine_events_total{kind=\"payment_declined\"}"),
             "charge declined",
         )
-        .rare(
+        .query_or_zero(
             total_rate("ordermesh_engine_events_total{kind=\"payment_refund_refused\"}"),
             "refund refused",
         )
-        .rare(
+        .query_or_zero(
             total_rate("ordermesh_engine_events_total{kind=\"shipment_refused\"}"),
             "shipment refused",
         ),

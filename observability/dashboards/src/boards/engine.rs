@@ -1,10 +1,10 @@
-//! Kafka and the engine: what waits in the log, and how it is processed.
+//! Kafka and the engine: lag, and the processing of commands.
 
 use crate::panel::Unit;
 use crate::query::{mean, quantile, rate};
 use crate::{Dashboard, Panel};
 
-/// Of the service that was chosen.
+/// Selects the chosen services.
 const CHOSEN: &str = "{service=~\"$service\"}";
 
 pub(crate) fn dashboard() -> Dashboard {
@@ -281,7 +281,7 @@ fn take_overs() -> Vec<Panel> {
         )
         .warn_at(10.0)
         .alarm_at(60.0),
-        // Most take-overs end before the first scrape: no rate would ever show them.
+        // Most take-overs end before the first scrape, so a rate would not show them.
         Panel::bars(
             "Duration of take-overs",
             "How long did it take to restore a partition, on average since the processes started?",
@@ -327,13 +327,13 @@ fn take_overs() -> Vec<Panel> {
 
 fn dead_letters() -> Vec<Panel> {
     vec![
-        // The first one makes the series, and a rate would not count it.
+        // The first dead letter creates the series, so a rate would not count it.
         Panel::lines(
             "Dead letters by class",
             "Which records could not be processed since the processes started, and why?",
             Unit::Count,
         )
-        .rare(
+        .query_or_zero(
             format!("sum by (service, class) (ordermesh_engine_dead_letters_total{CHOSEN})"),
             "{{service}} {{class}}",
         )

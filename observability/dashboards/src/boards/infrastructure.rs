@@ -1,12 +1,12 @@
-//! Infrastructure: processes, the machine, the registry, the broker, and telemetry itself.
+//! Infrastructure: processes, hosts, the registry, the broker, and telemetry.
 
 use crate::panel::Unit;
 use crate::query::{rate, total_rate};
 use crate::{Dashboard, Panel};
 
-/// Of the processes that were chosen.
+/// Selects the chosen processes.
 const CHOSEN: &str = "{job=\"ordermesh\",instance=~\"$instance\"}";
-/// Real file systems.
+/// Selects file systems on disks.
 const DISKS: &str = "{job=\"node\",fstype!~\"tmpfs|overlay|squashfs|ramfs|devtmpfs\"}";
 
 pub(crate) fn dashboard() -> Dashboard {
@@ -48,7 +48,7 @@ fn now() -> Vec<Panel> {
             "Does anything ask for help?",
             Unit::Count,
         )
-        .rare("count(ALERTS{alertstate=\"firing\"})", "firing")
+        .query_or_zero("count(ALERTS{alertstate=\"firing\"})", "firing")
         .alarm_at(1.0),
         Panel::number("Broker", "Does Kafka answer?", Unit::Count)
             .query("max(ordermesh_lag_broker_up)", "up")
@@ -126,7 +126,7 @@ fn runtime() -> Vec<Panel> {
         Panel::lines(
             "Busy workers",
             "Which part of the runtime's threads is at work? At 1 everything waits.",
-            Unit::PartitionWrites,
+            Unit::Ratio,
         )
         .query(format!("{busy} / {workers}"), "{{instance}}")
         .warn_at(0.7)
@@ -153,7 +153,7 @@ fn machine() -> Vec<Panel> {
         Panel::lines(
             "Processor",
             "How much of the machine's processor is in use?",
-            Unit::PartitionWrites,
+            Unit::Ratio,
         )
         .query(
             "1 - avg by (instance) (rate(node_cpu_seconds_total{job=\"node\",mode=\"idle\"}[$__rate_interval]))",
@@ -164,7 +164,7 @@ fn machine() -> Vec<Panel> {
         Panel::lines(
             "Memory in use",
             "How much of the machine's memory is in use?",
-            Unit::PartitionWrites,
+            Unit::Ratio,
         )
         .query(
             "1 - sum by (instance) (node_memory_MemAvailable_bytes{job=\"node\"}) / sum by (instance) (node_memory_MemTotal_bytes{job=\"node\"})",
@@ -175,7 +175,7 @@ fn machine() -> Vec<Panel> {
         Panel::lines(
             "Disk in use",
             "Which disk fills up?",
-            Unit::PartitionWrites,
+            Unit::Ratio,
         )
         .query(
             format!(
@@ -197,7 +197,7 @@ fn machine() -> Vec<Panel> {
         Panel::lines(
             "Time that disks are busy",
             "Is a disk the bottleneck?",
-            Unit::PartitionWrites,
+            Unit::Ratio,
         )
         .query(
             rate("node_disk_io_time_seconds_total{job=\"node\"}", "instance, device"),
@@ -216,7 +216,7 @@ fn machine() -> Vec<Panel> {
 fn registry() -> Vec<Panel> {
     let seconds = "ordermesh_registry_call_seconds";
     vec![
-        // Most calls come before the first scrape: no rate would ever show them.
+        // Most calls are made before the first scrape, so a rate would not show them.
         Panel::bars(
             "Registry calls",
             "What was the schema registry asked since our processes started, and did it answer?",
@@ -265,13 +265,13 @@ fn telemetry() -> Vec<Panel> {
             "Do traces reach the collector, or are spans lost?",
             Unit::PerSecond,
         )
-        .rare(rate("ordermesh_trace_spans_total", "result"), "{{result}}"),
+        .query_or_zero(rate("ordermesh_trace_spans_total", "result"), "{{result}}"),
         Panel::lines(
             "Bad trace parents",
             "Does a caller send trace contexts that are no use, per second?",
             Unit::PerSecond,
         )
-        .rare(total_rate("ordermesh_trace_bad_parents_total"), "bad"),
+        .query_or_zero(total_rate("ordermesh_trace_bad_parents_total"), "bad"),
         Panel::lines(
             "Duration of scrapes",
             "How long does a process take to tell its figures?",

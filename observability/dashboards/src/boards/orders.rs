@@ -1,4 +1,4 @@
-//! Orders: how many, how far, how fast, what for.
+//! Orders: throughput, progress, latency, value.
 
 use crate::panel::Unit;
 use crate::query::{rate, rise, total_rate};
@@ -34,7 +34,7 @@ fn now() -> Vec<Panel> {
         Panel::number(
             "Delivered share",
             "Of the orders that ended in the time shown, how many arrived?",
-            Unit::PartitionWrites,
+            Unit::Ratio,
         )
         .query(
             format!(
@@ -63,7 +63,7 @@ fn now() -> Vec<Panel> {
             "How many orders have neither arrived nor ended otherwise?",
             Unit::Count,
         )
-        // Every replica of the read side counts the same rows.
+        // Every replica of the read side reports the same rows.
         .query("sum(max by (status) (ordermesh_query_open_orders))", "open"),
         Panel::number("Oldest open order", "Is an order stuck?", Unit::Seconds)
             .query("max(ordermesh_query_oldest_open_order_seconds)", "oldest")
@@ -74,7 +74,7 @@ fn now() -> Vec<Panel> {
             "How many calls about orders fail at the public port, per second?",
             Unit::PerSecond,
         )
-        .rare(
+        .query_or_zero(
             total_rate("ordermesh_rpc_calls_total{server=\"gateway\",code!=\"OK\"}"),
             "not OK",
         ),
@@ -131,7 +131,7 @@ fn throughput() -> Vec<Panel> {
             "Which refusals end orders: no stock, a declined payment, a refused shipment, a cancellation?",
             Unit::PerSecond,
         )
-        .rare(
+        .query_or_zero(
             rate(
                 "ordermesh_engine_events_total{service=\"orders\",kind=~\"order_line_refused|order_payment_declined|order_shipment_refused|order_cancelling\"}",
                 "kind",
@@ -170,7 +170,7 @@ fn money() -> Vec<Panel> {
         Panel::lines(
             "Share of money lost",
             "How much of the money that ends is cancelled or rejected, by currency?",
-            Unit::PartitionWrites,
+            Unit::Ratio,
         )
         .query(
             format!(
@@ -261,7 +261,7 @@ fn under_way() -> Vec<Panel> {
             "What do inventory, payments and shipping refuse, per second?",
             Unit::PerSecond,
         )
-        .rare(
+        .query_or_zero(
             rate(
                 "ordermesh_engine_events_total{service!=\"orders\",kind=~\".*_(refused|declined|voided)\"}",
                 "service, kind",

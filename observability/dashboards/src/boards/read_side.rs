@@ -1,10 +1,10 @@
-//! The read side: how far the projector is, how it writes, and how the database answers.
+//! The read side: progress and writes of the projector, and the database.
 
 use crate::panel::Unit;
 use crate::query::{mean, quantile, rate, total_rate};
 use crate::{Dashboard, Panel};
 
-/// Of the service whose events were chosen.
+/// Selects the events of the chosen services.
 const CHOSEN: &str = "{service=~\"$service\"}";
 
 pub(crate) fn dashboard() -> Dashboard {
@@ -133,7 +133,7 @@ fn writing() -> Vec<Panel> {
         Panel::lines(
             "Time spent writing",
             "Which part of a second does the projector write? At 1 it can do no more.",
-            Unit::PartitionWrites,
+            Unit::Ratio,
         )
         .query(total_rate(&format!("{write}_sum")), "writing")
         .warn_at(0.7)
@@ -217,7 +217,7 @@ fn held_up() -> Vec<Panel> {
             "How many orders, payments, products or shipments are not up to date because an event of theirs could not be applied?",
             Unit::Count,
         )
-        // Every replica counts the same rows.
+        // Every replica reports the same rows.
         .query("max(ordermesh_query_parked_keys)", "parked")
         .alarm_at(1.0),
         Panel::lines(

@@ -1,4 +1,4 @@
-//! Services: rate, errors and duration of calls, on both sides.
+//! Services: rate, errors and duration of calls, at server and client.
 
 use crate::panel::Unit;
 use crate::query::{rate, total_rate};
@@ -6,9 +6,9 @@ use crate::{Dashboard, Panel};
 
 const CALLS: &str = "ordermesh_rpc_calls_total";
 const CLIENT_CALLS: &str = "ordermesh_rpc_client_calls_total";
-/// Codes that are the server's fault; what a caller did wrong is no error of the service.
+/// Codes that are faults of the server; the others are faults of the request.
 const FAULTS: &str = "UNKNOWN|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|INTERNAL|UNAVAILABLE|DATA_LOSS";
-/// Of the servers that were chosen.
+/// Selects the chosen servers.
 const CHOSEN: &str = "{server=~\"$server\"}";
 
 pub(crate) fn dashboard() -> Dashboard {
@@ -29,7 +29,7 @@ fn failed(by: &str) -> String {
     share_of(&faults, &format!("{CALLS}{CHOSEN}"), by)
 }
 
-/// Of the calls of each group, those that failed; 0 for a group without failures.
+/// The failed share of the calls of each group; 0 for a group without failures.
 fn share_of(faults: &str, calls: &str, by: &str) -> String {
     let all = rate(calls, by);
     format!("({} or 0 * {all}) / {all}", rate(faults, by))
@@ -44,9 +44,9 @@ fn now() -> Vec<Panel> {
         Panel::number(
             "Failed share",
             "Which part of all calls fails through a fault of ours?",
-            Unit::PartitionWrites,
+            Unit::Ratio,
         )
-        .rare(
+        .query_or_zero(
             format!("{} / {}", total_rate(&faults), total_rate(&calls)),
             "failed",
         )
@@ -85,7 +85,7 @@ fn by_service() -> Vec<Panel> {
         Panel::lines(
             "Failed share by service",
             "Which service fails, through a fault of ours?",
-            Unit::PartitionWrites,
+            Unit::Ratio,
         )
         .query(failed("server"), "{{server}}")
         .alarm_at(0.01)
@@ -141,7 +141,7 @@ fn by_method() -> Vec<Panel> {
         Panel::lines(
             "Failed share by method",
             "Which method fails, through a fault of ours?",
-            Unit::PartitionWrites,
+            Unit::Ratio,
         )
         .query(failed("server, method"), "{{server}} {{method}}")
         .alarm_at(0.01)
@@ -169,7 +169,7 @@ fn clients() -> Vec<Panel> {
         Panel::lines(
             "Failed share by peer",
             "Which peer fails, as its callers see it?",
-            Unit::PartitionWrites,
+            Unit::Ratio,
         )
         .query(share_of(&faults, CLIENT_CALLS, "peer"), "{{peer}}")
         .alarm_at(0.01),

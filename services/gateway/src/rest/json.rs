@@ -8,16 +8,16 @@ use http_body_util::BodyExt as _;
 use prost_reflect::{DynamicMessage, ReflectMessage, SerializeOptions};
 use tonic::Status;
 
-/// Fields without a value are written too: a reader sees what there is.
+/// Fields with default values are written as well, so that every response has all fields.
 const WRITE: SerializeOptions = SerializeOptions::new().skip_default_fields(false);
 
-/// Reads a body of JSON. Fields that the contract does not know are refused.
+/// Reads a JSON body. Unknown fields are errors.
 ///
 /// # Errors
 ///
-/// The body is too large, breaks off, is no JSON, or does not fit the message.
+/// The body is too large or incomplete, is not JSON, or does not match the message.
 pub(super) async fn read<M: ReflectMessage + Default>(body: Body) -> Result<M, Status> {
-    // The server's size limit comes as an error of the body, with its status inside.
+    // The server reports an exceeded size limit as an error of the body that contains the gRPC status.
     let bytes = body
         .collect()
         .await
@@ -26,11 +26,11 @@ pub(super) async fn read<M: ReflectMessage + Default>(body: Body) -> Result<M, S
     parse(&bytes)
 }
 
-/// An answer of JSON.
+/// A JSON response.
 ///
 /// # Errors
 ///
-/// The message does not follow its own contract, which is a fault of ours.
+/// The message cannot be encoded, which is an internal error.
 pub(super) fn write<M: ReflectMessage>(message: &M) -> Result<impl IntoResponse + use<M>, Status> {
     Ok(([(CONTENT_TYPE, "application/json")], print(message)?))
 }
@@ -39,7 +39,7 @@ pub(super) fn write<M: ReflectMessage>(message: &M) -> Result<impl IntoResponse 
 ///
 /// # Errors
 ///
-/// The message does not follow its own contract, which is a fault of ours.
+/// The message cannot be encoded, which is an internal error.
 pub(super) fn print<M: ReflectMessage>(message: &M) -> Result<String, Status> {
     let mut bytes = Vec::new();
     message
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_spellings_of_a_field_are_read() {
+    fn both_names_of_a_field_are_read() {
         for body in [r#"{"customerId": "c"}"#, r#"{"customer_id": "c"}"#] {
             let request: PlaceOrderRequest = parse(body.as_bytes()).expect("it is valid");
             assert_eq!(request.customer_id, "c");
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_canonical_and_whole() {
+    fn messages_are_written_in_canonical_json_with_all_fields() {
         let response = PlaceOrderResponse {
             order_id: "o".into(),
             status: OrderStatus::Pending.into(),
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused_with_its_reason() {
+    fn an_invalid_body_is_refused_with_the_reason() {
         for (body, reason) in [
             (&b"{\"surprise\": 1}"[..], "surprise"),
             (b"{\"customerId\": 1}", "string"),

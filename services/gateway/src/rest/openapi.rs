@@ -21,8 +21,8 @@ use schema::Schemas;
 
 /// [`IDEMPOTENCY_KEY`](super::IDEMPOTENCY_KEY) as it is usually written.
 const KEY_HEADER: &str = "Idempotency-Key";
-/// Statuses that any operation which calls a service may refuse with.
-const REFUSALS: &[u16] = &[400, 429, 500, 503, 504];
+/// Error statuses of every operation that calls a service.
+const COMMON_ERRORS: &[u16] = &[400, 429, 500, 503, 504];
 
 /// Serves the document.
 pub(super) async fn document() -> impl IntoResponse {
@@ -31,12 +31,12 @@ pub(super) async fn document() -> impl IntoResponse {
     ([(CONTENT_TYPE, "application/json")], DOCUMENT.clone())
 }
 
-/// The document about these operations.
+/// The document of these operations.
 fn describe(operations: &[Operation]) -> Value {
     let mut schemas = Schemas::default();
     let mut paths = Map::new();
     for operation in operations {
-        let described = match rpc(operation.rpc) {
+        let described = match find_rpc(operation.rpc) {
             Some(rpc) => describe_call(operation, &rpc, &mut schemas),
             None => describe_document(operation),
         };
@@ -63,8 +63,8 @@ fn describe(operations: &[Operation]) -> Value {
     })
 }
 
-/// The gRPC method of a full name.
-fn rpc(name: &str) -> Option<MethodDescriptor> {
+/// The gRPC method with a full name.
+fn find_rpc(name: &str) -> Option<MethodDescriptor> {
     let (service, method) = name.rsplit_once('.')?;
     let service = DESCRIPTOR_POOL.get_service_by_name(service)?;
     service
@@ -83,12 +83,12 @@ fn describe_call(operation: &Operation, rpc: &MethodDescriptor, schemas: &mut Sc
         described["description"] = description.into();
     }
     if operation.method == http::Method::POST {
-        let given: Vec<_> = operation
+        let in_path: Vec<_> = operation
             .path_fields
             .iter()
             .map(|(_, field)| *field)
             .collect();
-        let schema = schemas.object(&rpc.input(), &given);
+        let schema = schemas.object(&rpc.input(), &in_path);
         described["requestBody"] = json!({
             "required": true,
             "content": {"application/json": {"schema": schema}},
@@ -98,14 +98,14 @@ fn describe_call(operation: &Operation, rpc: &MethodDescriptor, schemas: &mut Sc
 }
 
 fn describe_document(operation: &Operation) -> Value {
-    let answers = operation.answers.iter().map(|answer| {
+    let responses = operation.successes.iter().map(|success| {
         let content = json!({"application/json": {"schema": {"type": "object"}}});
-        let described = json!({"description": answer.means, "content": content});
-        (answer.status.to_string(), described)
+        let described = json!({"description": success.description, "content": content});
+        (success.status.to_string(), described)
     });
     json!({
         "operationId": "GetDocument",
-        "responses": Map::from_iter(answers),
+        "responses": Map::from_iter(responses),
     })
 }
 
@@ -124,7 +124,7 @@ fn parameters(
         let field = field_of(request, field);
         let mut parameter = parameter(name, "query", &field, schemas);
         if field.is_list() {
-            // As a list separated by commas; repetitions are read as well.
+            // As a list separated by commas; repeated parameters are accepted as well.
             parameter["explode"] = false.into();
         }
         parameters.push(parameter);
@@ -132,18 +132,15 @@ fn parameters(
     if let Some(field) = operation.key_field {
         let field = field_of(request, field);
         let mut parameter = parameter(KEY_HEADER, "header", &field, schemas);
-        parameter["description"] = format!(
-            "Makes the call safe to repeat: it stands for {}.",
-            field.json_name()
-        )
-        .into();
+        parameter["description"] =
+            format!("Makes the call safe to repeat. Sets {}.", field.json_name()).into();
         parameters.push(parameter);
     }
-    if is_watched(operation) {
+    if has_event_stream(operation) {
         parameters.push(json!({
             "name": LAST_EVENT_ID.as_str(),
             "in": "header",
-            "description": "Id of the last event that was seen; counts before after_version.",
+            "description": "Id of the last received event; takes precedence over after_version.",
             "schema": {"type": "string", "pattern": "^[0-9]+$"},
         }));
     }
@@ -151,20 +148,20 @@ fn parameters(
     parameters
 }
 
-fn is_watched(operation: &Operation) -> bool {
+fn has_event_stream(operation: &Operation) -> bool {
     operation
-        .answers
+        .successes
         .iter()
-        .any(|answer| answer.content == Content::Events)
+        .any(|success| success.content == Content::Events)
 }
 
-fn parameter(name: &str, place: &str, field: &FieldDescriptor, schemas: &mut Schemas) -> Value {
+fn parameter(name: &str, location: &str, field: &FieldDescriptor, schemas: &mut Schemas) -> Value {
     let mut schema = schemas.field(field);
-    // The description of a parameter stands beside its schema.
+    // OpenAPI has the description of a parameter next to its schema, not in it.
     let description = schema
         .as_object_mut()
         .and_then(|schema| schema.remove("description"));
-    let mut parameter = json!({"name": name, "in": place, "schema": schema});
+    let mut parameter = json!({"name": name, "in": location, "schema": schema});
     if let Some(description) = description {
         parameter["description"] = description;
     }
@@ -175,8 +172,8 @@ fn timeout_parameter() -> Value {
     json!({
         "name": GRPC_TIMEOUT,
         "in": "header",
-        "description": "How long the caller waits: digits and one of H, M, S, m (milliseconds), u, n; 10 seconds when \
-                        it is not given. An event stream lasts as long as it is let when it is not given.",
+        "description": "The caller's deadline: digits and one of H, M, S, m (milliseconds), u, n. The default is 10 \
+                        seconds. An event stream has no default deadline.",
         "schema": {"type": "string", "pattern": "^[0-9]{1,8}[HMSmun]$"},
         "example": "2500m",
     })
@@ -187,29 +184,33 @@ fn responses(
     response: &MessageDescriptor,
     schemas: &mut Schemas,
 ) -> Map<String, Value> {
-    let answers = operation.answers.iter().map(|answer| {
+    let responses = operation.successes.iter().map(|success| {
         (
-            answer.status.to_string(),
-            success(answer, response, schemas),
+            success.status.to_string(),
+            success_response(success, response, schemas),
         )
     });
-    let mut responses = Map::from_iter(answers);
-    responses.extend(refusals(operation).map(|status| {
+    let mut responses = Map::from_iter(responses);
+    responses.extend(error_statuses(operation).map(|status| {
         let reference = format!("#/components/responses/{}", problem_name(status));
         (status.to_string(), json!({"$ref": reference}))
     }));
     responses
 }
 
-fn success(answer: &Success, response: &MessageDescriptor, schemas: &mut Schemas) -> Value {
-    let mut described = json!({"description": answer.means});
-    match answer.content {
-        Content::Json | Content::Located => {
+fn success_response(
+    success: &Success,
+    response: &MessageDescriptor,
+    schemas: &mut Schemas,
+) -> Value {
+    let mut described = json!({"description": success.description});
+    match success.content {
+        Content::Json | Content::JsonWithLocation => {
             let schema = schemas.message(response);
             described["content"] = json!({"application/json": {"schema": schema}});
         }
         Content::Events => {
-            // OpenAPI 3.1 has no word for what the events of a stream carry.
+            // OpenAPI 3.1 has no keyword for the schema of the events.
             let schema = json!({"type": "string"});
             let data = schemas.message(response);
             described["content"] =
@@ -217,10 +218,10 @@ fn success(answer: &Success, response: &MessageDescriptor, schemas: &mut Schemas
         }
         Content::Document | Content::Nothing => {}
     }
-    if answer.content == Content::Located {
+    if success.content == Content::JsonWithLocation {
         described["headers"] = json!({
             "Location": {
-                "description": "Where the order is read.",
+                "description": "The path of the order.",
                 "schema": {"type": "string", "format": "uri-reference"},
             },
         });
@@ -228,20 +229,20 @@ fn success(answer: &Success, response: &MessageDescriptor, schemas: &mut Schemas
     described
 }
 
-/// Every status that an operation refuses with.
-fn refusals(operation: &Operation) -> impl Iterator<Item = u16> + '_ {
+/// Every error status of an operation.
+fn error_statuses(operation: &Operation) -> impl Iterator<Item = u16> + '_ {
     let common = if operation.rpc.is_empty() {
         &[]
     } else {
-        REFUSALS
+        COMMON_ERRORS
     };
-    common.iter().chain(operation.refusals).copied()
+    common.iter().chain(operation.error_statuses).copied()
 }
 
-/// One response for each status that anything is refused with.
+/// One response for each error status of these operations.
 fn problem_responses(operations: &[Operation]) -> Map<String, Value> {
     let mut responses = Map::new();
-    for status in operations.iter().flat_map(refusals) {
+    for status in operations.iter().flat_map(error_statuses) {
         let mut described = json!({
             "description": status_name(status),
             "content": {problem::MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
@@ -263,7 +264,7 @@ fn status_name(status: u16) -> &'static str {
         .unwrap_or("Error")
 }
 
-/// The name of a response, as code likes it.
+/// The name of a response: an identifier without spaces.
 fn problem_name(status: u16) -> String {
     status_name(status).replace(' ', "")
 }
@@ -271,7 +272,7 @@ fn problem_name(status: u16) -> String {
 fn field_of(message: &MessageDescriptor, name: &str) -> FieldDescriptor {
     message
         .get_field_by_name(name)
-        .expect("the table names fields of its contract, which a test proves")
+        .expect("the table names fields of the contract, which a test checks")
 }
 
 #[cfg(test)]

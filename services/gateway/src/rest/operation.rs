@@ -1,4 +1,4 @@
-//! Every operation of the API, in one table: the router and the document are both made of it.
+//! The table of all operations of the API: the source of both the router and the OpenAPI document.
 
 use axum::handler::Handler;
 use axum::routing::{self, MethodRouter};
@@ -11,38 +11,38 @@ use super::{
     place_order,
 };
 
-/// An operation: where it is, who answers it, and what the document says of it beyond what the contract says.
+/// An operation: its route and handler, and what the document needs beyond the contract.
 pub(super) struct Operation {
     pub(super) method: Method,
     pub(super) path: &'static str,
     pub(super) handler: MethodRouter<Api>,
-    /// Full name of the gRPC method that it stands for; empty for the document itself.
+    /// Full name of the gRPC method that it calls; empty for the document itself.
     pub(super) rpc: &'static str,
-    /// Parameters of the path, and the fields of the request that they stand for.
+    /// Parameters of the path, and the fields of the request that they set.
     pub(super) path_fields: &'static [(&'static str, &'static str)],
     /// Parameters of the query, likewise.
     pub(super) query_fields: &'static [(&'static str, &'static str)],
-    /// The field of the request that the Idempotency-Key header stands for.
+    /// The field of the request that the Idempotency-Key header sets.
     pub(super) key_field: Option<&'static str>,
-    pub(super) answers: Vec<Success>,
-    /// Statuses of refusals besides those that any operation may answer with.
-    pub(super) refusals: &'static [u16],
+    pub(super) successes: Vec<Success>,
+    /// Error statuses besides those that every operation can return.
+    pub(super) error_statuses: &'static [u16],
 }
 
-/// A status that stands for an answer.
+/// A successful response.
 pub(super) struct Success {
     pub(super) status: u16,
-    pub(super) means: &'static str,
+    pub(super) description: &'static str,
     pub(super) content: Content,
 }
 
-/// What an answer consists of.
+/// The content of a successful response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Content {
     /// The response of the gRPC method.
     Json,
-    /// The response, and where the order is from now on.
-    Located,
+    /// The response, with the location of the order in a header.
+    JsonWithLocation,
     /// Server-Sent Events, each a response of the gRPC method.
     Events,
     /// The document.
@@ -50,10 +50,10 @@ pub(super) enum Content {
     Nothing,
 }
 
-const fn success(status: u16, means: &'static str, content: Content) -> Success {
+const fn success(status: u16, description: &'static str, content: Content) -> Success {
     Success {
         status,
-        means,
+        description,
         content,
     }
 }
@@ -63,19 +63,19 @@ pub(super) fn all() -> Vec<Operation> {
     vec![
         Operation {
             key_field: Some("order_id"),
-            answers: vec![
+            successes: vec![
                 success(
                     201,
-                    "What is waited for has happened: by default, the order is created.",
-                    Content::Located,
+                    "The order has reached the state that the request waits for: by default, it is created.",
+                    Content::JsonWithLocation,
                 ),
                 success(
                     202,
-                    "The order is durable and not created yet: a receipt.",
-                    Content::Located,
+                    "The order is durable, but not created yet.",
+                    Content::JsonWithLocation,
                 ),
             ],
-            refusals: &[409, 413],
+            error_statuses: &[409, 413],
             ..post(
                 "/v1/orders",
                 place_order,
@@ -100,7 +100,7 @@ pub(super) fn all() -> Vec<Operation> {
         Operation {
             path_fields: &[("id", "order_id")],
             query_fields: &[("min_version", "min_version")],
-            refusals: &[404],
+            error_statuses: &[404],
             ..get(
                 "/v1/orders/{id}",
                 get_order,
@@ -109,7 +109,7 @@ pub(super) fn all() -> Vec<Operation> {
         },
         Operation {
             path_fields: &[("id", "order_id")],
-            refusals: &[404],
+            error_statuses: &[404],
             ..get(
                 "/v1/orders/{id}/history",
                 get_order_history,
@@ -119,7 +119,7 @@ pub(super) fn all() -> Vec<Operation> {
         Operation {
             path_fields: &[("id", "order_id")],
             query_fields: &[("after_version", "after_version")],
-            answers: vec![
+            successes: vec![
                 success(
                     200,
                     "An event for each change, with the order's version as its id. An event named `problem` carries \
@@ -128,11 +128,11 @@ pub(super) fn all() -> Vec<Operation> {
                 ),
                 success(
                     204,
-                    "The order is final and was seen to its end: there is nothing to come back for.",
+                    "The order is final and the client has received all its changes. Do not reconnect.",
                     Content::Nothing,
                 ),
             ],
-            refusals: &[404],
+            error_statuses: &[404],
             ..get(
                 "/v1/orders/{id}/watch",
                 watch_order,
@@ -141,8 +141,8 @@ pub(super) fn all() -> Vec<Operation> {
         },
         Operation {
             path_fields: &[("id", "order_id")],
-            answers: vec![success(202, "The cancellation is accepted.", Content::Json)],
-            refusals: &[404, 409, 413],
+            successes: vec![success(202, "The cancellation is accepted.", Content::Json)],
+            error_statuses: &[404, 409, 413],
             ..post(
                 "/v1/orders/{id}/cancel",
                 cancel_order,
@@ -152,7 +152,7 @@ pub(super) fn all() -> Vec<Operation> {
         Operation {
             path_fields: &[("sku", "sku")],
             query_fields: &[("min_version", "min_version")],
-            refusals: &[404],
+            error_statuses: &[404],
             ..get(
                 "/v1/stock/{sku}",
                 get_stock,
@@ -162,8 +162,8 @@ pub(super) fn all() -> Vec<Operation> {
         Operation {
             path_fields: &[("sku", "sku")],
             key_field: Some("adjustment_id"),
-            answers: vec![success(200, "The stock is adjusted.", Content::Json)],
-            refusals: &[409, 413],
+            successes: vec![success(200, "The stock is adjusted.", Content::Json)],
+            error_statuses: &[409, 413],
             ..post(
                 "/v1/stock/{sku}/adjustments",
                 adjust_stock,
@@ -171,7 +171,7 @@ pub(super) fn all() -> Vec<Operation> {
             )
         },
         Operation {
-            answers: vec![success(200, "This document.", Content::Document)],
+            successes: vec![success(200, "This document.", Content::Document)],
             ..get("/openapi.json", openapi::document, "")
         },
     ]
@@ -207,7 +207,7 @@ fn operation(
         path_fields: &[],
         query_fields: &[],
         key_field: None,
-        answers: vec![success(200, "What was asked for.", Content::Json)],
-        refusals: &[],
+        successes: vec![success(200, "The requested data.", Content::Json)],
+        error_statuses: &[],
     }
 }

@@ -1,4 +1,4 @@
-//! The one place where gRPC answers become problem details (RFC 9457).
+//! Translates gRPC errors into problem details (RFC 9457).
 
 use std::time::Duration;
 
@@ -19,10 +19,10 @@ use tonic_types::StatusExt as _;
 pub(super) const MEDIA_TYPE: &str = "application/problem+json";
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static(MEDIA_TYPE);
 
-/// Why a request got no answer.
+/// Why a request failed.
 #[derive(Debug, Serialize)]
 struct Problem {
-    /// The problem is told by `code` and `reason`; there are no pages to point to.
+    /// Always `about:blank`: `code` and `reason` identify the problem.
     r#type: &'static str,
     title: &'static str,
     status: u16,
@@ -31,7 +31,7 @@ struct Problem {
     /// The gRPC code.
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'static str>,
-    /// For machines: why the rules, or the server, refused.
+    /// Machine-readable reason of a rejection or server error.
     #[serde(skip_serializing_if = "String::is_empty")]
     reason: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -46,12 +46,12 @@ struct FieldProblem {
     description: String,
 }
 
-/// Lets callers of plain HTTP see problem details instead of gRPC answers; gRPC calls pass as they are.
+/// Turns gRPC errors into problem details for REST callers. Responses to gRPC calls stay unchanged.
 pub(crate) fn translate(router: Router) -> Router {
-    router.layer(from_fn(translate_answer))
+    router.layer(from_fn(translate_response))
 }
 
-async fn translate_answer(request: Request, next: Next) -> Response {
+async fn translate_response(request: Request, next: Next) -> Response {
     let grpc = is_grpc(request.headers());
     let response = next.run(request).await;
     if grpc {
@@ -59,7 +59,7 @@ async fn translate_answer(request: Request, next: Next) -> Response {
     }
     match Status::from_header_map(response.headers()) {
         Some(status) if status.code() != Code::Ok => Problem::from(&status).into_response(),
-        // Refused by the router: no such method, a broken path.
+        // An error of the router: unknown path, wrong method, malformed path.
         _ if response.status().is_client_error() || response.status().is_server_error() => {
             let mut problem = Problem::plain(response.status()).into_response();
             if let Some(allowed) = response.headers().get(header::ALLOW) {
@@ -71,9 +71,9 @@ async fn translate_answer(request: Request, next: Next) -> Response {
     }
 }
 
-/// A refusal that comes when the head of the answer has been sent: its problem details, as text.
+/// The problem details of an error that occurs after the response headers were sent, as text.
 pub(super) fn print(status: &Status) -> String {
-    // Strings and numbers are always JSON.
+    // Strings and numbers can always be serialised.
     serde_json::to_string(&Problem::from(status)).unwrap_or_default()
 }
 
@@ -81,18 +81,18 @@ pub(super) fn print(status: &Status) -> String {
 pub(super) fn schema() -> Value {
     json!({
         "type": "object",
-        "description": "Why a request got no answer (RFC 9457).",
+        "description": "Why a request failed (RFC 9457).",
         "required": ["type", "title", "status"],
         "properties": {
-            "type": {"type": "string", "description": "Always about:blank: the problem is told by code and reason."},
+            "type": {"type": "string", "description": "Always about:blank: code and reason identify the problem."},
             "title": {"type": "string"},
             "status": {"type": "integer", "description": "The HTTP status."},
-            "detail": {"type": "string", "description": "For people."},
+            "detail": {"type": "string", "description": "Human-readable explanation."},
             "code": {"type": "string", "description": "The gRPC code, such as FAILED_PRECONDITION."},
-            "reason": {"type": "string", "description": "For machines: why the rules, or the server, refused."},
+            "reason": {"type": "string", "description": "Machine-readable reason of a rejection or server error."},
             "violations": {
                 "type": "array",
-                "description": "What is wrong with the request, all at once.",
+                "description": "All violations of the request.",
                 "items": {
                     "type": "object",
                     "required": ["field", "description"],
@@ -133,11 +133,11 @@ impl From<&Status> for Problem {
             .bad_request()
             .map(|request| request.field_violations.as_slice())
             .unwrap_or_default();
-        let patience = matches!(
+        let is_retryable = matches!(
             http_status,
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
         );
-        let asked = details.retry_info().and_then(|info| info.retry_delay);
+        let requested_delay = details.retry_info().and_then(|info| info.retry_delay);
         Self {
             detail: status.message().to_owned(),
             code: Some(code_name(status.code())),
@@ -149,7 +149,7 @@ impl From<&Status> for Problem {
                     description: violation.description.clone(),
                 })
                 .collect(),
-            retry_after: patience.then(|| asked.unwrap_or(RETRY_AFTER)),
+            retry_after: is_retryable.then(|| requested_delay.unwrap_or(RETRY_AFTER)),
             ..Self::plain(http_status)
         }
     }
@@ -174,7 +174,7 @@ impl IntoResponse for Problem {
     }
 }
 
-/// As google.rpc.Code has it, except that a refusal by the rules is a conflict: 400 would blame the request's form.
+/// The mapping of google.rpc.Code, except that a rejection is 409: 400 would mean that the request is malformed.
 fn http_status(code: Code, reason: &str) -> StatusCode {
     match code {
         Code::Ok => StatusCode::OK,
@@ -188,7 +188,7 @@ fn http_status(code: Code, reason: &str) -> StatusCode {
         Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
         Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
-        // The client left; nobody reads this.
+        // The client has gone: the response is not read.
         Code::Cancelled => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
         Code::Unknown | Code::Internal | Code::DataLoss => StatusCode::INTERNAL_SERVER_ERROR,
     }
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn violations_are_told_by_field() {
+    fn violations_are_listed_by_field() {
         let status = error::invalid(&[Violation::new("lines[0].sku", "rule", "is empty")]);
         let expected = json!({
             "type": "about:blank", "title": "Bad Request", "status": 400, "detail": "the request is invalid",
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn the_schema_knows_every_member() {
+    fn the_schema_contains_every_member() {
         let violation = error::invalid(&[Violation::new("sku", "rule", "is empty")]);
         let known = schema();
         for status in [violation, error::rejected("REASON", "no")] {
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn who_should_wait_is_told_how_long_in_whole_seconds() {
+    fn the_retry_delay_is_rounded_up_to_whole_seconds() {
         let status = error::unavailable("orders", Duration::from_millis(1200));
         let response = Problem::from(&status).into_response();
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn too_large_is_not_just_bad() {
+    fn an_oversized_request_is_a_413() {
         assert_eq!(problem(&error::too_large(10))["status"], 413);
         assert_eq!(
             problem(&Status::out_of_range("beyond the end"))["status"],

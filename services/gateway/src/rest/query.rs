@@ -7,32 +7,32 @@ use chassis::error;
 use contracts::Violation;
 use tonic::Status;
 
-/// The parameters of a query, taken one by one; what is wrong is told at the end, all at once.
+/// The parameters of a query, taken one by one. [`Parameters::finish`] reports all violations together.
 pub(super) struct Parameters {
-    left: BTreeMap<String, Vec<String>>,
+    remaining: BTreeMap<String, Vec<String>>,
     violations: Vec<Violation>,
 }
 
 impl Parameters {
     pub(super) fn new(pairs: Vec<(String, String)>) -> Self {
-        let mut left = BTreeMap::<String, Vec<String>>::new();
+        let mut remaining = BTreeMap::<String, Vec<String>>::new();
         for (name, value) in pairs {
-            left.entry(name).or_default().push(value);
+            remaining.entry(name).or_default().push(value);
         }
         Self {
-            left,
+            remaining,
             violations: Vec::new(),
         }
     }
 
-    /// Takes a parameter that is given at most once; its default when it is not.
-    pub(super) fn one<T: FromStr + Default>(&mut self, name: &str) -> T {
-        self.given(name).unwrap_or_default()
+    /// Takes a parameter that may occur once; the default value when it is missing.
+    pub(super) fn get_or_default<T: FromStr + Default>(&mut self, name: &str) -> T {
+        self.get(name).unwrap_or_default()
     }
 
-    /// Takes a parameter that is given at most once.
-    pub(super) fn given<T: FromStr>(&mut self, name: &str) -> Option<T> {
-        let values = self.left.remove(name).unwrap_or_default();
+    /// Takes a parameter that may occur once.
+    pub(super) fn get<T: FromStr>(&mut self, name: &str) -> Option<T> {
+        let values = self.remaining.remove(name).unwrap_or_default();
         match values.as_slice() {
             [] => None,
             [value] => {
@@ -49,11 +49,11 @@ impl Parameters {
         }
     }
 
-    /// Takes a parameter that may be given several times, or as a list separated by commas.
+    /// Takes a parameter that may occur several times or contain a list separated by commas.
     pub(super) fn list<T>(&mut self, name: &str, parse: impl Fn(&str) -> Option<T>) -> Vec<T> {
         let mut parsed = Vec::new();
         for text in self
-            .left
+            .remaining
             .remove(name)
             .unwrap_or_default()
             .iter()
@@ -67,13 +67,13 @@ impl Parameters {
         parsed
     }
 
-    /// Whether everything given was taken and could be read.
+    /// Checks that all parameters were taken and valid.
     ///
     /// # Errors
     ///
-    /// INVALID_ARGUMENT with what is wrong.
+    /// INVALID_ARGUMENT with all violations.
     pub(super) fn finish(mut self) -> Result<(), Status> {
-        for name in std::mem::take(&mut self.left).into_keys() {
+        for name in std::mem::take(&mut self.remaining).into_keys() {
             self.violate(&name, "is no parameter of this path");
         }
         if self.violations.is_empty() {
@@ -104,28 +104,31 @@ mod tests {
     }
 
     #[test]
-    fn lists_come_in_commas_and_repetitions() {
-        let mut given = parameters(&[("n", "1,2"), ("size", "7"), ("n", "3")]);
-        assert_eq!(given.list("n", |text| text.parse::<u32>().ok()), [1, 2, 3]);
-        assert_eq!(given.one::<u32>("size"), 7);
-        assert_eq!(given.one::<u32>("absent"), 0);
-        assert_eq!(given.given::<u32>("absent"), None);
-        assert!(given.finish().is_ok());
+    fn lists_are_separated_by_commas_or_repeated() {
+        let mut parameters = parameters(&[("n", "1,2"), ("size", "7"), ("n", "3")]);
+        assert_eq!(
+            parameters.list("n", |text| text.parse::<u32>().ok()),
+            [1, 2, 3]
+        );
+        assert_eq!(parameters.get_or_default::<u32>("size"), 7);
+        assert_eq!(parameters.get_or_default::<u32>("absent"), 0);
+        assert_eq!(parameters.get::<u32>("absent"), None);
+        assert!(parameters.finish().is_ok());
     }
 
     #[test]
-    fn all_that_is_wrong_is_told_at_once() {
-        let mut given = parameters(&[
+    fn all_violations_are_reported_together() {
+        let mut parameters = parameters(&[
             ("n", "x"),
             ("size", "-1"),
             ("token", "a"),
             ("token", "b"),
             ("typo", ""),
         ]);
-        given.list("n", |text| text.parse::<u32>().ok());
-        given.one::<u32>("size");
-        given.one::<String>("token");
-        let status = given.finish().expect_err("all four are wrong");
+        parameters.list("n", |text| text.parse::<u32>().ok());
+        parameters.get_or_default::<u32>("size");
+        parameters.get_or_default::<String>("token");
+        let status = parameters.finish().expect_err("all four are invalid");
         let details = status
             .get_details_bad_request()
             .expect("it has field violations");

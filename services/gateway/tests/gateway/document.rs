@@ -1,4 +1,4 @@
-//! The OpenAPI document and the routes that it describes.
+//! Compares the OpenAPI document with the routes.
 
 use std::collections::BTreeSet;
 
@@ -9,12 +9,12 @@ use crate::peers::{ORDER_ID, serve_all};
 use crate::rest::get;
 
 #[tokio::test]
-async fn what_is_described_is_routed_and_what_is_not_is_not() {
+async fn the_document_describes_exactly_the_routes() {
     let (gateway, _peers, _) = serve_all().await;
-    let answer = get(&gateway, "/openapi.json").await;
-    assert_eq!(answer.status().as_u16(), 200);
-    assert_eq!(answer.headers()["content-type"], "application/json");
-    let document: Value = answer.json().await.expect("it is JSON");
+    let response = get(&gateway, "/openapi.json").await;
+    assert_eq!(response.status().as_u16(), 200);
+    assert_eq!(response.headers()["content-type"], "application/json");
+    let document: Value = response.json().await.expect("it is JSON");
     assert_eq!(document["openapi"], "3.1.0");
 
     let paths = document["paths"].as_object().expect("it is an object");
@@ -34,15 +34,15 @@ async fn what_is_described_is_routed_and_what_is_not_is_not() {
             Method::PATCH,
             Method::DELETE,
         ] {
-            let answer = Client::new()
+            let response = Client::new()
                 .request(method.clone(), &url)
                 .send()
                 .await
                 .expect("it listens");
-            let status = answer.status().as_u16();
+            let status = response.status().as_u16();
             if !described.contains(method.as_str()) {
                 assert_eq!(status, 405, "{method} {path}");
-                let allowed = answer.headers()["allow"].to_str().expect("it is text");
+                let allowed = response.headers()["allow"].to_str().expect("it is text");
                 let allowed: BTreeSet<_> = allowed
                     .split(',')
                     .filter(|method| *method != "HEAD")
@@ -51,11 +51,11 @@ async fn what_is_described_is_routed_and_what_is_not_is_not() {
                 assert_eq!(allowed, described, "{path}");
                 continue;
             }
-            // What it answers, down to the statuses of refusals, is described as well.
+            // The status of the response is described as well.
             let operation = &document["paths"][path][method.as_str().to_ascii_lowercase()];
             assert!(
                 operation["responses"].get(status.to_string()).is_some(),
-                "{method} {path} answers {status}"
+                "{method} {path} returns {status}"
             );
         }
     }

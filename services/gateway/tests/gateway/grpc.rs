@@ -1,4 +1,4 @@
-//! gRPC through the gateway.
+//! gRPC calls through the gateway.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -22,8 +22,8 @@ use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_types::StatusExt as _;
 
 use crate::peers::{
-    ECHO, FLAKY, NEVER, ORDER_ID, Seen, any_port, nobody, serve_all, serve_gateway,
-    serve_gateway_following, serve_peers,
+    ECHO, FLAKY, NEVER, ORDER_ID, Observed, any_port, serve_all, serve_gateway,
+    serve_gateway_following, serve_peers, unused_address,
 };
 
 fn get(order_id: &str) -> Request<GetOrderRequest> {
@@ -35,28 +35,28 @@ fn get(order_id: &str) -> Request<GetOrderRequest> {
 }
 
 async fn query(channel: &Channel, order_id: &str) -> Result<i64, Code> {
-    let answer = QueryServiceClient::new(channel.clone())
+    let response = QueryServiceClient::new(channel.clone())
         .get_order(get(order_id))
         .await;
-    answer
-        .map(|answer| answer.into_inner().order.expect("it has an order").total)
+    response
+        .map(|response| response.into_inner().order.expect("it has an order").total)
         .map_err(|status| status.code())
 }
 
 #[tokio::test]
-async fn an_answer_and_its_metadata_come_through() {
+async fn a_response_is_forwarded_with_its_metadata() {
     let (gateway, peers, _) = serve_all().await;
     let mut client = QueryServiceClient::new(gateway.channel().await);
     let mut request = get(ORDER_ID);
     request
         .metadata_mut()
         .insert(ECHO, "hello".parse().expect("it is valid metadata"));
-    let answer = client.get_order(request).await.expect("the order exists");
+    let response = client.get_order(request).await.expect("the order exists");
     assert_eq!(
-        answer.metadata().get(ECHO).map(|value| value.as_bytes()),
+        response.metadata().get(ECHO).map(|value| value.as_bytes()),
         Some(&b"hello"[..])
     );
-    let order = answer.into_inner().order.expect("it has an order");
+    let order = response.into_inner().order.expect("it has an order");
     assert_eq!((order.order_id.as_str(), order.version), (ORDER_ID, 3));
     drop(client);
     gateway.stop().await;
@@ -64,7 +64,7 @@ async fn an_answer_and_its_metadata_come_through() {
 }
 
 #[tokio::test]
-async fn an_error_comes_through_with_its_details() {
+async fn an_error_is_forwarded_with_its_details() {
     let (gateway, _peers, _) = serve_all().await;
     let mut client = OrderServiceClient::new(gateway.channel().await);
     let status = client
@@ -94,12 +94,12 @@ async fn an_error_comes_through_with_its_details() {
 
 #[tokio::test]
 async fn a_peer_that_is_down_is_unavailable_with_a_delay() {
-    let gateway = serve_gateway(nobody().await, Limits::default()).await;
+    let gateway = serve_gateway(unused_address().await, Limits::default()).await;
     let mut client = OrderServiceClient::new(gateway.channel().await);
     let status = client
         .place_order(PlaceOrderRequest::default())
         .await
-        .expect_err("nobody is there");
+        .expect_err("nothing listens there");
     assert_eq!(
         (status.code(), status.message()),
         (Code::Unavailable, "orders is unavailable")
@@ -109,28 +109,28 @@ async fn a_peer_that_is_down_is_unavailable_with_a_delay() {
 }
 
 #[tokio::test]
-async fn a_peer_that_was_restarted_is_reached_at_once() {
-    let (gateway, peers, seen) = serve_all().await;
+async fn a_restarted_peer_is_reached_at_once() {
+    let (gateway, peers, observed) = serve_all().await;
     let channel = gateway.channel().await;
     assert!(query(&channel, ORDER_ID).await.is_ok());
     let address = peers.address;
     peers.stop().await;
-    let _again = serve_peers(address, &seen).await;
+    let _restarted = serve_peers(address, &observed).await;
     for _ in 0..10 {
         assert!(query(&channel, ORDER_ID).await.is_ok());
     }
 }
 
 #[tokio::test]
-async fn a_read_that_failed_for_a_moment_is_repeated() {
-    let (gateway, _peers, seen) = serve_all().await;
+async fn a_read_is_retried_after_a_transient_error() {
+    let (gateway, _peers, observed) = serve_all().await;
     assert!(query(&gateway.channel().await, FLAKY).await.is_ok());
-    assert_eq!(seen.flaky.load(Ordering::Relaxed), 2);
+    assert_eq!(observed.flaky.load(Ordering::Relaxed), 2);
 }
 
 #[tokio::test]
-async fn the_deadline_reaches_the_service_and_ends_its_work() {
-    let (gateway, _peers, seen) = serve_all().await;
+async fn the_deadline_reaches_the_service_and_cancels_its_work() {
+    let (gateway, _peers, observed) = serve_all().await;
     let mut client = QueryServiceClient::new(gateway.peer());
 
     let mut request = get(ORDER_ID);
@@ -151,13 +151,13 @@ async fn the_deadline_reaches_the_service_and_ends_its_work() {
         .await
         .expect_err("it never answers");
     assert_eq!(status.code(), Code::DeadlineExceeded);
-    seen.dropped.notified().await;
+    observed.dropped.notified().await;
 }
 
 #[tokio::test]
 async fn a_call_without_a_deadline_gets_the_default() {
-    let seen = Seen::default();
-    let peers = serve_peers(any_port(), &seen).await;
+    let observed = Observed::default();
+    let peers = serve_peers(any_port(), &observed).await;
     let limits = Limits {
         default_deadline: Duration::from_millis(200),
         ..Limits::default()
@@ -167,7 +167,7 @@ async fn a_call_without_a_deadline_gets_the_default() {
         query(&gateway.channel().await, NEVER).await,
         Err(Code::DeadlineExceeded)
     );
-    seen.dropped.notified().await;
+    observed.dropped.notified().await;
 }
 
 fn watch(order_id: &str) -> Request<WatchOrderRequest> {
@@ -178,9 +178,9 @@ fn watch(order_id: &str) -> Request<WatchOrderRequest> {
 }
 
 #[tokio::test]
-async fn a_stream_comes_through_and_outlasts_the_default() {
-    let seen = Seen::default();
-    let peers = serve_peers(any_port(), &seen).await;
+async fn a_stream_is_forwarded_beyond_the_default_deadline() {
+    let observed = Observed::default();
+    let peers = serve_peers(any_port(), &observed).await;
     let limits = Limits {
         default_deadline: Duration::from_millis(100),
         ..Limits::default()
@@ -196,19 +196,19 @@ async fn a_stream_comes_through_and_outlasts_the_default() {
     let first = changes.message().await.expect("it succeeds");
     let order = first.expect("there is a change").order;
     assert_eq!(order.expect("it has an order").version, 1);
-    // A call that is bounded by the default shows that its time has passed.
+    // A unary call that ends at the default deadline shows that this time has passed.
     assert_eq!(query(&channel, NEVER).await, Err(Code::DeadlineExceeded));
-    seen.dropped.notified().await;
+    observed.dropped.notified().await;
     let second = tokio::time::timeout(Duration::ZERO, changes.message()).await;
-    assert!(second.is_err(), "it goes on: {second:?}");
-    // It ends with its reader.
+    assert!(second.is_err(), "the stream ended: {second:?}");
+    // The stream of the service ends when the client drops its stream.
     drop(changes);
-    seen.dropped.notified().await;
+    observed.dropped.notified().await;
 }
 
 #[tokio::test]
-async fn a_deadline_that_is_asked_for_bounds_a_stream_to_its_end() {
-    let (gateway, _peers, seen) = serve_all().await;
+async fn an_explicit_deadline_limits_the_whole_stream() {
+    let (gateway, _peers, observed) = serve_all().await;
     let mut client = QueryServiceClient::new(gateway.peer());
     let mut request = watch(NEVER);
     request.set_timeout(Duration::from_millis(200));
@@ -220,7 +220,7 @@ async fn a_deadline_that_is_asked_for_bounds_a_stream_to_its_end() {
     assert!(changes.message().await.expect("it succeeds").is_some());
     let end = changes.message().await.expect_err("its time is up");
     assert_eq!(end.code(), Code::DeadlineExceeded);
-    seen.dropped.notified().await;
+    observed.dropped.notified().await;
 }
 
 #[tokio::test]
@@ -240,19 +240,19 @@ async fn a_stream_ends_with_the_gateway() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_ends_the_work() {
-    let (gateway, _peers, seen) = serve_all().await;
+async fn a_cancelled_call_is_cancelled_in_the_service() {
+    let (gateway, _peers, observed) = serve_all().await;
     let channel = gateway.channel().await;
     let call = tokio::spawn(async move { query(&channel, NEVER).await });
-    seen.begun.notified().await;
+    observed.begun.notified().await;
     call.abort();
-    seen.dropped.notified().await;
+    observed.dropped.notified().await;
 }
 
 #[tokio::test]
-async fn more_than_it_takes_is_turned_away_at_once() {
-    let seen = Seen::default();
-    let peers = serve_peers(any_port(), &seen).await;
+async fn calls_beyond_the_limit_are_refused_at_once() {
+    let observed = Observed::default();
+    let peers = serve_peers(any_port(), &observed).await;
     let gateway = serve_gateway(
         peers.address,
         Limits {
@@ -266,29 +266,29 @@ async fn more_than_it_takes_is_turned_away_at_once() {
         let channel = channel.clone();
         async move { query(&channel, NEVER).await }
     });
-    seen.begun.notified().await;
+    observed.begun.notified().await;
 
     let mut client = QueryServiceClient::new(channel.clone());
     let status = client
         .get_stock(GetStockRequest::default())
         .await
-        .expect_err("the place is taken");
+        .expect_err("the limit is reached");
     assert_eq!(status.code(), Code::ResourceExhausted);
     assert!(status.get_details_retry_info().is_some());
-    let answer = reqwest::get(gateway.url("/v1/stock/a"))
+    let response = reqwest::get(gateway.url("/v1/stock/a"))
         .await
         .expect("it listens");
-    assert_eq!(answer.status().as_u16(), 429);
-    assert_eq!(answer.headers()["retry-after"], "1");
+    assert_eq!(response.status().as_u16(), 429);
+    assert_eq!(response.headers()["retry-after"], "1");
 
-    // The place is free again when the first call has gone.
+    // When the first call is gone, another is accepted.
     first.abort();
-    seen.dropped.notified().await;
+    observed.dropped.notified().await;
     until(async || client.get_stock(GetStockRequest::default()).await.is_ok()).await;
 }
 
 #[tokio::test]
-async fn a_request_that_is_too_large_is_refused() {
+async fn an_oversized_request_is_refused() {
     let (gateway, _peers, _) = serve_all().await;
     let mut client = OrderServiceClient::new(gateway.channel().await);
     let order = PlaceOrderRequest {
@@ -350,13 +350,13 @@ async fn reflection_lists_the_public_services() {
         .await
         .expect("it is served");
     let mut answers = answers.into_inner();
-    let answer = answers
+    let response = answers
         .next()
         .await
         .expect("it answers")
         .expect("it succeeds");
-    let Some(MessageResponse::ListServicesResponse(services)) = answer.message_response else {
-        panic!("another answer: {answer:?}");
+    let Some(MessageResponse::ListServicesResponse(services)) = response.message_response else {
+        panic!("unexpected response: {response:?}");
     };
     let mut names: Vec<_> = services
         .service
@@ -372,17 +372,17 @@ async fn reflection_lists_the_public_services() {
         "ordermesh.query.v1.QueryService",
     ];
     assert_eq!(names, expected);
-    let answer = answers
+    let response = answers
         .next()
         .await
         .expect("it answers")
         .expect("it succeeds");
     assert!(
         matches!(
-            answer.message_response,
+            response.message_response,
             Some(MessageResponse::FileDescriptorResponse(_))
         ),
-        "{answer:?}"
+        "{response:?}"
     );
 }
 
@@ -399,8 +399,8 @@ async fn health_follows_readiness_until_the_end() {
         .expect("it is served")
         .into_inner();
     let mut wait_for = async |wanted: ServingStatus| {
-        while let Some(answer) = watch.next().await {
-            if answer.expect("it is served").status() == wanted {
+        while let Some(response) = watch.next().await {
+            if response.expect("it is served").status() == wanted {
                 return true;
             }
         }
@@ -411,27 +411,27 @@ async fn health_follows_readiness_until_the_end() {
     assert!(wait_for(ServingStatus::NotServing).await);
     database.ready();
     assert!(wait_for(ServingStatus::Serving).await);
-    // Who watches does not hold the server.
+    // An open health watch does not delay the shutdown.
     gateway.stop().await;
 }
 
 #[tokio::test]
 async fn a_service_is_as_healthy_as_the_peer_behind_it() {
-    let address = nobody().await;
+    let address = unused_address().await;
     let gateway = serve_gateway(address, Limits::default()).await;
     let client = HealthClient::new(gateway.channel().await);
     let is = async |service: &str, wanted: ServingStatus| {
         let request = HealthCheckRequest {
             service: service.to_owned(),
         };
-        let answer = client.clone().check(request).await;
-        answer.expect("it is served").into_inner().status() == wanted
+        let response = client.clone().check(request).await;
+        response.expect("it is served").into_inner().status() == wanted
     };
     const SERVICE: &str = "ordermesh.orders.v1.OrderService";
     until(async || is(SERVICE, ServingStatus::NotServing).await).await;
     until(async || is("", ServingStatus::Serving).await).await;
 
-    let peers = serve_peers(address, &Seen::default()).await;
+    let peers = serve_peers(address, &Observed::default()).await;
     until(async || is(SERVICE, ServingStatus::Serving).await).await;
     let database = peers.process.readiness().component("database");
     until(async || is(SERVICE, ServingStatus::NotServing).await).await;
@@ -443,15 +443,15 @@ async fn a_service_is_as_healthy_as_the_peer_behind_it() {
 }
 
 #[tokio::test]
-async fn a_gateway_is_ready_while_the_peers_that_it_follows_serve() {
-    let address = nobody().await;
+async fn a_gateway_is_ready_while_its_remote_peers_serve() {
+    let address = unused_address().await;
     let gateway = serve_gateway_following(address, Limits::default(), &[ORDERS, INVENTORY]).await;
     let readiness = gateway.process.readiness();
     until(async || !readiness.is_ready()).await;
     let reason = readiness.report().components["gateway"].clone();
     assert_eq!(reason.as_deref(), Some("orders does not serve"));
 
-    let peers = serve_peers(address, &Seen::default()).await;
+    let peers = serve_peers(address, &Observed::default()).await;
     until(async || readiness.is_ready()).await;
     let log = peers.process.readiness().component("log");
     until(async || !readiness.is_ready()).await;
@@ -463,8 +463,8 @@ async fn a_gateway_is_ready_while_the_peers_that_it_follows_serve() {
 }
 
 #[tokio::test]
-async fn a_call_that_was_begun_is_finished() {
-    let (gateway, _peers, seen) = serve_all().await;
+async fn a_running_call_is_finished_during_shutdown() {
+    let (gateway, _peers, observed) = serve_all().await;
     let peer = gateway.peer();
     let call = tokio::spawn(async move {
         let mut request = get(NEVER);
@@ -474,7 +474,7 @@ async fn a_call_that_was_begun_is_finished() {
             .await
             .map_err(|status| status.code())
     });
-    seen.begun.notified().await;
+    observed.begun.notified().await;
     gateway.stop().await;
     let outcome = call.await.expect("the call does not panic");
     assert_eq!(
@@ -489,15 +489,15 @@ async fn calls_are_counted_by_method_and_code() {
     let channel = gateway.channel().await;
     assert!(query(&channel, ORDER_ID).await.is_ok());
     assert_eq!(query(&channel, "unknown").await, Err(Code::NotFound));
-    let answer = reqwest::get(gateway.url("/v1/orders/unknown"))
+    let response = reqwest::get(gateway.url("/v1/orders/unknown"))
         .await
         .expect("it listens");
-    assert_eq!(answer.status().as_u16(), 404);
-    let answer = reqwest::get(gateway.url(&format!("/v1/orders/{ORDER_ID}")))
+    assert_eq!(response.status().as_u16(), 404);
+    let response = reqwest::get(gateway.url(&format!("/v1/orders/{ORDER_ID}")))
         .await
         .expect("it listens");
-    assert_eq!(answer.status().as_u16(), 200);
-    drop(answer);
+    assert_eq!(response.status().as_u16(), 200);
+    drop(response);
 
     let method = "/ordermesh.query.v1.QueryService/GetOrder";
     let expected = [
@@ -506,12 +506,12 @@ async fn calls_are_counted_by_method_and_code() {
         ("GET /v1/orders/{id}", "NOT_FOUND", 1),
         ("GET /v1/orders/{id}", "OK", 1),
     ];
-    // A call is counted when its body has gone, which its reader may see first.
+    // A call is counted when its body is complete, which the client may see first.
     let counted = |&(method, code, count)| calls(&gateway.process, method, code) == count;
     until(async || expected.iter().all(counted)).await;
 }
 
-/// Waits for a state that is reached soon, if ever.
+/// Waits until `reached` returns true; panics after 10 seconds.
 async fn until(mut reached: impl AsyncFnMut() -> bool) {
     let waiting = async {
         while !reached().await {

@@ -1,4 +1,4 @@
-//! Services behind the gateway that answer by the id they are asked for, and a gateway before them.
+//! Fake services whose responses depend on the requested id, and a gateway in front of them.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -30,22 +30,22 @@ use tonic::{Request, Response, Status};
 
 pub const ANY_PORT: &str = "127.0.0.1:0";
 pub const ORDER_ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
-/// GetOrder with this id answers only when it is dropped; WatchOrder does not end before.
+/// GetOrder with this id never responds; WatchOrder with this id never ends after its first change.
 pub const NEVER: &str = "never";
-/// WatchOrder with this id breaks off after one change.
+/// WatchOrder with this id fails after one change.
 pub const BREAKS: &str = "breaks";
-/// WatchOrder with this id has nothing to tell.
-pub const OVER: &str = "over";
+/// WatchOrder with this id ends without a change.
+pub const NO_CHANGES: &str = "over";
 /// GetOrder with this id is unavailable the first time.
 pub const FLAKY: &str = "flaky";
-/// The header that a fake service sends back as it came.
+/// The header that a fake service returns unchanged.
 pub const ECHO: &str = "x-echo";
 
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// What the fake services saw.
+/// What the fake services have received.
 #[derive(Clone, Default)]
-pub struct Seen {
+pub struct Observed {
     /// The last ListOrders.
     pub list: Arc<std::sync::Mutex<Option<ListOrdersRequest>>>,
     /// The last WatchOrder.
@@ -60,7 +60,7 @@ pub struct Seen {
 
 #[derive(Clone)]
 struct Fake {
-    seen: Seen,
+    observed: Observed,
 }
 
 struct NotifyOnDrop(Arc<Notify>);
@@ -85,11 +85,11 @@ impl QueryService for Fake {
             .expect("the stack always sets one");
         let request = request.into_inner();
         if request.order_id == NEVER {
-            let _dropped = NotifyOnDrop(Arc::clone(&self.seen.dropped));
-            self.seen.begun.notify_one();
+            let _dropped = NotifyOnDrop(Arc::clone(&self.observed.dropped));
+            self.observed.begun.notify_one();
             return std::future::pending().await;
         }
-        if request.order_id == FLAKY && self.seen.flaky.fetch_add(1, Ordering::Relaxed) == 0 {
+        if request.order_id == FLAKY && self.observed.flaky.fetch_add(1, Ordering::Relaxed) == 0 {
             return Err(error::unavailable("the read model", error::RETRY_AFTER));
         }
         if request.order_id == "unknown" {
@@ -99,7 +99,7 @@ impl QueryService for Fake {
             order_id: request.order_id,
             status: OrderStatus::Confirmed.into(),
             version: request.min_version,
-            // The deadline that reached this service, so that a test can look at it.
+            // The deadline that reached this service, for the assertions of tests.
             total: i64::try_from(deadline.remaining().as_millis()).expect("it is short"),
             ..Default::default()
         };
@@ -114,19 +114,19 @@ impl QueryService for Fake {
         &self,
         request: Request<ListOrdersRequest>,
     ) -> Result<Response<ListOrdersResponse>, Status> {
-        *self.seen.list.lock().expect("no test panics in here") = Some(request.into_inner());
+        *self.observed.list.lock().expect("no test panics in here") = Some(request.into_inner());
         Ok(Response::new(ListOrdersResponse::default()))
     }
 
     type WatchOrderStream = BoxStream<WatchOrderResponse>;
 
-    /// Two changes, of which the second is the last.
+    /// Two changes by default.
     async fn watch_order(
         &self,
         request: Request<WatchOrderRequest>,
     ) -> Result<Response<Self::WatchOrderStream>, Status> {
         let request = request.into_inner();
-        *self.seen.watch.lock().expect("no test panics in here") = Some(request.clone());
+        *self.observed.watch.lock().expect("no test panics in here") = Some(request.clone());
         let change = |number: u64, status: OrderStatus| {
             let order = OrderView {
                 order_id: request.order_id.clone(),
@@ -142,10 +142,10 @@ impl QueryService for Fake {
         let first = tokio_stream::once(change(1, OrderStatus::Confirmed));
         let changes: Self::WatchOrderStream = match request.order_id.as_str() {
             "unknown" => return Err(error::not_found("order")),
-            OVER => Box::pin(tokio_stream::empty()),
+            NO_CHANGES => Box::pin(tokio_stream::empty()),
             BREAKS => Box::pin(first.chain(tokio_stream::once(Err(error::shutting_down())))),
             NEVER => {
-                let dropped = NotifyOnDrop(Arc::clone(&self.seen.dropped));
+                let dropped = NotifyOnDrop(Arc::clone(&self.observed.dropped));
                 let never = tokio_stream::pending().map(move |change| {
                     let _ = &dropped;
                     change
@@ -212,12 +212,12 @@ impl OrderService for Fake {
 }
 
 /// A running server of a test.
-pub struct Running {
+pub struct TestServer {
     pub address: SocketAddr,
     pub process: Process,
 }
 
-impl Running {
+impl TestServer {
     pub async fn stop(self) {
         assert_eq!(self.process.stop(DRAIN).await, ExitCode::SUCCESS);
     }
@@ -231,8 +231,8 @@ impl Running {
         endpoint.connect().await.expect("it listens")
     }
 
-    /// Like [`Self::channel`], but a deadline that passes has the same code whoever notices it first: tonic's own
-    /// clock calls it cancelled.
+    /// Like [`Self::channel`], but an expired deadline always gives DEADLINE_EXCEEDED: tonic's own client timeout gives
+    /// CANCELLED.
     pub fn peer(&self) -> Peer {
         Peer::connect_lazy("gateway", &[authority(self.address)])
     }
@@ -250,10 +250,12 @@ pub fn any_port() -> SocketAddr {
 }
 
 /// Orders and query in one process.
-pub async fn serve_peers(address: SocketAddr, seen: &Seen) -> Running {
+pub async fn serve_peers(address: SocketAddr, observed: &Observed) -> TestServer {
     let process = Process::new();
     process.readiness().component("peers").ready();
-    let fake = Fake { seen: seen.clone() };
+    let fake = Fake {
+        observed: observed.clone(),
+    };
     let server = Server::bind("peers", address)
         .await
         .expect("the address is free")
@@ -261,16 +263,20 @@ pub async fn serve_peers(address: SocketAddr, seen: &Seen) -> Running {
         .add_service(QueryServiceServer::new(fake));
     let address = server.local_addr();
     server.serve(&process).expect("the process is new");
-    Running { address, process }
+    TestServer { address, process }
 }
 
-/// A gateway before one address for everything.
-pub async fn serve_gateway(peer: SocketAddr, limits: Limits) -> Running {
+/// A gateway with the same address for all peers.
+pub async fn serve_gateway(peer: SocketAddr, limits: Limits) -> TestServer {
     serve_gateway_following(peer, limits, &[]).await
 }
 
-/// The same, whose readiness follows these peers.
-pub async fn serve_gateway_following(peer: SocketAddr, limits: Limits, remote: &[&str]) -> Running {
+/// The same; the readiness of the gateway follows the peers in `remote`.
+pub async fn serve_gateway_following(
+    peer: SocketAddr,
+    limits: Limits,
+    remote: &[&str],
+) -> TestServer {
     let process = Process::new();
     let reach = vec![authority(peer)];
     let peers = Peers {
@@ -285,19 +291,19 @@ pub async fn serve_gateway_following(peer: SocketAddr, limits: Limits, remote: &
         .with_limits(limits);
     let address = gateway.local_addr();
     gateway.serve(&process, remote).expect("the process is new");
-    Running { address, process }
+    TestServer { address, process }
 }
 
-/// A gateway before running services.
-pub async fn serve_all() -> (Running, Running, Seen) {
-    let seen = Seen::default();
-    let peers = serve_peers(any_port(), &seen).await;
+/// A gateway in front of running services.
+pub async fn serve_all() -> (TestServer, TestServer, Observed) {
+    let observed = Observed::default();
+    let peers = serve_peers(any_port(), &observed).await;
     let gateway = serve_gateway(peers.address, Limits::default()).await;
-    (gateway, peers, seen)
+    (gateway, peers, observed)
 }
 
-/// An address where nobody listens: the port was free a moment ago.
-pub async fn nobody() -> SocketAddr {
+/// An address without a listener: the port was free a moment ago.
+pub async fn unused_address() -> SocketAddr {
     let listener = tokio::net::TcpListener::bind(ANY_PORT)
         .await
         .expect("some port is free");

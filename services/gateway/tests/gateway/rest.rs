@@ -1,4 +1,4 @@
-//! REST through the gateway.
+//! REST calls through the gateway.
 
 use chassis::grpc::Limits;
 use contracts::orders::v1::OrderStatus;
@@ -6,7 +6,7 @@ use contracts::query::v1::ListOrdersRequest;
 use reqwest::{Client, Response};
 use serde_json::{Value, json};
 
-use crate::peers::{NEVER, ORDER_ID, Running, nobody, serve_all, serve_gateway};
+use crate::peers::{NEVER, ORDER_ID, TestServer, serve_all, serve_gateway, unused_address};
 
 fn order() -> Value {
     json!({
@@ -20,7 +20,7 @@ fn order() -> Value {
     })
 }
 
-pub async fn get(gateway: &Running, path: &str) -> Response {
+pub async fn get(gateway: &TestServer, path: &str) -> Response {
     Client::new()
         .get(gateway.url(path))
         .send()
@@ -29,7 +29,7 @@ pub async fn get(gateway: &Running, path: &str) -> Response {
 }
 
 async fn post(
-    gateway: &Running,
+    gateway: &TestServer,
     path: &str,
     key: Option<&str>,
     body: impl Into<reqwest::Body>,
@@ -55,13 +55,13 @@ pub async fn problem(response: Response, status: u16) -> Value {
 #[tokio::test]
 async fn an_order_is_placed_under_its_idempotency_key() {
     let (gateway, _peers, _) = serve_all().await;
-    let answer = post(&gateway, "/v1/orders", Some(ORDER_ID), order().to_string()).await;
-    assert_eq!(answer.status().as_u16(), 201);
+    let response = post(&gateway, "/v1/orders", Some(ORDER_ID), order().to_string()).await;
+    assert_eq!(response.status().as_u16(), 201);
     assert_eq!(
-        answer.headers()["location"],
+        response.headers()["location"],
         format!("/v1/orders/{ORDER_ID}")
     );
-    let body: Value = answer.json().await.expect("it is JSON");
+    let body: Value = response.json().await.expect("it is JSON");
     assert_eq!(
         body,
         json!({"orderId": ORDER_ID, "status": "ORDER_STATUS_PENDING", "version": "1"})
@@ -70,8 +70,8 @@ async fn an_order_is_placed_under_its_idempotency_key() {
     let mut durable = order();
     durable["wait"] = json!("PLACE_ORDER_WAIT_DURABLE");
     durable["orderId"] = json!(ORDER_ID);
-    let answer = post(&gateway, "/v1/orders", Some(ORDER_ID), durable.to_string()).await;
-    assert_eq!(answer.status().as_u16(), 202);
+    let response = post(&gateway, "/v1/orders", Some(ORDER_ID), durable.to_string()).await;
+    assert_eq!(response.status().as_u16(), 202);
 }
 
 #[tokio::test]
@@ -88,7 +88,7 @@ async fn a_key_that_contradicts_the_body_is_refused() {
 }
 
 #[tokio::test]
-async fn every_violation_of_the_service_is_told() {
+async fn every_violation_of_the_request_is_reported() {
     let (gateway, _peers, _) = serve_all().await;
     let mut body = order();
     body["lines"][0]["quantity"] = json!(0);
@@ -127,13 +127,16 @@ async fn a_body_that_cannot_be_read_is_refused() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_too_large_is_refused_announced_or_not() {
+async fn an_oversized_body_is_refused_with_and_without_content_length() {
     let (gateway, _peers, _) = serve_all().await;
     let large = vec![b' '; 2 * 1024 * 1024];
-    let announced = post(&gateway, "/v1/orders", None, large.clone()).await;
-    assert_eq!(problem(announced, 413).await["reason"], "REQUEST_TOO_LARGE");
+    let with_length = post(&gateway, "/v1/orders", None, large.clone()).await;
+    assert_eq!(
+        problem(with_length, 413).await["reason"],
+        "REQUEST_TOO_LARGE"
+    );
 
-    // Without a length, in chunks, by hand: the client of these tests always announces.
+    // Chunked, without a length. Written by hand, because reqwest always sends a length here.
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let mut stream = tokio::net::TcpStream::connect(gateway.address)
         .await
@@ -153,17 +156,17 @@ async fn a_body_that_is_too_large_is_refused_announced_or_not() {
 }
 
 #[tokio::test]
-async fn refusals_carry_their_reason() {
+async fn rejections_carry_their_reason() {
     let (gateway, _peers, _) = serve_all().await;
     let cancel = json!({"customerId": "c-1"}).to_string();
-    let answer = post(
+    let response = post(
         &gateway,
         &format!("/v1/orders/{ORDER_ID}/cancel"),
         None,
         cancel,
     )
     .await;
-    let refused = problem(answer, 409).await;
+    let refused = problem(response, 409).await;
     assert_eq!(
         (&refused["code"], &refused["reason"]),
         (&json!("FAILED_PRECONDITION"), &json!("ALREADY_FINAL"))
@@ -185,9 +188,9 @@ async fn refusals_carry_their_reason() {
 #[tokio::test]
 async fn orders_and_stock_are_read() {
     let (gateway, _peers, _) = serve_all().await;
-    let answer = get(&gateway, &format!("/v1/orders/{ORDER_ID}?min_version=5")).await;
-    assert_eq!(answer.headers()["content-type"], "application/json");
-    let body: Value = answer.json().await.expect("it is JSON");
+    let response = get(&gateway, &format!("/v1/orders/{ORDER_ID}?min_version=5")).await;
+    assert_eq!(response.headers()["content-type"], "application/json");
+    let body: Value = response.json().await.expect("it is JSON");
     assert_eq!(body["order"]["version"], "5");
     assert_eq!(body["order"]["status"], "ORDER_STATUS_CONFIRMED");
 
@@ -214,8 +217,8 @@ async fn orders_and_stock_are_read() {
 }
 
 #[tokio::test]
-async fn lists_are_asked_for_by_status_in_pages() {
-    let (gateway, _peers, seen) = serve_all().await;
+async fn orders_are_listed_by_status_in_pages() {
+    let (gateway, _peers, observed) = serve_all().await;
     let path = "/v1/orders?status=confirmed,SHIPPED&status=ORDER_STATUS_PENDING&customer_id=c&page_size=7&page_token=t\
                 &placed_from=2026-11-24T08:00:00Z&placed_before=2026-11-24T10:00:00.5%2B01:00";
     assert_eq!(get(&gateway, path).await.status().as_u16(), 200);
@@ -240,7 +243,11 @@ async fn lists_are_asked_for_by_status_in_pages() {
         }),
     };
     assert_eq!(
-        seen.list.lock().expect("no test panics in there").take(),
+        observed
+            .list
+            .lock()
+            .expect("no test panics in there")
+            .take(),
         Some(expected)
     );
 
@@ -263,39 +270,39 @@ async fn lists_are_asked_for_by_status_in_pages() {
 }
 
 #[tokio::test]
-async fn what_the_router_refuses_is_a_problem_too() {
+async fn errors_of_the_router_are_problem_details() {
     let (gateway, _peers, _) = serve_all().await;
     problem(get(&gateway, "/v2/orders").await, 404).await;
     problem(get(&gateway, "/v1/orders/%FF").await, 400).await;
-    let answer = Client::new()
+    let response = Client::new()
         .delete(gateway.url("/v1/orders"))
         .send()
         .await
         .expect("it listens");
-    assert_eq!(answer.headers()["allow"], "POST,GET,HEAD");
-    problem(answer, 405).await;
-    let answer = post(
+    assert_eq!(response.headers()["allow"], "POST,GET,HEAD");
+    problem(response, 405).await;
+    let response = post(
         &gateway,
         "/ordermesh.orders.v1.OrderService/PlaceOrder",
         None,
         "{}",
     )
     .await;
-    problem(answer, 415).await;
+    problem(response, 415).await;
 }
 
 #[tokio::test]
-async fn trouble_behind_the_gateway_has_a_status_of_its_own() {
+async fn a_timeout_and_an_unavailable_service_have_their_own_status() {
     let (gateway, _peers, _) = serve_all().await;
     let request = Client::new()
         .get(gateway.url(&format!("/v1/orders/{NEVER}")))
         .header("grpc-timeout", "100m");
-    let answer = request.send().await.expect("it listens");
-    assert_eq!(problem(answer, 504).await["code"], "DEADLINE_EXCEEDED");
+    let response = request.send().await.expect("it listens");
+    assert_eq!(problem(response, 504).await["code"], "DEADLINE_EXCEEDED");
 
-    let gateway = serve_gateway(nobody().await, Limits::default()).await;
-    let answer = get(&gateway, "/v1/stock/a").await;
-    assert_eq!(answer.headers()["retry-after"], "1");
-    let unavailable = problem(answer, 503).await;
+    let gateway = serve_gateway(unused_address().await, Limits::default()).await;
+    let response = get(&gateway, "/v1/stock/a").await;
+    assert_eq!(response.headers()["retry-after"], "1");
+    let unavailable = problem(response, 503).await;
     assert_eq!(unavailable["detail"], "query is unavailable");
 }

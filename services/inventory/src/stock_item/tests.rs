@@ -1,4 +1,5 @@
-//! Given a history, when a command comes, then these events happen and these messages go out.
+//! Tests of the form: given these events, when this command is decided, then these events follow and these messages are
+//! sent.
 
 use contracts::inventory::v1::{CommitStock, ReleaseStock};
 use uuid::Builder;
@@ -13,7 +14,7 @@ const RULES: StockRules = StockRules {
 };
 const SKU: &str = "85123A";
 
-/// An id made `offset_ms` after [`NOW`]; `salt` tells ids of the same moment apart.
+/// An id generated `offset_ms` after [`NOW`]; `salt` distinguishes ids of the same time.
 fn id_at(offset_ms: i64, salt: u8) -> String {
     let millis = u64::try_from(NOW + offset_ms).expect("after 1970");
     Builder::from_unix_timestamp_millis(millis, &[salt; 10])
@@ -91,7 +92,7 @@ impl When {
     }
 
     #[track_caller]
-    fn holds(self, on_hand: u64, reserved: u64) -> Self {
+    fn has_stock(self, on_hand: u64, reserved: u64) -> Self {
         assert_eq!((self.item.on_hand, self.item.reserved), (on_hand, reserved));
         self
     }
@@ -189,17 +190,17 @@ fn answer_released() -> Option<order_command::Command> {
 }
 
 #[test]
-fn an_adjustment_changes_what_is_on_hand() {
+fn an_adjustment_changes_the_pieces_on_hand() {
     let id = id_at(0, 1);
     given(vec![])
         .when(adjust(id.clone(), 10))
         .then(vec![adjusted(id.clone(), 10)])
         .sends(None)
-        .holds(10, 0);
+        .has_stock(10, 0);
     given(ten_on_hand())
         .when(adjust(id.clone(), -10))
         .then(vec![adjusted(id, -10)])
-        .holds(0, 0);
+        .has_stock(0, 0);
 }
 
 #[test]
@@ -207,22 +208,22 @@ fn an_adjustment_is_applied_once() {
     given(ten_on_hand())
         .when(adjust(id_at(0, 0), 10))
         .then(vec![])
-        .holds(10, 0);
+        .has_stock(10, 0);
     given(ten_on_hand())
         .when(adjust(id_at(0, 0), 11))
         .rejected(StockRejectionCode::IdReused);
 }
 
 #[test]
-fn an_adjustment_has_a_fresh_id() {
+fn an_adjustment_needs_an_id_within_the_horizon() {
     let cases = [
         (id_at(-RULES.horizon_ms, 1), true),
         (id_at(-RULES.horizon_ms - 1, 1), false),
-        (id_at(ID_AHEAD_MS, 1), true),
-        (id_at(ID_AHEAD_MS + 1, 1), false),
+        (id_at(MAX_CLOCK_SKEW_MS, 1), true),
+        (id_at(MAX_CLOCK_SKEW_MS + 1, 1), false),
         ("6ba7b810-9dad-11d1-80b4-00c04fd430c8".into(), false),
         ("adjustment".into(), false),
-        // The same id spelt otherwise would not be recognised.
+        // Another form of the same id would not be recognised.
         (id_at(0, 0).to_uppercase(), false),
         (id_at(0, 0).replace('-', ""), false),
     ];
@@ -237,12 +238,12 @@ fn an_adjustment_has_a_fresh_id() {
 }
 
 #[test]
-fn an_adjustment_keeps_what_is_reserved() {
+fn an_adjustment_cannot_go_below_the_reserved_pieces() {
     let id = id_at(0, 1);
     given(four_reserved())
         .when(adjust(id.clone(), -6))
         .then(vec![adjusted(id.clone(), -6)])
-        .holds(4, 4);
+        .has_stock(4, 4);
     for delta in [-7, -11, i64::MIN] {
         given(four_reserved())
             .when(adjust(id.clone(), delta))
@@ -254,7 +255,7 @@ fn an_adjustment_keeps_what_is_reserved() {
 }
 
 #[test]
-fn an_adjustment_stays_countable() {
+fn an_adjustment_cannot_overflow() {
     let almost_full = || vec![adjusted(id_at(0, 0), i64::MAX - 1)];
     given(almost_full())
         .when(adjust(id_at(0, 1), 1))
@@ -265,17 +266,17 @@ fn an_adjustment_stays_countable() {
 }
 
 #[test]
-fn old_adjustments_are_forgotten_and_stay_stale() {
+fn old_adjustments_are_removed_and_stay_stale() {
     let first = id_at(0, 1);
-    let kept = id_at(REMEMBERED_MS, 2);
+    let kept = id_at(RETENTION_MS, 2);
     let item = given(vec![adjusted(first.clone(), 10), adjusted(kept.clone(), 1)]).item;
     assert_eq!(
         item.adjustments.len(),
         2,
-        "the first is exactly as old as may be remembered"
+        "the first has exactly the age limit"
     );
 
-    let newest = id_at(REMEMBERED_MS + 1, 3);
+    let newest = id_at(RETENTION_MS + 1, 3);
     let history = vec![
         adjusted(first.clone(), 10),
         adjusted(kept.clone(), 1),
@@ -286,19 +287,19 @@ fn old_adjustments_are_forgotten_and_stay_stale() {
     assert!(find_adjustment(&item, &kept).is_ok());
     assert_eq!(item.on_hand, 12);
 
-    // Even a horizon longer than the memory does not let it in again.
-    let forgetful = StockRules {
-        horizon_ms: 10 * REMEMBERED_MS,
+    // A horizon beyond the retention does not make it valid again.
+    let long_horizon = StockRules {
+        horizon_ms: 10 * RETENTION_MS,
     };
     let context = Context {
         aggregate_id: SKU,
         version: 3,
-        time_ms: NOW + REMEMBERED_MS,
+        time_ms: NOW + RETENTION_MS,
         evicted_through_ms: 0,
     };
-    let rejection = forgetful
+    let rejection = long_horizon
         .decide(&item, &adjust(first, 10), &context)
-        .expect_err("forgotten");
+        .expect_err("removed");
     assert_eq!(rejection.code(), StockRejectionCode::Stale);
 }
 
@@ -309,11 +310,11 @@ fn a_reservation_takes_only_what_is_available() {
         if is_enough {
             when.then(vec![reserved(order(1), quantity)])
                 .sends(answer_reserved())
-                .holds(10, quantity.into());
+                .has_stock(10, quantity.into());
         } else {
             when.then(vec![refused(order(1), quantity, 10)])
                 .sends(answer_refused(10))
-                .holds(10, 0);
+                .has_stock(10, 0);
         }
     }
     let two_left = vec![adjusted(id_at(0, 0), 10), reserved(order(2), 8)];
@@ -335,17 +336,17 @@ fn a_repeated_reservation_gives_no_event() {
             .when(reserve(order(1), quantity))
             .then(vec![])
             .sends(None)
-            .holds(10, 4);
+            .has_stock(10, 4);
     }
 }
 
 #[test]
-fn a_release_gives_back_and_always_answers() {
+fn a_release_is_always_answered() {
     given(four_reserved())
         .when(release(order(1)))
         .then(vec![released(order(1), 4)])
         .sends(answer_released())
-        .holds(10, 0);
+        .has_stock(10, 0);
     let released_already = [four_reserved(), vec![released(order(1), 4)]].concat();
     let refused_before = [ten_on_hand(), vec![refused(order(1), 11, 10)]].concat();
     for history in [vec![], released_already, refused_before] {
@@ -357,22 +358,22 @@ fn a_release_gives_back_and_always_answers() {
 }
 
 #[test]
-fn a_commitment_deducts_what_was_reserved() {
+fn a_commit_deducts_the_reserved_pieces() {
     let when = given(four_reserved())
         .when(commit(order(1)))
         .then(vec![deducted(order(1), 4)])
         .sends(None)
-        .holds(6, 0);
+        .has_stock(6, 0);
     assert_eq!((when.item.received, when.item.deducted), (10, 4));
     given(ten_on_hand())
         .when(commit(order(1)))
         .then(vec![deducted(order(1), 0)])
         .sends(None)
-        .holds(10, 0);
+        .has_stock(10, 0);
 }
 
 #[test]
-fn every_order_keeps_its_own_reservation() {
+fn every_order_has_its_own_reservation() {
     let mut history = ten_on_hand();
     // Not in the order of their ids.
     history.extend([3, 1, 2].map(|number| reserved(order(number), number.into())));
@@ -386,7 +387,7 @@ fn every_order_keeps_its_own_reservation() {
     given(history)
         .when(release(order(2)))
         .then(vec![released(order(2), 2)])
-        .holds(10, 4);
+        .has_stock(10, 4);
 }
 
 #[test]
@@ -406,7 +407,7 @@ fn an_event_that_does_not_fit_changes_nothing() {
 }
 
 #[test]
-fn outcomes_tell_the_stock() {
+fn outcomes_carry_the_stock() {
     let item = given(four_reserved()).item;
     assert_eq!(
         StockRules::accepted(&item),
@@ -428,7 +429,7 @@ fn outcomes_tell_the_stock() {
 }
 
 #[test]
-fn a_stock_item_waits_for_nothing_and_stays() {
+fn a_stock_item_has_nothing_outstanding_and_never_finishes() {
     for history in [vec![], ten_on_hand(), four_reserved()] {
         let item = given(history).item;
         assert_eq!(StockRules::outstanding(&item, SKU), vec![]);
@@ -437,7 +438,7 @@ fn a_stock_item_waits_for_nothing_and_stays() {
 }
 
 #[test]
-fn a_sku_names_a_stock_item() {
+fn the_id_of_a_stock_item_is_a_sku() {
     assert!(StockRules::is_id(SKU));
     for id in ["", "a\nb", &"x".repeat(65)] {
         assert!(!StockRules::is_id(id), "{id:?}");

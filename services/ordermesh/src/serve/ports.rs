@@ -1,4 +1,4 @@
-//! The ports of this process, open before anything runs.
+//! The ports of this process, bound before any role starts.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use chassis::grpc::Server;
 
 use super::{Args, Role};
 
-/// Every port of this process, open before anything runs.
+/// All ports of this process, bound before any role starts.
 pub(super) struct Ports {
     pub(super) admin: Admin,
     pub(super) orders: Option<Server>,
@@ -19,7 +19,7 @@ pub(super) struct Ports {
 }
 
 impl Ports {
-    /// Binds those of `roles`.
+    /// Binds the ports of `roles`.
     ///
     /// # Errors
     ///
@@ -41,7 +41,7 @@ impl Ports {
         })
     }
 
-    /// What runs in this process is reached where it was bound; the rest where the configuration says.
+    /// Addresses of the peers: the bound ports for roles of this process, the configured addresses for the others.
     pub(super) fn peers(&self, args: &Args) -> config::Peers {
         let local = config::Peers::local(&config::Listen {
             orders: bound(self.orders.as_ref(), args.listen.orders),

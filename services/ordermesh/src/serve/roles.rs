@@ -1,4 +1,4 @@
-//! One file a role: how it is put together and started.
+//! One file for each role: composes and starts it.
 
 pub(super) mod auditor;
 pub(super) mod gateway;

@@ -1,4 +1,4 @@
-//! What the services of this process share: the log, the contracts, the metrics.
+//! The connections and metrics that the services of this process share.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,21 +6,21 @@ use std::time::Duration;
 
 use chassis::{Component, Process};
 use contracts::{Contract, Service};
-use engine::effects::{Attempt, EffectHandler, Limits, Unknown};
+use engine::effects::{Attempt, EffectHandler, Indeterminate, Limits};
 use engine::worker::Settings;
 use engine::{Cluster, Codec, Command, CommandClient, Decider, Metrics, Processor, Sender};
 use tokio::runtime::Handle;
 
-use super::calls::Calls;
-use super::status::{follow, follow_health};
+use super::pending_calls::PendingCalls;
+use super::readiness::{report_health, report_loop_health};
 use super::{Args, Role, startup};
 
-/// For one answer of the payment provider or the carrier.
+/// Deadline of one call to the payment provider or the carrier.
 pub(super) const PARTNER_DEADLINE: Duration = Duration::from_secs(5);
-/// How long one tracking call waits for a parcel.
+/// How long one tracking call waits for a change of the parcel.
 pub(super) const TRACKING_WAIT: Duration = Duration::from_secs(20);
 
-/// What the services of this process share.
+/// The connections and metrics that the services of this process share.
 pub(super) struct Runtime {
     pub(super) process: Process,
     pub(super) cluster: Arc<Cluster>,
@@ -35,7 +35,7 @@ impl Runtime {
     ///
     /// # Errors
     ///
-    /// What is missing does not come by waiting.
+    /// A failure that waiting cannot resolve, such as missing topics.
     pub(super) async fn connect(
         args: &Args,
         process: &Process,
@@ -46,15 +46,15 @@ impl Runtime {
         let cluster = Arc::new(platform_client::cluster(&args.stack.kafka));
         startup::topics(&cluster, parts).await?;
         let schemas = startup::schemas(args, process, parts, services, roles).await?;
-        let attended = schemas.clone();
-        process.spawn_beside("registry", async move { attended.attend().await });
+        let monitored_schemas = schemas.clone();
+        process.spawn_detached("registry", async move { monitored_schemas.monitor().await });
         let sender = Sender::new(Arc::clone(&cluster))?;
-        let (attended, told) = (sender.clone(), sender.clone());
-        process.spawn_beside("commands", async move { attended.attend().await });
+        let (monitored_sender, sender_health) = (sender.clone(), sender.clone());
+        process.spawn_detached("commands", async move { monitored_sender.monitor().await });
         if !services.is_empty() {
             let component = process.readiness().component("commands");
-            let follow = follow_health(move || told.health(), component);
-            process.spawn_beside("commands readiness", follow);
+            let report = report_health(move || sender_health.health(), component);
+            process.spawn_detached("commands readiness", report);
         }
         Ok(Self {
             process: process.clone(),
@@ -66,24 +66,24 @@ impl Runtime {
         })
     }
 
-    /// A client of the commands of a service; `calls` waits for its outcomes.
-    pub(super) fn caller<C: Contract>(&self, calls: &mut Calls) -> CommandClient<C> {
-        let caller = CommandClient::new(
+    /// A command client of a service; `calls` receives its outcomes.
+    pub(super) fn command_client<C: Contract>(&self, calls: &mut PendingCalls) -> CommandClient<C> {
+        let client = CommandClient::new(
             Arc::clone(&self.cluster),
             self.sender.clone(),
             self.codec.clone(),
         );
-        calls.add(&caller);
-        caller
+        calls.add(&client);
+        client
     }
 
     /// Runs a service's worker on a thread of its own.
     pub(super) fn run_worker<D, P>(
         &self,
         rules: D,
-        perform: P,
+        handler: P,
         settings: Settings,
-        calls: &Calls,
+        calls: &PendingCalls,
     ) -> anyhow::Result<()>
     where
         D: Decider,
@@ -95,7 +95,7 @@ impl Runtime {
         let runtime = Handle::current();
         let processor = Processor {
             rules,
-            perform,
+            handler,
             cluster: Arc::clone(&self.cluster),
             codec: self.codec.clone(),
             sender: self.sender.clone(),
@@ -111,17 +111,20 @@ impl Runtime {
         let process = self.process.clone();
         self.process
             .spawn_thread(format!("{service} worker"), move |shutdown| {
-                // Tasks are started from this thread.
-                let _inside = runtime.enter();
+                // The worker spawns tasks from this thread.
+                let _guard = runtime.enter();
                 processor.run(
                     &runtime,
-                    || calls.are_over(&shutdown),
+                    || calls.allow_shutdown(&shutdown),
                     |status| {
-                        // Ends with the process; nothing waits for it.
+                        // Detached: it runs until the process ends.
                         let rounds = status.clone();
-                        let follow =
-                            follow(move || rounds.rounds(), move || status.ready(), component);
-                        process.spawn_beside("worker status", follow);
+                        let report = report_loop_health(
+                            move || rounds.rounds(),
+                            move || status.ready(),
+                            component,
+                        );
+                        process.spawn_detached("worker status", report);
                     },
                 )
             })?;
@@ -129,7 +132,7 @@ impl Runtime {
     }
 }
 
-/// Orders and stock items ask nothing of the outside world.
+/// The effect handler of orders and inventory, which have no effects.
 pub(super) struct NoEffects;
 
 impl<D: Decider<Effect = std::convert::Infallible>> EffectHandler<D> for NoEffects {
@@ -142,7 +145,7 @@ impl<D: Decider<Effect = std::convert::Infallible>> EffectHandler<D> for NoEffec
         _key: &str,
         effect: &std::convert::Infallible,
         _attempt: Attempt,
-    ) -> Result<Command<D>, Unknown> {
+    ) -> Result<Command<D>, Indeterminate> {
         match *effect {}
     }
 }

@@ -1,4 +1,4 @@
-//! What a process waits for before it serves: a broker with the topics, a registry with the contracts.
+//! Checks before a process serves: the topics at the broker, the contracts at the registry.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,19 +12,20 @@ use registry::Schemas;
 
 use super::{Args, Role};
 
-/// How long one try waits for the registry before readiness says so.
-const REGISTRY_TRY: Duration = Duration::from_secs(5);
+/// Longest wait of one attempt for the registry; afterwards the readiness reports it.
+const REGISTRY_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Waits for the broker and checks the topics.
 ///
 /// # Errors
 ///
-/// Topics are missing, which is for `ordermesh topics apply`, or have another number of partitions.
+/// Topics are missing (`ordermesh topics apply` creates them), or have another number of partitions.
 pub(super) async fn topics(cluster: &Arc<Cluster>, parts: &Component) -> anyhow::Result<()> {
     let mut outage = Outage::of("broker");
     loop {
-        let asked = Arc::clone(cluster);
-        let checked = tokio::task::spawn_blocking(move || engine::topics::check(&asked)).await?;
+        let checked_cluster = Arc::clone(cluster);
+        let checked =
+            tokio::task::spawn_blocking(move || engine::topics::check(&checked_cluster)).await?;
         match checked {
             Err(error @ engine::topics::Error::Broker { .. }) => {
                 outage.failed(&error);
@@ -38,11 +39,11 @@ pub(super) async fn topics(cluster: &Arc<Cluster>, parts: &Component) -> anyhow:
     }
 }
 
-/// Registers the contracts that the services write, and looks up those that they read; waits for the registry.
+/// Registers the contracts that the services write, and looks up those that they read. Waits for the registry.
 ///
 /// # Errors
 ///
-/// A contract does not fit what is registered.
+/// A contract is incompatible with the registered versions.
 pub(super) async fn schemas(
     args: &Args,
     process: &Process,
@@ -62,13 +63,17 @@ pub(super) async fn schemas(
             writes.insert((*service, topic));
             reads.insert((*service, topic));
         }
-        // Orders asks everybody; everybody answers orders.
-        let asked: &[Service] = if *service == Service::Orders {
+        // Orders sends commands to all services; the other services reply to orders.
+        let receivers: &[Service] = if *service == Service::Orders {
             &Service::ALL
         } else {
             &[Service::Orders]
         };
-        writes.extend(asked.iter().map(|asked| (*asked, Topic::Commands)));
+        writes.extend(
+            receivers
+                .iter()
+                .map(|receiver| (*receiver, Topic::Commands)),
+        );
     }
     if roles.contains(&Role::Query) {
         reads.extend(Service::ALL.map(|service| (service, Topic::Events)));
@@ -77,7 +82,7 @@ pub(super) async fn schemas(
         args.stack.registry.url.clone(),
         args.stack.kafka.prefix.clone(),
     );
-    settings.deadline = REGISTRY_TRY;
+    settings.deadline = REGISTRY_ATTEMPT_TIMEOUT;
     let metrics = registry::Metrics::new(process.registry())?;
     let writes: Vec<_> = writes.into_iter().collect();
     let reads: Vec<_> = reads.into_iter().collect();

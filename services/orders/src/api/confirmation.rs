@@ -1,4 +1,4 @@
-//! Waiting until an order is confirmed, or has ended otherwise.
+//! Waits until an order is confirmed or ends without confirmation.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use contracts::query::v1::query_service_client::QueryServiceClient;
 use tokio::time::{sleep, timeout};
 use tonic::{Code, Request, Status};
 
-/// Before a watch that broke off is taken up again.
-const RESUME_PAUSE: Duration = Duration::from_millis(100);
+/// Pause before a failed watch is restarted.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// The order once it is confirmed, shipped or final: at once when it is so already.
+/// Returns the order once it is confirmed, shipped or final; at once when it already is.
 ///
 /// # Errors
 ///
-/// DEADLINE_EXCEEDED when it is not so in time: the order goes on. What else keeps it from being watched, unless it
-/// passes in time.
-pub async fn await_it(
+/// DEADLINE_EXCEEDED when that does not happen in time; the order itself continues. Any other error of the watch that
+/// retries cannot solve.
+pub async fn wait_until_settled(
     query: &QueryServiceClient<Peer>,
     mut placed: PlaceOrderResponse,
     deadline: Deadline,
@@ -27,9 +27,9 @@ pub async fn await_it(
     let watching = async {
         while !is_settled(placed.status()) {
             match watch(query.clone(), &mut placed, deadline).await {
-                // The order exists: where it is not seen yet it will be.
+                // The order exists, so the read model will have it soon.
                 Err(status) if matches!(status.code(), Code::Unavailable | Code::NotFound) => {
-                    sleep(RESUME_PAUSE).await;
+                    sleep(RETRY_PAUSE).await;
                 }
                 outcome => outcome?,
             }
@@ -41,7 +41,7 @@ pub async fn await_it(
         .unwrap_or_else(|_| Err(error::deadline()))
 }
 
-/// Keeps `placed` up to date until it is settled; a stream that ends before has broken off.
+/// Updates `placed` until it is settled. A stream that ends earlier is an error.
 async fn watch(
     mut query: QueryServiceClient<Peer>,
     placed: &mut PlaceOrderResponse,
@@ -65,7 +65,7 @@ async fn watch(
     Ok(())
 }
 
-/// Nothing is left that decides whether the order is confirmed.
+/// Whether it is decided that the order is confirmed or never will be.
 fn is_settled(status: OrderStatus) -> bool {
     use OrderStatus::{Cancelled, Confirmed, Delivered, Rejected, Shipped};
     matches!(

@@ -1,4 +1,4 @@
-//! The fold of an order: the state machine, and what each event changes.
+//! The fold of an order: the state machine, and how each event changes the state.
 
 use contracts::orders::v1::{
     EndReason, LineProgress, LineState, OrderCreated, OrderStatus, PaymentProgress,
@@ -54,7 +54,7 @@ pub(super) fn apply(order: &mut Order, event: &Event) {
         }
         Event::OrderStockReserved(event) => {
             order.deadline_ms = event.deadline_ms;
-            // An order with nothing to pay stays pending for the moment until it is confirmed.
+            // A free order stays PENDING until OrderConfirmed, which follows in the same decision.
             if order.total > 0 {
                 order.set_status(OrderStatus::AwaitingPayment);
                 order.set_payment(PaymentProgress::Asked);
@@ -76,7 +76,7 @@ pub(super) fn apply(order: &mut Order, event: &Event) {
             order.set_shipment(ShipmentProgress::Dispatched);
             order.tracking_number.clone_from(&event.tracking_number);
             order.deadline_ms = event.deadline_ms;
-            // A cancellation that came too late is forgotten.
+            // A cancellation that came too late has no further effect.
             order.set_goal(EndReason::Unspecified);
         }
         Event::OrderDelivered(_) => {
@@ -99,7 +99,7 @@ pub(super) fn apply(order: &mut Order, event: &Event) {
         Event::OrderPaymentDeclined(_) => order.set_payment(PaymentProgress::Declined),
         Event::OrderShipmentRefused(_) => {
             order.set_shipment(ShipmentProgress::Refused);
-            // Before OrderCancelling it is the reason to compensate, after it the verdict that was waited for.
+            // Before OrderCancelling this is the reason of the compensation, after it the awaited decision.
             if order.status() == OrderStatus::Cancelling {
                 undo(order);
             }
@@ -136,7 +136,7 @@ pub(super) fn apply(order: &mut Order, event: &Event) {
 }
 
 fn create(order: &mut Order, event: &OrderCreated) {
-    let asked = |line| LineState {
+    let requested = |line| LineState {
         line: Some(line),
         progress: LineProgress::Asked.into(),
     };
@@ -144,7 +144,7 @@ fn create(order: &mut Order, event: &OrderCreated) {
         status: OrderStatus::Pending.into(),
         customer_id: event.customer_id.clone(),
         contact: event.contact.clone(),
-        lines: event.lines.iter().cloned().map(asked).collect(),
+        lines: event.lines.iter().cloned().map(requested).collect(),
         currency: event.currency.clone(),
         total: event.total,
         body_digest: event.body_digest.clone(),
@@ -158,7 +158,7 @@ fn finish(order: &mut Order, status: OrderStatus) {
     order.deadline_ms = 0;
 }
 
-/// Whatever is held or may be held is now being given back: also lines and a charge that have not answered yet.
+/// Marks all lines and the payment as being undone: also lines and a charge without an answer yet.
 fn undo(order: &mut Order) {
     for line in &mut order.lines {
         if line.progress() != LineProgress::Refused {

@@ -1,4 +1,4 @@
-//! What an order asks of inventory, payments and shipping.
+//! The commands of an order to inventory, payments and shipping.
 
 use contracts::Message;
 use contracts::core::v1::Money;

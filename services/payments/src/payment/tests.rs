@@ -1,12 +1,13 @@
-use std::collections::HashSet;
+//! Tests of the rule book of a payment.
 
 use contracts::payments::v1::{
     CancelPayment, ChargePayment, RecordChargeDeclined, RecordChargeVoided, RecordCharged,
     RecordRefundRefused, RecordRefunded, SettlePayment,
 };
-use proptest::prelude::*;
 
 use super::*;
+
+mod properties;
 
 const ID: &str = "0190b5a0-0000-7000-8000-000000000001";
 
@@ -76,7 +77,7 @@ fn refund_refused(attempt: u32) -> Command {
     })
 }
 
-/// The partition's time when a command is decided.
+/// The append time of every command.
 const NOW_MS: i64 = 1_000_000;
 
 const RULES: PaymentRules = PaymentRules {
@@ -113,8 +114,8 @@ fn given(commands: &[Command]) -> Payment {
     payment
 }
 
-/// The shortest way into a status.
-fn reach(status: Status) -> Payment {
+/// A payment in a status, after the fewest commands.
+fn payment_in(status: Status) -> Payment {
     let commands = match status {
         Status::Unspecified => vec![],
         Status::Requested => vec![charge()],
@@ -136,7 +137,7 @@ fn effect(payment: &Payment) -> (String, Effect) {
     (key, effect)
 }
 
-/// Key, effect, and when it begins.
+/// Key, effect, and its earliest start.
 fn outstanding(payment: &Payment) -> (String, Effect, i64) {
     match PaymentRules::outstanding(payment, ID).as_slice() {
         [
@@ -150,8 +151,8 @@ fn outstanding(payment: &Payment) -> (String, Effect, i64) {
     }
 }
 
-/// The command that a handled command sends to orders.
-fn told(payment: &mut Payment, command: &Command) -> Vec<OrderCommand> {
+/// Decides a command, folds its events and returns the commands that are sent to the order.
+fn sent_to_order(payment: &mut Payment, command: &Command) -> Vec<OrderCommand> {
     let events = handle(payment, command);
     events
         .iter()
@@ -160,14 +161,14 @@ fn told(payment: &mut Payment, command: &Command) -> Vec<OrderCommand> {
             assert_eq!(message.aggregate_id, ID);
             match message.command {
                 contracts::Command::Order(command) => command,
-                other => panic!("payments talks to orders only, not {other:?}"),
+                other => panic!("payments sends commands to orders only, not {other:?}"),
             }
         })
         .collect()
 }
 
 #[test]
-fn a_charge_is_asked_for_once() {
+fn a_charge_is_requested_once() {
     let mut payment = Payment::default();
     let requested = PaymentRequested {
         amount: Some(euros(1299)),
@@ -191,48 +192,48 @@ fn a_charge_is_asked_for_once() {
 }
 
 #[test]
-fn a_charged_payment_tells_the_order_and_is_settled() {
-    let mut payment = reach(Status::Requested);
+fn a_charged_payment_notifies_the_order_and_is_settled() {
+    let mut payment = payment_in(Status::Requested);
     let processed = RecordPaymentProcessed {
         provider_reference: "ch_1".into(),
     };
     assert_eq!(
-        told(&mut payment, &charged(1)),
+        sent_to_order(&mut payment, &charged(1)),
         [OrderCommand::RecordPaymentProcessed(processed)]
     );
     assert!(!PaymentRules::finished(&payment));
-    assert_eq!(told(&mut payment, &settle()), []);
+    assert_eq!(sent_to_order(&mut payment, &settle()), []);
     assert!(PaymentRules::finished(&payment));
 }
 
 #[test]
-fn a_declined_payment_tells_the_order() {
-    let mut payment = reach(Status::Requested);
+fn a_declined_payment_notifies_the_order() {
+    let mut payment = payment_in(Status::Requested);
     let declined_answer = RecordPaymentDeclined {
         reason: "no funds".into(),
     };
     assert_eq!(
-        told(&mut payment, &declined(1)),
+        sent_to_order(&mut payment, &declined(1)),
         [OrderCommand::RecordPaymentDeclined(declined_answer)]
     );
 }
 
 #[test]
-fn a_cancellation_without_a_charge_gives_nothing_back() {
+fn a_cancellation_without_a_charge_refunds_nothing() {
     for answer in [declined(1), voided(1)] {
-        let mut payment = reach(Status::CancelRequested);
+        let mut payment = payment_in(Status::CancelRequested);
         let charge_key = format!("{ID}/charge/1");
         assert_eq!(
             effect(&payment),
             (format!("{ID}/void/1"), Effect::Void { charge_key })
         );
-        assert_eq!(told(&mut payment, &answer), [cancelled(0)]);
+        assert_eq!(sent_to_order(&mut payment, &answer), [cancelled(0)]);
     }
 }
 
 #[test]
-fn a_charge_that_won_over_its_cancellation_is_captured_and_refunded() {
-    let mut payment = reach(Status::CancelRequested);
+fn a_charge_that_precedes_its_cancellation_is_captured_and_refunded() {
+    let mut payment = payment_in(Status::CancelRequested);
     let requested = PaymentRefundRequested {
         captured: true,
         provider_reference: "ch_1".into(),
@@ -241,12 +242,12 @@ fn a_charge_that_won_over_its_cancellation_is_captured_and_refunded() {
         handle(&mut payment, &charged(1)),
         [Event::PaymentRefundRequested(requested)]
     );
-    assert_eq!(told(&mut payment, &refunded(1)), [cancelled(1299)]);
+    assert_eq!(sent_to_order(&mut payment, &refunded(1)), [cancelled(1299)]);
 }
 
 #[test]
 fn a_processed_payment_is_refunded() {
-    let mut payment = reach(Status::Processed);
+    let mut payment = payment_in(Status::Processed);
     let requested = PaymentRefundRequested {
         captured: false,
         provider_reference: "ch_1".into(),
@@ -255,12 +256,12 @@ fn a_processed_payment_is_refunded() {
         handle(&mut payment, &cancel()),
         [Event::PaymentRefundRequested(requested)]
     );
-    assert_eq!(told(&mut payment, &refunded(1)), [cancelled(1299)]);
+    assert_eq!(sent_to_order(&mut payment, &refunded(1)), [cancelled(1299)]);
 }
 
 #[test]
-fn a_refused_refund_is_tried_under_a_new_key_and_flagged() {
-    let mut payment = reach(Status::Refunding);
+fn a_refused_refund_is_flagged_and_retried_under_a_new_key() {
+    let mut payment = payment_in(Status::Refunding);
     let refund = |attempt| {
         let charge_key = format!("{ID}/charge/1");
         (
@@ -273,26 +274,26 @@ fn a_refused_refund_is_tried_under_a_new_key_and_flagged() {
         )
     };
     assert_eq!(effect(&payment), refund(1));
-    assert_eq!(told(&mut payment, &refund_refused(1)), []);
+    assert_eq!(sent_to_order(&mut payment, &refund_refused(1)), []);
     assert!(payment.flagged);
     assert_eq!(effect(&payment), refund(2));
 
     assert_eq!(
         handle(&mut payment, &refund_refused(1)),
         [],
-        "a stale no counts once"
+        "a stale refusal is ignored"
     );
     assert_eq!(
         handle(&mut payment, &refunded(1)),
         [],
-        "a stale yes does not count"
+        "a stale success is ignored"
     );
-    assert_eq!(told(&mut payment, &refunded(2)), [cancelled(1299)]);
+    assert_eq!(sent_to_order(&mut payment, &refunded(2)), [cancelled(1299)]);
 }
 
 #[test]
-fn a_refused_refund_rests_longer_each_time_and_at_most_an_hour() {
-    let mut payment = reach(Status::Refunding);
+fn the_wait_after_a_refused_refund_doubles_up_to_an_hour() {
+    let mut payment = payment_in(Status::Refunding);
     assert_eq!(outstanding(&payment).2, 0, "the first begins at once");
     for (attempt, wait_ms) in [(1, 500), (2, 1_000), (3, 2_000), (4, 4_000)] {
         let refused = PaymentRefundRefused {
@@ -313,10 +314,10 @@ fn a_refused_refund_rests_longer_each_time_and_at_most_an_hour() {
     assert_eq!(outstanding(&payment).2, NOW_MS + REFUND_WAIT_MAX_MS);
 }
 
-/// A refusal that an older version has written knows no time: its next attempt begins at once.
+/// Refusals of an older version have no time; the next attempt begins at once.
 #[test]
-fn a_refusal_without_a_time_is_followed_at_once() {
-    let mut payment = reach(Status::Refunding);
+fn a_refusal_without_a_time_is_retried_at_once() {
+    let mut payment = payment_in(Status::Refunding);
     let refused = Event::PaymentRefundRefused(PaymentRefundRefused::default());
     PaymentRules::evolve(&mut payment, &refused);
     assert_eq!(payment.refund_attempt, 2);
@@ -324,7 +325,7 @@ fn a_refusal_without_a_time_is_followed_at_once() {
 }
 
 #[test]
-fn a_cancellation_of_a_payment_that_is_over_is_answered_and_changes_nothing() {
+fn a_cancellation_of_a_finished_payment_is_answered_and_changes_nothing() {
     for (status, refunded) in [
         (Status::Unspecified, 0),
         (Status::Declined, 0),
@@ -332,7 +333,7 @@ fn a_cancellation_of_a_payment_that_is_over_is_answered_and_changes_nothing() {
         (Status::Refunded, 1299),
         (Status::Settled, 0),
     ] {
-        let mut payment = reach(status);
+        let mut payment = payment_in(status);
         let before = payment.clone();
         let settled = PaymentCancelSettled {
             status: status.into(),
@@ -341,12 +342,15 @@ fn a_cancellation_of_a_payment_that_is_over_is_answered_and_changes_nothing() {
             decide(&payment, &cancel()),
             [Event::PaymentCancelSettled(settled)]
         );
-        assert_eq!(told(&mut payment, &cancel()), [cancelled(refunded)]);
+        assert_eq!(
+            sent_to_order(&mut payment, &cancel()),
+            [cancelled(refunded)]
+        );
         assert_eq!(payment, before);
     }
 }
 
-/// Every command in every status: what is not in the table of the module's documentation gives no events.
+/// Every command in every status. Combinations that the table of the module documentation lacks give no events.
 #[test]
 fn every_command_in_every_status() {
     let commands = [
@@ -359,19 +363,19 @@ fn every_command_in_every_status() {
         ("refunded", refunded(1)),
         ("refund_refused", refund_refused(1)),
     ];
-    let mut moves = Vec::new();
+    let mut transitions = Vec::new();
     for from in ALL {
         for (name, command) in &commands {
-            let mut payment = reach(from);
+            let mut payment = payment_in(from);
             match handle(&mut payment, command).as_slice() {
-                [] => assert_eq!(payment, reach(from)),
-                [_] => moves.push((from, *name, payment.status())),
+                [] => assert_eq!(payment, payment_in(from)),
+                [_] => transitions.push((from, *name, payment.status())),
                 several => panic!("at most one event was expected, not {several:?}"),
             }
         }
     }
     assert_eq!(
-        moves,
+        transitions,
         [
             (Status::Unspecified, "charge", Status::Requested),
             (Status::Unspecified, "cancel", Status::Unspecified),
@@ -393,156 +397,21 @@ fn every_command_in_every_status() {
     );
 }
 
-/// Something is outstanding exactly where the payment waits for the provider.
 #[test]
-fn effects_stand_only_where_the_provider_is_awaited() {
+fn an_effect_is_outstanding_only_while_the_provider_is_awaited() {
     for status in ALL {
         let waits = matches!(
             status,
             Status::Requested | Status::CancelRequested | Status::Refunding
         );
-        let outstanding = PaymentRules::outstanding(&reach(status), ID);
+        let outstanding = PaymentRules::outstanding(&payment_in(status), ID);
         assert_eq!(!outstanding.is_empty(), waits, "{status:?}");
     }
 }
 
 #[test]
-fn only_a_uuid_v7_names_a_payment() {
+fn the_id_of_a_payment_is_a_uuid_v7() {
     assert!(PaymentRules::is_id(ID));
     assert!(!PaymentRules::is_id("6ba7b810-9dad-41d1-80b4-00c04fd430c8"));
     assert!(!PaymentRules::is_id(""));
-}
-
-fn any_command() -> impl Strategy<Value = Command> {
-    prop_oneof![
-        Just(charge()),
-        Just(cancel()),
-        Just(settle()),
-        (1..3_u32).prop_map(charged),
-        (1..3_u32).prop_map(declined),
-        (1..3_u32).prop_map(voided),
-        (1..4_u32).prop_map(refunded),
-        (1..4_u32).prop_map(refund_refused),
-    ]
-}
-
-/// The transitions of the state machine; a refund that is refused stays where it is.
-fn allowed(from: Status, to: Status) -> bool {
-    matches!(
-        (from, to),
-        (Status::Unspecified, Status::Requested)
-            | (
-                Status::Requested,
-                Status::Processed | Status::Declined | Status::CancelRequested
-            )
-            | (
-                Status::CancelRequested,
-                Status::Voided | Status::Declined | Status::Refunding
-            )
-            | (Status::Processed, Status::Settled | Status::Refunding)
-            | (Status::Refunding, Status::Refunding | Status::Refunded)
-    )
-}
-
-/// A provider that keeps the promises of its contract.
-#[derive(Default)]
-struct Ledger {
-    charge: Option<Command>,
-    refunds: HashSet<String>,
-}
-
-impl Ledger {
-    fn perform(&mut self, key: String, effect: &Effect, says_yes: bool) -> Command {
-        match effect {
-            Effect::Charge { .. } => self
-                .charge
-                .get_or_insert(if says_yes { charged(1) } else { declined(1) })
-                .clone(),
-            Effect::Void { .. } => self.charge.get_or_insert(voided(1)).clone(),
-            Effect::Refund { attempt, .. } if says_yes || self.refunds.contains(&key) => {
-                self.refunds.insert(key);
-                refunded(*attempt)
-            }
-            Effect::Refund { attempt, .. } => refund_refused(*attempt),
-        }
-    }
-}
-
-proptest! {
-    #[test]
-    fn any_commands_keep_the_state_machine(commands in prop::collection::vec(any_command(), 0..40)) {
-        let mut payment = Payment::default();
-        let (mut captures, mut refunds) = (0, 0);
-        for command in commands {
-            let before = payment.clone();
-            for event in decide(&before, &command) {
-                PaymentRules::evolve(&mut payment, &event);
-                match &event {
-                    Event::PaymentCancelSettled(_) => {
-                        prop_assert_eq!(&payment, &before);
-                        continue;
-                    }
-                    Event::PaymentProcessed(_) => captures += 1,
-                    Event::PaymentRefundRequested(requested) => captures += u32::from(requested.captured),
-                    Event::PaymentRefunded(_) => refunds += 1,
-                    _ => {}
-                }
-                prop_assert!(
-                    allowed(before.status(), payment.status()),
-                    "{:?} -> {:?}", before.status(), payment.status()
-                );
-                prop_assert!(payment != before, "an event that was decided is folded");
-            }
-            for outstanding in PaymentRules::outstanding(&payment, ID) {
-                let Outstanding::Effect { not_before_ms, .. } = outstanding else {
-                    return Err(TestCaseError::fail("a payment has no timers"));
-                };
-                // Only a refund that was refused rests.
-                let rests = payment.status() == Status::Refunding && payment.refund_attempt > 1;
-                prop_assert_eq!(not_before_ms > NOW_MS, rests);
-                prop_assert_eq!(not_before_ms == 0, !rests);
-            }
-            prop_assert!(captures <= 1);
-            prop_assert!(refunds <= captures);
-            if PaymentRules::finished(&before) {
-                prop_assert_eq!(&payment, &before, "the end is the end");
-            }
-        }
-    }
-
-    /// Effects run late, twice, or by a former owner; at rest the provider's ledger equals the payment.
-    #[test]
-    fn at_rest_the_ledger_equals_the_payment(
-        steps in prop::collection::vec((0..5_u8, any::<bool>()), 0..40),
-    ) {
-        let mut payment = given(&[charge()]);
-        let mut ledger = Ledger::default();
-        let mut former_owner = Vec::new();
-        for (step, says_yes) in steps {
-            former_owner.extend(PaymentRules::outstanding(&payment, ID));
-            let due = match step {
-                0 => { handle(&mut payment, &cancel()); continue }
-                1 => { handle(&mut payment, &settle()); continue }
-                2 => former_owner.first().cloned(),
-                _ => PaymentRules::outstanding(&payment, ID).pop(),
-            };
-            if let Some(Outstanding::Effect { key, effect, .. }) = due {
-                let answer = ledger.perform(key, &effect, says_yes);
-                handle(&mut payment, &answer);
-            }
-        }
-        while let Some(Outstanding::Effect { key, effect, .. }) = PaymentRules::outstanding(&payment, ID).pop() {
-            let answer = ledger.perform(key, &effect, true);
-            handle(&mut payment, &answer);
-        }
-        let taken = ledger.charge == Some(charged(1));
-        let given_back = !ledger.refunds.is_empty();
-        prop_assert!(ledger.refunds.len() <= 1);
-        let expected: &[(bool, bool)] = match payment.status() {
-            Status::Processed | Status::Settled => &[(true, false)],
-            Status::Refunded => &[(true, true)],
-            _ => &[(false, false)],
-        };
-        prop_assert_eq!(&[(taken, given_back)], expected);
-    }
 }

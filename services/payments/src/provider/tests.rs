@@ -1,4 +1,4 @@
-//! The provider against the sandbox, and against partners that give no definite answer.
+//! Tests the provider with the sandbox, and with scripted partners that give no definite answer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -20,7 +20,7 @@ const FIRST: Attempt = Attempt {
     number: 1,
     may_have_run: false,
 };
-const AGAIN: Attempt = Attempt {
+const RETRY: Attempt = Attempt {
     number: 2,
     may_have_run: true,
 };
@@ -29,8 +29,8 @@ fn peer(address: &str) -> Peer {
     Peer::connect_lazy("sandbox", &[address.parse().expect("an address")])
 }
 
-/// A provider at a server of `routes`; the server lives as long as the test.
-async fn at(routes: Routes) -> Provider {
+/// A provider that calls a server with `routes`. The server runs until the test ends.
+async fn provider_at(routes: Routes) -> Provider {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("it is bound");
     let server = Server::builder().add_routes(routes);
@@ -49,7 +49,7 @@ async fn at_sandbox(decline_percent: u32) -> (tempfile::TempDir, Provider) {
         behaviour,
     };
     let sandbox = Sandbox::open(config).expect("the ledgers open");
-    (folder, at(sandbox.routes()).await)
+    (folder, provider_at(sandbox.routes()).await)
 }
 
 fn euros(minor_units: i64) -> Money {
@@ -81,10 +81,10 @@ fn refund(attempt: u32, minor_units: i64) -> Effect {
 }
 
 #[tokio::test]
-async fn a_charge_is_made_and_found_again() {
+async fn a_repeated_charge_has_the_same_result() {
     let (_folder, provider) = at_sandbox(0).await;
     let answer = provider
-        .perform("o/charge/1", &charge(), AGAIN)
+        .perform("o/charge/1", &charge(), RETRY)
         .await
         .expect("not found: charged");
     let Command::RecordCharged(charged) = &answer else {
@@ -92,13 +92,13 @@ async fn a_charge_is_made_and_found_again() {
     };
     assert_eq!(charged.attempt, 1);
     assert!(!charged.provider_reference.is_empty());
-    for attempt in [FIRST, AGAIN] {
+    for attempt in [FIRST, RETRY] {
         assert_eq!(
             provider.perform("o/charge/1", &charge(), attempt).await,
             Ok(answer.clone())
         );
     }
-    // Too late to void: the answer is the charge.
+    // It is too late for a void, so the answer is the charge.
     assert_eq!(
         provider.perform("o/void/1", &void(), FIRST).await,
         Ok(answer)
@@ -106,9 +106,9 @@ async fn a_charge_is_made_and_found_again() {
 }
 
 #[tokio::test]
-async fn a_declined_charge_says_why() {
+async fn a_declined_charge_has_a_reason() {
     let (_folder, provider) = at_sandbox(100).await;
-    for attempt in [FIRST, AGAIN] {
+    for attempt in [FIRST, RETRY] {
         let answer = provider
             .perform("o/charge/1", &charge(), attempt)
             .await
@@ -122,7 +122,7 @@ async fn a_declined_charge_says_why() {
 }
 
 #[tokio::test]
-async fn a_void_bars_the_charge_also_of_a_former_owner() {
+async fn a_void_also_prevents_the_charge_of_a_former_owner() {
     let (_folder, provider) = at_sandbox(0).await;
     let voided = Command::RecordChargeVoided(RecordChargeVoided { attempt: 1 });
     assert_eq!(
@@ -130,7 +130,7 @@ async fn a_void_bars_the_charge_also_of_a_former_owner() {
         Ok(voided.clone())
     );
     assert_eq!(
-        provider.perform("o/void/1", &void(), AGAIN).await,
+        provider.perform("o/void/1", &void(), RETRY).await,
         Ok(voided.clone())
     );
     assert_eq!(
@@ -138,19 +138,19 @@ async fn a_void_bars_the_charge_also_of_a_former_owner() {
         Ok(voided.clone())
     );
     assert_eq!(
-        provider.perform("o/charge/1", &charge(), AGAIN).await,
+        provider.perform("o/charge/1", &charge(), RETRY).await,
         Ok(voided)
     );
 }
 
 #[tokio::test]
-async fn a_refund_is_made_once_and_found_again() {
+async fn a_repeated_refund_has_the_same_result() {
     let (_folder, provider) = at_sandbox(0).await;
     provider
         .perform("o/charge/1", &charge(), FIRST)
         .await
         .expect("charged");
-    for attempt in [FIRST, AGAIN] {
+    for attempt in [FIRST, RETRY] {
         let answer = provider
             .perform("o/refund/1", &refund(1, 4), attempt)
             .await
@@ -160,7 +160,7 @@ async fn a_refund_is_made_once_and_found_again() {
         };
         assert_eq!(refused.attempt, 1);
     }
-    for attempt in [AGAIN, FIRST, AGAIN] {
+    for attempt in [RETRY, FIRST, RETRY] {
         let answer = provider
             .perform("o/refund/2", &refund(2, 5), attempt)
             .await
@@ -172,9 +172,9 @@ async fn a_refund_is_made_once_and_found_again() {
     }
 }
 
-/// Answers every call alike and counts the look-ups and the others.
+/// Answers all calls the same way and counts look-ups and other calls.
 #[derive(Clone, Default)]
-struct Scripted {
+struct ScriptedProvider {
     lookup: ChargeStatus,
     refund_found: RefundStatus,
     call: Option<Code>,
@@ -182,7 +182,7 @@ struct Scripted {
     calls: Arc<AtomicU32>,
 }
 
-impl Scripted {
+impl ScriptedProvider {
     fn counts(&self) -> (u32, u32) {
         (
             self.lookups.load(Ordering::SeqCst),
@@ -190,11 +190,11 @@ impl Scripted {
         )
     }
 
-    async fn called<T: Default>(&self) -> Result<Response<T>, Status> {
+    async fn respond<T: Default>(&self) -> Result<Response<T>, Status> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         match self.call {
             None => Ok(Response::new(T::default())),
-            // As a partner that takes the call and never answers.
+            // Never answers.
             Some(Code::Ok) => std::future::pending().await,
             Some(code) => Err(Status::new(code, "scripted")),
         }
@@ -202,13 +202,13 @@ impl Scripted {
 }
 
 #[tonic::async_trait]
-impl PaymentProvider for Scripted {
+impl PaymentProvider for ScriptedProvider {
     async fn charge(&self, _: Request<ChargeRequest>) -> Result<Response<ChargeResponse>, Status> {
-        self.called().await
+        self.respond().await
     }
 
     async fn refund(&self, _: Request<RefundRequest>) -> Result<Response<RefundResponse>, Status> {
-        self.called().await
+        self.respond().await
     }
 
     async fn lookup(&self, _: Request<LookupRequest>) -> Result<Response<LookupResponse>, Status> {
@@ -221,24 +221,24 @@ impl PaymentProvider for Scripted {
     }
 
     async fn void(&self, _: Request<VoidRequest>) -> Result<Response<VoidResponse>, Status> {
-        self.called().await
+        self.respond().await
     }
 }
 
-async fn at_scripted(scripted: &Scripted) -> Provider {
-    at(Routes::new(PaymentProviderServer::new(scripted.clone()))).await
+async fn at_scripted(scripted: &ScriptedProvider) -> Provider {
+    provider_at(Routes::new(PaymentProviderServer::new(scripted.clone()))).await
 }
 
 #[tokio::test]
-async fn in_progress_is_unknown_and_not_repeated() {
-    let scripted = Scripted {
+async fn a_charge_in_progress_is_unknown_and_not_repeated() {
+    let scripted = ScriptedProvider {
         lookup: ChargeStatus::InProgress,
         ..Default::default()
     };
     let provider = at_scripted(&scripted).await;
     for (key, effect) in [("o/charge/1", charge()), ("o/refund/1", refund(1, 5))] {
         let unknown = provider
-            .perform(key, &effect, AGAIN)
+            .perform(key, &effect, RETRY)
             .await
             .expect_err("in progress");
         assert!(!unknown.partner_fault, "{unknown}");
@@ -247,14 +247,14 @@ async fn in_progress_is_unknown_and_not_repeated() {
 }
 
 #[tokio::test]
-async fn only_a_repetition_is_looked_up_and_only_not_found_is_repeated() {
-    let scripted = Scripted {
+async fn a_retry_looks_up_the_key_and_repeats_only_an_unknown_key() {
+    let scripted = ScriptedProvider {
         lookup: ChargeStatus::NotFound,
         ..Default::default()
     };
     let provider = at_scripted(&scripted).await;
-    for (attempt, counts) in [(FIRST, (0, 1)), (AGAIN, (1, 2))] {
-        // The scripted answer says nothing.
+    for (attempt, counts) in [(FIRST, (0, 1)), (RETRY, (1, 2))] {
+        // The scripted response has no result.
         let unknown = provider
             .perform("o/charge/1", &charge(), attempt)
             .await
@@ -262,14 +262,14 @@ async fn only_a_repetition_is_looked_up_and_only_not_found_is_repeated() {
         assert!(unknown.partner_fault);
         assert_eq!(scripted.counts(), counts);
     }
-    let scripted = Scripted {
+    let scripted = ScriptedProvider {
         refund_found: RefundStatus::Refunded,
         ..Default::default()
     };
     let provider = at_scripted(&scripted).await;
     assert!(
         provider
-            .perform("o/refund/1", &refund(1, 5), AGAIN)
+            .perform("o/refund/1", &refund(1, 5), RETRY)
             .await
             .is_ok()
     );
@@ -285,7 +285,7 @@ async fn an_error_is_unknown_and_never_declined() {
         (Code::InvalidArgument, false),
         (Code::FailedPrecondition, false),
     ] {
-        let scripted = Scripted {
+        let scripted = ScriptedProvider {
             call: Some(code),
             ..Default::default()
         };
@@ -301,25 +301,25 @@ async fn an_error_is_unknown_and_never_declined() {
 }
 
 #[tokio::test]
-async fn a_silent_partner_is_given_up_after_the_deadline() {
-    let scripted = Scripted {
+async fn a_call_without_a_response_ends_at_the_deadline() {
+    let scripted = ScriptedProvider {
         call: Some(Code::Ok),
         ..Default::default()
     };
     let provider = at_scripted(&scripted).await;
-    // Connect first: the deadline is for the call.
+    // Connect first, so that the deadline covers only the call.
     provider.lookup("key").await.expect("look-ups are answered");
-    let hasty = Provider {
+    let short_deadline = Provider {
         deadline: Duration::from_millis(50),
         ..provider
     };
-    let unknown = hasty
+    let unknown = short_deadline
         .perform("o/charge/1", &charge(), FIRST)
         .await
         .expect_err("silence");
     assert!(unknown.partner_fault);
-    // Either end may notice first, each in its own words.
-    let noticed =
+    // Client or server may notice the deadline first; their messages differ.
+    let expected =
         ["the deadline has passed", "Timeout expired"].map(|words| unknown.reason.contains(words));
-    assert!(noticed.contains(&true), "{unknown}");
+    assert!(expected.contains(&true), "{unknown}");
 }

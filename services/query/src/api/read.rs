@@ -1,4 +1,4 @@
-//! What the API reads.
+//! The queries of the API.
 
 use contracts::orders::v1::OrderLine;
 use sqlx::postgres::PgRow;
@@ -6,29 +6,29 @@ use sqlx::types::time::OffsetDateTime;
 use sqlx::{FromRow, PgPool, Row as _};
 use uuid::Uuid;
 
-use super::page::Key;
+use super::page::PageKey;
 use crate::fold::{OrderRow, StockRow};
 use crate::metrics::Statements;
 
-/// Reads the read model, and notes how long that takes. Cheap to clone.
+/// Reads the read model and times the statements. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Reader {
     /// Connections to the database.
     pub pool: PgPool,
-    /// What to note.
+    /// Durations of the statements.
     pub statements: Statements,
 }
 
-/// An order and what happened to it after some version, as both stood at one moment.
+/// An order and its events after a version, from one snapshot.
 #[derive(Debug)]
-pub struct News {
+pub struct OrderUpdate {
     /// The order.
     pub order: OrderRow,
-    /// The records of the events after that version, in the order of their versions.
+    /// The records of the events after that version, by version.
     pub records: Vec<Vec<u8>>,
 }
 
-impl FromRow<'_, PgRow> for News {
+impl FromRow<'_, PgRow> for OrderUpdate {
     fn from_row(row: &PgRow) -> sqlx::Result<Self> {
         Ok(Self {
             order: OrderRow::from_row(row)?,
@@ -37,16 +37,16 @@ impl FromRow<'_, PgRow> for News {
     }
 }
 
-/// Which orders a list shows: the next ones behind `after`, newest first.
+/// Selects a page of orders: those after `after`, newest first.
 #[derive(Clone, Copy, Debug)]
-pub struct Page<'a> {
-    /// In any of these statuses.
+pub struct PageQuery<'a> {
+    /// Orders in any of these statuses.
     pub statuses: &'a [i16],
-    /// Placed at this time or later.
+    /// Orders placed at this time or later.
     pub placed_from: OffsetDateTime,
-    /// Behind this key.
-    pub after: Key,
-    /// So many at most.
+    /// Orders after this key.
+    pub after: PageKey,
+    /// Maximum number of orders.
     pub limit: i64,
 }
 
@@ -58,7 +58,7 @@ pub async fn order(reader: &Reader, order_id: Uuid) -> sqlx::Result<Option<Order
     reader.statements.time("read_order", read).await
 }
 
-/// The order's lines, in their order.
+/// The order's lines, by position.
 pub async fn lines(reader: &Reader, order_id: Uuid) -> sqlx::Result<Vec<OrderLine>> {
     let read = sqlx::query_as(
         "SELECT sku, quantity, unit_price, discount, description FROM order_lines WHERE order_id = $1 ORDER BY position",
@@ -82,7 +82,7 @@ pub async fn lines(reader: &Reader, order_id: Uuid) -> sqlx::Result<Vec<OrderLin
         .collect()
 }
 
-/// The records of the order's events, in the order of their versions.
+/// The records of the order's events, by version.
 pub async fn history(reader: &Reader, order_id: Uuid) -> sqlx::Result<Vec<Vec<u8>>> {
     let read =
         sqlx::query_scalar("SELECT record FROM order_events WHERE order_id = $1 ORDER BY version")
@@ -91,8 +91,12 @@ pub async fn history(reader: &Reader, order_id: Uuid) -> sqlx::Result<Vec<Vec<u8
     reader.statements.time("read_history", read).await
 }
 
-/// The order, if it is in the read model, with the events after a version. One statement sees one moment.
-pub async fn news(reader: &Reader, order_id: Uuid, after: i64) -> sqlx::Result<Option<News>> {
+/// The order, if it is in the read model, with its events after a version. One statement reads one snapshot.
+pub async fn order_update(
+    reader: &Reader,
+    order_id: Uuid,
+    after: i64,
+) -> sqlx::Result<Option<OrderUpdate>> {
     let read = sqlx::query_as(
         "SELECT orders.*, ARRAY(
              SELECT record FROM order_events
@@ -107,9 +111,9 @@ pub async fn news(reader: &Reader, order_id: Uuid, after: i64) -> sqlx::Result<O
     reader.statements.time("read_news", read).await
 }
 
-/// A page of the orders of everybody.
-pub async fn by_status(reader: &Reader, page: Page<'_>) -> sqlx::Result<Vec<OrderRow>> {
-    // A short index scan for each status, merged: one scan over several statuses would have to sort them all.
+/// A page of the orders of all customers.
+pub async fn by_status(reader: &Reader, page: PageQuery<'_>) -> sqlx::Result<Vec<OrderRow>> {
+    // A short index scan for each status, merged: one scan over several statuses would sort all their orders.
     let read = sqlx::query_as(
         "SELECT page.* FROM UNNEST($1::int2[]) wanted (status) CROSS JOIN LATERAL (
              SELECT * FROM orders
@@ -131,7 +135,7 @@ pub async fn by_status(reader: &Reader, page: Page<'_>) -> sqlx::Result<Vec<Orde
 pub async fn by_customer(
     reader: &Reader,
     customer_id: &str,
-    page: Page<'_>,
+    page: PageQuery<'_>,
 ) -> sqlx::Result<Vec<OrderRow>> {
     let read = sqlx::query_as(
         "SELECT * FROM orders
@@ -156,7 +160,7 @@ pub async fn stock(reader: &Reader, sku: &str) -> sqlx::Result<Option<StockRow>>
     reader.statements.time("read_stock", read).await
 }
 
-/// First offset of the partition that is not applied; `None` when nothing ever was.
+/// First offset of the partition that is not applied; `None` when it has no position yet.
 pub async fn position(reader: &Reader, topic: &str, partition: i32) -> sqlx::Result<Option<i64>> {
     let read =
         sqlx::query_scalar("SELECT next_offset FROM positions WHERE topic = $1 AND partition = $2")

@@ -1,4 +1,4 @@
-//! Rows as the API shows them.
+//! Converts rows into messages of the API.
 
 use contracts::orders::v1::OrderLine;
 use contracts::query::v1::{GetStockResponse, OrderView};
@@ -27,7 +27,7 @@ pub fn order(row: OrderRow, lines: Vec<OrderLine>) -> OrderView {
     }
 }
 
-/// A product's stock. The fold keeps every number but `received` from being negative.
+/// A product's stock. The fold guarantees that every number except `received` is not negative.
 pub fn stock(row: StockRow) -> GetStockResponse {
     GetStockResponse {
         on_hand: row.on_hand.unsigned_abs(),

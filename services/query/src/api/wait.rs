@@ -1,4 +1,4 @@
-//! Reads that wait until the read model is far enough.
+//! Waits until the read model has reached a version or a position.
 
 use std::time::Duration;
 
@@ -6,15 +6,15 @@ use chassis::grpc::Deadline;
 use tokio::time::{Instant, sleep_until};
 use tonic::{Extensions, Status};
 
-use crate::progress::Hint;
+use crate::progress::ProgressReceiver;
 
-/// How long a read waits for a caller that does not say.
+/// How long a read waits when the caller sets no deadline.
 const DEFAULT_WAIT: Duration = Duration::from_secs(5);
-/// How often the database is looked at for what another process applies.
+/// Interval of polling the database for changes that another process applies.
 const MIN_POLL: Duration = Duration::from_millis(10);
 const MAX_POLL: Duration = Duration::from_millis(80);
 
-/// When to stop to wait: when the caller does, or after a while.
+/// The deadline of a wait: the caller's, or after [`DEFAULT_WAIT`].
 pub fn deadline(extensions: &Extensions) -> Instant {
     let wait = extensions
         .get::<Deadline>()
@@ -22,45 +22,47 @@ pub fn deadline(extensions: &Extensions) -> Instant {
     Instant::now() + wait
 }
 
-/// The pauses between the looks of a read that has not found what it waits for.
+/// The pauses between the polls of a waiting read.
 #[derive(Debug)]
 pub struct Wait {
-    hint: Hint,
-    hinted: bool,
+    receiver: ProgressReceiver,
+    notified: bool,
     target: i64,
     deadline: Instant,
-    pause: Duration,
+    poll_interval: Duration,
 }
 
 impl Wait {
-    /// Waits until `deadline`. `hint` tells when the projector of this process has come to `target`; what another one
-    /// applies is found by looking again and again. Take the hint before the first look.
-    pub const fn new(hint: Hint, target: i64, deadline: Instant) -> Self {
+    /// A wait until `deadline`. `receiver` is notified when the projector of this process reaches `target`; polling
+    /// finds what other processes apply. Subscribe before the first read.
+    pub const fn new(receiver: ProgressReceiver, target: i64, deadline: Instant) -> Self {
         Self {
-            hint,
-            hinted: false,
+            receiver,
+            notified: false,
             target,
             deadline,
-            pause: MIN_POLL,
+            poll_interval: MIN_POLL,
         }
     }
 
-    /// Comes back when it is worth to look again.
+    /// Waits until the next poll of the database is due.
     ///
     /// # Errors
     ///
     /// DEADLINE_EXCEEDED.
     #[allow(clippy::result_large_err)]
-    pub async fn pause(&mut self) -> Result<(), Status> {
+    pub async fn next_poll(&mut self) -> Result<(), Status> {
         let now = Instant::now();
         if now >= self.deadline {
             return Err(chassis::error::deadline());
         }
         let target = self.target;
         tokio::select! {
-            // Told once: from then on only the clock says when to look.
-            () = self.hint.reached(target), if !self.hinted => self.hinted = true,
-            () = sleep_until(self.deadline.min(now + self.pause)) => self.pause = (self.pause * 2).min(MAX_POLL),
+            // One notification is enough: afterwards only the interval triggers a poll.
+            () = self.receiver.reached(target), if !self.notified => self.notified = true,
+            () = sleep_until(self.deadline.min(now + self.poll_interval)) => {
+                self.poll_interval = (self.poll_interval * 2).min(MAX_POLL);
+            }
         }
         Ok(())
     }
@@ -74,37 +76,43 @@ mod tests {
     use contracts::Service;
 
     use super::*;
-    use crate::progress::{Mark, Progress};
+    use crate::progress::{Progress, ProgressKey};
 
-    const PATIENCE: Duration = Duration::from_millis(200);
-    const MARK: Mark = Mark::Position(Service::Orders, 0);
+    const TIMEOUT: Duration = Duration::from_millis(200);
+    const KEY: ProgressKey = ProgressKey::Position(Service::Orders, 0);
 
     #[tokio::test]
-    async fn what_is_never_found_ends_with_the_deadline() {
-        let hint = Arc::new(Progress::default()).watch(MARK);
-        let deadline = Instant::now() + PATIENCE;
-        let mut wait = Wait::new(hint, 1, deadline);
-        let mut looks = 0;
+    async fn a_wait_ends_at_its_deadline() {
+        let receiver = Arc::new(Progress::default()).subscribe(KEY);
+        let deadline = Instant::now() + TIMEOUT;
+        let mut wait = Wait::new(receiver, 1, deadline);
+        let mut polls = 0;
         let end = loop {
-            looks += 1;
-            if let Err(status) = wait.pause().await {
+            polls += 1;
+            if let Err(status) = wait.next_poll().await {
                 break status;
             }
         };
         assert_eq!(end.code(), tonic::Code::DeadlineExceeded);
         assert!(Instant::now() >= deadline);
-        assert!((2..=20).contains(&looks), "{looks} looks");
+        assert!((2..=20).contains(&polls), "{polls} polls");
     }
 
     #[tokio::test]
-    async fn a_hint_makes_it_look_at_once_and_only_once() {
+    async fn a_notification_triggers_one_immediate_poll() {
         let progress = Arc::new(Progress::default());
-        let mut wait = Wait::new(progress.watch(MARK), 7, Instant::now() + PATIENCE);
-        progress.publish(&HashMap::from([(MARK, 7)]));
-        wait.pause().await.unwrap();
-        assert!(wait.hinted);
-        assert_eq!(wait.pause, MIN_POLL, "the clock had no part in it");
-        wait.pause().await.unwrap();
-        assert!(wait.pause > MIN_POLL, "the hint had no part in it");
+        let mut wait = Wait::new(progress.subscribe(KEY), 7, Instant::now() + TIMEOUT);
+        progress.publish(&HashMap::from([(KEY, 7)]));
+        wait.next_poll().await.unwrap();
+        assert!(wait.notified);
+        assert_eq!(
+            wait.poll_interval, MIN_POLL,
+            "the interval did not trigger it"
+        );
+        wait.next_poll().await.unwrap();
+        assert!(
+            wait.poll_interval > MIN_POLL,
+            "the notification did not trigger it"
+        );
     }
 }

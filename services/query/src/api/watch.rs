@@ -1,4 +1,4 @@
-//! `WatchOrder`: one order, told as it changes.
+//! `WatchOrder`: streams the changes of one order.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,53 +13,53 @@ use tokio::time::{Instant, sleep};
 use tonic::Status;
 use uuid::Uuid;
 
-use super::read::{self, News, Reader};
-use super::{Api, database, events, view};
-use crate::progress::{Hint, Mark};
+use super::read::{self, OrderUpdate, Reader};
+use super::{Api, database_status, decode_events, view};
+use crate::progress::{ProgressKey, ProgressReceiver};
 
-/// How long an order is waited for that the read model does not have: whoever asks may just have got the receipt.
-const UNKNOWN_PATIENCE: Duration = Duration::from_secs(3);
-/// How often the database is looked at for what another process applies; the pause grows while nothing happens.
+/// How long to wait for an order that is not in the read model yet: the caller may have placed it just now.
+const UNKNOWN_ORDER_WAIT: Duration = Duration::from_secs(3);
+/// Interval of polling the database for changes that another process applies; it grows while nothing changes.
 const MIN_POLL: Duration = Duration::from_millis(20);
 const MAX_POLL: Duration = Duration::from_millis(500);
-/// Half of the calls that a server takes at once.
+/// Half of the calls that a server handles at the same time.
 const MAX_WATCHERS: usize = 2048;
-/// Watchers that look at the database at the same time: other reads find connections beside them.
-const LOOKS: usize = 2;
+/// Watchers that query the database at the same time; the other connections are left for other reads.
+const MAX_CONCURRENT_POLLS: usize = 2;
 
-/// Everybody who watches an order in this process. Cheap to clone.
+/// Limits of all watchers in this process. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Watchers {
-    places: Arc<Semaphore>,
-    looks: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
+    poll_permits: Arc<Semaphore>,
 }
 
 impl Watchers {
-    /// Nobody yet.
+    /// The limits without any watcher.
     pub fn new() -> Self {
         Self {
-            places: Arc::new(Semaphore::new(MAX_WATCHERS)),
-            looks: Arc::new(Semaphore::new(LOOKS)),
+            permits: Arc::new(Semaphore::new(MAX_WATCHERS)),
+            poll_permits: Arc::new(Semaphore::new(MAX_CONCURRENT_POLLS)),
         }
     }
 }
 
-/// One watcher. It is a value inside its own answer: it looks only when its reader has taken the change before, holds
-/// nothing that was not taken yet, and is gone with its reader.
+/// One watcher. It is the state of its response stream: it queries the database only after the client has taken the
+/// previous change, buffers at most one change, and is dropped together with the stream.
 #[derive(Debug)]
 pub struct Watch {
     reader: Reader,
-    looks: Arc<Semaphore>,
-    hint: Hint,
+    poll_permits: Arc<Semaphore>,
+    receiver: ProgressReceiver,
     order_id: Uuid,
-    /// Version that the reader has.
-    seen: i64,
-    /// What the first look found.
-    first: Option<News>,
-    /// The reader has the last version that there will be.
-    over: bool,
-    pause: Duration,
-    _place: OwnedSemaphorePermit,
+    /// Last version that the client has.
+    sent_version: i64,
+    /// Result of the first poll.
+    first: Option<OrderUpdate>,
+    /// The client has the final version.
+    is_complete: bool,
+    poll_interval: Duration,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Watch {
@@ -67,27 +67,27 @@ impl Watch {
     ///
     /// # Errors
     ///
-    /// RESOURCE_EXHAUSTED, NOT_FOUND, and what becomes of the database.
+    /// RESOURCE_EXHAUSTED, NOT_FOUND, or the status of a database failure.
     pub async fn begin(api: &Api, order_id: Uuid, after_version: i64) -> Result<Self, Status> {
-        let place = Arc::clone(&api.watchers.places)
+        let permit = Arc::clone(&api.watchers.permits)
             .try_acquire_owned()
             .map_err(|_| error::exhausted(error::RETRY_AFTER))?;
-        let mark = Mark::Version(Service::Orders, order_id.to_string());
+        let key = ProgressKey::Version(Service::Orders, order_id.to_string());
         let mut watch = Self {
             reader: api.reader.clone(),
-            looks: Arc::clone(&api.watchers.looks),
-            hint: api.progress.watch(mark),
+            poll_permits: Arc::clone(&api.watchers.poll_permits),
+            receiver: api.progress.subscribe(key),
             order_id,
-            seen: after_version,
+            sent_version: after_version,
             first: None,
-            over: false,
-            pause: MIN_POLL,
-            _place: place,
+            is_complete: false,
+            poll_interval: MIN_POLL,
+            _permit: permit,
         };
-        let patience = Instant::now() + UNKNOWN_PATIENCE;
+        let deadline = Instant::now() + UNKNOWN_ORDER_WAIT;
         loop {
-            match watch.look().await? {
-                None if Instant::now() >= patience => return Err(error::not_found("order")),
+            match watch.poll().await? {
+                None if Instant::now() >= deadline => return Err(error::not_found("order")),
                 None => watch.wait().await,
                 found => {
                     watch.first = found;
@@ -97,8 +97,8 @@ impl Watch {
         }
     }
 
-    /// The changes, until the order is final. They end with NOT_FOUND when the order is gone, and with what becomes of
-    /// the database.
+    /// The changes until the order is final. The stream ends with NOT_FOUND when the order no longer exists, or with
+    /// the status of a database failure.
     pub fn changes(self) -> impl Stream<Item = Result<WatchOrderResponse, Status>> {
         stream::try_unfold(self, |mut watch| async move {
             let change = watch.next().await?;
@@ -107,74 +107,74 @@ impl Watch {
     }
 
     async fn next(&mut self) -> Result<Option<WatchOrderResponse>, Status> {
-        while !self.over {
+        while !self.is_complete {
             let found = match self.first.take() {
                 Some(found) => found,
                 None => self
-                    .look()
+                    .poll()
                     .await?
                     .ok_or_else(|| error::not_found("order"))?,
             };
-            self.over = is_final(found.order.status);
-            // One that is behind its reader is waited for: the reader has asked a replica that was ahead.
-            if found.order.version > self.seen {
-                return self.tell(found).map(Some);
+            self.is_complete = is_final(found.order.status);
+            // The client may have read a newer version elsewhere: wait until this read model reaches it.
+            if found.order.version > self.sent_version {
+                return self.response(found).map(Some);
             }
-            if !self.over {
+            if !self.is_complete {
                 self.wait().await;
             }
         }
         Ok(None)
     }
 
-    async fn look(&self) -> Result<Option<News>, Status> {
-        // Never closed.
-        let _turn = self.looks.acquire().await;
-        read::news(&self.reader, self.order_id, self.seen)
+    async fn poll(&self) -> Result<Option<OrderUpdate>, Status> {
+        // The semaphore is never closed.
+        let _permit = self.poll_permits.acquire().await;
+        read::order_update(&self.reader, self.order_id, self.sent_version)
             .await
-            .map_err(database)
+            .map_err(database_status)
     }
 
     #[allow(clippy::result_large_err)]
-    fn tell(&mut self, found: News) -> Result<WatchOrderResponse, Status> {
+    fn response(&mut self, found: OrderUpdate) -> Result<WatchOrderResponse, Status> {
         let version = found.order.version;
-        let missing = version - self.seen;
+        let missing = version - self.sent_version;
         if i64::try_from(found.records.len()) != Ok(missing) {
             return Err(error::internal(&Incomplete {
                 order_id: self.order_id,
                 version,
-                seen: self.seen,
+                after: self.sent_version,
                 found: found.records.len(),
             }));
         }
-        self.seen = version;
-        self.pause = MIN_POLL;
+        self.sent_version = version;
+        self.poll_interval = MIN_POLL;
         Ok(WatchOrderResponse {
-            events: events(&found.records)?,
+            events: decode_events(&found.records)?,
             order: Some(view::order(found.order, Vec::new())),
         })
     }
 
-    /// Comes back when it is worth to look again.
+    /// Waits until the next poll of the database is due.
     async fn wait(&mut self) {
         tokio::select! {
-            () = self.hint.moved() => self.pause = MIN_POLL,
-            () = sleep(self.pause) => self.pause = (self.pause * 2).min(MAX_POLL),
+            () = self.receiver.changed() => self.poll_interval = MIN_POLL,
+            () = sleep(self.poll_interval) => self.poll_interval = (self.poll_interval * 2).min(MAX_POLL),
         }
     }
 }
 
-/// The history of an order does not fit its row, although one transaction writes both.
+/// The history of an order does not match its row, although one transaction writes both.
 #[derive(Debug, thiserror::Error)]
-#[error("order {order_id} has version {version}, but {found} events after version {seen}")]
+#[error("order {order_id} has version {version}, but {found} events after version {after}")]
 struct Incomplete {
     order_id: Uuid,
     version: i64,
-    seen: i64,
+    after: i64,
     found: usize,
 }
 
-/// Nothing happens to an order any more.
+/// Whether the status is final.
 pub(crate) fn is_final(status: i16) -> bool {
     const FINAL: [OrderStatus; 3] = [
         OrderStatus::Delivered,

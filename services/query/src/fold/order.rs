@@ -5,7 +5,7 @@ use contracts::orders::v1::{EndReason, OrderStatus};
 use sqlx::types::time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{ApplyError, Occurrence, Row, add, text};
+use super::{ApplyError, EventMetadata, Row, add, text};
 
 /// A row of `orders`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,13 +16,13 @@ pub struct OrderRow {
     pub status: i16,
     /// An [`EndReason`]: why the order is being, or was, cancelled or rejected.
     pub end_reason: i16,
-    /// Who placed it.
+    /// The customer.
     pub customer_id: String,
-    /// Minor units.
+    /// Total in minor units.
     pub total: i64,
     /// ISO 4217.
     pub currency: String,
-    /// Lines of the order.
+    /// Number of lines.
     pub line_count: i32,
     /// Time of the first event.
     pub placed_at: OffsetDateTime,
@@ -32,9 +32,9 @@ pub struct OrderRow {
     pub updated_at: OffsetDateTime,
     /// Events folded so far.
     pub version: i64,
-    /// The carrier's; empty before dispatch.
+    /// The carrier's number; empty before dispatch.
     pub tracking_number: String,
-    /// Minor units given back.
+    /// Refunded amount in minor units.
     pub refunded: i64,
     /// Not delivered by its deadline.
     pub late: bool,
@@ -70,43 +70,43 @@ impl Row for OrderRow {
 
     fn apply(
         row: Option<&Self>,
-        occurrence: &Occurrence<'_>,
+        metadata: &EventMetadata<'_>,
         event: &Event,
     ) -> Result<Self, ApplyError> {
         let Some(row) = row else {
-            return created(occurrence, event);
+            return created(metadata, event);
         };
         let mut row = row.clone();
-        row.version = occurrence.version;
-        row.updated_at = occurrence.time;
+        row.version = metadata.version;
+        row.updated_at = metadata.time;
         match event {
             Event::OrderCreated(_) => return Err(ApplyError::Creation),
-            Event::OrderStockReserved(_) => row.enter(OrderStatus::AwaitingPayment),
+            Event::OrderStockReserved(_) => row.set_status(OrderStatus::AwaitingPayment),
             Event::OrderConfirmed(_) => {
-                row.enter(OrderStatus::Confirmed);
-                row.confirmed_at = Some(occurrence.time);
+                row.set_status(OrderStatus::Confirmed);
+                row.confirmed_at = Some(metadata.time);
             }
             Event::OrderShipped(shipped) => {
-                row.enter(OrderStatus::Shipped);
-                // A cancellation that came too late leaves no reason behind.
+                row.set_status(OrderStatus::Shipped);
+                // The cancellation came too late: the order has no end reason.
                 row.end_reason = EndReason::Unspecified as i16;
                 row.tracking_number = text("tracking_number", &shipped.tracking_number)?;
             }
-            Event::OrderDelivered(_) => row.enter(OrderStatus::Delivered),
+            Event::OrderDelivered(_) => row.set_status(OrderStatus::Delivered),
             Event::OrderCancelling(cancelling) => {
-                row.enter(OrderStatus::Cancelling);
-                row.end_reason = small("end_reason", cancelling.goal)?;
+                row.set_status(OrderStatus::Cancelling);
+                row.end_reason = to_smallint("end_reason", cancelling.goal)?;
             }
             Event::OrderPaymentCancelled(cancelled) => {
                 row.refunded = add("refunded", row.refunded, cancelled.refunded)?;
             }
             Event::OrderCancelled(_) => {
-                row.enter(OrderStatus::Cancelled);
+                row.set_status(OrderStatus::Cancelled);
                 row.end_reason = EndReason::Customer as i16;
             }
             Event::OrderRejected(rejected) => {
-                row.enter(OrderStatus::Rejected);
-                row.end_reason = small("end_reason", rejected.reason)?;
+                row.set_status(OrderStatus::Rejected);
+                row.end_reason = to_smallint("end_reason", rejected.reason)?;
             }
             Event::OrderFlaggedLate(_) => row.late = true,
             // Progress inside a status.
@@ -122,12 +122,12 @@ impl Row for OrderRow {
 }
 
 impl OrderRow {
-    fn enter(&mut self, status: OrderStatus) {
+    fn set_status(&mut self, status: OrderStatus) {
         self.status = status as i16;
     }
 }
 
-fn created(occurrence: &Occurrence<'_>, event: &Event) -> Result<OrderRow, ApplyError> {
+fn created(metadata: &EventMetadata<'_>, event: &Event) -> Result<OrderRow, ApplyError> {
     let Event::OrderCreated(created) = event else {
         return Err(ApplyError::Creation);
     };
@@ -136,7 +136,7 @@ fn created(occurrence: &Occurrence<'_>, event: &Event) -> Result<OrderRow, Apply
         text("description", &line.description)?;
     }
     Ok(OrderRow {
-        order_id: order_id(occurrence.id)?,
+        order_id: order_id(metadata.id)?,
         status: OrderStatus::Pending as i16,
         end_reason: EndReason::Unspecified as i16,
         customer_id: text("customer_id", &created.customer_id)?,
@@ -145,17 +145,18 @@ fn created(occurrence: &Occurrence<'_>, event: &Event) -> Result<OrderRow, Apply
         line_count: i32::try_from(created.lines.len()).map_err(|_| ApplyError::Range {
             field: "line_count",
         })?,
-        placed_at: occurrence.time,
+        placed_at: metadata.time,
         confirmed_at: None,
-        updated_at: occurrence.time,
-        version: occurrence.version,
+        updated_at: metadata.time,
+        version: metadata.version,
         tracking_number: String::new(),
         refunded: 0,
         late: false,
     })
 }
 
-/// The order that a key names. Only the usual spelling is one: two spellings would be two keys, on two partitions.
+/// Parses a key as an order id. Only the canonical form is accepted: another spelling would be another key, possibly on
+/// another partition.
 pub(super) fn order_id(key: &str) -> Result<Uuid, ApplyError> {
     let id = Uuid::try_parse(key).map_err(|_| ApplyError::Id)?;
     if id.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == key {
@@ -165,7 +166,7 @@ pub(super) fn order_id(key: &str) -> Result<Uuid, ApplyError> {
     }
 }
 
-/// An enumeration's number as a column holds it.
-pub(super) fn small(field: &'static str, number: i32) -> Result<i16, ApplyError> {
+/// The number of an enumeration value as a `smallint`.
+pub(super) fn to_smallint(field: &'static str, number: i32) -> Result<i16, ApplyError> {
     i16::try_from(number).map_err(|_| ApplyError::Range { field })
 }

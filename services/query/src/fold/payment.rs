@@ -4,8 +4,8 @@ use contracts::payments::v1::PaymentStatus;
 use contracts::payments::v1::payment_event::Event;
 use uuid::Uuid;
 
-use super::order::{order_id, small};
-use super::{ApplyError, Occurrence, Row, text};
+use super::order::{order_id, to_smallint};
+use super::{ApplyError, EventMetadata, Row, text};
 
 /// A row of `payments`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,13 +14,13 @@ pub struct PaymentRow {
     pub order_id: Uuid,
     /// A [`PaymentStatus`].
     pub status: i16,
-    /// Minor units; 0 when only a cancellation was ever asked for.
+    /// Minor units; 0 when only a cancellation was requested.
     pub amount: i64,
-    /// ISO 4217; empty when only a cancellation was ever asked for.
+    /// ISO 4217; empty when only a cancellation was requested.
     pub currency: String,
-    /// The provider's name of the charge.
+    /// The provider's reference of the charge.
     pub provider_reference: String,
-    /// A refund was refused: somebody should look.
+    /// A refund was refused: an operator must act.
     pub flagged: bool,
     /// Events folded so far.
     pub version: i64,
@@ -49,50 +49,52 @@ impl Row for PaymentRow {
 
     fn apply(
         row: Option<&Self>,
-        occurrence: &Occurrence<'_>,
+        metadata: &EventMetadata<'_>,
         event: &Event,
     ) -> Result<Self, ApplyError> {
         let mut row = match row {
             Some(row) => row.clone(),
             None => Self {
-                order_id: order_id(occurrence.id)?,
+                order_id: order_id(metadata.id)?,
                 ..Self::default()
             },
         };
-        row.version = occurrence.version;
+        row.version = metadata.version;
         match event {
             Event::PaymentRequested(requested) => {
-                row.enter(PaymentStatus::Requested);
+                row.set_status(PaymentStatus::Requested);
                 if let Some(amount) = &requested.amount {
                     row.amount = amount.minor_units;
                     row.currency = text("currency", &amount.currency)?;
                 }
             }
             Event::PaymentProcessed(processed) => {
-                row.enter(PaymentStatus::Processed);
+                row.set_status(PaymentStatus::Processed);
                 row.provider_reference = text("provider_reference", &processed.provider_reference)?;
             }
-            Event::PaymentDeclined(_) => row.enter(PaymentStatus::Declined),
-            Event::PaymentSettled(_) => row.enter(PaymentStatus::Settled),
-            Event::PaymentCancelRequested(_) => row.enter(PaymentStatus::CancelRequested),
-            Event::PaymentVoided(_) => row.enter(PaymentStatus::Voided),
+            Event::PaymentDeclined(_) => row.set_status(PaymentStatus::Declined),
+            Event::PaymentSettled(_) => row.set_status(PaymentStatus::Settled),
+            Event::PaymentCancelRequested(_) => row.set_status(PaymentStatus::CancelRequested),
+            Event::PaymentVoided(_) => row.set_status(PaymentStatus::Voided),
             Event::PaymentRefundRequested(requested) => {
-                row.enter(PaymentStatus::Refunding);
+                row.set_status(PaymentStatus::Refunding);
                 if requested.captured {
                     row.provider_reference =
                         text("provider_reference", &requested.provider_reference)?;
                 }
             }
-            Event::PaymentRefunded(_) => row.enter(PaymentStatus::Refunded),
+            Event::PaymentRefunded(_) => row.set_status(PaymentStatus::Refunded),
             Event::PaymentRefundRefused(_) => row.flagged = true,
-            Event::PaymentCancelSettled(settled) => row.status = small("status", settled.status)?,
+            Event::PaymentCancelSettled(settled) => {
+                row.status = to_smallint("status", settled.status)?
+            }
         }
         Ok(row)
     }
 }
 
 impl PaymentRow {
-    fn enter(&mut self, status: PaymentStatus) {
+    fn set_status(&mut self, status: PaymentStatus) {
         self.status = status as i16;
     }
 }

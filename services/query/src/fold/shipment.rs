@@ -4,8 +4,8 @@ use contracts::shipping::v1::ShipmentStatus;
 use contracts::shipping::v1::shipment_event::Event;
 use uuid::Uuid;
 
-use super::order::{order_id, small};
-use super::{ApplyError, Occurrence, Row, text};
+use super::order::{order_id, to_smallint};
+use super::{ApplyError, EventMetadata, Row, text};
 
 /// A row of `shipments`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub struct ShipmentRow {
     pub order_id: Uuid,
     /// A [`ShipmentStatus`].
     pub status: i16,
-    /// The carrier's; empty before dispatch.
+    /// The carrier's number; empty before dispatch.
     pub tracking_number: String,
     /// Events folded so far.
     pub version: i64,
@@ -40,37 +40,39 @@ impl Row for ShipmentRow {
 
     fn apply(
         row: Option<&Self>,
-        occurrence: &Occurrence<'_>,
+        metadata: &EventMetadata<'_>,
         event: &Event,
     ) -> Result<Self, ApplyError> {
         let mut row = match row {
             Some(row) => row.clone(),
             None => Self {
-                order_id: order_id(occurrence.id)?,
+                order_id: order_id(metadata.id)?,
                 ..Self::default()
             },
         };
-        row.version = occurrence.version;
+        row.version = metadata.version;
         match event {
-            Event::ShipmentRequested(_) => row.enter(ShipmentStatus::Requested),
+            Event::ShipmentRequested(_) => row.set_status(ShipmentStatus::Requested),
             Event::ShipmentDispatched(dispatched) => {
-                row.enter(ShipmentStatus::Dispatched);
+                row.set_status(ShipmentStatus::Dispatched);
                 row.tracking_number = text("tracking_number", &dispatched.tracking_number)?;
             }
-            Event::ShipmentDelivered(_) => row.enter(ShipmentStatus::Delivered),
-            Event::ShipmentRefused(_) => row.enter(ShipmentStatus::Refused),
-            Event::ShipmentCancelRequested(_) => row.enter(ShipmentStatus::Cancelling),
-            Event::ShipmentCancelled(_) => row.enter(ShipmentStatus::Cancelled),
-            // The parcel stays what it is: dispatched or delivered.
+            Event::ShipmentDelivered(_) => row.set_status(ShipmentStatus::Delivered),
+            Event::ShipmentRefused(_) => row.set_status(ShipmentStatus::Refused),
+            Event::ShipmentCancelRequested(_) => row.set_status(ShipmentStatus::Cancelling),
+            Event::ShipmentCancelled(_) => row.set_status(ShipmentStatus::Cancelled),
+            // The status does not change: dispatched or delivered.
             Event::ShipmentCancelRefused(_) => {}
-            Event::ShipmentCancelSettled(settled) => row.status = small("status", settled.status)?,
+            Event::ShipmentCancelSettled(settled) => {
+                row.status = to_smallint("status", settled.status)?
+            }
         }
         Ok(row)
     }
 }
 
 impl ShipmentRow {
-    fn enter(&mut self, status: ShipmentStatus) {
+    fn set_status(&mut self, status: ShipmentStatus) {
         self.status = status as i16;
     }
 }

@@ -2,20 +2,20 @@
 
 use contracts::inventory::v1::stock_event::Event;
 
-use super::{ApplyError, Occurrence, Row, add, text};
+use super::{ApplyError, EventMetadata, Row, add, text};
 
-/// A row of `stock`, in pieces.
+/// A row of `stock`. Quantities are pieces.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StockRow {
     /// The product.
     pub sku: String,
     /// In the warehouse.
     pub on_hand: i64,
-    /// Of those, promised to orders.
+    /// Of those, reserved for orders.
     pub reserved: i64,
-    /// Received and taken away by adjustments since the beginning.
+    /// Net sum of all adjustments.
     pub received: i64,
-    /// Left with shipped orders since the beginning.
+    /// Sum of all deductions for shipped orders.
     pub deducted: i64,
     /// Events folded so far.
     pub version: i64,
@@ -43,17 +43,17 @@ impl Row for StockRow {
 
     fn apply(
         row: Option<&Self>,
-        occurrence: &Occurrence<'_>,
+        metadata: &EventMetadata<'_>,
         event: &Event,
     ) -> Result<Self, ApplyError> {
         let mut row = match row {
             Some(row) => row.clone(),
             None => Self {
-                sku: text("sku", occurrence.id)?,
+                sku: text("sku", metadata.id)?,
                 ..Self::default()
             },
         };
-        row.version = occurrence.version;
+        row.version = metadata.version;
         match event {
             Event::StockAdjusted(adjusted) => {
                 row.on_hand = add("on_hand", row.on_hand, adjusted.delta)?;

@@ -1,4 +1,4 @@
-//! The folds, given events, then rows.
+//! The folds: events in, rows out.
 
 use contracts::core::v1::Money;
 use contracts::inventory::v1::{
@@ -54,18 +54,18 @@ fn unreadable<E>(id: &str, offset: i64) -> Entry<E> {
     }
 }
 
-/// Events of one aggregate, with the versions 1, 2, 3…
-fn life<E>(id: &str, events: impl IntoIterator<Item = E>) -> Vec<Entry<E>> {
+/// Entries of one aggregate's events, with the versions 1, 2, 3…
+fn entries<E>(id: &str, events: impl IntoIterator<Item = E>) -> Vec<Entry<E>> {
     (1..)
         .zip(events)
         .map(|(version, event)| entry(id, version - 1, version, event))
         .collect()
 }
 
-/// The row that a whole life leads to; every event must fit.
+/// The row after all events; every event must be applicable.
 fn row<R: Row>(id: &str, events: impl IntoIterator<Item = R::Event>) -> R {
     let mut rows = HashMap::new();
-    let folded = fold::<R>(&mut rows, &mut HashSet::new(), life(id, events));
+    let folded = fold::<R>(&mut rows, &mut HashSet::new(), entries(id, events));
     assert_eq!(folded.parked, []);
     rows.remove(id).unwrap()
 }
@@ -106,7 +106,7 @@ fn shipped() -> Event {
 }
 
 #[test]
-fn an_order_is_shown_through_its_whole_life() {
+fn an_order_row_reflects_every_event() {
     let mut events = to_confirmed();
     events.extend([
         shipped(),
@@ -134,37 +134,49 @@ fn an_order_is_shown_through_its_whole_life() {
     );
 }
 
-/// The steps of a batch over rows as they stood before it.
-fn steps_of(rows: &mut HashMap<String, OrderRow>, entries: Vec<Entry<Event>>) -> Vec<Step> {
-    steps(&fold::<OrderRow>(rows, &mut HashSet::new(), entries))
+/// The milestones of a batch, folded over `rows`.
+fn milestones_of(
+    rows: &mut HashMap<String, OrderRow>,
+    entries: Vec<Entry<Event>>,
+) -> Vec<Milestone> {
+    milestones(&fold::<OrderRow>(rows, &mut HashSet::new(), entries))
 }
 
 #[test]
-fn the_steps_of_an_order_are_told_once_and_timed_by_the_log() {
+fn milestones_are_reported_once_and_timed_by_event_time() {
     let mut events = to_confirmed();
     events.extend([shipped(), Event::OrderDelivered(OrderDelivered {})]);
-    let mut entries = life(ID, events);
-    let later = entries.split_off(3);
+    let mut earlier = entries(ID, events);
+    let later = earlier.split_off(3);
     let mut rows = HashMap::new();
 
-    let first = steps_of(&mut rows, entries.clone());
-    let told: Vec<_> = first.iter().map(|step| step.status).collect();
-    assert_eq!(told, ["created", "awaiting_payment"]);
-    assert!(first.iter().all(|step| step.since_created.is_none()));
+    let first = milestones_of(&mut rows, earlier.clone());
+    let statuses: Vec<_> = first.iter().map(|milestone| milestone.status).collect();
+    assert_eq!(statuses, ["created", "awaiting_payment"]);
+    assert!(
+        first
+            .iter()
+            .all(|milestone| milestone.since_created.is_none())
+    );
     assert_eq!(
         (first[0].total, first[0].currency.as_str(), first[0].time),
         (120, "EUR", time(1))
     );
 
-    // What came before is in the row: the batch need not hold the creation.
-    let mut batch = entries;
+    // The row holds the creation time: the batch need not contain the creation.
+    let mut batch = earlier;
     batch.extend(later);
-    let told: Vec<_> = steps_of(&mut rows, batch)
+    let durations: Vec<_> = milestones_of(&mut rows, batch)
         .into_iter()
-        .map(|step| (step.status, step.since_created.map(|took| took.as_secs())))
+        .map(|milestone| {
+            (
+                milestone.status,
+                milestone.since_created.map(|took| took.as_secs()),
+            )
+        })
         .collect();
     assert_eq!(
-        told,
+        durations,
         [
             ("confirmed", Some(3)),
             ("shipped", Some(4)),
@@ -174,17 +186,17 @@ fn the_steps_of_an_order_are_told_once_and_timed_by_the_log() {
 }
 
 #[test]
-fn a_clock_that_was_set_back_takes_no_time() {
-    let mut entries = life(ID, to_confirmed());
-    if let Ok(change) = &mut entries[3].content {
+fn a_clock_that_was_set_back_gives_a_zero_duration() {
+    let mut batch = entries(ID, to_confirmed());
+    if let Ok(change) = &mut batch[3].content {
         change.time = time(0);
     }
-    let steps = steps_of(&mut HashMap::new(), entries);
-    assert_eq!(steps[2].since_created, Some(std::time::Duration::ZERO));
+    let milestones = milestones_of(&mut HashMap::new(), batch);
+    assert_eq!(milestones[2].since_created, Some(std::time::Duration::ZERO));
 }
 
 #[test]
-fn an_order_ends_with_its_reason() {
+fn an_ended_order_has_its_end_reason() {
     let cancelling =
         |goal: EndReason| Event::OrderCancelling(OrderCancelling { goal: goal as i32 });
     let refunded = || Event::OrderPaymentCancelled(OrderPaymentCancelled { refunded: 120 });
@@ -210,7 +222,7 @@ fn an_order_ends_with_its_reason() {
         (OrderStatus::Rejected as i16, reason as i16)
     );
 
-    // Too late: the carrier had it already.
+    // Too late: the order was already shipped.
     let mut events = to_confirmed();
     events.extend([cancelling(EndReason::Customer), shipped()]);
     let sent: OrderRow = row(ID, events);
@@ -328,9 +340,9 @@ fn a_payment_and_a_shipment_follow_their_events() {
 }
 
 #[test]
-fn a_batch_is_coalesced_to_the_last_rows() {
+fn a_batch_yields_only_the_last_row_of_each_aggregate() {
     let mut rows = HashMap::new();
-    let folded = fold::<OrderRow>(&mut rows, &mut HashSet::new(), life(ID, to_confirmed()));
+    let folded = fold::<OrderRow>(&mut rows, &mut HashSet::new(), entries(ID, to_confirmed()));
     assert_eq!(folded.changed.len(), 1);
     assert_eq!(folded.changed[0].version, 4);
     assert_eq!(
@@ -347,9 +359,9 @@ fn a_batch_is_coalesced_to_the_last_rows() {
 fn a_repeated_event_changes_nothing() {
     let mut rows = HashMap::new();
     let mut parked = HashSet::new();
-    fold::<OrderRow>(&mut rows, &mut parked, life(ID, to_confirmed()));
+    fold::<OrderRow>(&mut rows, &mut parked, entries(ID, to_confirmed()));
     let before = rows.clone();
-    let folded = fold::<OrderRow>(&mut rows, &mut parked, life(ID, to_confirmed()));
+    let folded = fold::<OrderRow>(&mut rows, &mut parked, entries(ID, to_confirmed()));
     assert_eq!(
         (folded.repeated, folded.changed.len(), folded.applied.len()),
         (4, 0, 0)
@@ -359,7 +371,7 @@ fn a_repeated_event_changes_nothing() {
 }
 
 #[test]
-fn a_gap_parks_the_aggregate_and_no_other() {
+fn a_gap_parks_only_its_aggregate() {
     let other = "0190d9a2-7d3a-7c1e-8b1a-0123456789ac";
     let mut rows = HashMap::new();
     let mut parked = HashSet::new();
@@ -370,7 +382,7 @@ fn a_gap_parks_the_aggregate_and_no_other() {
             entry(ID, 0, 1, created()),
             entry(ID, 1, 3, shipped()),
             entry(other, 2, 1, created()),
-            // Would fit the row, but follows what did not.
+            // Follows the row, but comes after the gap.
             entry(ID, 3, 2, reserved()),
         ],
     );
@@ -420,11 +432,11 @@ fn an_unreadable_record_parks_its_key_unless_it_has_none() {
 }
 
 #[test]
-fn what_no_column_can_hold_is_a_misfit() {
-    fn misfit<R: Row + std::fmt::Debug>(id: &str, event: R::Event) -> ApplyError {
+fn a_value_that_no_column_can_store_is_an_error() {
+    fn apply_error<R: Row + std::fmt::Debug>(id: &str, event: R::Event) -> ApplyError {
         R::apply(
             None,
-            &Occurrence {
+            &EventMetadata {
                 id,
                 version: 1,
                 time: time(1),
@@ -440,20 +452,23 @@ fn what_no_column_can_hold_is_a_misfit() {
         }
         _ => unreachable!("it is the first event"),
     };
-    assert_eq!(misfit::<OrderRow>(ID, shipped()), ApplyError::Creation);
-    assert_eq!(misfit::<OrderRow>("order 1", created()), ApplyError::Id);
+    assert_eq!(apply_error::<OrderRow>(ID, shipped()), ApplyError::Creation);
     assert_eq!(
-        misfit::<OrderRow>(&ID.to_uppercase(), created()),
+        apply_error::<OrderRow>("order 1", created()),
         ApplyError::Id
     );
     assert_eq!(
-        misfit::<OrderRow>(ID, with(|created| created.customer_id = "a\0b".into())),
+        apply_error::<OrderRow>(&ID.to_uppercase(), created()),
+        ApplyError::Id
+    );
+    assert_eq!(
+        apply_error::<OrderRow>(ID, with(|created| created.customer_id = "a\0b".into())),
         ApplyError::Text {
             field: "customer_id"
         }
     );
     assert_eq!(
-        misfit::<OrderRow>(
+        apply_error::<OrderRow>(
             ID,
             with(|created| created.lines[0].description = "\0".into())
         ),
@@ -466,20 +481,20 @@ fn what_no_column_can_hold_is_a_misfit() {
         quantity: 1,
     };
     assert_eq!(
-        misfit::<StockRow>(SKU, stock_event::Event::StockDeducted(deducted)),
+        apply_error::<StockRow>(SKU, stock_event::Event::StockDeducted(deducted)),
         ApplyError::Range { field: "reserved" }
     );
     let processed = PaymentProcessed {
         provider_reference: "\0".into(),
     };
     assert_eq!(
-        misfit::<PaymentRow>(ID, payment_event::Event::PaymentProcessed(processed)),
+        apply_error::<PaymentRow>(ID, payment_event::Event::PaymentProcessed(processed)),
         ApplyError::Text {
             field: "provider_reference"
         }
     );
     let row: OrderRow = row(ID, [created()]);
-    let second = Occurrence {
+    let second = EventMetadata {
         id: ID,
         version: 2,
         time: time(2),
@@ -490,7 +505,7 @@ fn what_no_column_can_hold_is_a_misfit() {
     );
 }
 
-/// Adjustments of a few products with versions that mostly fit, in the order of a log.
+/// Adjustments of a few products in log order; most versions follow each other.
 fn stock_log() -> impl Strategy<Value = Vec<Entry<stock_event::Event>>> {
     prop::collection::vec(
         (
@@ -500,49 +515,53 @@ fn stock_log() -> impl Strategy<Value = Vec<Entry<stock_event::Event>>> {
         ),
         0..60,
     )
-    .prop_map(|steps| {
+    .prop_map(|adjustments| {
         let mut versions = [0_i64; 4];
-        let log = steps
-            .into_iter()
-            .enumerate()
-            .map(|(offset, (item, delta, slip))| {
-                versions[item] += 1;
-                let event = stock_event::Event::StockAdjusted(StockAdjusted {
-                    delta,
-                    ..Default::default()
+        let log =
+            adjustments
+                .into_iter()
+                .enumerate()
+                .map(|(offset, (item, delta, version_offset))| {
+                    versions[item] += 1;
+                    let event = stock_event::Event::StockAdjusted(StockAdjusted {
+                        delta,
+                        ..Default::default()
+                    });
+                    entry(
+                        &format!("sku {item}"),
+                        i64::try_from(offset).unwrap(),
+                        (versions[item] + version_offset).max(1),
+                        event,
+                    )
                 });
-                entry(
-                    &format!("sku {item}"),
-                    i64::try_from(offset).unwrap(),
-                    (versions[item] + slip).max(1),
-                    event,
-                )
-            });
         log.collect()
     })
 }
 
 proptest! {
-    /// I8: the rows do not depend on how the log is cut into batches, or on repeating a batch.
+    /// I8: the rows do not depend on how the log is split into batches.
     #[test]
-    fn rows_are_the_fold_of_the_log_however_it_is_cut(log in stock_log(), cuts in prop::collection::vec(1..9_usize, 1..60)) {
+    fn rows_do_not_depend_on_batch_boundaries(
+        log in stock_log(),
+        batch_sizes in prop::collection::vec(1..9_usize, 1..60),
+    ) {
         let (mut rows, mut parked) = (HashMap::<String, StockRow>::new(), HashSet::new());
-        let whole = fold(&mut rows, &mut parked, log.clone());
+        let expected = fold(&mut rows, &mut parked, log.clone());
 
-        let (mut cut_rows, mut cut_parked) = (HashMap::<String, StockRow>::new(), HashSet::new());
-        let (mut applied, mut aside) = (0, 0);
+        let (mut batched_rows, mut batched_parked) = (HashMap::<String, StockRow>::new(), HashSet::new());
+        let (mut applied, mut parked_records) = (0, 0);
         let mut rest = log.as_slice();
-        for size in cuts.into_iter().chain([log.len()]) {
+        for size in batch_sizes.into_iter().chain([log.len()]) {
             let (batch, next) = rest.split_at(size.min(rest.len()));
             rest = next;
-            let folded = fold(&mut cut_rows, &mut cut_parked, batch.to_vec());
+            let folded = fold(&mut batched_rows, &mut batched_parked, batch.to_vec());
             applied += folded.applied.len();
-            aside += folded.parked.iter().map(|parked| parked.records).sum::<i64>();
+            parked_records += folded.parked.iter().map(|parked| parked.records).sum::<i64>();
         }
-        prop_assert_eq!(&cut_rows, &rows);
-        prop_assert_eq!(&cut_parked, &parked);
-        prop_assert_eq!(applied, whole.applied.len());
-        prop_assert_eq!(aside, whole.parked.iter().map(|parked| parked.records).sum::<i64>());
+        prop_assert_eq!(&batched_rows, &rows);
+        prop_assert_eq!(&batched_parked, &parked);
+        prop_assert_eq!(applied, expected.applied.len());
+        prop_assert_eq!(parked_records, expected.parked.iter().map(|parked| parked.records).sum::<i64>());
         for row in rows.values() {
             prop_assert_eq!(row.received, row.on_hand + row.deducted);
             prop_assert!(row.on_hand >= 0);

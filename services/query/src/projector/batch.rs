@@ -1,4 +1,4 @@
-//! From records to events: unframe, resolve the schema, decode, check.
+//! Decodes records into events: unframe, resolve the schema, decode, validate.
 
 use std::collections::HashMap;
 
@@ -14,51 +14,55 @@ use prost::Message as _;
 use registry::{Resolution, Schemas, frame};
 use sqlx::types::time::OffsetDateTime;
 
-use super::log::{Fetched, Source};
+use super::log::{FetchedRecord, Source};
 use super::trace::Spans;
 use crate::fold::{Change, Entry};
 
 const NANOS_PER_MS: i128 = 1_000_000;
 
-/// Entries of all four topics, each in the order of its partitions.
+/// Entries of the four events topics, in partition order.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// Of orders.
+    /// Order events.
     pub orders: Vec<Entry<order_event::Event>>,
-    /// Of stock items.
+    /// Stock events.
     pub stock: Vec<Entry<stock_event::Event>>,
-    /// Of payments.
+    /// Payment events.
     pub payments: Vec<Entry<payment_event::Event>>,
-    /// Of shipments.
+    /// Shipment events.
     pub shipments: Vec<Entry<shipment_event::Event>>,
-    /// A schema id that an event was decoded with.
+    /// The schema id of the last event that was read.
     pub schema_id: Option<u32>,
-    /// When the last record of each partition was sent, in Unix milliseconds.
+    /// Send time of the last record of each partition, in Unix milliseconds.
     pub sent_ms: HashMap<Source, i64>,
-    /// The spans of its events.
+    /// The spans of the events.
     pub spans: Spans,
 }
 
-/// Why a record is handed back.
+/// Why the schema of a record cannot be used now. The record is neither applied nor parked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Obstacle {
-    /// The registry has not answered.
+pub enum SchemaError {
+    /// The registry has not answered yet.
     #[error("its schema is not resolved yet")]
-    Registry,
-    /// An event of a kind that this binary does not know.
+    Unresolved,
+    /// The event is of a kind that this binary does not know.
     #[error("its schema is newer than this program, which must be upgraded")]
     Newer,
-    /// The registry does not have its schema under this topic: poison, unless the registry was replaced.
+    /// The registry does not have this schema under the topic: the record is poison, unless the registry was replaced.
     #[error("schema {id} is not one of this topic")]
-    Stranger {
-        /// The schema.
+    Unknown {
+        /// The schema id.
         id: u32,
     },
 }
 
 impl Batch {
-    /// Takes a record in, or hands it back when it can be neither applied nor set aside for now.
-    pub fn push(&mut self, schemas: &Schemas, record: Fetched) -> Result<(), (Fetched, Obstacle)> {
+    /// Adds a record, or returns it when its schema cannot be used now.
+    pub fn push(
+        &mut self,
+        schemas: &Schemas,
+        record: FetchedRecord,
+    ) -> Result<(), (FetchedRecord, SchemaError)> {
         let (source, sent_ms) = (record.source, record.time_ms);
         match source.0 {
             Service::Orders => {
@@ -87,25 +91,25 @@ impl Batch {
         Ok(())
     }
 
-    /// Takes a record in as one that holds no event.
-    pub fn refuse(&mut self, record: Fetched, error: String) {
+    /// Adds a record that has no readable event.
+    pub fn push_unreadable(&mut self, record: FetchedRecord, error: String) {
         match record.source.0 {
-            Service::Orders => self.orders.push(refused(record, error)),
-            Service::Inventory => self.stock.push(refused(record, error)),
-            Service::Payments => self.payments.push(refused(record, error)),
-            Service::Shipping => self.shipments.push(refused(record, error)),
+            Service::Orders => self.orders.push(unreadable_entry(record, error)),
+            Service::Inventory => self.stock.push(unreadable_entry(record, error)),
+            Service::Payments => self.payments.push(unreadable_entry(record, error)),
+            Service::Shipping => self.shipments.push(unreadable_entry(record, error)),
         }
     }
 
-    /// Entries in all.
+    /// Number of entries of all topics.
     pub fn len(&self) -> usize {
         self.orders.len() + self.stock.len() + self.payments.len() + self.shipments.len()
     }
 }
 
-/// Why a record holds no event.
+/// Why a record has no readable event.
 #[derive(Debug, thiserror::Error)]
-enum Unreadable {
+enum InvalidRecord {
     #[error("the record has no value")]
     Tombstone,
     #[error(transparent)]
@@ -122,26 +126,26 @@ enum Unreadable {
     Range,
 }
 
-enum Stop {
-    Obstacle(Obstacle),
-    Unreadable(Unreadable),
+enum DecodeError {
+    Schema(SchemaError),
+    Invalid(InvalidRecord),
 }
 
-impl<E: Into<Unreadable>> From<E> for Stop {
+impl<E: Into<InvalidRecord>> From<E> for DecodeError {
     fn from(error: E) -> Self {
-        Self::Unreadable(error.into())
+        Self::Invalid(error.into())
     }
 }
 
 fn entry<C: Contract>(
     schemas: &Schemas,
-    record: Fetched,
+    record: FetchedRecord,
     schema_id: &mut Option<u32>,
     spans: &mut Spans,
-) -> Result<Entry<C::Event>, (Fetched, Obstacle)> {
-    match change::<C>(schemas, &record, schema_id) {
+) -> Result<Entry<C::Event>, (FetchedRecord, SchemaError)> {
+    match decode::<C>(schemas, &record, schema_id) {
         Ok(change) => {
-            spans.project(&record, change.event.kind(), &change.id);
+            spans.start_event(&record, change.event.kind(), &change.id);
             Ok(Entry {
                 partition: record.source.1,
                 offset: record.offset,
@@ -149,12 +153,12 @@ fn entry<C: Contract>(
                 content: Ok(change),
             })
         }
-        Err(Stop::Obstacle(obstacle)) => Err((record, obstacle)),
-        Err(Stop::Unreadable(unreadable)) => Ok(refused(record, unreadable.to_string())),
+        Err(DecodeError::Schema(error)) => Err((record, error)),
+        Err(DecodeError::Invalid(error)) => Ok(unreadable_entry(record, error.to_string())),
     }
 }
 
-fn refused<E>(record: Fetched, error: String) -> Entry<E> {
+fn unreadable_entry<E>(record: FetchedRecord, error: String) -> Entry<E> {
     let (service, partition) = record.source;
     tracing::error!(%service, partition, offset = record.offset, error, "record without a readable event");
     Entry {
@@ -165,39 +169,39 @@ fn refused<E>(record: Fetched, error: String) -> Entry<E> {
     }
 }
 
-fn change<C: Contract>(
+fn decode<C: Contract>(
     schemas: &Schemas,
-    record: &Fetched,
+    record: &FetchedRecord,
     schema_id: &mut Option<u32>,
-) -> Result<Change<C::Event>, Stop> {
-    let value = record.value.as_deref().ok_or(Unreadable::Tombstone)?;
+) -> Result<Change<C::Event>, DecodeError> {
+    let value = record.value.as_deref().ok_or(InvalidRecord::Tombstone)?;
     let framed = frame::unframe(value)?;
     let id = framed.schema_id;
     let newer = match schemas.resolve(C::SERVICE, Topic::Events, id) {
         Resolution::Known => false,
         Resolution::Newer => true,
-        Resolution::Pending => return Err(Stop::Obstacle(Obstacle::Registry)),
+        Resolution::Pending => return Err(DecodeError::Schema(SchemaError::Unresolved)),
         Resolution::Foreign | Resolution::Unknown => {
-            return Err(Stop::Obstacle(Obstacle::Stranger { id }));
+            return Err(DecodeError::Schema(SchemaError::Unknown { id }));
         }
     };
     *schema_id = Some(id);
     let Some((metadata, event)) = C::EventRecord::decode(framed.payload)?.into_parts() else {
-        // A field that this binary does not know reads as an empty oneof: the event is one of a later version.
+        // An unknown variant decodes as an empty oneof: the event was added in a later version.
         return Err(if newer {
-            Stop::Obstacle(Obstacle::Newer)
+            DecodeError::Schema(SchemaError::Newer)
         } else {
-            Unreadable::Empty.into()
+            InvalidRecord::Empty.into()
         });
     };
     metadata
         .validate()
-        .map_err(|error| Unreadable::Rules(error.to_string()))?;
+        .map_err(|error| InvalidRecord::Rules(error.to_string()))?;
     if let Some(violation) = event.violations().first() {
-        return Err(Unreadable::Rules(violation.to_string()).into());
+        return Err(InvalidRecord::Rules(violation.to_string()).into());
     }
     if record.key != metadata.aggregate_id.as_bytes() {
-        return Err(Unreadable::Key {
+        return Err(InvalidRecord::Key {
             id: metadata.aggregate_id,
         }
         .into());
@@ -206,15 +210,15 @@ fn change<C: Contract>(
         version: i64::try_from(metadata.aggregate_version)
             .ok()
             .filter(|version| *version > 0)
-            .ok_or(Unreadable::Range)?,
+            .ok_or(InvalidRecord::Range)?,
         time: OffsetDateTime::from_unix_timestamp_nanos(
             i128::from(metadata.time_ms) * NANOS_PER_MS,
         )
-        .map_err(|_| Unreadable::Range)?,
+        .map_err(|_| InvalidRecord::Range)?,
         id: metadata.aggregate_id,
         event,
         trace: record.trace.clone(),
-        // Only orders have a history.
+        // Only orders have a history table.
         payload: if C::SERVICE == Service::Orders {
             framed.payload.to_vec()
         } else {

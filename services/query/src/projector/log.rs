@@ -1,139 +1,75 @@
-//! Reading the partitions of the events topics.
+//! Reads the partitions of the events topics.
+
+mod error;
+mod record;
 
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use contracts::Service;
 use engine::log::kafka::client::drop_in_background;
-use engine::log::kafka::context::{Quiet, cause};
-use observability::{Outage, TraceParent};
+use engine::log::kafka::context::{LoggingContext, cause};
+use observability::Outage;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 use uuid::Uuid;
 
 use super::topics::Topics;
-use crate::tables::Last;
+use crate::tables::RecordIdentity;
 
-/// Most records of one batch: enough to make the transaction's own cost small.
+pub use error::Error;
+pub use record::{FetchedRecord, Source};
+
+/// Largest number of records in a batch: large enough to make the fixed cost of a transaction small.
 const MAX_BATCH: usize = 2_000;
-/// How long a busy projector gathers a batch.
+/// For how long a busy projector gathers a batch.
 const BUSY_WINDOW: Duration = Duration::from_millis(25);
-/// A batch of this size says that the projector is busy.
+/// After a batch of at least this size the projector counts as busy.
 const BUSY_BATCH: usize = 100;
-/// How long a quiet projector waits for a record before it looks after other things.
-const QUIET_WAIT: Duration = Duration::from_millis(100);
+/// For how long an idle projector waits for a record before it does its other work.
+const IDLE_WAIT: Duration = Duration::from_millis(100);
 const WATERMARK_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest wait for one answer of the broker.
+/// Longest wait for one response of the broker.
 const SOCKET_TIMEOUT_MS: &str = "6000";
 const CLUSTER_ID_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Why the log cannot be read on.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The log does not hold what comes next: it was truncated, recreated, or its beginning was deleted.
-    #[error(
-        "the position {position} of {topic} [{partition}] lies outside of the log, which holds {low} to {high}: \
-         the topic was truncated or recreated; rebuild the read model"
-    )]
-    OutOfRange {
-        /// The topic.
-        topic: String,
-        /// The partition.
-        partition: i32,
-        /// First offset that is not applied.
-        position: i64,
-        /// First offset that exists.
-        low: i64,
-        /// First offset that does not exist yet.
-        high: i64,
-    },
-    /// The log holds something else in the place of what was applied last.
-    #[error(
-        "{topic} [{partition}] is not the log that was applied up to here: offset {offset} holds another record; it \
-         was recreated, or belongs to another cluster; rebuild the read model"
-    )]
-    AnotherLog {
-        /// The topic.
-        topic: String,
-        /// The partition.
-        partition: i32,
-        /// Where the record stood that was applied last.
-        offset: i64,
-    },
-    /// The client cannot go on.
-    #[error("the log cannot be read")]
-    Client(#[source] KafkaError),
-}
-
-/// What the cluster calls itself; `None` when no broker answers in a moment.
+/// The id of the cluster; `None` when no broker answers within [`CLUSTER_ID_TIMEOUT`].
 ///
 /// # Errors
 ///
 /// [`Error::Client`]: the client's settings are refused.
 pub fn cluster_id(bootstrap: &str) -> Result<Option<String>, Error> {
-    let client: BaseConsumer<Quiet> = ClientConfig::new()
+    let client: BaseConsumer<LoggingContext> = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
-        .create_with_context(Quiet::default())
+        .create_with_context(LoggingContext::default())
         .map_err(Error::Client)?;
     let cluster_id = client.client().fetch_cluster_id(CLUSTER_ID_TIMEOUT);
     drop_in_background(client);
     Ok(cluster_id)
 }
 
-/// A partition of a service's events.
-pub type Source = (Service, i32);
-
-/// A record as it stands in the log.
-#[derive(Clone, Debug)]
-pub struct Fetched {
-    /// Where it stands.
-    pub source: Source,
-    /// Offset in the partition.
-    pub offset: i64,
-    /// Empty when the record has none.
-    pub key: Vec<u8>,
-    /// `None` for a tombstone.
-    pub value: Option<Vec<u8>>,
-    /// When it was sent, in Unix milliseconds.
-    pub time_ms: Option<i64>,
-    /// The context of its trace, if that is recorded; most are not, and shall not be larger for it.
-    pub trace: Option<Box<TraceParent>>,
-}
-
-impl Fetched {
-    /// By what it is known again.
-    pub fn last(&self) -> Last {
-        Last {
-            offset: self.offset,
-            sent_ms: self.time_ms,
-            key: self.key.clone(),
-        }
-    }
-}
-
-/// A consumer of some partitions of all events topics, without a group: positions are kept in the read model.
+/// A consumer of some partitions of all events topics, without a consumer group: the positions are stored in the read
+/// model.
 ///
-/// It is made anew whenever the set of partitions or a position changes from outside. A client that is assigned a
-/// partition again may tell the position of the former assignment for a moment, and that would skip records.
-pub struct Log {
+/// A new one is created whenever the set of partitions changes or another projector has moved a position. A consumer
+/// that is assigned a partition again may briefly report the position of the previous assignment, which would skip
+/// records.
+pub struct LogReader {
     /// `None` only while it is dropped.
-    consumer: Option<BaseConsumer<Quiet>>,
+    consumer: Option<BaseConsumer<LoggingContext>>,
     settings: ClientConfig,
     outage: Outage,
     topics: Topics,
-    starts: HashMap<Source, i64>,
-    /// What has to come first from partitions that have not said anything yet.
-    expected: HashMap<Source, Last>,
+    start_offsets: HashMap<Source, i64>,
+    /// The first record that each partition must deliver; removed when it has arrived.
+    expected: HashMap<Source, RecordIdentity>,
     busy: bool,
 }
 
-impl Log {
-    /// Starts to read at the given positions, or at the record that was applied last, where it is known: it has to be
-    /// there still.
+impl LogReader {
+    /// Starts to read at the given positions; where the last applied record is known, it starts there and
+    /// verifies that the log still holds that record.
     ///
     /// # Errors
     ///
@@ -142,42 +78,46 @@ impl Log {
         bootstrap: &str,
         topics: &Topics,
         positions: &HashMap<Source, i64>,
-        expected: HashMap<Source, Last>,
+        expected: HashMap<Source, RecordIdentity>,
     ) -> Result<Self, Error> {
-        // Each client has a name of its own in the broker's log.
-        let number = Uuid::now_v7().simple();
+        // A unique client id tells clients apart in the broker's log.
+        let suffix = Uuid::now_v7().simple();
         let mut settings = ClientConfig::new();
         settings
             .set("bootstrap.servers", bootstrap)
             .set(
                 "client.id",
-                format!("{}.projector-{number}", topics.group()),
+                format!("{}.projector-{suffix}", topics.group()),
             )
-            // Required by the client, used for nothing: no group is joined, no offset is committed.
+            // Required by the client but unused: it joins no group and commits no offset.
             .set("group.id", topics.group())
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("isolation.level", "read_committed")
             .set("auto.offset.reset", "error")
-            // Only for an empty answer: a record is handed over as soon as its transaction has ended.
+            // Limits only an empty fetch: a record is returned as soon as its transaction has ended.
             .set("fetch.wait.max.ms", "100")
-            // The default of a second stalls a consumer that empties its queue quickly.
+            // The default of one second stalls a consumer that drains its queue quickly.
             .set("fetch.queue.backoff.ms", "10")
             .set("queued.max.messages.kbytes", "16384")
-            // What it was told while the broker was fenced (no leader) it believes until it asks again.
+            // Metadata from the time when the broker was fenced (no leader) is used until the next refresh.
             .set("topic.metadata.refresh.interval.ms", "1000")
             .set("metadata.max.age.ms", "3000")
             .set("socket.timeout.ms", SOCKET_TIMEOUT_MS)
             .set("socket.connection.setup.timeout.ms", "3000")
             .set("reconnect.backoff.ms", "50")
             .set("reconnect.backoff.max.ms", "250");
-        let consumer: BaseConsumer<Quiet> = settings
-            .create_with_context(Quiet::default())
+        let consumer: BaseConsumer<LoggingContext> = settings
+            .create_with_context(LoggingContext::default())
             .map_err(Error::Client)?;
-        let mut starts = positions.clone();
-        starts.extend(expected.iter().map(|(source, last)| (*source, last.offset)));
+        let mut start_offsets = positions.clone();
+        start_offsets.extend(
+            expected
+                .iter()
+                .map(|(source, record)| (*source, record.offset)),
+        );
         let mut assignment = TopicPartitionList::new();
-        for (&(service, partition), &position) in &starts {
+        for (&(service, partition), &position) in &start_offsets {
             assignment
                 .add_partition_offset(topics.of(service), partition, Offset::Offset(position))
                 .map_err(Error::Client)?;
@@ -188,47 +128,47 @@ impl Log {
             settings,
             outage: Outage::of("projector log"),
             topics: topics.clone(),
-            starts,
+            start_offsets,
             expected,
             busy: false,
         })
     }
 
-    fn consumer(&self) -> &BaseConsumer<Quiet> {
+    fn consumer(&self) -> &BaseConsumer<LoggingContext> {
         self.consumer.as_ref().expect("it is not being dropped")
     }
 
-    /// Whether a fresh client gets an answer for this partition.
-    pub fn is_answered_afresh(&self, (service, partition): Source, timeout: Duration) -> bool {
+    /// Whether a fresh client gets a response for this partition.
+    pub fn fresh_client_answers(&self, (service, partition): Source, timeout: Duration) -> bool {
         let mut settings = self.settings.clone();
         settings.set("client.id", format!("{}.probe", self.topics.group()));
-        let fresh: KafkaResult<BaseConsumer<Quiet>> =
-            settings.create_with_context(Quiet::default());
+        let fresh: KafkaResult<BaseConsumer<LoggingContext>> =
+            settings.create_with_context(LoggingContext::default());
         let Ok(fresh) = fresh else { return false };
         let answer = fresh.fetch_watermarks(self.topics.of(service), partition, timeout);
         drop_in_background(fresh);
         answer.is_ok()
     }
 
-    /// The log answers, after whatever outage.
+    /// Records that the broker answers; ends an outage.
     pub fn answered(&mut self) {
         self.outage.answered();
     }
 
-    /// The log does not answer.
+    /// Records that the broker does not answer.
     pub fn failed(&mut self, error: &KafkaError) {
         self.outage.failed(cause(error));
     }
 
-    /// The next records. Comes back at once with the few there are when it is quiet, empty-handed after a moment,
-    /// and gathers for a while when it is busy.
+    /// The next records. While idle, it returns the available records at once, or none after [`IDLE_WAIT`]. While busy,
+    /// it gathers for [`BUSY_WINDOW`].
     ///
     /// # Errors
     ///
-    /// [`Error`]; trouble that passes by itself is logged only.
-    pub fn gather(&mut self) -> Result<Vec<Fetched>, Error> {
+    /// [`Error`]. Transient client errors are only logged.
+    pub fn gather(&mut self) -> Result<Vec<FetchedRecord>, Error> {
         let mut records = Vec::new();
-        let Some(first) = self.poll(QUIET_WAIT)? else {
+        let Some(first) = self.poll(IDLE_WAIT)? else {
             self.busy = false;
             return Ok(records);
         };
@@ -249,9 +189,9 @@ impl Log {
         Ok(records)
     }
 
-    /// Where each partition stands after all that was gathered. The client counts transaction markers and the
-    /// records of aborted transactions too, so a quiet partition's position reaches the last stable offset.
-    /// Partitions of which nothing was seen yet are absent.
+    /// The position of each partition after everything gathered so far. It includes transaction markers and aborted
+    /// records, so the position of an idle partition reaches the last stable offset. Partitions that have delivered
+    /// nothing yet are absent.
     ///
     /// # Errors
     ///
@@ -271,54 +211,54 @@ impl Log {
             .collect())
     }
 
-    /// Stops to deliver records of these partitions; what is delivered after [`Log::resume`] follows without a gap.
+    /// Stops delivery of a partition. Delivery after [`LogReader::resume`] continues without a gap.
     ///
     /// # Errors
     ///
     /// [`Error::Client`].
     pub fn pause(&self, source: Source) -> Result<(), Error> {
         self.consumer()
-            .pause(&self.list(source))
+            .pause(&self.partition_list(source))
             .map_err(Error::Client)
     }
 
-    /// Goes on delivering.
+    /// Resumes delivery of a partition.
     ///
     /// # Errors
     ///
     /// [`Error::Client`].
     pub fn resume(&self, source: Source) -> Result<(), Error> {
         self.consumer()
-            .resume(&self.list(source))
+            .resume(&self.partition_list(source))
             .map_err(Error::Client)
     }
 
-    /// First offset of the partition that a reader cannot see yet.
+    /// The last stable offset: first offset that a `read_committed` reader cannot read yet.
     ///
     /// # Errors
     ///
     /// The broker did not answer.
     pub fn end(&self, (service, partition): Source, timeout: Duration) -> KafkaResult<i64> {
-        // For a read_committed client this is the last stable offset.
+        // The high watermark of a read_committed client is the last stable offset.
         let (_, end) =
             self.consumer()
                 .fetch_watermarks(self.topics.of(service), partition, timeout)?;
         Ok(end)
     }
 
-    fn poll(&mut self, timeout: Duration) -> Result<Option<Fetched>, Error> {
+    fn poll(&mut self, timeout: Duration) -> Result<Option<FetchedRecord>, Error> {
         loop {
             let consumer = self.consumer.as_ref().expect("it is not being dropped");
             match consumer.poll(timeout) {
                 None => return Ok(None),
                 Some(Ok(message)) => {
-                    let Some(record) = fetched(&self.topics, &message) else {
+                    let Some(record) = FetchedRecord::from_message(&self.topics, &message) else {
                         continue;
                     };
                     match self.expected.remove(&record.source) {
                         None => return Ok(Some(record)),
-                        Some(last) if last == record.last() => {}
-                        Some(last) => return Err(another_log(&self.topics, record.source, &last)),
+                        Some(last) if last == record.identity() => {}
+                        Some(last) => return Err(log_replaced(&self.topics, record.source, &last)),
                     }
                 }
                 Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset))) => {
@@ -328,7 +268,7 @@ impl Log {
                     return Err(Error::Client(error));
                 }
                 Some(Err(error)) => {
-                    // Reports of an outage that is over may still wait here: the look at the log's end tells.
+                    // May report an outage that is already over: fetching the end offset decides that.
                     tracing::debug!(%error, "log client");
                     return Ok(None);
                 }
@@ -336,7 +276,7 @@ impl Log {
         }
     }
 
-    /// The client does not say which partition it was refused: the one whose position lies outside of its log.
+    /// The client does not report the partition: it is the one whose position is outside of its log.
     fn out_of_range(&self) -> Error {
         match self.find_out_of_range() {
             Ok(Some(error)) => error,
@@ -349,7 +289,7 @@ impl Log {
 
     fn find_out_of_range(&self) -> Result<Option<Error>, Error> {
         let positions = self.positions()?;
-        for (source, start) in &self.starts {
+        for (source, start) in &self.start_offsets {
             let position = *positions.get(source).unwrap_or(start);
             let (service, partition) = *source;
             let topic = self.topics.of(service);
@@ -370,14 +310,14 @@ impl Log {
         Ok(None)
     }
 
-    fn list(&self, (service, partition): Source) -> TopicPartitionList {
+    fn partition_list(&self, (service, partition): Source) -> TopicPartitionList {
         let mut list = TopicPartitionList::new();
         list.add_partition(self.topics.of(service), partition);
         list
     }
 }
 
-impl Drop for Log {
+impl Drop for LogReader {
     fn drop(&mut self) {
         if let Some(consumer) = self.consumer.take() {
             drop_in_background(consumer);
@@ -385,31 +325,10 @@ impl Drop for Log {
     }
 }
 
-fn fetched(topics: &Topics, message: &BorrowedMessage<'_>) -> Option<Fetched> {
-    Some(Fetched {
-        source: topics.source(message.topic(), message.partition())?,
-        offset: message.offset(),
-        key: message.key().unwrap_or_default().to_vec(),
-        value: message.payload().map(<[u8]>::to_vec),
-        time_ms: message.timestamp().to_millis(),
-        trace: trace(message),
-    })
-}
-
-fn another_log(topics: &Topics, (service, partition): Source, last: &Last) -> Error {
-    Error::AnotherLog {
+fn log_replaced(topics: &Topics, (service, partition): Source, last: &RecordIdentity) -> Error {
+    Error::LogReplaced {
         topic: topics.of(service).to_owned(),
         partition,
         offset: last.offset,
     }
-}
-
-fn trace(message: &BorrowedMessage<'_>) -> Option<Box<TraceParent>> {
-    let headers = message.headers()?;
-    // The wrapper panics on a header whose name is not UTF-8, and anybody may write one.
-    let trace = catch_unwind(AssertUnwindSafe(|| {
-        let headers = headers.iter();
-        TraceParent::from_record(headers.filter_map(|header| Some((header.key, header.value?))))
-    }));
-    trace.ok()??.sampled().map(Box::new)
 }

@@ -1,21 +1,21 @@
-//! How far positions move.
+//! Computes the advances of the positions.
 
 use std::collections::HashMap;
 
 use super::log::Source;
 use super::topics::Topics;
-use crate::tables::{Advance, Last};
+use crate::tables::{Advance, RecordIdentity};
 
-/// How far the positions move with what was gathered: to where the log was `reached`, but not beyond the first record of
-/// a partition that is held back. `last` is what was taken in last of each partition.
-pub fn steps(
+/// The advance of each position after a gather: up to the offset that the consumer has `reached`, but not beyond the
+/// first held record of a partition. `last_records` are the last accepted records.
+pub fn offset_advances(
     topics: &Topics,
     positions: &HashMap<Source, i64>,
     reached: &HashMap<Source, i64>,
-    last: &HashMap<Source, Last>,
+    last_records: &HashMap<Source, RecordIdentity>,
     first_held: impl Fn(Source) -> Option<i64>,
 ) -> Vec<Advance> {
-    let step = |(&source, &from): (&Source, &i64)| {
+    let advance = |(&source, &from): (&Source, &i64)| {
         let to = first_held(source).or_else(|| reached.get(&source).copied())?;
         let (service, partition) = source;
         (to > from).then(|| Advance {
@@ -23,8 +23,8 @@ pub fn steps(
             partition,
             from,
             to,
-            last: last.get(&source).cloned(),
+            last_record: last_records.get(&source).cloned(),
         })
     };
-    positions.iter().filter_map(step).collect()
+    positions.iter().filter_map(advance).collect()
 }

@@ -4,8 +4,8 @@ use sqlx::PgConnection;
 
 use crate::locks;
 
-/// The partitions whose locks a session holds. Projectors share them evenly: each takes at most its part, and leaves
-/// the rest to others when their number grows.
+/// The partitions whose locks a database session holds. Projectors share partitions evenly: each takes at most its fair
+/// share, and releases the rest when the number of projectors grows.
 #[derive(Debug)]
 pub struct Ownership {
     partitions: u16,
@@ -13,7 +13,7 @@ pub struct Ownership {
 }
 
 impl Ownership {
-    /// Of a session that holds no lock yet.
+    /// The ownership of a session without locks.
     pub const fn new(partitions: u16) -> Self {
         Self {
             partitions,
@@ -21,28 +21,29 @@ impl Ownership {
         }
     }
 
-    /// The partitions owned.
+    /// The owned partitions.
     pub fn partitions(&self) -> &[i32] {
         &self.owned
     }
 
-    /// Takes what is free and gives up what is too much; says whether anything changed. No transaction may be open.
-    pub async fn settle(&mut self, connection: &mut PgConnection) -> sqlx::Result<bool> {
+    /// Acquires free partitions up to the fair share and releases those above it. Returns whether anything changed.
+    /// No transaction may be open.
+    pub async fn rebalance(&mut self, connection: &mut PgConnection) -> sqlx::Result<bool> {
         let members = locks::members(connection).await?;
-        let share = share(self.partitions, members);
+        let fair_share = fair_share(self.partitions, members);
         let before = self.owned.len();
-        if before > share {
-            for partition in self.owned.split_off(share) {
-                locks::release_partition(connection, partition).await?;
+        if before > fair_share {
+            for partition in self.owned.split_off(fair_share) {
+                locks::unlock_partition(connection, partition).await?;
             }
             return Ok(true);
         }
         for partition in 0..i32::from(self.partitions) {
-            if self.owned.len() == share {
+            if self.owned.len() == fair_share {
                 break;
             }
             if !self.owned.contains(&partition)
-                && locks::try_partition(connection, partition).await?
+                && locks::try_lock_partition(connection, partition).await?
             {
                 self.owned.push(partition);
             }
@@ -50,35 +51,35 @@ impl Ownership {
         Ok(self.owned.len() != before)
     }
 
-    /// Gives up everything.
+    /// Releases all partitions.
     pub async fn release_all(&mut self, connection: &mut PgConnection) -> sqlx::Result<()> {
         for partition in self.owned.drain(..) {
-            locks::release_partition(connection, partition).await?;
+            locks::unlock_partition(connection, partition).await?;
         }
         Ok(())
     }
 }
 
-/// The part of one of `members` projectors, itself included; together the parts cover every partition.
-fn share(partitions: u16, members: i64) -> usize {
+/// The largest number of partitions for one of `members` projectors, itself included. The shares cover every partition.
+fn fair_share(partitions: u16, members: i64) -> usize {
     usize::from(partitions).div_ceil(usize::try_from(members).unwrap_or(1).max(1))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::share;
+    use super::fair_share;
 
     #[test]
-    fn the_parts_cover_every_partition() {
+    fn the_shares_cover_every_partition() {
         for partitions in 1..20_u16 {
             for members in 1..20_usize {
-                let share = share(partitions, i64::try_from(members).unwrap());
+                let fair_share = fair_share(partitions, i64::try_from(members).unwrap());
                 assert!(
-                    share * members >= usize::from(partitions),
+                    fair_share * members >= usize::from(partitions),
                     "{partitions} by {members}"
                 );
                 assert!(
-                    (share - 1) * members < usize::from(partitions),
+                    (fair_share - 1) * members < usize::from(partitions),
                     "{partitions} by {members}"
                 );
             }
@@ -86,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_that_does_not_see_itself_counts_as_one() {
-        assert_eq!(share(4, 0), 4);
+    fn a_session_that_is_not_listed_yet_counts_as_one_member() {
+        assert_eq!(fair_share(4, 0), 4);
     }
 }

@@ -1,19 +1,19 @@
-//! The projector without its thread, its client and its database: the same batches, the same writer, the same positions,
-//! over a read model in memory. For a simulation, which says when what happens.
+//! The projector for the simulation: the same batches, writer and positions over a read model in memory, without a
+//! thread, a consumer or a database. The simulation schedules its steps.
 
 use std::collections::HashMap;
 
 use registry::Schemas;
 
 use super::batch::Batch;
-use super::log::{Fetched, Source};
-use super::offset_advances::steps;
+use super::log::{FetchedRecord, Source};
+use super::offset_advances::offset_advances;
 use super::topics::Topics;
 use super::write::Writer;
 use crate::metrics::Statements;
-use crate::tables::{Memory, Store as _};
+use crate::tables::{MemoryReadModel, Store as _};
 
-/// The time in which a simulated projector owns some partitions; after any error it must be dropped.
+/// A simulated projector that owns some partitions. It must be dropped after any error.
 pub struct Projection {
     topics: Topics,
     schemas: Schemas,
@@ -22,67 +22,73 @@ pub struct Projection {
 }
 
 impl Projection {
-    /// Begins at the positions in the read model.
+    /// Starts at the positions in the read model.
     ///
     /// # Errors
     ///
     /// None, in memory.
     pub async fn begin(
-        model: &mut Memory,
+        model: &mut MemoryReadModel,
         schemas: Schemas,
         partitions: &[i32],
     ) -> sqlx::Result<Self> {
         let topics = Topics::new("");
-        let kept = model.positions(&topics.names(), partitions).await?;
-        let positions = kept.into_iter().filter_map(|kept| {
-            let source = topics.source(&kept.topic, kept.partition)?;
-            Some((source, kept.next_offset))
+        let stored = model.positions(&topics.names(), partitions).await?;
+        let positions = stored.into_iter().filter_map(|position| {
+            let source = topics.source(&position.topic, position.partition)?;
+            Some((source, position.next_offset))
         });
         Ok(Self {
             positions: positions.collect(),
-            writer: Writer::open(model, &topics, partitions, Statements::unseen()).await?,
+            writer: Writer::open(model, &topics, partitions, Statements::unexported()).await?,
             topics,
             schemas,
         })
     }
 
-    /// First offset of a partition that has not been applied; `None` when it is not owned.
+    /// First offset of the partition that is not applied; `None` when the partition is not owned.
     pub fn position(&self, source: Source) -> Option<i64> {
         self.positions.get(&source).copied()
     }
 
-    /// Applies records and moves the positions to where the log was reached; `false` when it was fenced.
+    /// Applies records and moves the positions to the offsets `reached`. Returns `false` when it was fenced.
     ///
     /// # Errors
     ///
-    /// The read model refuses what must not be written.
+    /// The read model refuses a write that violates its constraints.
     ///
     /// # Panics
     ///
-    /// When a record has a schema that is not among the given ones.
+    /// A record has a schema that is not among the given ones.
     pub async fn write(
         &mut self,
-        model: &mut Memory,
-        records: Vec<Fetched>,
+        model: &mut MemoryReadModel,
+        records: Vec<FetchedRecord>,
         reached: &HashMap<Source, i64>,
     ) -> sqlx::Result<bool> {
-        let last = HashMap::new();
-        let steps = steps(&self.topics, &self.positions, reached, &last, |_| None);
+        let last_records = HashMap::new();
+        let advances = offset_advances(
+            &self.topics,
+            &self.positions,
+            reached,
+            &last_records,
+            |_| None,
+        );
         let mut batch = Batch::default();
         for record in records {
-            if let Err((_, obstacle)) = batch.push(&self.schemas, record) {
-                panic!("a simulated log has fixed schemas: {obstacle}");
+            if let Err((_, error)) = batch.push(&self.schemas, record) {
+                panic!("a simulated log has fixed schemas: {error}");
             }
         }
-        if steps.is_empty() && batch.len() == 0 {
+        if advances.is_empty() && batch.len() == 0 {
             return Ok(true);
         }
-        if self.writer.write(model, batch, &steps).await?.is_none() {
+        if self.writer.write(model, batch, &advances).await?.is_none() {
             return Ok(false);
         }
-        for step in steps {
-            if let Some(source) = self.topics.source(&step.topic, step.partition) {
-                self.positions.insert(source, step.to);
+        for advance in advances {
+            if let Some(source) = self.topics.source(&advance.topic, advance.partition) {
+                self.positions.insert(source, advance.to);
             }
         }
         Ok(true)

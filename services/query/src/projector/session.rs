@@ -1,94 +1,94 @@
-//! The time in which a projector owns an unchanged set of partitions.
+//! An ownership session: the time in which a projector owns an unchanged set of partitions.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-use engine::log::replacement::Failing;
+use engine::log::replacement::FailureTracker;
 use sqlx::postgres::PgConnection;
 use sqlx::types::time::OffsetDateTime;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
-use super::batch::{Batch, Obstacle};
-use super::lag::Lag;
-use super::log::{Fetched, Log, Source};
-use super::offset_advances::steps;
+use super::batch::{Batch, SchemaError};
+use super::lag::LagEstimator;
+use super::log::{FetchedRecord, LogReader, Source};
+use super::offset_advances::offset_advances;
 use super::ownership::Ownership;
 use super::topics::Topics;
-use super::write::{Writer, Written};
-use super::{Error, LOG_SILENT, Projector};
+use super::write::{CommittedBatch, Writer};
+use super::{Error, LOG_UNAVAILABLE, Projector};
 use crate::metrics::EventDisposition;
-use crate::progress::Mark;
-use crate::tables::{Advance, Last, Store as _};
+use crate::progress::ProgressKey;
+use crate::tables::{Advance, RecordIdentity, Store as _};
 
-/// How often ownership is looked after.
+/// How often ownership is rebalanced.
 const OWNERSHIP_INTERVAL: Duration = Duration::from_secs(1);
-/// How often one partition's lag is measured, in turn.
+/// How often the lag of one partition is measured; the partitions take turns.
 const LAG_INTERVAL: Duration = Duration::from_millis(250);
-/// The same after the broker has not answered.
-const LAG_PAUSE: Duration = Duration::from_secs(2);
+/// The same while the broker does not answer.
+const LAG_RETRY_INTERVAL: Duration = Duration::from_secs(2);
 const LAG_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a position may stay behind the end of its partition.
-const STILL: Duration = Duration::from_secs(5);
-/// How often the records of waiting partitions are tried again.
+/// A position that is behind the end and does not advance for longer is stalled.
+const STALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often held records are retried.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
-/// How long the registry's answer about itself holds.
-const REGISTRY_TRUST: Duration = Duration::from_secs(30);
-/// Longer than the server allows a statement: only a server that is gone takes so long.
+/// For how long the registry is trusted after it confirmed a schema id in use.
+const REGISTRY_TRUST_DURATION: Duration = Duration::from_secs(30);
+/// Longer than the server's `statement_timeout`: only an unreachable server takes this long.
 const DATABASE_DEADLINE: Duration = Duration::from_secs(40);
 
-/// Why a tenure ended.
+/// Why an ownership session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// The process ends.
+pub enum SessionEnd {
+    /// The process shuts down.
     Shutdown,
-    /// The set of partitions is another one now.
-    Settled,
-    /// Somebody else has moved a position.
+    /// The set of owned partitions changed.
+    Rebalanced,
+    /// Another projector has moved a position.
     Fenced,
-    /// The client of the log fails although a fresh one does not.
+    /// The log client fails while a fresh client gets answers.
     ClientLost,
 }
 
-/// Everything that is known about the owned partitions. Dropped whole when anything goes wrong.
+/// All state of the owned partitions. It is dropped after any failure.
 pub struct OwnershipSession<'a> {
     projector: &'a Projector,
     topics: &'a Topics,
     runtime: &'a Runtime,
     connection: &'a mut PgConnection,
-    log: Log,
+    log: LogReader,
     writer: Writer,
     positions: HashMap<Source, i64>,
-    /// The last record of each partition that is in the batch, or was in one.
-    last: HashMap<Source, Last>,
-    /// A schema id that was in use.
+    /// The last record of each partition that was added to a batch.
+    last_records: HashMap<Source, RecordIdentity>,
+    /// A schema id in use.
     schema_id: Option<u32>,
-    /// Until when the registry need not be asked again whether it is the one that gave this id.
+    /// Until then the registry is assumed to know `schema_id`.
     registry_trusted_until: Instant,
-    /// Records of the partitions that wait, from the first that cannot be applied yet.
-    held: HashMap<Source, VecDeque<Fetched>>,
+    /// Records of paused partitions, from the first one that cannot be applied yet.
+    held: HashMap<Source, VecDeque<FetchedRecord>>,
     retry_at: Instant,
-    lag: Lag,
+    lag: LagEstimator,
     measure_at: Instant,
-    /// Positions that are behind the end of the log and have not moved, and since when.
-    still: HashMap<Source, (i64, Instant)>,
-    /// For how long the clients of the log have failed; it outlasts them.
-    client: &'a mut Failing,
+    /// Positions that are behind the end of their partition, and since when they have not advanced.
+    behind: HashMap<Source, (i64, Instant)>,
+    /// For how long the log clients have failed; kept across sessions.
+    log_client: &'a mut FailureTracker,
 }
 
 impl<'a> OwnershipSession<'a> {
-    /// Begins at the positions in the database.
+    /// Starts at the positions in the database.
     pub fn begin(
         projector: &'a Projector,
         topics: &'a Topics,
         runtime: &'a Runtime,
         connection: &'a mut PgConnection,
         partitions: &[i32],
-        client: &'a mut Failing,
+        log_client: &'a mut FailureTracker,
     ) -> Result<Self, Error> {
         let statements = projector.metrics.statements.clone();
-        let (positions, writer) = runtime.block_on(in_time(async {
+        let (positions, writer) = runtime.block_on(with_deadline(async {
             let positions = connection.positions(&topics.names(), partitions).await?;
             Ok((
                 positions,
@@ -100,14 +100,17 @@ impl<'a> OwnershipSession<'a> {
             .find_map(|position| u32::try_from(position.schema_id?).ok());
         let expected = positions
             .iter()
-            .filter_map(|kept| Some((topics.source(&kept.topic, kept.partition)?, kept.last()?)))
+            .filter_map(|position| {
+                let source = topics.source(&position.topic, position.partition)?;
+                Some((source, position.last_record()?))
+            })
             .collect();
         let positions: HashMap<_, _> = positions
             .into_iter()
-            .filter_map(|kept| {
+            .filter_map(|position| {
                 Some((
-                    topics.source(&kept.topic, kept.partition)?,
-                    kept.next_offset,
+                    topics.source(&position.topic, position.partition)?,
+                    position.next_offset,
                 ))
             })
             .collect();
@@ -120,53 +123,53 @@ impl<'a> OwnershipSession<'a> {
             topics,
             runtime,
             connection,
-            log: Log::open(&projector.kafka, topics, &positions, expected)?,
-            last: HashMap::new(),
+            log: LogReader::open(&projector.kafka, topics, &positions, expected)?,
+            last_records: HashMap::new(),
             writer,
             schema_id,
             registry_trusted_until: now,
             held: HashMap::new(),
             retry_at: now,
-            lag: Lag::new(positions.keys().copied().collect(), unix_ms()),
+            lag: LagEstimator::new(positions.keys().copied().collect(), unix_ms()),
             measure_at: now,
-            still: HashMap::new(),
-            client,
+            behind: HashMap::new(),
+            log_client,
             positions,
         })
     }
 
-    /// Projects until the tenure ends.
-    pub fn work(
+    /// Projects until the session ends.
+    pub fn run(
         &mut self,
         ownership: &mut Ownership,
         shutdown: &CancellationToken,
-    ) -> Result<End, Error> {
-        let mut settle_at = Instant::now() + OWNERSHIP_INTERVAL;
+    ) -> Result<SessionEnd, Error> {
+        let mut rebalance_at = Instant::now() + OWNERSHIP_INTERVAL;
         while !shutdown.is_cancelled() {
             let records = self.next_records()?;
             let batch = self.decode(records)?;
             if !self.write(batch)? {
-                return Ok(End::Fenced);
+                return Ok(SessionEnd::Fenced);
             }
-            self.projector.rounds.finish();
+            self.projector.iterations.increment();
             if self.measure_lag() {
-                return Ok(End::ClientLost);
+                return Ok(SessionEnd::ClientLost);
             }
-            if Instant::now() >= settle_at {
+            if Instant::now() >= rebalance_at {
                 if self
                     .runtime
-                    .block_on(in_time(ownership.settle(self.connection)))?
+                    .block_on(with_deadline(ownership.rebalance(self.connection)))?
                 {
-                    return Ok(End::Settled);
+                    return Ok(SessionEnd::Rebalanced);
                 }
-                settle_at = Instant::now() + OWNERSHIP_INTERVAL;
+                rebalance_at = Instant::now() + OWNERSHIP_INTERVAL;
             }
         }
-        Ok(End::Shutdown)
+        Ok(SessionEnd::Shutdown)
     }
 
-    /// The records of waiting partitions, when it is time to try them again, before what the log has next.
-    fn next_records(&mut self) -> Result<Vec<Fetched>, Error> {
+    /// The held records, when a retry is due, and then the next records of the log.
+    fn next_records(&mut self) -> Result<Vec<FetchedRecord>, Error> {
         let mut records = Vec::new();
         if !self.held.is_empty() && Instant::now() >= self.retry_at {
             for (source, held) in self.held.drain() {
@@ -178,25 +181,25 @@ impl<'a> OwnershipSession<'a> {
         Ok(records)
     }
 
-    fn decode(&mut self, records: Vec<Fetched>) -> Result<Batch, Error> {
+    fn decode(&mut self, records: Vec<FetchedRecord>) -> Result<Batch, Error> {
         let mut batch = Batch::default();
         for record in records {
             if let Some(held) = self.held.get_mut(&record.source) {
                 held.push_back(record);
                 continue;
             }
-            let (source, last) = (record.source, record.last());
+            let (source, identity) = (record.source, record.identity());
             match batch.push(&self.projector.schemas, record) {
                 Ok(()) => {
-                    self.last.insert(source, last);
+                    self.last_records.insert(source, identity);
                 }
-                Err((record, stranger @ Obstacle::Stranger { .. }))
-                    if self.trusts_registry()? =>
+                Err((record, error @ SchemaError::Unknown { .. }))
+                    if self.is_registry_trusted()? =>
                 {
-                    batch.refuse(record, stranger.to_string());
-                    self.last.insert(source, last);
+                    batch.push_unreadable(record, error.to_string());
+                    self.last_records.insert(source, identity);
                 }
-                Err((record, obstacle)) => self.hold(record, obstacle)?,
+                Err((record, error)) => self.hold(record, error)?,
             }
         }
         self.schema_id = batch.schema_id.or(self.schema_id);
@@ -207,9 +210,9 @@ impl<'a> OwnershipSession<'a> {
         Ok(batch)
     }
 
-    /// Whether an id that the registry does not know is poison. It is not when the registry has forgotten an id that
-    /// was in use: then every record would look like poison. `false`: it cannot be asked now.
-    fn trusts_registry(&mut self) -> Result<bool, Error> {
+    /// Whether a record with an unknown schema id is poison. Only a registry that still knows an id in use can decide
+    /// this: with a wiped registry every record would look like poison. `false` when the registry does not answer.
+    fn is_registry_trusted(&mut self) -> Result<bool, Error> {
         let Some(schema_id) = self.schema_id else {
             return Ok(true);
         };
@@ -218,35 +221,34 @@ impl<'a> OwnershipSession<'a> {
         }
         match self
             .projector
-            .services
+            .main_runtime
             .block_on(self.projector.schemas.knows(schema_id))
         {
             Ok(true) => {
-                self.registry_trusted_until = Instant::now() + REGISTRY_TRUST;
+                self.registry_trusted_until = Instant::now() + REGISTRY_TRUST_DURATION;
                 Ok(true)
             }
             Ok(false) => Err(Error::RegistryReplaced { schema_id }),
             Err(error) => {
-                tracing::warn!(%error, "the registry cannot be asked");
+                tracing::warn!(%error, "the schema registry does not answer");
                 Ok(false)
             }
         }
     }
 
-    fn hold(&mut self, record: Fetched, obstacle: Obstacle) -> Result<(), Error> {
+    fn hold(&mut self, record: FetchedRecord, error: SchemaError) -> Result<(), Error> {
         let (service, partition) = record.source;
-        tracing::warn!(%service, partition, offset = record.offset, reason = %obstacle, "partition waits at a record");
+        tracing::warn!(%service, partition, offset = record.offset, reason = %error, "partition paused at a record");
         self.log.pause(record.source)?;
         self.held.insert(record.source, VecDeque::from([record]));
         self.retry_at = Instant::now() + RETRY_INTERVAL;
         Ok(())
     }
 
-    /// Commits a batch with the positions behind it; `false` when it was fenced.
+    /// Commits a batch together with the positions after it. Returns `false` when it was fenced.
     fn write(&mut self, mut batch: Batch) -> Result<bool, Error> {
-        let steps = self.steps()?;
-        if steps.is_empty() && batch.len() == 0 {
-            // Nothing to tell, but marks that nobody awaits any more are to be forgotten.
+        let advances = self.offset_advances()?;
+        if advances.is_empty() && batch.len() == 0 {
             self.projector.progress.publish(&HashMap::new());
             return Ok(true);
         }
@@ -255,10 +257,10 @@ impl<'a> OwnershipSession<'a> {
             metrics.batch_events.observe(batch.len() as f64);
         }
         let sent_ms = std::mem::take(&mut batch.sent_ms);
-        let spans = std::mem::take(&mut batch.spans).transaction(batch.len());
+        let spans = std::mem::take(&mut batch.spans).start_transaction(batch.len());
         let timer = metrics.write_seconds.start_timer();
-        let write = self.writer.write(self.connection, batch, &steps);
-        let mut written = match self.runtime.block_on(in_time(write)) {
+        let write = self.writer.write(self.connection, batch, &advances);
+        let mut written = match self.runtime.block_on(with_deadline(write)) {
             Ok(Some(written)) => written,
             Ok(None) => {
                 spans.fail("fenced");
@@ -271,40 +273,40 @@ impl<'a> OwnershipSession<'a> {
         };
         timer.observe_duration();
         drop(spans);
-        for step in steps {
-            if let Some(source) = self.topics.source(&step.topic, step.partition) {
-                self.positions.insert(source, step.to);
-                metrics.position(source.0, source.1, step.to);
+        for advance in advances {
+            if let Some(source) = self.topics.source(&advance.topic, advance.partition) {
+                self.positions.insert(source, advance.to);
+                metrics.position(source.0, source.1, advance.to);
                 written
-                    .marks
-                    .insert(Mark::Position(source.0, source.1), step.to);
+                    .progress
+                    .insert(ProgressKey::Position(source.0, source.1), advance.to);
             }
         }
         for (source, sent_ms) in sent_ms {
-            self.lag.applied(source, sent_ms);
+            self.lag.record_applied(source, sent_ms);
         }
-        self.count(&written);
-        self.projector.progress.publish(&written.marks);
+        self.record_metrics(&written);
+        self.projector.progress.publish(&written.progress);
         Ok(true)
     }
 
-    /// How far the positions move with what was gathered.
-    fn steps(&self) -> Result<Vec<Advance>, Error> {
+    /// The advances of the positions after a gather.
+    fn offset_advances(&self) -> Result<Vec<Advance>, Error> {
         let reached = self.log.positions()?;
         let first_held = |source| {
             let held = self.held.get(&source).and_then(VecDeque::front);
             held.map(|record| record.offset)
         };
-        Ok(steps(
+        Ok(offset_advances(
             self.topics,
             &self.positions,
             &reached,
-            &self.last,
+            &self.last_records,
             first_held,
         ))
     }
 
-    fn count(&self, written: &Written) {
+    fn record_metrics(&self, written: &CommittedBatch) {
         let commit = OffsetDateTime::now_utc();
         let metrics = &self.projector.metrics;
         for (service, counts) in &written.counts {
@@ -321,26 +323,27 @@ impl<'a> OwnershipSession<'a> {
             );
             metrics.visible(*service, &counts.applied, commit);
         }
-        metrics.steps(&written.steps, commit);
+        metrics.milestones(&written.milestones, commit);
     }
 
-    /// Measures the lag of one partition, and proves that the client of the log works: it is told where the partition
-    /// ends, and moves while it is behind. The readiness says what is missing. Whether the client is to be replaced.
+    /// Measures the lag of one partition, and checks that the log client works: the broker reports the end of the
+    /// partition, and positions behind their end advance. Updates the readiness. Returns whether the client must be
+    /// replaced.
     fn measure_lag(&mut self) -> bool {
         let now = Instant::now();
         if now < self.measure_at {
             return false;
         }
-        let Some(source) = self.lag.turn() else {
+        let Some(source) = self.lag.next_partition() else {
             return false;
         };
         let end = match self.log.end(source, LAG_TIMEOUT) {
             Ok(end) => end,
             Err(error) => {
-                self.measure_at = now + LAG_PAUSE;
+                self.measure_at = now + LAG_RETRY_INTERVAL;
                 self.log.failed(&error);
-                self.projector.metrics.forget_lag();
-                self.projector.readiness.not_ready(LOG_SILENT);
+                self.projector.metrics.reset_lag();
+                self.projector.readiness.not_ready(LOG_UNAVAILABLE);
                 return self.is_client_lost(source);
             }
         };
@@ -349,42 +352,43 @@ impl<'a> OwnershipSession<'a> {
         let position = self.positions.get(&source).copied().unwrap_or_default();
         let held = self.held.get(&source).and_then(VecDeque::front);
         let held_ms = held.and_then(|record| record.time_ms);
-        let seconds = self.lag.measured(source, position, end, held_ms, unix_ms());
+        let seconds = self.lag.measure(source, position, end, held_ms, unix_ms());
         let records = (end - position).max(0);
         self.projector
             .metrics
             .lag(source.0, source.1, records, seconds);
         if position >= end || held.is_some() {
-            self.still.remove(&source);
+            self.behind.remove(&source);
         } else {
-            let still = self.still.entry(source).or_insert((position, now));
-            if still.0 != position {
-                *still = (position, now);
+            let behind = self.behind.entry(source).or_insert((position, now));
+            if behind.0 != position {
+                *behind = (position, now);
             }
         }
-        let standing = self.still.iter().find(|(source, (position, since))| {
-            // Others have moved since they were measured.
-            self.positions.get(source) == Some(position) && now.duration_since(*since) > STILL
+        let stalled = self.behind.iter().find(|(source, (position, since))| {
+            // Positions that advanced after their measurement are not stalled.
+            self.positions.get(source) == Some(position)
+                && now.duration_since(*since) > STALL_TIMEOUT
         });
-        let Some((&(service, partition), &(position, since))) = standing else {
-            self.client.answered();
+        let Some((&(service, partition), &(position, since))) = stalled else {
+            self.log_client.answered();
             self.projector.readiness.ready();
             return false;
         };
         self.projector.readiness.not_ready(format!(
-            "{} [{partition}] stands still at offset {position} for {} s",
+            "{} [{partition}] has been stalled at offset {position} for {} s",
             self.topics.of(service),
             now.duration_since(since).as_secs()
         ));
         self.is_client_lost((service, partition))
     }
 
-    /// The client has failed: whether a fresh one would not.
+    /// Records a failure of the log client. Returns whether it must be replaced, because a fresh client gets answers.
     fn is_client_lost(&mut self, source: Source) -> bool {
-        let is_lost = self.client.failed(self.projector.made.elapsed())
-            && self.log.is_answered_afresh(source, LAG_TIMEOUT);
+        let is_lost = self.log_client.failed(self.projector.created_at.elapsed())
+            && self.log.fresh_client_answers(source, LAG_TIMEOUT);
         if is_lost {
-            self.client.replaced();
+            self.log_client.replaced();
             tracing::warn!(
                 client = "projector",
                 "log client replaced: a fresh one gets answers"
@@ -398,10 +402,10 @@ fn unix_ms() -> i64 {
     i64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)
 }
 
-/// A connection that has not answered in time is of no use any more: the caller drops it.
-async fn in_time<T>(work: impl Future<Output = sqlx::Result<T>>) -> Result<T, Error> {
+/// Fails when the database does not answer within [`DATABASE_DEADLINE`]; the caller then drops the connection.
+async fn with_deadline<T>(work: impl Future<Output = sqlx::Result<T>>) -> Result<T, Error> {
     match tokio::time::timeout(DATABASE_DEADLINE, work).await {
         Ok(result) => Ok(result?),
-        Err(_) => Err(Error::Silent(DATABASE_DEADLINE)),
+        Err(_) => Err(Error::DatabaseTimeout(DATABASE_DEADLINE)),
     }
 }

@@ -1,4 +1,4 @@
-//! The events topics by name.
+//! The names of the events topics.
 
 use contracts::{Service, Topic};
 
@@ -12,7 +12,7 @@ pub struct Topics {
 }
 
 impl Topics {
-    /// The topics behind a prefix.
+    /// The topics with a prefix.
     pub fn new(prefix: &str) -> Self {
         Self {
             names: Service::ALL.map(|service| (service, Topic::Events.of(service, prefix))),
@@ -33,14 +33,14 @@ impl Topics {
         self.names.iter().map(|(_, name)| name.clone()).collect()
     }
 
-    /// The partition that a topic's name and a number stand for.
+    /// The source of a topic's partition; `None` when it is not an events topic.
     pub fn source(&self, topic: &str, partition: i32) -> Option<Source> {
         self.names
             .iter()
             .find_map(|(service, name)| (name == topic).then_some((*service, partition)))
     }
 
-    /// What the client calls itself.
+    /// Group id of the client, and prefix of its client id.
     pub fn group(&self) -> &str {
         &self.group
     }

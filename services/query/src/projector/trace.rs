@@ -1,23 +1,23 @@
 //! The spans of a batch.
 //!
-//! An event whose record carries a sampled context is a span, a child of that context, until the transaction that
-//! shows it has ended. The batch is a trace of its own, linked to them, for it belongs to many. Where nothing is
-//! sampled there is no span, and nothing is paid but the look for a header.
+//! An event whose record carries a sampled context gets a span, a child of that context, which ends with the SQL
+//! transaction. The batch gets a trace of its own that links to the spans of its events, because it belongs to several
+//! traces. Without sampled events there are no spans; the only cost is the check for a header.
 
 use contracts::{Service, Topic};
-use observability::{TraceParent, fail, names};
+use observability::{TraceParent, mark_failed, names};
 use tracing::Span;
 use tracing::field::Empty;
 
-use super::log::Fetched;
+use super::log::FetchedRecord;
 
-/// The spans of the events in the open batch; they end with the value.
+/// The spans of the events in the open batch. They end when the value is dropped.
 #[derive(Debug, Default)]
 pub struct Spans(Vec<Span>);
 
 impl Spans {
-    /// Begins the span of an event, if it is traced.
-    pub fn project(&mut self, record: &Fetched, kind: &'static str, aggregate_id: &str) {
+    /// Starts the span of an event, if it is traced.
+    pub fn start_event(&mut self, record: &FetchedRecord, kind: &'static str, aggregate_id: &str) {
         let Some(parent) = record.trace.as_deref() else {
             return;
         };
@@ -45,10 +45,10 @@ impl Spans {
         }
     }
 
-    /// Begins the spans of the transaction that writes these; of none when there are none.
-    pub fn transaction(self, events: usize) -> Transaction {
+    /// Starts the spans of the transaction that writes these events; none when no event is traced.
+    pub fn start_transaction(self, events: usize) -> TransactionSpans {
         if self.0.is_empty() {
-            return Transaction(Vec::new());
+            return TransactionSpans(Vec::new());
         }
         let batch = tracing::info_span!(
             target: names::TRACE_TARGET,
@@ -75,7 +75,7 @@ impl Spans {
         );
         let mut spans = self.0;
         spans.extend([sql, batch]);
-        Transaction(spans)
+        TransactionSpans(spans)
     }
 }
 
@@ -84,18 +84,18 @@ const POSTGRESQL: &str = "postgresql";
 /// The spans that end with the SQL transaction.
 #[derive(Debug)]
 #[must_use = "the spans end with it"]
-pub struct Transaction(Vec<Span>);
+pub struct TransactionSpans(Vec<Span>);
 
-impl Transaction {
-    /// It was not committed.
+impl TransactionSpans {
+    /// Marks the spans as failed: the transaction was not committed.
     pub fn fail(self, class: &'static str) {
         for span in &self.0 {
-            fail(span, class);
+            mark_failed(span, class);
         }
     }
 }
 
-/// All aggregates but stock items go by their order's id.
+/// The order id; the id of every aggregate except a stock item is its order id.
 fn order_id(service: Service, aggregate_id: &str) -> Option<&str> {
     match service {
         Service::Orders | Service::Payments | Service::Shipping => Some(aggregate_id),
@@ -118,20 +118,20 @@ mod tests {
     const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     const ORDER: &str = "0190d9a2-7d3a-7c1e-8b1a-0123456789ab";
 
-    /// Keeps what is exported. The SDK has such an exporter behind a feature that would build every crate once more.
+    /// Collects exported spans. The SDK's in-memory exporter is behind a feature that would rebuild every crate.
     #[derive(Clone, Debug, Default)]
-    struct Kept(Arc<Mutex<Vec<SpanData>>>);
+    struct CollectingExporter(Arc<Mutex<Vec<SpanData>>>);
 
-    impl SpanExporter for Kept {
+    impl SpanExporter for CollectingExporter {
         async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
             self.0.lock().unwrap().extend(batch);
             Ok(())
         }
     }
 
-    /// What is exported of what `work` does, by name.
-    fn exported(work: impl FnOnce()) -> HashMap<String, SpanData> {
-        let exporter = Kept::default();
+    /// The spans that `work` exports, by name.
+    fn exported_spans(work: impl FnOnce()) -> HashMap<String, SpanData> {
+        let exporter = CollectingExporter::default();
         let provider = SdkTracerProvider::builder()
             .with_simple_exporter(exporter.clone())
             .build();
@@ -142,9 +142,9 @@ mod tests {
         by_name.collect()
     }
 
-    fn record(service: Service, trace: Option<&str>) -> Fetched {
+    fn record(service: Service, trace: Option<&str>) -> FetchedRecord {
         let trace = trace.and_then(|header| TraceParent::parse(header.as_bytes()));
-        Fetched {
+        FetchedRecord {
             source: (service, 3),
             offset: 7,
             key: Vec::new(),
@@ -164,15 +164,15 @@ mod tests {
 
     #[test]
     fn a_traced_event_continues_its_trace_and_the_batch_links_to_it() {
-        let spans = exported(|| {
+        let spans = exported_spans(|| {
             let mut spans = Spans::default();
-            spans.project(
+            spans.start_event(
                 &record(Service::Orders, Some(PARENT)),
                 "order_created",
                 ORDER,
             );
-            spans.project(&record(Service::Orders, None), "order_confirmed", ORDER);
-            drop(spans.transaction(2));
+            spans.start_event(&record(Service::Orders, None), "order_confirmed", ORDER);
+            drop(spans.start_transaction(2));
         });
         assert_eq!(spans.len(), 3, "{:?}", spans.keys());
         let event = &spans["project order_created"];
@@ -208,15 +208,15 @@ mod tests {
     }
 
     #[test]
-    fn a_transaction_that_fails_fails_all_of_them() {
-        let spans = exported(|| {
+    fn a_failed_transaction_marks_all_its_spans_as_failed() {
+        let spans = exported_spans(|| {
             let mut spans = Spans::default();
-            spans.project(
+            spans.start_event(
                 &record(Service::Inventory, Some(PARENT)),
                 "stock_reserved",
                 "mug",
             );
-            spans.transaction(1).fail("database");
+            spans.start_transaction(1).fail("database");
         });
         assert_eq!(spans.len(), 3);
         for (name, span) in &spans {
@@ -235,11 +235,11 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_in_which_nothing_is_traced_has_no_span() {
-        let spans = exported(|| {
+    fn a_batch_without_traced_events_has_no_spans() {
+        let spans = exported_spans(|| {
             let mut spans = Spans::default();
-            spans.project(&record(Service::Orders, None), "order_created", ORDER);
-            drop(spans.transaction(1));
+            spans.start_event(&record(Service::Orders, None), "order_created", ORDER);
+            drop(spans.start_transaction(1));
         });
         assert!(spans.is_empty(), "{:?}", spans.keys());
     }

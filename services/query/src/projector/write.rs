@@ -1,4 +1,4 @@
-//! One batch, one SQL transaction: rows, history, parked keys and positions together.
+//! Writes a batch in one SQL transaction: rows, history, parked keys and positions.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -8,18 +8,18 @@ use sqlx::types::time::OffsetDateTime;
 
 use super::batch::Batch;
 use super::topics::Topics;
-use crate::fold::{self, Entry, Folded, OrderRow, PaymentRow, ShipmentRow, Step, StockRow};
+use crate::fold::{self, Entry, Folded, Milestone, OrderRow, PaymentRow, ShipmentRow, StockRow};
 use crate::metrics::Statements;
-use crate::progress::Mark;
+use crate::progress::ProgressKey;
 use crate::tables::{Advance, Store, Table, Transaction};
 
-/// Rows of each kind that are kept in memory: the aggregates in motion, and a shop's products.
+/// Cached rows of each table: enough for the open aggregates and the products of a shop.
 const CACHED_ROWS: usize = 32_768;
 
-/// Writes batches of the partitions that it was made for.
+/// Writes batches of the owned partitions.
 ///
-/// It remembers rows and parked keys, which is sound because nobody else writes them. After any error it must be
-/// dropped: what it remembers may then be ahead of the database.
+/// It caches rows and parked keys, which is sound because it is their only writer. It must be dropped after any error:
+/// its cache may then be ahead of the database.
 pub struct Writer {
     orders: TableWriter<OrderRow>,
     stock: TableWriter<StockRow>,
@@ -28,30 +28,30 @@ pub struct Writer {
     statements: Statements,
 }
 
-/// What a committed batch did.
+/// The effects of a committed batch.
 #[derive(Debug, Default)]
-pub struct Written {
+pub struct CommittedBatch {
     /// New versions of orders and stock items.
-    pub marks: HashMap<Mark, i64>,
-    /// By service.
-    pub counts: Vec<(Service, Counts)>,
-    /// What happened to orders.
-    pub steps: Vec<Step>,
+    pub progress: HashMap<ProgressKey, i64>,
+    /// EventCounts by service.
+    pub counts: Vec<(Service, EventCounts)>,
+    /// Milestones that orders reached.
+    pub milestones: Vec<Milestone>,
 }
 
-/// What a committed batch did to one kind of aggregate.
+/// What became of the events of one service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct EventCounts {
     /// Times of the events applied.
     pub applied: Vec<OffsetDateTime>,
     /// Events skipped because they had been applied.
     pub repeated: usize,
-    /// Records set aside.
+    /// Records parked.
     pub parked: i64,
 }
 
 impl Writer {
-    /// A writer for these partitions.
+    /// Opens a writer for these partitions.
     pub async fn open(
         model: &mut impl Store,
         topics: &Topics,
@@ -67,66 +67,67 @@ impl Writer {
         })
     }
 
-    /// Applies a batch and moves the positions. `None`: a position was not where it was expected, nothing is written.
+    /// Applies a batch and moves the positions. Returns `None`, and writes nothing, when a position is not the expected
+    /// one.
     pub async fn write(
         &mut self,
         model: &mut impl Store,
         batch: Batch,
-        steps: &[Advance],
-    ) -> sqlx::Result<Option<Written>> {
-        let timed = &self.statements;
+        advances: &[Advance],
+    ) -> sqlx::Result<Option<CommittedBatch>> {
+        let statements = &self.statements;
         let mut transaction = model.begin().await?;
-        // First, so that whoever else thinks to own a partition waits here or fails.
-        let advance = transaction.advance(steps, batch.schema_id);
-        if !timed.time("advance_positions", advance).await? {
+        // First, so that another projector that assumes ownership of a partition blocks here or fails.
+        let advance = transaction.advance(advances, batch.schema_id);
+        if !statements.time("advance_positions", advance).await? {
             transaction.rollback().await?;
             return Ok(None);
         }
-        let mut written = Written::default();
+        let mut written = CommittedBatch::default();
         let orders = self
             .orders
-            .project(&mut transaction, batch.orders, timed)
+            .project(&mut transaction, batch.orders, statements)
             .await?;
         if !orders.applied.is_empty() {
             let append = transaction.append_history(&orders.applied);
-            timed.time("append_history", append).await?;
+            statements.time("append_history", append).await?;
         }
-        written.note(Service::Orders, &orders);
+        written.add(Service::Orders, &orders);
         let stock = self
             .stock
-            .project(&mut transaction, batch.stock, timed)
+            .project(&mut transaction, batch.stock, statements)
             .await?;
-        written.note(Service::Inventory, &stock);
+        written.add(Service::Inventory, &stock);
         let payments = self
             .payments
-            .project(&mut transaction, batch.payments, timed)
+            .project(&mut transaction, batch.payments, statements)
             .await?;
-        written.note(Service::Payments, &payments);
+        written.add(Service::Payments, &payments);
         let shipments = self
             .shipments
-            .project(&mut transaction, batch.shipments, timed)
+            .project(&mut transaction, batch.shipments, statements)
             .await?;
-        written.note(Service::Shipping, &shipments);
-        timed.time("commit", transaction.commit()).await?;
-        written.steps = fold::steps(&orders);
+        written.add(Service::Shipping, &shipments);
+        statements.time("commit", transaction.commit()).await?;
+        written.milestones = fold::milestones(&orders);
         Ok(Some(written))
     }
 }
 
-impl Written {
-    fn note<R: Table>(&mut self, service: Service, folded: &Folded<R>) {
+impl CommittedBatch {
+    fn add<R: Table>(&mut self, service: Service, folded: &Folded<R>) {
         if matches!(service, Service::Orders | Service::Inventory) {
-            self.marks.extend(
+            self.progress.extend(
                 folded
                     .changed
                     .iter()
-                    .map(|row| (Mark::Version(service, row.key()), row.version())),
+                    .map(|row| (ProgressKey::Version(service, row.key()), row.version())),
             );
         }
         let parked = folded.parked.iter().map(|parked| parked.records).sum();
         self.counts.push((
             service,
-            Counts {
+            EventCounts {
                 applied: folded
                     .applied
                     .iter()
@@ -139,11 +140,11 @@ impl Written {
     }
 }
 
-/// One kind of aggregate on its way into its table.
+/// Folds the entries of one topic and writes its table.
 struct TableWriter<R> {
     topic: String,
     rows: LruCache<String, R>,
-    parked: HashSet<Vec<u8>>,
+    parked_keys: HashSet<Vec<u8>>,
 }
 
 impl<R: Table> TableWriter<R> {
@@ -151,7 +152,7 @@ impl<R: Table> TableWriter<R> {
         Ok(Self {
             topic: topic.to_owned(),
             rows: LruCache::new(CACHED_ROWS),
-            parked: model
+            parked_keys: model
                 .parked_keys(topic, partitions)
                 .await?
                 .into_iter()
@@ -163,13 +164,13 @@ impl<R: Table> TableWriter<R> {
         &mut self,
         transaction: &mut impl Transaction,
         entries: Vec<Entry<R::Event>>,
-        timed: &Statements,
+        statements: &Statements,
     ) -> sqlx::Result<Folded<R>> {
-        let mut rows = self.current(transaction, &entries, timed).await?;
-        let folded = fold::fold(&mut rows, &mut self.parked, entries);
+        let mut rows = self.current_rows(transaction, &entries, statements).await?;
+        let folded = fold::fold(&mut rows, &mut self.parked_keys, entries);
         if !folded.changed.is_empty() {
             let store = transaction.store(&folded.changed);
-            timed.time("store_rows", store).await?;
+            statements.time("store_rows", store).await?;
         }
         if !folded.parked.is_empty() {
             for parked in &folded.parked {
@@ -179,11 +180,11 @@ impl<R: Table> TableWriter<R> {
                     offset = parked.first_offset,
                     key = %String::from_utf8_lossy(&parked.key),
                     error = parked.error,
-                    "event set aside"
+                    "event parked"
                 );
             }
             let park = transaction.park(&self.topic, &folded.parked);
-            timed.time("park_keys", park).await?;
+            statements.time("park_keys", park).await?;
         }
         for (key, row) in rows {
             self.rows.insert(key, row);
@@ -191,12 +192,12 @@ impl<R: Table> TableWriter<R> {
         Ok(folded)
     }
 
-    /// The rows of all aggregates in the batch, from memory or from the table.
-    async fn current(
+    /// The rows of all aggregates in the batch, from the cache or from the table.
+    async fn current_rows(
         &mut self,
         transaction: &mut impl Transaction,
         entries: &[Entry<R::Event>],
-        timed: &Statements,
+        statements: &Statements,
     ) -> sqlx::Result<HashMap<String, R>> {
         let mut rows = HashMap::new();
         let mut missing = BTreeSet::new();
@@ -219,7 +220,7 @@ impl<R: Table> TableWriter<R> {
         }
         if !missing.is_empty() {
             let missing: Vec<_> = missing.into_iter().collect();
-            let loaded = timed.time("load_rows", transaction.load::<R>(&missing));
+            let loaded = statements.time("load_rows", transaction.load::<R>(&missing));
             rows.extend(loaded.await?.into_iter().map(|row| (row.key(), row)));
         }
         Ok(rows)

@@ -1,4 +1,4 @@
-//! `order_events` and `order_lines`: what is only ever added to.
+//! `order_events` and `order_lines`, which are append-only.
 
 use contracts::Body as _;
 use contracts::orders::v1::OrderLine;

@@ -1,4 +1,4 @@
-//! The read model in memory, for a simulation: the same rows, positions and refusals as in PostgreSQL.
+//! The read model in memory, for the simulation: the same rows, positions and constraints as in PostgreSQL.
 
 use std::collections::BTreeMap;
 
@@ -10,66 +10,66 @@ use super::store::{Store, Transaction};
 use super::{Advance, Table};
 use crate::fold::{Applied, OrderRow, Parked, PaymentRow, ShipmentRow, StockRow};
 
-/// Rows, positions and parked keys; compare two of them to see whether two read models are the same.
+/// Rows, positions and parked keys. Two read models can be compared.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Memory {
+pub struct MemoryReadModel {
     pub(super) orders: BTreeMap<String, OrderRow>,
     pub(super) stock: BTreeMap<String, StockRow>,
     pub(super) payments: BTreeMap<String, PaymentRow>,
     pub(super) shipments: BTreeMap<String, ShipmentRow>,
-    /// By order and version: where the event stands.
+    /// Partition and offset of each event, by order and version.
     history: BTreeMap<(Uuid, i64), (i32, i64)>,
     parked: BTreeMap<(String, i32, Vec<u8>), i64>,
     positions: BTreeMap<(String, i32), i64>,
-    /// Positions move from wherever they are: nobody is fenced.
-    unguarded: bool,
+    /// Positions advance from any value: no writer is fenced.
+    without_fencing: bool,
 }
 
-impl Memory {
-    /// An empty read model that fences nobody: what the guard of the positions is for.
-    pub fn unguarded() -> Self {
+impl MemoryReadModel {
+    /// An empty read model that does not check positions, so that no writer is fenced.
+    pub fn without_fencing() -> Self {
         Self {
-            unguarded: true,
+            without_fencing: true,
             ..Self::default()
         }
     }
 
-    /// Where a partition of a topic stands.
+    /// First offset of the partition that is not applied.
     pub fn position(&self, topic: &str, partition: i32) -> i64 {
         let key = (topic.to_owned(), partition);
         self.positions.get(&key).copied().unwrap_or_default()
     }
 
-    /// Keys that wait behind a record that could not be applied.
+    /// Number of parked keys.
     pub fn parked(&self) -> usize {
         self.parked.len()
     }
 
-    /// Rows of all tables.
+    /// Number of rows in all tables.
     pub fn rows(&self) -> usize {
         self.orders.len() + self.stock.len() + self.payments.len() + self.shipments.len()
     }
 }
 
-/// A copy that takes the place of the original with its commit.
-pub struct Pending<'a> {
-    model: &'a mut Memory,
-    copy: Memory,
+/// A copy that replaces the original on commit.
+pub struct MemoryTransaction<'a> {
+    model: &'a mut MemoryReadModel,
+    copy: MemoryReadModel,
 }
 
-impl Store for Memory {
-    type Transaction<'a> = Pending<'a>;
+impl Store for MemoryReadModel {
+    type Transaction<'a> = MemoryTransaction<'a>;
 
-    async fn begin(&mut self) -> sqlx::Result<Pending<'_>> {
+    async fn begin(&mut self) -> sqlx::Result<MemoryTransaction<'_>> {
         let copy = self.clone();
-        Ok(Pending { model: self, copy })
+        Ok(MemoryTransaction { model: self, copy })
     }
 
     async fn parked_keys(&mut self, topic: &str, partitions: &[i32]) -> sqlx::Result<Vec<Vec<u8>>> {
-        let ours = |key: &&(String, i32, Vec<u8>)| {
+        let is_parked = |key: &&(String, i32, Vec<u8>)| {
             key.0 == topic && partitions.contains(&key.1) && !key.2.is_empty()
         };
-        let keys = self.parked.keys().filter(ours);
+        let keys = self.parked.keys().filter(is_parked);
         Ok(keys.map(|(_, _, key)| key.clone()).collect())
     }
 
@@ -81,13 +81,13 @@ impl Store for Memory {
         let mut positions = Vec::new();
         for topic in topics {
             for partition in partitions {
-                let next = self.positions.entry((topic.clone(), *partition));
+                let position = self.positions.entry((topic.clone(), *partition));
                 positions.push(Position {
                     topic: topic.clone(),
                     partition: *partition,
-                    next_offset: *next.or_default(),
+                    next_offset: *position.or_default(),
                     schema_id: None,
-                    // There is only one log.
+                    // The simulation has only one log.
                     last_offset: None,
                     last_sent_ms: None,
                     last_key: None,
@@ -98,19 +98,23 @@ impl Store for Memory {
     }
 }
 
-impl Transaction for Pending<'_> {
-    async fn advance(&mut self, steps: &[Advance], _schema_id: Option<u32>) -> sqlx::Result<bool> {
-        let mut moved = true;
-        for step in steps {
-            let place = self
+impl Transaction for MemoryTransaction<'_> {
+    async fn advance(
+        &mut self,
+        advances: &[Advance],
+        _schema_id: Option<u32>,
+    ) -> sqlx::Result<bool> {
+        let mut is_expected = true;
+        for advance in advances {
+            let position = self
                 .copy
                 .positions
-                .entry((step.topic.clone(), step.partition));
-            let place = place.or_default();
-            moved &= *place == step.from;
-            *place = step.to;
+                .entry((advance.topic.clone(), advance.partition));
+            let position = position.or_default();
+            is_expected &= *position == advance.from;
+            *position = advance.to;
         }
-        Ok(moved || self.copy.unguarded)
+        Ok(is_expected || self.copy.without_fencing)
     }
 
     async fn load<R: Table>(&mut self, keys: &[&str]) -> sqlx::Result<Vec<R>> {
@@ -128,22 +132,25 @@ impl Transaction for Pending<'_> {
     }
 
     async fn append_history(&mut self, applied: &[Applied<Event>]) -> sqlx::Result<()> {
-        for one in applied {
-            let order = Uuid::try_parse(&one.change.id).unwrap_or_default();
-            let place = (one.partition, one.offset);
-            let twin = self.copy.history.insert((order, one.change.version), place);
-            if twin.is_some() {
-                let what = format!("version {} of {order} is there already", one.change.version);
-                return Err(sqlx::Error::Protocol(what));
+        for event in applied {
+            let order = Uuid::try_parse(&event.change.id).unwrap_or_default();
+            let location = (event.partition, event.offset);
+            let key = (order, event.change.version);
+            if self.copy.history.insert(key, location).is_some() {
+                let error = format!(
+                    "version {} of order {order} already exists",
+                    event.change.version
+                );
+                return Err(sqlx::Error::Protocol(error));
             }
         }
         Ok(())
     }
 
     async fn park(&mut self, topic: &str, parked: &[Parked]) -> sqlx::Result<()> {
-        for one in parked {
-            let key = (topic.to_owned(), one.partition, one.key.clone());
-            *self.copy.parked.entry(key).or_default() += one.records;
+        for entry in parked {
+            let key = (topic.to_owned(), entry.partition, entry.key.clone());
+            *self.copy.parked.entry(key).or_default() += entry.records;
         }
         Ok(())
     }

@@ -1,10 +1,10 @@
 //! `orders`.
 
-use std::collections::BTreeMap;
-
 use sqlx::PgConnection;
 
-use super::{Memory, Table, column, order_ids};
+#[cfg(feature = "simulation")]
+use super::MemoryReadModel;
+use super::{Table, column, order_ids};
 use crate::fold::OrderRow;
 
 impl Table for OrderRow {
@@ -46,7 +46,8 @@ impl Table for OrderRow {
         Ok(())
     }
 
-    fn rows_mut(memory: &mut Memory) -> &mut BTreeMap<String, Self> {
+    #[cfg(feature = "simulation")]
+    fn rows_mut(memory: &mut MemoryReadModel) -> &mut std::collections::BTreeMap<String, Self> {
         &mut memory.orders
     }
 }

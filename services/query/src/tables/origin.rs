@@ -7,9 +7,9 @@ use sqlx::PgConnection;
 /// The log that a read model is the fold of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// What the Kafka cluster calls itself.
+    /// Id of the Kafka cluster.
     pub cluster_id: String,
-    /// Goes before every topic.
+    /// The prefix of all topics.
     pub prefix: String,
     /// Partitions of each topic.
     pub partitions: i32,
@@ -35,7 +35,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// The log that this read model belongs to: `origin`, if it has not been another one's before.
+/// Records `origin` if the read model has no origin yet, and returns the recorded origin.
 pub async fn claim(connection: &mut PgConnection, origin: &Origin) -> sqlx::Result<Origin> {
     sqlx::query(
         "INSERT INTO origin (cluster_id, prefix, partitions) VALUES ($1, $2, $3)

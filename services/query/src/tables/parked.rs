@@ -5,10 +5,10 @@ use sqlx::PgConnection;
 use super::column;
 use crate::fold::Parked;
 
-/// Longest error that is kept, in characters.
+/// Longest error that is stored, in characters.
 const MAX_ERROR: usize = 1_000;
 
-/// The keys of a topic that wait behind a record that could not be applied.
+/// The parked keys of a topic.
 pub async fn keys(
     connection: &mut PgConnection,
     topic: &str,
@@ -23,7 +23,7 @@ pub async fn keys(
     .await
 }
 
-/// Sets records aside; the error of a key's first record stays.
+/// Parks records. A key keeps the error of its first record.
 pub async fn park(
     connection: &mut PgConnection,
     topic: &str,

@@ -1,10 +1,10 @@
 //! `payments`.
 
-use std::collections::BTreeMap;
-
 use sqlx::PgConnection;
 
-use super::{Memory, Table, column, order_ids};
+#[cfg(feature = "simulation")]
+use super::MemoryReadModel;
+use super::{Table, column, order_ids};
 use crate::fold::PaymentRow;
 
 impl Table for PaymentRow {
@@ -36,7 +36,8 @@ impl Table for PaymentRow {
         Ok(())
     }
 
-    fn rows_mut(memory: &mut Memory) -> &mut BTreeMap<String, Self> {
+    #[cfg(feature = "simulation")]
+    fn rows_mut(memory: &mut MemoryReadModel) -> &mut std::collections::BTreeMap<String, Self> {
         &mut memory.payments
     }
 }

@@ -4,33 +4,33 @@ use sqlx::PgConnection;
 
 use super::column;
 
-/// A step of one partition's position.
+/// An advance of the position of one partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Advance {
     /// The topic's full name.
     pub topic: String,
     /// The partition.
     pub partition: i32,
-    /// Where the position must stand now.
+    /// The expected current position.
     pub from: i64,
-    /// First offset that is not applied after the step.
+    /// The new position: first offset that is not applied.
     pub to: i64,
-    /// The last record that was seen below it, if any was since the last step.
-    pub last: Option<Last>,
+    /// The last record below the new position; `None` when no record followed the previous advance.
+    pub last_record: Option<RecordIdentity>,
 }
 
-/// A record by which a log is known again: no other log has the same one in the same place.
+/// Identity of a record, to detect a replaced log: another log has another record at the same offset.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Last {
-    /// Where it stands.
+pub struct RecordIdentity {
+    /// Offset in the partition.
     pub offset: i64,
-    /// When it was sent, in Unix milliseconds.
+    /// Send time in Unix milliseconds.
     pub sent_ms: Option<i64>,
-    /// Its key.
+    /// Key; empty when the record has none.
     pub key: Vec<u8>,
 }
 
-/// A partition's position as it is kept.
+/// The stored position of a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
     /// The topic's full name.
@@ -39,7 +39,7 @@ pub struct Position {
     pub partition: i32,
     /// First offset that is not applied.
     pub next_offset: i64,
-    /// A schema id that was in use.
+    /// A schema id in use.
     pub schema_id: Option<i64>,
     pub(super) last_offset: Option<i64>,
     pub(super) last_sent_ms: Option<i64>,
@@ -57,9 +57,9 @@ from_row!(Position {
 });
 
 impl Position {
-    /// The last record below it, if one is known.
-    pub fn last(&self) -> Option<Last> {
-        Some(Last {
+    /// The last record below the position, if it is known.
+    pub fn last_record(&self) -> Option<RecordIdentity> {
+        Some(RecordIdentity {
             offset: self.last_offset.filter(|last| *last < self.next_offset)?,
             sent_ms: self.last_sent_ms,
             key: self.last_key.clone()?,
@@ -89,11 +89,11 @@ pub async fn load(
         .await
 }
 
-/// Moves positions, notes a schema id in use, and says whether every one of them stood where it was expected. When one did not, somebody else
-/// has moved it and the transaction must not be committed.
+/// Moves the positions and stores a schema id in use. Returns whether every position was the expected one; if not,
+/// another projector has moved it, and the transaction must not be committed.
 pub async fn advance(
     connection: &mut PgConnection,
-    steps: &[Advance],
+    advances: &[Advance],
     schema_id: Option<u32>,
 ) -> sqlx::Result<bool> {
     let moved = sqlx::query(
@@ -106,18 +106,18 @@ pub async fn advance(
          WHERE positions.topic = step.topic AND positions.partition = step.partition
              AND positions.next_offset = step.expected",
     )
-    .bind(column(steps, |step| step.topic.as_str()))
-    .bind(column(steps, |step| step.partition))
-    .bind(column(steps, |step| step.from))
-    .bind(column(steps, |step| step.to))
+    .bind(column(advances, |advance| advance.topic.as_str()))
+    .bind(column(advances, |advance| advance.partition))
+    .bind(column(advances, |advance| advance.from))
+    .bind(column(advances, |advance| advance.to))
     .bind(schema_id.map(i64::from))
-    .bind(column(steps, |step| step.last.as_ref().map(|last| last.offset)))
-    .bind(column(steps, |step| step.last.as_ref()?.sent_ms))
-    .bind(column(steps, |step| {
-        step.last.as_ref().map(|last| last.key.as_slice())
+    .bind(column(advances, |advance| advance.last_record.as_ref().map(|record| record.offset)))
+    .bind(column(advances, |advance| advance.last_record.as_ref()?.sent_ms))
+    .bind(column(advances, |advance| {
+        advance.last_record.as_ref().map(|record| record.key.as_slice())
     }))
     .execute(connection)
     .await?
     .rows_affected();
-    Ok(usize::try_from(moved).is_ok_and(|moved| moved == steps.len()))
+    Ok(usize::try_from(moved).is_ok_and(|moved| moved == advances.len()))
 }

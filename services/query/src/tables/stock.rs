@@ -1,15 +1,15 @@
 //! `stock`.
 
-use std::collections::BTreeMap;
-
 use sqlx::PgConnection;
 
-use super::{Memory, Table, column};
+#[cfg(feature = "simulation")]
+use super::MemoryReadModel;
+use super::{Table, column};
 use crate::fold::StockRow;
 
 impl Table for StockRow {
     async fn load(connection: &mut PgConnection, keys: &[&str]) -> sqlx::Result<Vec<Self>> {
-        // PostgreSQL refuses a whole statement for one NUL; no row can have such a key.
+        // PostgreSQL rejects a statement with a NUL in a parameter; no row can have such a key.
         let keys: Vec<_> = keys.iter().filter(|key| !key.contains('\0')).collect();
         sqlx::query_as("SELECT * FROM stock WHERE sku = ANY($1)")
             .bind(keys)
@@ -36,7 +36,8 @@ impl Table for StockRow {
         Ok(())
     }
 
-    fn rows_mut(memory: &mut Memory) -> &mut BTreeMap<String, Self> {
+    #[cfg(feature = "simulation")]
+    fn rows_mut(memory: &mut MemoryReadModel) -> &mut std::collections::BTreeMap<String, Self> {
         &mut memory.stock
     }
 }

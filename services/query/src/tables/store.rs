@@ -1,4 +1,4 @@
-//! Where the read model is kept: in PostgreSQL, or in memory for a simulation.
+//! The stores of the read model: PostgreSQL, or memory for the simulation.
 
 use contracts::orders::v1::order_event::Event;
 use sqlx::{PgConnection, PgTransaction};
@@ -6,9 +6,9 @@ use sqlx::{PgConnection, PgTransaction};
 use super::{Advance, Table, history, parked, positions};
 use crate::fold::{Applied, Parked};
 
-/// A session that works on the read model.
+/// A session with a store of the read model.
 pub trait Store {
-    /// A transaction of it: what is written becomes visible together with its commit, or not at all.
+    /// A transaction: all its writes become visible on commit, or none.
     type Transaction<'a>: Transaction
     where
         Self: 'a;
@@ -16,7 +16,7 @@ pub trait Store {
     /// Begins a transaction.
     async fn begin(&mut self) -> sqlx::Result<Self::Transaction<'_>>;
 
-    /// The keys of a topic that wait behind a record that could not be applied.
+    /// The parked keys of a topic.
     async fn parked_keys(&mut self, topic: &str, partitions: &[i32]) -> sqlx::Result<Vec<Vec<u8>>>;
 
     /// The positions of these partitions; those without one start at offset 0.
@@ -27,28 +27,29 @@ pub trait Store {
     ) -> sqlx::Result<Vec<positions::Position>>;
 }
 
-/// What a batch does to the read model.
+/// The writes of a batch.
 pub trait Transaction {
-    /// Moves positions, and says whether every one of them stood where it was expected; if not, somebody else has moved
+    /// Moves the positions. Returns whether every position was the expected one; if not, another projector has moved
     /// it, and the transaction must not be committed.
-    async fn advance(&mut self, steps: &[Advance], schema_id: Option<u32>) -> sqlx::Result<bool>;
+    async fn advance(&mut self, advances: &[Advance], schema_id: Option<u32>)
+    -> sqlx::Result<bool>;
 
-    /// The rows that exist of those asked for.
+    /// The existing rows of these keys.
     async fn load<R: Table>(&mut self, keys: &[&str]) -> sqlx::Result<Vec<R>>;
 
-    /// Inserts the rows or puts them in place of the older ones.
+    /// Inserts or updates the rows.
     async fn store<R: Table>(&mut self, rows: &[R]) -> sqlx::Result<()>;
 
     /// Appends applied events to the history of their orders.
     async fn append_history(&mut self, applied: &[Applied<Event>]) -> sqlx::Result<()>;
 
-    /// Sets records aside.
+    /// Parks records.
     async fn park(&mut self, topic: &str, parked: &[Parked]) -> sqlx::Result<()>;
 
-    /// Makes all of it visible.
+    /// Commits: makes all writes visible.
     async fn commit(self) -> sqlx::Result<()>;
 
-    /// Makes nothing of it visible.
+    /// Rolls back: discards all writes.
     async fn rollback(self) -> sqlx::Result<()>;
 }
 
@@ -73,8 +74,12 @@ impl Store for PgConnection {
 }
 
 impl Transaction for PgTransaction<'_> {
-    async fn advance(&mut self, steps: &[Advance], schema_id: Option<u32>) -> sqlx::Result<bool> {
-        positions::advance(self, steps, schema_id).await
+    async fn advance(
+        &mut self,
+        advances: &[Advance],
+        schema_id: Option<u32>,
+    ) -> sqlx::Result<bool> {
+        positions::advance(self, advances, schema_id).await
     }
 
     async fn load<R: Table>(&mut self, keys: &[&str]) -> sqlx::Result<Vec<R>> {

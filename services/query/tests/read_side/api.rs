@@ -11,8 +11,8 @@ use contracts::query::v1::{
 use contracts::{Inventory, Orders, Service};
 use tonic::{Code, Request};
 
-use crate::events::{self, SKU, created, life, metadata, new_id, new_record};
-use crate::fixture::{ReadSideFixture, Running};
+use crate::events::{self, SKU, created, event_records, metadata, new_id, new_record};
+use crate::fixture::{ReadSideFixture, RunningReadSide};
 
 fn get(order_id: &str, min_version: u64) -> GetOrderRequest {
     GetOrderRequest {
@@ -27,9 +27,9 @@ async fn an_order_its_history_and_stock_are_read_back() {
     let fixture = ReadSideFixture::new(1).await;
     let mut running = fixture.start();
     let id = new_id();
-    fixture.commit(&life::<Orders>(&id, 1, events::order("anne", 3)));
-    fixture.commit(&life::<Inventory>(SKU, 1, events::stock(&id, 10)));
-    fixture.applied().await;
+    fixture.commit(&event_records::<Orders>(&id, 1, events::order("anne", 3)));
+    fixture.commit(&event_records::<Inventory>(SKU, 1, events::stock(&id, 10)));
+    fixture.wait_until_applied().await;
 
     let order = running
         .client
@@ -103,10 +103,10 @@ async fn an_order_its_history_and_stock_are_read_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_answered_is_refused_clearly() {
+async fn invalid_and_unknown_requests_are_refused() {
     let fixture = ReadSideFixture::new(1).await;
     let mut running = fixture.start();
-    running.ready().await;
+    running.wait_until_ready().await;
     let client = &mut running.client;
     let list = |page_token: &str| ListOrdersRequest {
         page_token: page_token.into(),
@@ -181,7 +181,7 @@ async fn what_cannot_be_answered_is_refused_clearly() {
 }
 
 /// Every page of a list, in order.
-async fn pages(running: &mut Running, mut request: ListOrdersRequest) -> Vec<Vec<String>> {
+async fn pages(running: &mut RunningReadSide, mut request: ListOrdersRequest) -> Vec<Vec<String>> {
     let mut pages = Vec::new();
     loop {
         let page = running
@@ -204,10 +204,10 @@ async fn pages(running: &mut Running, mut request: ListOrdersRequest) -> Vec<Vec
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_are_complete_and_repeat_nothing() {
+async fn pages_contain_every_order_once() {
     let fixture = ReadSideFixture::new(1).await;
     let mut running = fixture.start();
-    // Several orders of every moment; every third one is confirmed, every fifth one is Bob's.
+    // Several orders at each time; every third one is confirmed, every fifth one is Bob's.
     let mut orders = Vec::new();
     let mut records = Vec::new();
     for number in 0..100_usize {
@@ -222,7 +222,7 @@ async fn pages_are_complete_and_repeat_nothing() {
         orders.push((number / 7, id, number));
     }
     fixture.commit(&records);
-    fixture.applied().await;
+    fixture.wait_until_applied().await;
     orders.sort_unstable_by(|one, other| other.cmp(one));
 
     let (pending, confirmed) = (OrderStatus::Pending as i32, OrderStatus::Confirmed as i32);
@@ -266,7 +266,7 @@ async fn pages_are_complete_and_repeat_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lists_are_bounded_by_time_beside_the_other_filters() {
+async fn lists_combine_time_bounds_with_other_filters() {
     let fixture = ReadSideFixture::new(1).await;
     let mut running = fixture.start();
     let (pending, confirmed) = (OrderStatus::Pending as i32, OrderStatus::Confirmed as i32);
@@ -285,7 +285,7 @@ async fn lists_are_bounded_by_time_beside_the_other_filters() {
         orders.push((number / 2, id, number));
     }
     fixture.commit(&records);
-    fixture.applied().await;
+    fixture.wait_until_applied().await;
     orders.sort_unstable_by(|one, other| other.cmp(one));
 
     let at = |ms: i64, nanos: i32| {
@@ -296,7 +296,7 @@ async fn lists_are_bounded_by_time_beside_the_other_filters() {
             nanos: in_second + nanos,
         }
     };
-    // The milliseconds that are within.
+    // The expected milliseconds.
     for (from, before, within) in [
         (Some(at(5, 0)), None, 5..20),
         (None, Some(at(5, 0)), 0..5),
@@ -351,9 +351,9 @@ async fn lists_are_bounded_by_time_beside_the_other_filters() {
     fixture.close().await;
 }
 
-/// Orders that are placed or change while somebody turns the pages are neither skipped nor repeated.
+/// Orders that are placed or change between two pages are neither skipped nor repeated.
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_stand_still_while_orders_move() {
+async fn pages_are_stable_while_orders_change() {
     let fixture = ReadSideFixture::new(1).await;
     let mut running = fixture.start();
     let ids: Vec<_> = (0..30).map(|_| new_id()).collect();
@@ -362,7 +362,7 @@ async fn pages_stand_still_while_orders_move() {
             .map(|id| new_record::<Orders>(metadata(id, 1), created("anne", 1)))
             .collect::<Vec<_>>(),
     );
-    fixture.applied().await;
+    fixture.wait_until_applied().await;
     let mut seen = Vec::new();
     let mut request = ListOrdersRequest {
         page_size: 4,
@@ -386,7 +386,7 @@ async fn pages_stand_still_while_orders_move() {
             new_record::<Orders>(fresh, created("anne", 1)),
             new_record::<Orders>(metadata(id, 2), events::confirmed()),
         ]);
-        fixture.applied().await;
+        fixture.wait_until_applied().await;
     }
     assert_eq!(seen.len(), ids.len());
     assert_eq!(
@@ -401,20 +401,20 @@ async fn pages_stand_still_while_orders_move() {
 async fn a_read_waits_for_the_version_it_asks_for() {
     let fixture = ReadSideFixture::new(1).await;
     let mut running = fixture.start();
-    running.ready().await;
+    running.wait_until_ready().await;
     let id = new_id();
     let mut client = running.client.clone();
     let request = get(&id, 6);
     let read = tokio::spawn(async move { client.get_order(request).await });
-    // Also where the projector of another process applies it: this one's own gets no partition.
+    // Also when the projector of another process applies it: this one's projector owns no partition.
     let other = fixture.start();
-    other.ready().await;
+    other.wait_until_ready().await;
     let mut other_client = other.client.clone();
     let request = get(&id, 6);
     let other_read = tokio::spawn(async move { other_client.get_order(request).await });
     for (version, event) in (1..).zip(events::order("anne", 1)) {
         assert!(!read.is_finished());
-        fixture.commit(&life::<Orders>(&id, version, [event]));
+        fixture.commit(&event_records::<Orders>(&id, version, [event]));
     }
     for read in [read, other_read] {
         let order = read.await.unwrap().unwrap().into_inner().order.unwrap();
@@ -426,20 +426,20 @@ async fn a_read_waits_for_the_version_it_asks_for() {
     };
     let mut client = running.client.clone();
     let read = tokio::spawn(async move { client.get_stock(stock).await });
-    fixture.commit(&life::<Inventory>(SKU, 1, events::stock(&id, 10)));
+    fixture.commit(&event_records::<Inventory>(SKU, 1, events::stock(&id, 10)));
     assert!(read.await.unwrap().unwrap().into_inner().version >= 2);
 
     // A version that never comes.
-    let patience = Duration::from_millis(300);
+    let timeout = Duration::from_millis(300);
     let mut request = Request::new(get(&id, 7));
-    request.extensions_mut().insert(Deadline::after(patience));
+    request.extensions_mut().insert(Deadline::after(timeout));
     let start = Instant::now();
     assert_eq!(
         running.client.get_order(request).await.unwrap_err().code(),
         Code::DeadlineExceeded
     );
     assert!(
-        start.elapsed() >= patience / 2,
+        start.elapsed() >= timeout / 2,
         "it waited {:?}",
         start.elapsed()
     );
@@ -452,10 +452,10 @@ async fn a_read_waits_for_the_version_it_asks_for() {
 async fn a_read_waits_for_the_position_it_asks_for() {
     let fixture = ReadSideFixture::new(1).await;
     let mut running = fixture.start();
-    running.ready().await;
+    running.wait_until_ready().await;
     let (id, unknown) = (new_id(), new_id());
-    fixture.commit(&life::<Orders>(&id, 1, [created("anne", 1)]));
-    // Behind the record stands its marker; behind that, two aborted records and another marker.
+    fixture.commit(&event_records::<Orders>(&id, 1, [created("anne", 1)]));
+    // The record is followed by its marker, two aborted records and another marker.
     let mut at = get(&unknown, 0);
     at.min_position = Some(EventsPosition {
         partition: 0,
@@ -464,7 +464,7 @@ async fn a_read_waits_for_the_position_it_asks_for() {
     let mut client = running.client.clone();
     let request = at.clone();
     let read = tokio::spawn(async move { client.get_order(request).await });
-    fixture.abort(&life::<Orders>(
+    fixture.abort(&event_records::<Orders>(
         &unknown,
         1,
         [created("anne", 1), events::confirmed()],
@@ -489,9 +489,9 @@ async fn a_read_waits_for_the_position_it_asks_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_its_database_the_api_is_unavailable() {
+async fn the_api_is_unavailable_without_its_database() {
     let mut fixture = ReadSideFixture::new(1).await;
-    let server = fixture.point_at_nothing();
+    let server = fixture.use_unreachable_database();
     let mut running = fixture.start();
     for _ in 0..3 {
         assert_eq!(
@@ -505,6 +505,6 @@ async fn without_its_database_the_api_is_unavailable() {
         );
     }
     running.stop();
-    fixture.point_at(server);
+    fixture.use_database(server);
     fixture.close().await;
 }

@@ -1,4 +1,4 @@
-//! Events that fit the field rules.
+//! Events that satisfy the field rules.
 
 use contracts::core::v1::{Metadata, Money};
 use contracts::inventory::v1::{StockAdjusted, StockDeducted, StockReserved, stock_event};
@@ -20,15 +20,15 @@ pub const START_MS: i64 = 1_700_000_000_000;
 pub const SKU: &str = "85123A";
 const DEADLINE_MS: i64 = START_MS + 60_000;
 
-/// A record and where it goes.
+/// A framed record of a service's events topic.
 #[derive(Clone, Debug)]
-pub struct Sealed {
+pub struct FramedRecord {
     pub service: Service,
     pub key: String,
     pub value: Vec<u8>,
 }
 
-/// The schema id that a service's events are written with in all tests.
+/// The schema id of a service's events in all tests.
 pub fn schema_id(service: Service) -> u32 {
     100 + service as u32
 }
@@ -51,14 +51,14 @@ pub fn metadata(id: &str, version: u64) -> Metadata {
 }
 
 /// A record of one event.
-pub fn new_record<C: Contract>(metadata: Metadata, event: C::Event) -> Sealed {
+pub fn new_record<C: Contract>(metadata: Metadata, event: C::Event) -> FramedRecord {
     assert_eq!(event.violations().len(), 0, "{event:?}");
     let key = metadata.aggregate_id.clone();
     let mut value = registry::frame_header(schema_id(C::SERVICE)).to_vec();
     C::EventRecord::new_record(metadata, event)
         .encode(&mut value)
         .unwrap();
-    Sealed {
+    FramedRecord {
         service: C::SERVICE,
         key,
         value,
@@ -66,23 +66,23 @@ pub fn new_record<C: Contract>(metadata: Metadata, event: C::Event) -> Sealed {
 }
 
 /// Records of an aggregate's events from `first` on.
-pub fn life<C: Contract>(
+pub fn event_records<C: Contract>(
     id: &str,
     first: u64,
     events: impl IntoIterator<Item = C::Event>,
-) -> Vec<Sealed> {
+) -> Vec<FramedRecord> {
     (first..)
         .zip(events)
         .map(|(version, event)| new_record::<C>(metadata(id, version), event))
         .collect()
 }
 
-/// The same as if they had happened just now.
-pub fn life_now<C: Contract>(
+/// The same with the current time as the event time.
+pub fn event_records_now<C: Contract>(
     id: &str,
     first: u64,
     events: impl IntoIterator<Item = C::Event>,
-) -> Vec<Sealed> {
+) -> Vec<FramedRecord> {
     let now = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap();
@@ -174,7 +174,7 @@ pub fn confirmed() -> Event {
     })
 }
 
-/// Received, reserved for an order, shipped.
+/// Received, reserved for an order, deducted.
 pub fn stock(order_id: &str, received: i64) -> Vec<stock_event::Event> {
     use stock_event::Event;
     let order_id = || order_id.to_owned();

@@ -1,4 +1,4 @@
-//! Topics, a database, a producer and read sides of one test.
+//! The fixture of a test: topics, a database, a producer and read sides.
 
 use std::str::FromStr as _;
 use std::sync::Arc;
@@ -21,11 +21,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use uuid::Uuid;
 
-use crate::events::{self, Sealed};
+use crate::events::{self, FramedRecord};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a test stands on.
+/// Topics, a database and Kafka clients of one test.
 pub struct ReadSideFixture {
     pub kafka: String,
     pub prefix: String,
@@ -36,14 +36,14 @@ pub struct ReadSideFixture {
     database: String,
     url: String,
     producer: BaseProducer,
-    /// Sees the high watermark.
-    everything: BaseConsumer,
-    /// Sees the last stable offset.
-    committed: BaseConsumer,
+    /// Fetches the high watermark.
+    read_uncommitted: BaseConsumer,
+    /// Fetches the last stable offset.
+    read_committed: BaseConsumer,
 }
 
-/// A read side at work.
-pub struct Running {
+/// A read side whose projector runs on a thread.
+pub struct RunningReadSide {
     pub client: QueryServiceClient<Routes>,
     /// What a server would serve.
     pub routes: Routes,
@@ -59,7 +59,7 @@ fn variable(name: &str) -> String {
 }
 
 impl ReadSideFixture {
-    /// Fresh topics and a fresh database.
+    /// Creates topics and a database.
     pub async fn new(partitions: u16) -> Self {
         let kafka = variable("ORDERMESH_KAFKA");
         let server = variable("ORDERMESH_DATABASE");
@@ -82,8 +82,8 @@ impl ReadSideFixture {
 
         let fixture = Self {
             producer: producer(&kafka, &prefix),
-            everything: consumer(&kafka, "read_uncommitted"),
-            committed: consumer(&kafka, "read_committed"),
+            read_uncommitted: consumer(&kafka, "read_uncommitted"),
+            read_committed: consumer(&kafka, "read_committed"),
             schemas: events::schemas(),
             kafka,
             prefix,
@@ -97,7 +97,7 @@ impl ReadSideFixture {
         fixture
     }
 
-    /// Drops the topics and the database. What a failed test leaves behind goes with the stack.
+    /// Drops the topics and the database. Those of a failed test are removed with the stack.
     pub async fn close(self) {
         let topics = Service::ALL.map(|service| self.topic(service));
         let topics = topics.each_ref().map(String::as_str);
@@ -108,7 +108,7 @@ impl ReadSideFixture {
         self.pool.close().await;
         let mut connection = self.server.connect().await.unwrap();
         let drop = format!("DROP DATABASE {} WITH (FORCE)", self.database);
-        // A worker of autovacuum is not ours to send away, but it ends.
+        // FORCE does not terminate an autovacuum worker; it ends by itself.
         eventually("the database is dropped", async || {
             let dropped = connection.execute(AssertSqlSafe(drop.clone())).await;
             dropped.is_ok()
@@ -116,8 +116,8 @@ impl ReadSideFixture {
         .await;
     }
 
-    /// Deletes a topic, and makes another of the same name.
-    pub async fn recreate(&self, service: Service) {
+    /// Deletes a topic and creates another one of the same name.
+    pub async fn recreate_topic(&self, service: Service) {
         let topic = self.topic(service);
         let admin = self.admin();
         let options = AdminOptions::new();
@@ -128,7 +128,7 @@ impl ReadSideFixture {
             i32::from(self.partitions),
             TopicReplication::Fixed(1),
         );
-        eventually("the topic is made anew", async || {
+        eventually("the topic is created again", async || {
             let created = admin.create_topics([&new], &options).await.unwrap();
             created.into_iter().all(|result| result.is_ok())
         })
@@ -162,26 +162,25 @@ impl ReadSideFixture {
         Topic::Events.of(service, &self.prefix)
     }
 
-    /// Lets the read sides that are started from now on look for their database where there is none; returns where
-    /// it is.
-    pub fn point_at_nothing(&mut self) -> String {
+    /// Read sides that are started from now on use an unreachable database. Returns the URL of the real one.
+    pub fn use_unreachable_database(&mut self) -> String {
         std::mem::replace(
             &mut self.url,
             "postgres://nobody@127.0.0.1:1/nothing".into(),
         )
     }
 
-    /// The other way round.
-    pub fn point_at(&mut self, url: String) {
+    /// Read sides that are started from now on use the database at `url`.
+    pub fn use_database(&mut self, url: String) {
         self.url = url;
     }
 
     /// Starts a read side.
-    pub fn start(&self) -> Running {
+    pub fn start(&self) -> RunningReadSide {
         self.start_with(self.schemas.clone())
     }
 
-    pub fn start_with(&self, schemas: Schemas) -> Running {
+    pub fn start_with(&self, schemas: Schemas) -> RunningReadSide {
         let readiness = Readiness::default();
         let metrics = prometheus::Registry::new();
         let config = Config {
@@ -197,7 +196,7 @@ impl ReadSideFixture {
         let token = shutdown.clone();
         tokio::spawn(query.run_table_metrics(shutdown.clone()));
         let thread = std::thread::spawn(move || query.project(&token));
-        Running {
+        RunningReadSide {
             client,
             routes,
             readiness,
@@ -208,25 +207,25 @@ impl ReadSideFixture {
     }
 
     /// Writes records to partition 0 in one transaction.
-    pub fn commit(&self, records: &[Sealed]) {
+    pub fn commit(&self, records: &[FramedRecord]) {
         self.commit_to(0, records);
     }
 
-    pub fn commit_to(&self, partition: i32, records: &[Sealed]) {
+    pub fn commit_to(&self, partition: i32, records: &[FramedRecord]) {
         self.producer.begin_transaction().unwrap();
         self.send(partition, records);
         self.producer.commit_transaction(TIMEOUT).unwrap();
     }
 
     /// Writes records to partition 0 in a transaction that is aborted.
-    pub fn abort(&self, records: &[Sealed]) {
+    pub fn abort(&self, records: &[FramedRecord]) {
         self.producer.begin_transaction().unwrap();
         self.send(0, records);
         self.producer.flush(TIMEOUT).unwrap();
         self.producer.abort_transaction(TIMEOUT).unwrap();
     }
 
-    fn send(&self, partition: i32, records: &[Sealed]) {
+    fn send(&self, partition: i32, records: &[FramedRecord]) {
         for record in records {
             let topic = self.topic(record.service);
             let mut message = BaseRecord::<str, [u8]>::to(&topic)
@@ -235,19 +234,19 @@ impl ReadSideFixture {
             if !record.key.is_empty() {
                 message = message.key(&record.key);
             }
-            while let Err((error, again)) = self.producer.send(message) {
+            while let Err((error, unsent)) = self.producer.send(message) {
                 assert_eq!(
                     error.rdkafka_error_code(),
                     Some(rdkafka::error::RDKafkaErrorCode::QueueFull),
-                    "only a full queue is waited for"
+                    "only a full queue may refuse a record"
                 );
                 self.producer.poll(Duration::from_millis(10));
-                message = again;
+                message = unsent;
             }
         }
     }
 
-    /// The end of a partition once no transaction is open there: markers come a moment after the commit.
+    /// The end of a partition, once no transaction is open on it: markers follow the commit with a delay.
     pub async fn end(&self, service: Service, partition: i32) -> i64 {
         let topic = self.topic(service);
         let watermark = |consumer: &BaseConsumer| {
@@ -258,14 +257,14 @@ impl ReadSideFixture {
         };
         let mut end = 0;
         eventually("no transaction is open", async || {
-            end = watermark(&self.everything);
-            watermark(&self.committed) == end
+            end = watermark(&self.read_uncommitted);
+            watermark(&self.read_committed) == end
         })
         .await;
         end
     }
 
-    /// How far a partition is applied; 0 when it is not known yet.
+    /// The stored position of a partition; 0 when there is none yet.
     pub async fn position(&self, service: Service, partition: i32) -> i64 {
         sqlx::query_scalar("SELECT next_offset FROM positions WHERE topic = $1 AND partition = $2")
             .bind(self.topic(service))
@@ -277,8 +276,8 @@ impl ReadSideFixture {
             .unwrap_or_default()
     }
 
-    /// Waits until everything in the log is applied, markers included.
-    pub async fn applied(&self) {
+    /// Waits until the whole log is applied, including transaction markers.
+    pub async fn wait_until_applied(&self) {
         for service in Service::ALL {
             for partition in 0..i32::from(self.partitions) {
                 let end = self.end(service, partition).await;
@@ -312,20 +311,20 @@ impl ReadSideFixture {
     }
 }
 
-impl Running {
-    /// Ends the read side; it must have been at work.
+impl RunningReadSide {
+    /// Stops the read side; its projector must still run.
     pub fn stop(self) {
         self.shutdown.cancel();
         self.thread.join().unwrap().unwrap();
     }
 
-    /// Waits until it is at work: the tables are there.
-    pub async fn ready(&self) {
+    /// Waits until the projector is ready: the tables exist.
+    pub async fn wait_until_ready(&self) {
         eventually("it is ready", async || self.readiness.is_ready()).await;
     }
 
-    /// Waits until the projector ends by itself, with everything that it says about it.
-    pub async fn failed(self) -> String {
+    /// Waits until the projector stops by itself, and returns its error with its cause.
+    pub async fn wait_for_failure(self) -> String {
         let thread = Arc::new(self.thread);
         let watched = thread.clone();
         eventually("the projector ends", async || watched.is_finished()).await;
@@ -339,7 +338,7 @@ impl Running {
     }
 
     /// The sum of a metric over its labels.
-    pub fn metric(&self, name: &str) -> f64 {
+    pub fn metric_sum(&self, name: &str) -> f64 {
         let families = self.metrics.gather();
         let metrics = families
             .iter()
@@ -352,7 +351,7 @@ impl Running {
 
     /// The value of a metric under one set of label values, in the order of the labels' names; the number of
     /// observations of a histogram. `None` when it shows none.
-    pub fn figure(&self, name: &str, labels: &[&str]) -> Option<f64> {
+    pub fn metric_value(&self, name: &str, labels: &[&str]) -> Option<f64> {
         let families = self.metrics.gather();
         let family = families.iter().find(|family| family.name() == name)?;
         let metric = family.get_metric().iter().find(|metric| {
@@ -366,8 +365,8 @@ impl Running {
         )
     }
 
-    /// Partitions that it shows a position of.
-    pub fn positions_shown(&self) -> usize {
+    /// Number of partitions with a position metric.
+    pub fn owned_partitions(&self) -> usize {
         let families = self.metrics.gather();
         families
             .iter()
@@ -377,7 +376,7 @@ impl Running {
     }
 }
 
-/// Waits for a state that is reached.
+/// Waits until `reached` is true.
 pub async fn eventually(what: &str, mut reached: impl AsyncFnMut() -> bool) {
     let end = Instant::now() + TIMEOUT;
     while !reached().await {

@@ -1,4 +1,4 @@
-//! From the log into the tables.
+//! The projector: from the log into the tables.
 
 use contracts::orders::v1::{OrderEvent, OrderStatus, OrderStockReserved, order_event};
 use contracts::payments::v1::PaymentStatus;
@@ -6,7 +6,7 @@ use contracts::shipping::v1::ShipmentStatus;
 use contracts::{Inventory, Orders, Payments, Record as _, Service, Shipping};
 use prost::Message as _;
 
-use crate::events::{self, SKU, created, life, metadata, new_id, new_record};
+use crate::events::{self, SKU, created, event_records, metadata, new_id, new_record};
 use crate::fixture::{ReadSideFixture, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -16,13 +16,17 @@ async fn every_kind_of_event_reaches_its_table() {
     let ids = [new_id(), new_id()];
     let mut records = Vec::new();
     for id in &ids {
-        records.extend(life::<Orders>(id, 1, events::order("anne", 3)));
-        records.extend(life::<Payments>(id, 1, events::payment()));
-        records.extend(life::<Shipping>(id, 1, events::shipment()));
+        records.extend(event_records::<Orders>(id, 1, events::order("anne", 3)));
+        records.extend(event_records::<Payments>(id, 1, events::payment()));
+        records.extend(event_records::<Shipping>(id, 1, events::shipment()));
     }
-    records.extend(life::<Inventory>(SKU, 1, events::stock(&ids[0], 10)));
+    records.extend(event_records::<Inventory>(
+        SKU,
+        1,
+        events::stock(&ids[0], 10),
+    ));
     fixture.commit(&records);
-    fixture.applied().await;
+    fixture.wait_until_applied().await;
 
     assert_eq!(
         fixture
@@ -59,39 +63,47 @@ async fn every_kind_of_event_reaches_its_table() {
     assert_eq!(stock, (8, 0, 10, 2, 3));
     assert_eq!(fixture.parked().await, []);
     assert!(running.readiness.is_ready());
-    assert_eq!(running.metric("ordermesh_query_events_total"), 31.0);
+    assert_eq!(running.metric_sum("ordermesh_query_events_total"), 31.0);
 
     running.stop();
     fixture.close().await;
 }
 
-/// I10, and a quiet partition's position passes the markers.
+/// I10; the position of an idle partition passes the markers.
 #[tokio::test(flavor = "multi_thread")]
 async fn aborted_records_never_appear_and_positions_pass_their_markers() {
     let fixture = ReadSideFixture::new(1).await;
     let running = fixture.start();
-    let (kept, ghost) = (new_id(), new_id());
-    fixture.commit(&life::<Orders>(&kept, 1, [created("anne", 1)]));
-    // The same version is decided again after the abort, in another way.
+    let (committed, aborted) = (new_id(), new_id());
+    fixture.commit(&event_records::<Orders>(
+        &committed,
+        1,
+        [created("anne", 1)],
+    ));
+    // After the abort the same version gets another event.
     fixture.abort(&[
-        new_record::<Orders>(metadata(&kept, 2), events::confirmed()),
-        new_record::<Orders>(metadata(&ghost, 1), created("nobody", 1)),
+        new_record::<Orders>(metadata(&committed, 2), events::confirmed()),
+        new_record::<Orders>(metadata(&aborted, 1), created("nobody", 1)),
     ]);
     let reserved = OrderStockReserved {
         deadline_ms: events::START_MS,
     };
-    fixture.commit(&life::<Orders>(
-        &kept,
+    fixture.commit(&event_records::<Orders>(
+        &committed,
         2,
         [order_event::Event::OrderStockReserved(reserved)],
     ));
-    fixture.applied().await;
-    // Nothing but an aborted transaction at the end of the log.
-    fixture.abort(&life::<Orders>(&ghost, 1, [created("nobody", 1)]));
+    fixture.wait_until_applied().await;
+    // The log ends with an aborted transaction.
+    fixture.abort(&event_records::<Orders>(
+        &aborted,
+        1,
+        [created("nobody", 1)],
+    ));
     let end = fixture.end(Service::Orders, 0).await;
-    // Two visible records; two, one and one of the others; and every transaction's marker.
+    // Two committed records, three aborted ones, and four markers.
     assert_eq!(end, 2 + 3 + 4);
-    fixture.applied().await;
+    fixture.wait_until_applied().await;
 
     assert_eq!(fixture.number("SELECT count(*) FROM orders").await, 1);
     assert_eq!(
@@ -110,17 +122,17 @@ async fn aborted_records_never_appear_and_positions_pass_their_markers() {
     fixture.close().await;
 }
 
-/// I9: what is applied stays applied, once, over any number of restarts.
+/// I9: every event is applied exactly once over any number of restarts.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restart_goes_on_where_it_stopped() {
+async fn a_restart_continues_at_the_stored_positions() {
     let fixture = ReadSideFixture::new(1).await;
     let id = new_id();
     for (version, event) in (1..).zip(events::order("anne", 2)) {
         let running = fixture.start();
-        fixture.commit(&life::<Orders>(&id, version, [event]));
-        fixture.applied().await;
+        fixture.commit(&event_records::<Orders>(&id, version, [event]));
+        fixture.wait_until_applied().await;
         assert_eq!(
-            running.metric("ordermesh_query_events_total"),
+            running.metric_sum("ordermesh_query_events_total"),
             1.0,
             "events before version {version} came again"
         );
@@ -136,17 +148,17 @@ async fn repeated_events_are_skipped() {
     let fixture = ReadSideFixture::new(1).await;
     let running = fixture.start();
     let id = new_id();
-    let records = life::<Orders>(&id, 1, events::order("anne", 2));
+    let records = event_records::<Orders>(&id, 1, events::order("anne", 2));
     fixture.commit(&records);
-    fixture.applied().await;
+    fixture.wait_until_applied().await;
     fixture.commit(&records);
-    fixture.commit(&life::<Inventory>(SKU, 1, events::stock(&id, 10)));
-    fixture.commit(&life::<Inventory>(
+    fixture.commit(&event_records::<Inventory>(SKU, 1, events::stock(&id, 10)));
+    fixture.commit(&event_records::<Inventory>(
         SKU,
         2,
         events::stock(&id, 10).into_iter().skip(1),
     ));
-    fixture.applied().await;
+    fixture.wait_until_applied().await;
     assert_eq!(fixture.number("SELECT version FROM orders").await, 7);
     assert_eq!(fixture.number("SELECT count(*) FROM order_events").await, 7);
     assert_eq!(fixture.number("SELECT on_hand FROM stock").await, 8);
@@ -156,21 +168,33 @@ async fn repeated_events_are_skipped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gap_parks_its_order_over_a_restart_and_others_flow() {
+async fn a_parked_order_stays_parked_after_a_restart_and_others_are_applied() {
     let fixture = ReadSideFixture::new(1).await;
     let running = fixture.start();
-    let (torn, whole) = (new_id(), new_id());
+    let (incomplete, complete) = (new_id(), new_id());
     let order = events::order("anne", 1);
-    fixture.commit(&life::<Orders>(&torn, 1, order[..2].to_vec()));
-    fixture.commit(&life::<Orders>(&torn, 4, order[3..4].to_vec()));
-    fixture.commit(&life::<Orders>(&whole, 1, order.clone()));
-    fixture.applied().await;
+    fixture.commit(&event_records::<Orders>(
+        &incomplete,
+        1,
+        order[..2].to_vec(),
+    ));
+    fixture.commit(&event_records::<Orders>(
+        &incomplete,
+        4,
+        order[3..4].to_vec(),
+    ));
+    fixture.commit(&event_records::<Orders>(&complete, 1, order.clone()));
+    fixture.wait_until_applied().await;
     running.stop();
 
-    // The parked set is read back: the missing version alone does not bring the order back.
+    // The parked keys are loaded: the missing version alone does not unpark the order.
     let running = fixture.start();
-    fixture.commit(&life::<Orders>(&torn, 3, order[2..3].to_vec()));
-    fixture.applied().await;
+    fixture.commit(&event_records::<Orders>(
+        &incomplete,
+        3,
+        order[2..3].to_vec(),
+    ));
+    fixture.wait_until_applied().await;
     let versions: Vec<i64> = sqlx::query_scalar("SELECT version FROM orders ORDER BY version")
         .fetch_all(&fixture.pool)
         .await
@@ -178,15 +202,15 @@ async fn a_gap_parks_its_order_over_a_restart_and_others_flow() {
     assert_eq!(versions, [2, 6]);
     assert_eq!(
         fixture.parked().await,
-        [(torn, 3, 2, "version 4 follows version 2".to_owned())]
+        [(incomplete, 3, 2, "version 4 follows version 2".to_owned())]
     );
-    assert_eq!(running.metric("ordermesh_query_events_total"), 1.0);
+    assert_eq!(running.metric_sum("ordermesh_query_events_total"), 1.0);
     running.stop();
     fixture.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn records_that_cannot_be_applied_are_set_aside_and_block_nobody() {
+async fn records_that_cannot_be_applied_are_parked_and_do_not_block_others() {
     let fixture = ReadSideFixture::new(1).await;
     let running = fixture.start();
     let ids = [new_id(), new_id(), new_id(), new_id()];
@@ -196,16 +220,16 @@ async fn records_that_cannot_be_applied_are_set_aside_and_block_nobody() {
     garbage.value.truncate(20);
     let mut keyless = new_record::<Orders>(metadata(&good, 1), created("anne", 1));
     keyless.key = String::new();
-    let mut strange = new_record::<Orders>(metadata(&good, 1), created("anne", 1));
-    strange.key.clone_from(&ids[1]);
+    let mut wrong_key = new_record::<Orders>(metadata(&good, 1), created("anne", 1));
+    wrong_key.key.clone_from(&ids[1]);
     let nul = new_record::<Orders>(metadata(&ids[2], 1), created("an\0ne", 1));
     let mut foreign = new_record::<Orders>(metadata(&ids[3], 1), created("anne", 1));
     foreign.value[..6].copy_from_slice(&registry::frame_header(4_711));
     let nul_sku = new_record::<Inventory>(metadata("A\0B", 1), events::stock(&good, 1).remove(0));
 
-    fixture.commit(&[garbage, keyless, strange, nul, foreign, nul_sku]);
-    fixture.commit(&life::<Orders>(&good, 1, events::order("anne", 1)));
-    fixture.applied().await;
+    fixture.commit(&[garbage, keyless, wrong_key, nul, foreign, nul_sku]);
+    fixture.commit(&event_records::<Orders>(&good, 1, events::order("anne", 1)));
+    fixture.wait_until_applied().await;
 
     assert_eq!(fixture.number("SELECT count(*) FROM orders").await, 1);
     assert_eq!(fixture.number("SELECT version FROM orders").await, 6);
@@ -224,7 +248,10 @@ async fn records_that_cannot_be_applied_are_set_aside_and_block_nobody() {
     ];
     assert_eq!(parked.len(), reasons.len(), "{parked:?}");
     for ((_, error), reason) in parked.iter().zip(reasons) {
-        assert!(error.contains(reason), "{error:?} does not say {reason:?}");
+        assert!(
+            error.contains(reason),
+            "{error:?} does not contain {reason:?}"
+        );
     }
     running.stop();
     fixture.close().await;
@@ -245,23 +272,26 @@ async fn a_partition_waits_for_the_registry_and_for_an_upgrade() {
     let running = fixture.start();
     let id = new_id();
     let order = events::order("anne", 1);
-    let mut records = life::<Orders>(&id, 1, order.clone());
+    let mut records = event_records::<Orders>(&id, 1, order.clone());
     records[1].value[..6].copy_from_slice(&registry::frame_header(UNRESOLVED));
-    // A newer schema is no obstacle as long as the event is one we know.
+    // A newer schema does not block the partition as long as the event is known.
     records[2].value[..6].copy_from_slice(&registry::frame_header(NEWER));
     fixture.commit(&records);
-    fixture.commit(&life::<Inventory>(SKU, 1, events::stock(&id, 10)));
-    eventually("what comes before is applied", async || {
+    fixture.commit(&event_records::<Inventory>(SKU, 1, events::stock(&id, 10)));
+    eventually("the records before it are applied", async || {
         fixture.position(Service::Orders, 0).await == 1
     })
     .await;
-    eventually("other topics flow", async || {
+    eventually("other topics are applied", async || {
         fixture.position(Service::Inventory, 0).await == 4
     })
     .await;
-    assert_eq!(running.metric("ordermesh_query_waiting_partitions"), 1.0);
+    assert_eq!(
+        running.metric_sum("ordermesh_query_waiting_partitions"),
+        1.0
+    );
     learn(UNRESOLVED, registry::Resolution::Known);
-    fixture.applied().await;
+    fixture.wait_until_applied().await;
     assert_eq!(fixture.number("SELECT version FROM orders").await, 6);
 
     // An event of a kind that this binary does not know.
@@ -273,22 +303,22 @@ async fn a_partition_waits_for_the_registry_and_for_an_upgrade() {
     .encode(&mut unknown)
     .unwrap();
     let at = fixture.position(Service::Orders, 0).await;
-    fixture.commit(&[events::Sealed {
+    fixture.commit(&[events::FramedRecord {
         service: Service::Orders,
         key: id.clone(),
         value: unknown,
     }]);
     let other = new_id();
-    fixture.commit(&life::<Orders>(&other, 1, order));
-    eventually("it waits", async || {
-        running.metric("ordermesh_query_waiting_partitions") == 1.0
+    fixture.commit(&event_records::<Orders>(&other, 1, order));
+    eventually("the partition waits", async || {
+        running.metric_sum("ordermesh_query_waiting_partitions") == 1.0
     })
     .await;
     assert_eq!(fixture.position(Service::Orders, 0).await, at);
     assert_eq!(fixture.parked().await, []);
     // With a version that this binary contains, an event without content is poison.
     learn(NEWER, registry::Resolution::Known);
-    fixture.applied().await;
+    fixture.wait_until_applied().await;
     assert_eq!(
         fixture.parked().await,
         [(id, at, 1, "metadata or event is missing".to_owned())]
@@ -299,27 +329,29 @@ async fn a_partition_waits_for_the_registry_and_for_an_upgrade() {
             .await,
         2
     );
-    assert_eq!(running.metric("ordermesh_query_waiting_partitions"), 0.0);
+    assert_eq!(
+        running.metric_sum("ordermesh_query_waiting_partitions"),
+        0.0
+    );
     running.stop();
     fixture.close().await;
 }
 
-/// The history holds the records as they stand in the log.
 #[tokio::test(flavor = "multi_thread")]
-async fn history_keeps_the_bytes_of_the_log() {
+async fn the_history_holds_the_bytes_of_the_log() {
     let fixture = ReadSideFixture::new(1).await;
     let running = fixture.start();
     let id = new_id();
-    let records = life::<Orders>(&id, 1, events::order("anne", 2));
+    let records = event_records::<Orders>(&id, 1, events::order("anne", 2));
     fixture.commit(&records);
-    fixture.applied().await;
-    let kept: Vec<(String, Vec<u8>)> =
+    fixture.wait_until_applied().await;
+    let committed: Vec<(String, Vec<u8>)> =
         sqlx::query_as("SELECT kind, record FROM order_events ORDER BY version")
             .fetch_all(&fixture.pool)
             .await
             .unwrap();
-    assert_eq!(kept.len(), records.len());
-    for ((kind, record), sent) in kept.iter().zip(&records) {
+    assert_eq!(committed.len(), records.len());
+    for ((kind, record), sent) in committed.iter().zip(&records) {
         assert_eq!(record, &sent.value[registry::frame::HEADER_LEN..]);
         let (_, event) = OrderEvent::decode(record.as_slice())
             .unwrap()

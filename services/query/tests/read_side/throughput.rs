@@ -1,18 +1,18 @@
-//! How fast the projector is. Measurements, run on demand:
+//! Measures the speed of the projector. Run on demand:
 //! `cargo test -p query --test read_side -- --ignored --nocapture`.
-#![allow(clippy::print_stdout, reason = "a measurement is there to be read")]
+#![allow(clippy::print_stdout, reason = "a measurement prints its result")]
 
 use std::time::{Duration, Instant};
 
 use contracts::query::v1::GetOrderRequest;
 use contracts::{Inventory, Orders, Payments, Shipping};
 
-use crate::events::{self, Sealed, life, new_id};
+use crate::events::{self, FramedRecord, event_records, new_id};
 use crate::fixture::ReadSideFixture;
 
 const ORDERS: usize = 5_000;
-/// Orders that are in the same step at the same time.
-const AT_ONCE: usize = 100;
+/// Orders whose events are interleaved.
+const INTERLEAVED: usize = 100;
 const LINES: usize = 10;
 const PARTITIONS: u16 = 4;
 
@@ -21,21 +21,25 @@ const PARTITIONS: u16 = 4;
 async fn events_per_second() {
     let fixture = ReadSideFixture::new(PARTITIONS).await;
     let mut written = 0;
-    for wave in 0..ORDERS / AT_ONCE {
-        let records = interleaved((0..AT_ONCE).flat_map(|_| lives_of_an_order()).collect());
+    for wave in 0..ORDERS / INTERLEAVED {
+        let records = interleaved(
+            (0..INTERLEAVED)
+                .flat_map(|_| histories_of_an_order())
+                .collect(),
+        );
         written += records.len();
         let partition = wave % usize::from(PARTITIONS);
         fixture.commit_to(i32::try_from(partition).unwrap(), &records);
     }
     let start = Instant::now();
     let running = fixture.start();
-    fixture.applied().await;
+    fixture.wait_until_applied().await;
     let elapsed = start.elapsed();
     let rate = written as f64 / elapsed.as_secs_f64();
     println!("{written} events of {ORDERS} orders in {elapsed:.2?}: {rate:.0} events/s");
 
     assert_eq!(
-        running.metric("ordermesh_query_events_total"),
+        running.metric_sum("ordermesh_query_events_total"),
         written as f64
     );
     assert_eq!(fixture.parked().await, []);
@@ -53,23 +57,24 @@ async fn events_per_second() {
     fixture.close().await;
 }
 
-fn lives_of_an_order() -> Vec<Vec<Sealed>> {
+fn histories_of_an_order() -> Vec<Vec<FramedRecord>> {
     let id = new_id();
-    let stock = |line| life::<Inventory>(&format!("{id}-{line}"), 1, events::stock(&id, 10));
-    let mut lives = vec![
-        life::<Orders>(&id, 1, events::order("anne", LINES)),
-        life::<Payments>(&id, 1, events::payment()),
-        life::<Shipping>(&id, 1, events::shipment()),
+    let stock =
+        |line| event_records::<Inventory>(&format!("{id}-{line}"), 1, events::stock(&id, 10));
+    let mut histories = vec![
+        event_records::<Orders>(&id, 1, events::order("anne", LINES)),
+        event_records::<Payments>(&id, 1, events::payment()),
+        event_records::<Shipping>(&id, 1, events::shipment()),
     ];
-    lives.extend((0..LINES).map(stock));
-    lives
+    histories.extend((0..LINES).map(stock));
+    histories
 }
 
 /// All first events, then all second ones…
-fn interleaved(lives: Vec<Vec<Sealed>>) -> Vec<Sealed> {
-    let mut steps: Vec<_> = lives
+fn interleaved(histories: Vec<Vec<FramedRecord>>) -> Vec<FramedRecord> {
+    let mut steps: Vec<_> = histories
         .into_iter()
-        .flat_map(|life| life.into_iter().enumerate())
+        .flat_map(|history| history.into_iter().enumerate())
         .collect();
     steps.sort_by_key(|(step, _)| *step);
     steps.into_iter().map(|(_, record)| record).collect()
@@ -81,11 +86,15 @@ async fn time_from_commit_to_visible() {
     const READS: usize = 300;
     let fixture = ReadSideFixture::new(PARTITIONS).await;
     let mut running = fixture.start();
-    running.ready().await;
+    running.wait_until_ready().await;
     let mut times = Vec::new();
     for _ in 0..READS {
         let id = new_id();
-        fixture.commit(&life::<Orders>(&id, 1, [events::created("anne", LINES)]));
+        fixture.commit(&event_records::<Orders>(
+            &id,
+            1,
+            [events::created("anne", LINES)],
+        ));
         let start = Instant::now();
         let request = GetOrderRequest {
             order_id: id,

@@ -1,4 +1,4 @@
-//! Orders that are watched.
+//! `WatchOrder`.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use contracts::query::v1::query_service_client::QueryServiceClient;
 use contracts::query::v1::{GetOrderRequest, WatchOrderRequest, WatchOrderResponse};
 use tonic::{Code, Request, Status, Streaming};
 
-use crate::events::{self, life, new_id};
-use crate::fixture::{ReadSideFixture, Running, eventually};
+use crate::events::{self, event_records, new_id};
+use crate::fixture::{ReadSideFixture, RunningReadSide, eventually};
 
 const SERVICE: &str = "ordermesh.query.v1.QueryService";
 
@@ -24,7 +24,7 @@ fn request(order_id: &str, after_version: u64) -> WatchOrderRequest {
 }
 
 async fn watch(
-    running: &Running,
+    running: &RunningReadSide,
     order_id: &str,
     after_version: u64,
 ) -> Result<Streaming<WatchOrderResponse>, Status> {
@@ -48,7 +48,7 @@ fn versions(change: &WatchOrderResponse) -> Vec<u64> {
     versions
 }
 
-/// What comes until the stream ends.
+/// The versions of all changes until the stream ends.
 async fn rest(changes: &mut Streaming<WatchOrderResponse>) -> Vec<Vec<u64>> {
     let mut rest = Vec::new();
     while let Some(change) = changes.message().await.unwrap() {
@@ -58,39 +58,43 @@ async fn rest(changes: &mut Streaming<WatchOrderResponse>) -> Vec<Vec<u64>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_order_is_told_from_its_placing_to_its_end() {
+async fn a_watch_streams_every_version_from_creation_to_the_final_status() {
     let fixture = ReadSideFixture::new(1).await;
     let running = fixture.start();
-    running.ready().await;
-    // This one's projector gets no partition: it learns by looking.
+    running.wait_until_ready().await;
+    // The projector of this one owns no partition: its watchers find changes by polling.
     let other = fixture.start();
-    other.ready().await;
+    other.wait_until_ready().await;
     let id = new_id();
-    let mut tellers = Vec::new();
+    let mut watchers = Vec::new();
     for running in [&running, &other] {
         let mut client = running.client.clone();
         let request = request(&id, 0);
-        tellers.push(tokio::spawn(async move {
-            // Before it is placed, as somebody with a receipt does.
+        watchers.push(tokio::spawn(async move {
+            // Starts before the order is in the read model.
             let mut changes = client.watch_order(request).await.unwrap().into_inner();
-            let mut told = Vec::new();
+            let mut received = Vec::new();
             let mut last = None;
             while let Some(change) = changes.message().await.unwrap() {
-                told.extend(versions(&change));
+                received.extend(versions(&change));
                 last = change.order;
             }
-            (told, last.unwrap().status())
+            (received, last.unwrap().status())
         }));
     }
     let mut version = 0;
     for batch in events::order("anne", 3).chunks(3) {
-        fixture.commit(&life::<Orders>(&id, version + 1, batch.iter().cloned()));
-        fixture.applied().await;
+        fixture.commit(&event_records::<Orders>(
+            &id,
+            version + 1,
+            batch.iter().cloned(),
+        ));
+        fixture.wait_until_applied().await;
         version += batch.len() as u64;
     }
-    for teller in tellers {
-        let (told, status) = teller.await.unwrap();
-        assert_eq!(told, (1..=version).collect::<Vec<_>>());
+    for watcher in watchers {
+        let (received, status) = watcher.await.unwrap();
+        assert_eq!(received, (1..=version).collect::<Vec<_>>());
         assert_eq!(status, OrderStatus::Delivered);
     }
     other.stop();
@@ -105,25 +109,25 @@ async fn a_watch_is_resumed_where_it_ended() {
     let (done, going) = (new_id(), new_id());
     let all = events::order("anne", 3);
     let last = all.len() as u64;
-    fixture.commit(&life::<Orders>(&done, 1, all.clone()));
-    fixture.commit(&life::<Orders>(&going, 1, all[..2].to_vec()));
-    fixture.applied().await;
+    fixture.commit(&event_records::<Orders>(&done, 1, all.clone()));
+    fixture.commit(&event_records::<Orders>(&going, 1, all[..2].to_vec()));
+    fixture.wait_until_applied().await;
 
     let mut changes = watch(&running, &done, 0).await.unwrap();
     assert_eq!(rest(&mut changes).await, [(1..=last).collect::<Vec<_>>()]);
     let mut changes = watch(&running, &done, 5).await.unwrap();
     assert_eq!(rest(&mut changes).await, [(6..=last).collect::<Vec<_>>()]);
-    // Final at, or even before, what was seen: nothing can follow.
+    // The order is final at or before the version that the client has: no change follows.
     for seen in [last, last + 1] {
         let mut changes = watch(&running, &done, seen).await.unwrap();
         assert_eq!(rest(&mut changes).await, Vec::<Vec<u64>>::new());
     }
 
-    // Somebody who has seen more than is here waits for what comes after that.
+    // A client that has a newer version than the read model waits for the next one.
     let mut ahead = watch(&running, &going, 3).await.unwrap();
-    fixture.commit(&life::<Orders>(&going, 3, all[2..3].to_vec()));
-    fixture.applied().await;
-    fixture.commit(&life::<Orders>(&going, 4, all[3..4].to_vec()));
+    fixture.commit(&event_records::<Orders>(&going, 3, all[2..3].to_vec()));
+    fixture.wait_until_applied().await;
+    fixture.commit(&event_records::<Orders>(&going, 4, all[3..4].to_vec()));
     let change = ahead.message().await.unwrap().unwrap();
     assert_eq!(versions(&change), [4]);
     running.stop();
@@ -131,13 +135,13 @@ async fn a_watch_is_resumed_where_it_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_reader_gets_the_changes_that_it_missed_at_once() {
+async fn a_slow_client_gets_all_missed_versions_in_one_change() {
     let fixture = ReadSideFixture::new(1).await;
     let running = fixture.start();
     let id = new_id();
     let all = events::order("anne", 3);
-    fixture.commit(&life::<Orders>(&id, 1, all[..1].to_vec()));
-    fixture.applied().await;
+    fixture.commit(&event_records::<Orders>(&id, 1, all[..1].to_vec()));
+    fixture.wait_until_applied().await;
     let mut changes = watch(&running, &id, 0).await.unwrap();
     assert_eq!(
         versions(&changes.message().await.unwrap().unwrap()),
@@ -145,8 +149,8 @@ async fn a_slow_reader_gets_the_changes_that_it_missed_at_once() {
         "the first change"
     );
     for (version, event) in (2..).zip(&all[1..]) {
-        fixture.commit(&life::<Orders>(&id, version, [event.clone()]));
-        fixture.applied().await;
+        fixture.commit(&event_records::<Orders>(&id, version, [event.clone()]));
+        fixture.wait_until_applied().await;
     }
     let missed: Vec<_> = (2..=all.len() as u64).collect();
     assert_eq!(rest(&mut changes).await, [missed]);
@@ -155,10 +159,10 @@ async fn a_slow_reader_gets_the_changes_that_it_missed_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_watched_is_refused_clearly() {
+async fn invalid_and_unknown_orders_are_refused() {
     let fixture = ReadSideFixture::new(1).await;
     let running = fixture.start();
-    running.ready().await;
+    running.wait_until_ready().await;
     for (order_id, after_version, code) in [
         (new_id().as_str(), 0, Code::NotFound),
         ("order 1", 0, Code::InvalidArgument),
@@ -172,16 +176,16 @@ async fn what_cannot_be_watched_is_refused_clearly() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn watchers_are_bounded_leave_room_for_reads_and_free_their_place() {
+async fn watchers_are_bounded_do_not_block_reads_and_release_their_permit() {
     let fixture = ReadSideFixture::new(1).await;
     let running = fixture.start();
     let id = new_id();
-    fixture.commit(&life::<Orders>(
+    fixture.commit(&event_records::<Orders>(
         &id,
         1,
         events::order("anne", 1)[..1].to_vec(),
     ));
-    fixture.applied().await;
+    fixture.wait_until_applied().await;
     let mut watching = Vec::new();
     let refused = loop {
         match watch(&running, &id, 1).await {
@@ -203,12 +207,12 @@ async fn watchers_are_bounded_leave_room_for_reads_and_free_their_place() {
     }
     let gone = watching.pop().unwrap();
     gone.abort();
-    eventually("a place is free", async || {
+    eventually("a permit is free", async || {
         watch(&running, &id, 1).await.is_ok()
     })
     .await;
 
-    fixture.commit(&life::<Orders>(&id, 2, [events::confirmed()]));
+    fixture.commit(&event_records::<Orders>(&id, 2, [events::confirmed()]));
     for watcher in watching {
         let change = watcher.await.unwrap().unwrap().unwrap();
         assert_eq!(versions(&change), [2]);
@@ -218,16 +222,16 @@ async fn watchers_are_bounded_leave_room_for_reads_and_free_their_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_watch_ends_with_its_deadline_and_with_its_server() {
+async fn a_watch_ends_at_its_deadline_and_when_its_server_stops() {
     let fixture = ReadSideFixture::new(1).await;
     let running = fixture.start();
     let id = new_id();
-    fixture.commit(&life::<Orders>(
+    fixture.commit(&event_records::<Orders>(
         &id,
         1,
         events::order("anne", 1)[..1].to_vec(),
     ));
-    fixture.applied().await;
+    fixture.wait_until_applied().await;
     let process = Process::new();
     let server = Server::bind("query", ([127, 0, 0, 1], 0).into())
         .await

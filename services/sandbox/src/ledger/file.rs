@@ -1,7 +1,7 @@
 //! An append-only file of JSON lines with group commit.
 //!
-//! Whoever appends leaves its line in a buffer and waits. One thread takes the buffer, writes it and syncs it; the
-//! lines that arrive meanwhile are the next group. So the disk is synced once for all calls that wait, however many.
+//! A call appends its line to a buffer and waits. One writer thread takes the buffer, writes it and syncs the file; lines
+//! that arrive meanwhile form the next group. One sync therefore serves all waiting calls.
 
 use std::fs::{self, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -13,52 +13,52 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-/// What can go wrong with a ledger's file.
+/// Why a ledger's file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be opened, read, written or synced.
-    #[error("input or output failed")]
+    #[error("I/O failed")]
     Io(#[source] io::Error),
     /// Another process has the file open.
-    #[error("another process has it open")]
+    #[error("another process has the file open")]
     InUse,
-    /// A line before the last is no entry: this is not the mark of a crash.
-    #[error("line {line} is no entry")]
+    /// A line before the last is not an entry. A crash cannot cause this: it can only tear the last line.
+    #[error("line {line} is not an entry")]
     Damaged {
         /// Counted from 1.
         line: u64,
         /// Why.
         source: serde_json::Error,
     },
-    /// An earlier write failed, so that nobody knows what the file holds until it is opened anew.
+    /// An earlier write failed. The content of the file is unknown until it is opened again.
     #[error("an earlier write failed")]
     Failed,
     /// The file is closed.
-    #[error("it is closed")]
+    #[error("the file is closed")]
     Closed,
 }
 
 /// An append-only file of JSON lines.
 pub(super) struct File {
     path: PathBuf,
-    queue: Arc<Queue>,
-    durable: watch::Receiver<Durable>,
+    buffer: Arc<WriteBuffer>,
+    durable: watch::Receiver<DurableProgress>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// Lines that wait for the writer.
+/// The lines that the writer has not taken yet.
 #[derive(Default)]
-struct Queue {
-    waiting: Mutex<Waiting>,
+struct WriteBuffer {
+    pending: Mutex<Pending>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct Waiting {
-    /// Whole lines.
+struct Pending {
+    /// Complete lines.
     lines: Vec<u8>,
-    /// Length of the file once `lines` and all before are written, bytes.
-    appended: u64,
+    /// Length of the file once `lines` and all earlier lines are written, bytes.
+    appended_length: u64,
     state: State,
 }
 
@@ -70,17 +70,17 @@ enum State {
     Failed,
 }
 
-/// How far the file is safe from a crash.
+/// How much of the file is synced to the disk.
 #[derive(Clone, Copy)]
-struct Durable {
+struct DurableProgress {
     /// Bytes from the start of the file.
     length: u64,
-    /// Syncs so far.
+    /// Number of groups written, one sync each.
     groups: u64,
 }
 
 impl File {
-    /// Opens the file, hands its entries to `replay` in order, and cuts off a line that a crash has torn.
+    /// Opens the file, passes its entries to `replay` in order, and cuts off a last line that a crash has torn.
     pub(super) fn open<E: DeserializeOwned>(
         path: &Path,
         replay: impl FnMut(E),
@@ -99,54 +99,54 @@ impl File {
         let length = recover(&mut file, path, replay)?;
         sync_folder(path).map_err(Error::Io)?;
 
-        let queue = Arc::new(Queue::default());
-        queue.lock().appended = length;
-        let (sender, durable) = watch::channel(Durable { length, groups: 0 });
+        let buffer = Arc::new(WriteBuffer::default());
+        buffer.lock().appended_length = length;
+        let (sender, durable) = watch::channel(DurableProgress { length, groups: 0 });
         let writer = thread::Builder::new()
             .name("sandbox-ledger".into())
             .spawn({
-                let queue = Arc::clone(&queue);
-                move || queue.write(file, sender)
+                let buffer = Arc::clone(&buffer);
+                move || buffer.run_writer(file, sender)
             })
             .map_err(Error::Io)?;
         Ok(Self {
             path: path.into(),
-            queue,
+            buffer,
             durable,
             writer: Mutex::new(Some(writer)),
         })
     }
 
-    /// Leaves an entry for the writer. It is durable once [`File::durable`] says so.
+    /// Appends an entry to the buffer. It is durable once [`File::wait_durable`] returns.
     pub(super) fn append(&self, entry: &impl Serialize) -> Result<(), Error> {
         let mut line = serde_json::to_vec(entry).expect("an entry has string keys only");
         line.push(b'\n');
-        let mut waiting = self.queue.lock();
-        match waiting.state {
+        let mut pending = self.buffer.lock();
+        match pending.state {
             State::Open => {}
             State::Closed => return Err(Error::Closed),
             State::Failed => return Err(Error::Failed),
         }
-        waiting.lines.extend_from_slice(&line);
-        waiting.appended += line.len() as u64;
-        self.queue.changed.notify_one();
+        pending.lines.extend_from_slice(&line);
+        pending.appended_length += line.len() as u64;
+        self.buffer.changed.notify_one();
         Ok(())
     }
 
     /// Length of the file once everything appended so far is written, bytes.
-    pub(super) fn appended(&self) -> u64 {
-        self.queue.lock().appended
+    pub(super) fn appended_length(&self) -> u64 {
+        self.buffer.lock().appended_length
     }
 
     /// Waits until the file is durable up to `length`.
-    pub(super) async fn durable(&self, length: u64) -> Result<(), Error> {
+    pub(super) async fn wait_durable(&self, length: u64) -> Result<(), Error> {
         let mut durable = self.durable.clone();
         let reached = durable.wait_for(|durable| durable.length >= length).await;
-        // The writer has ended, so that it is never reached.
+        // The sender is dropped when the writer ends: `length` is never reached.
         reached.map(drop).map_err(|_| Error::Failed)
     }
 
-    /// What is durable now, to be read.
+    /// A reader of what is durable now.
     pub(super) fn reader(&self) -> Reader {
         Reader {
             path: self.path.clone(),
@@ -154,9 +154,11 @@ impl File {
         }
     }
 
-    /// Writes what is left and ends the writer. Harmless when done twice.
+    /// Writes the buffered lines and stops the writer. May be called more than once.
     pub(super) async fn close(&self) {
-        let Some(writer) = self.end() else { return };
+        let Some(writer) = self.stop_writer() else {
+            return;
+        };
         let ended = tokio::task::spawn_blocking(|| writer.join()).await;
         if !matches!(ended, Ok(Ok(()))) {
             tracing::error!(path = %self.path.display(), "the ledger's writer panicked");
@@ -165,24 +167,21 @@ impl File {
         tracing::debug!(path = %self.path.display(), groups, "ledger closed");
     }
 
-    /// Asks the writer to end; `None` when somebody else has done so.
-    fn end(&self) -> Option<JoinHandle<()>> {
-        let mut waiting = self.queue.lock();
-        if waiting.state == State::Open {
-            waiting.state = State::Closed;
+    /// Asks the writer to stop and returns its thread; `None` when an earlier call has taken it.
+    fn stop_writer(&self) -> Option<JoinHandle<()>> {
+        let mut pending = self.buffer.lock();
+        if pending.state == State::Open {
+            pending.state = State::Closed;
         }
-        self.queue.changed.notify_one();
-        drop(waiting);
-        self.writer
-            .lock()
-            .expect("nobody panics while holding it")
-            .take()
+        self.buffer.changed.notify_one();
+        drop(pending);
+        self.writer.lock().expect("no holder panics").take()
     }
 }
 
 impl Drop for File {
     fn drop(&mut self) {
-        if let Some(writer) = self.end()
+        if let Some(writer) = self.stop_writer()
             && writer.join().is_err()
         {
             tracing::error!(path = %self.path.display(), "the ledger's writer panicked");
@@ -190,13 +189,13 @@ impl Drop for File {
     }
 }
 
-impl Queue {
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().expect("nobody panics while holding it")
+impl WriteBuffer {
+    fn lock(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().expect("no holder panics")
     }
 
-    /// The writer's life: ends when the queue is closed and empty, or by the first failure.
-    fn write(&self, mut file: fs::File, durable: watch::Sender<Durable>) {
+    /// The loop of the writer thread. Returns when the file is closed and the buffer empty, or after the first failure.
+    fn run_writer(&self, mut file: fs::File, durable: watch::Sender<DurableProgress>) {
         let mut group = Vec::new();
         while let Some(length) = self.next_group(&mut group) {
             if let Err(error) = file.write_all(&group).and_then(|()| file.sync_data()) {
@@ -215,22 +214,23 @@ impl Queue {
         }
     }
 
-    /// Waits for lines, swaps them into the empty `group` and tells the file's length after them; `None` at the end.
+    /// Waits for lines, swaps them into the empty `group` and returns the file's length after them; `None` once the file
+    /// is closed and every line taken.
     fn next_group(&self, group: &mut Vec<u8>) -> Option<u64> {
-        let idle = |waiting: &mut Waiting| waiting.lines.is_empty() && waiting.state == State::Open;
-        let mut waiting = self
+        let idle = |pending: &mut Pending| pending.lines.is_empty() && pending.state == State::Open;
+        let mut pending = self
             .changed
             .wait_while(self.lock(), idle)
-            .expect("nobody panics while holding it");
-        if waiting.lines.is_empty() {
+            .expect("no holder panics");
+        if pending.lines.is_empty() {
             return None;
         }
-        std::mem::swap(&mut waiting.lines, group);
-        Some(waiting.appended)
+        std::mem::swap(&mut pending.lines, group);
+        Some(pending.appended_length)
     }
 }
 
-/// Reads the entries, cuts off a torn last line and leaves the file at its end; tells its length.
+/// Reads the entries, cuts off a torn last line, seeks to the end and returns the length of the file.
 fn recover<E: DeserializeOwned>(
     file: &mut fs::File,
     path: &Path,
@@ -238,7 +238,7 @@ fn recover<E: DeserializeOwned>(
 ) -> Result<u64, Error> {
     let mut lines = BufReader::new(&*file);
     let mut line = Vec::new();
-    let (mut whole, mut number) = (0_u64, 0_u64);
+    let (mut valid_length, mut number) = (0_u64, 0_u64);
     let torn = loop {
         line.clear();
         let read = lines.read_until(b'\n', &mut line).map_err(Error::Io)? as u64;
@@ -259,19 +259,20 @@ fn recover<E: DeserializeOwned>(
                 });
             }
         }
-        whole += read;
+        valid_length += read;
     };
     if torn > 0 {
         tracing::warn!(path = %path.display(), bytes = torn, "cut off a torn last line of the ledger");
-        file.set_len(whole)
+        file.set_len(valid_length)
             .and_then(|()| file.sync_all())
             .map_err(Error::Io)?;
     }
-    file.seek(SeekFrom::Start(whole)).map_err(Error::Io)?;
-    Ok(whole)
+    file.seek(SeekFrom::Start(valid_length))
+        .map_err(Error::Io)?;
+    Ok(valid_length)
 }
 
-/// A new file is safe only when its folder is.
+/// Syncs the folder: a new file survives a crash only when its directory entry does.
 fn sync_folder(path: &Path) -> io::Result<()> {
     let folder = path
         .parent()
@@ -279,14 +280,14 @@ fn sync_folder(path: &Path) -> io::Result<()> {
     fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
-/// The durable part of a file, to be read.
+/// Reads the durable part of a file.
 pub(super) struct Reader {
     path: PathBuf,
     length: u64,
 }
 
 impl Reader {
-    /// The entries in order. Reads as it goes, so it blocks.
+    /// The entries in order. The iterator blocks while it reads the file.
     pub(super) fn entries<E: DeserializeOwned>(
         self,
     ) -> Result<impl Iterator<Item = Result<E, Error>>, Error> {

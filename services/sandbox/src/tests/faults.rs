@@ -1,4 +1,4 @@
-//! Partners that fail as they are told.
+//! Tests of injected faults.
 
 use std::collections::HashSet;
 
@@ -8,10 +8,10 @@ use tonic::Request;
 
 use super::*;
 
-/// For calls that are answered.
-const PATIENT: Duration = Duration::from_secs(60);
-/// For calls that are given up.
-const IMPATIENT: Duration = Duration::from_millis(100);
+/// For calls that receive a reply.
+const LONG_TIMEOUT: Duration = Duration::from_secs(60);
+/// For calls that are expected to time out.
+const SHORT_TIMEOUT: Duration = Duration::from_millis(100);
 
 const RPCS: [&str; 7] = [
     "charge",
@@ -23,8 +23,8 @@ const RPCS: [&str; 7] = [
     "void booking",
 ];
 
-/// Both partners fail like this.
-fn failing(faults: Faults) -> Behaviour {
+/// A behaviour with these faults in both partners.
+fn both_failing(faults: Faults) -> Behaviour {
     Behaviour {
         provider: Some(faults),
         carrier: Some(faults),
@@ -32,13 +32,13 @@ fn failing(faults: Faults) -> Behaviour {
     }
 }
 
-fn within<T>(patience: Duration, message: T) -> Request<T> {
+fn with_timeout<T>(timeout: Duration, message: T) -> Request<T> {
     let mut request = Request::new(message);
-    request.set_timeout(patience);
+    request.set_timeout(timeout);
     request
 }
 
-async fn behave(served: &Served, behaviour: Behaviour) {
+async fn set_behaviour(served: &Served, behaviour: Behaviour) {
     let request = SetBehaviourRequest {
         behaviour: Some(behaviour),
     };
@@ -52,8 +52,8 @@ fn void_booking(key: &str) -> carrier_v1::VoidRequest {
     }
 }
 
-/// Calls every RPC of both partners, and says what came of it.
-async fn call_all(served: &Served, patience: Duration) -> Vec<Result<(), Code>> {
+/// Calls every RPC of both partners and returns the results.
+async fn call_all(served: &Served, timeout: Duration) -> Vec<Result<(), Code>> {
     fn code<T>(answer: Result<T, tonic::Status>) -> Result<(), Code> {
         answer.map(drop).map_err(|status| status.code())
     }
@@ -61,15 +61,23 @@ async fn call_all(served: &Served, patience: Duration) -> Vec<Result<(), Code>> 
     vec![
         code(
             provider
-                .charge(within(patience, charge("c", 5, "ada")))
+                .charge(with_timeout(timeout, charge("c", 5, "ada")))
                 .await,
         ),
-        code(provider.refund(within(patience, refund("r", "c", 5))).await),
-        code(provider.lookup(within(patience, lookup("c"))).await),
-        code(provider.void(within(patience, void("v"))).await),
-        code(carrier.book(within(patience, book("b"))).await),
-        code(carrier.lookup(within(patience, track("b", 0))).await),
-        code(carrier.void(within(patience, void_booking("bv"))).await),
+        code(
+            provider
+                .refund(with_timeout(timeout, refund("r", "c", 5)))
+                .await,
+        ),
+        code(provider.lookup(with_timeout(timeout, lookup("c"))).await),
+        code(provider.void(with_timeout(timeout, void("v"))).await),
+        code(carrier.book(with_timeout(timeout, book("b"))).await),
+        code(carrier.lookup(with_timeout(timeout, track("b", 0))).await),
+        code(
+            carrier
+                .void(with_timeout(timeout, void_booking("bv")))
+                .await,
+        ),
     ]
 }
 
@@ -81,24 +89,24 @@ async fn entries(served: &Served) -> Vec<(String, String)> {
     let bookings = control.list_bookings(ListBookingsRequest {}).await;
     let bookings = bookings.expect("it answers").into_inner();
     let payments = payments.map(|entry| {
-        let entry = entry.expect("the ledger is whole");
+        let entry = entry.expect("the ledger is intact");
         (entry.idempotency_key, entry.kind)
     });
     let bookings = bookings.map(|entry| {
-        let entry = entry.expect("the ledger is whole");
+        let entry = entry.expect("the ledger is intact");
         (entry.idempotency_key, entry.kind)
     });
     payments.chain(bookings).collect().await
 }
 
-fn lines(lines: &[(&str, &str)]) -> Vec<(String, String)> {
+fn expected_entries(entries: &[(&str, &str)]) -> Vec<(String, String)> {
     let owned = |(key, kind): &(&str, &str)| ((*key).to_owned(), (*kind).to_owned());
-    lines.iter().map(owned).collect()
+    entries.iter().map(owned).collect()
 }
 
-/// Afterwards, everything is there that was asked for.
-fn everything() -> Vec<(String, String)> {
-    lines(&[
+/// The entries after one successful `call_all`.
+fn all_entries() -> Vec<(String, String)> {
+    expected_entries(&[
         ("c", "charged"),
         ("r", "refunded"),
         ("v", "voided"),
@@ -108,15 +116,15 @@ fn everything() -> Vec<(String, String)> {
 }
 
 #[tokio::test]
-async fn in_an_outage_every_call_is_refused_until_it_ends() {
+async fn every_call_fails_during_an_outage() {
     let folder = folder();
     let outage = Faults {
         outage: true,
         ..Default::default()
     };
-    let served = Served::start(folder.path(), failing(outage)).await;
+    let served = Served::start(folder.path(), both_failing(outage)).await;
     assert_eq!(
-        call_all(&served, PATIENT).await,
+        call_all(&served, LONG_TIMEOUT).await,
         [Err(Code::Unavailable); RPCS.len()]
     );
     assert_eq!(entries(&served).await, []);
@@ -124,51 +132,51 @@ async fn in_an_outage_every_call_is_refused_until_it_ends() {
     // Each partner has faults of its own.
     let carrier_only = Behaviour {
         provider: None,
-        ..failing(outage)
+        ..both_failing(outage)
     };
-    behave(&served, carrier_only).await;
+    set_behaviour(&served, carrier_only).await;
     let (provider, carrier) = (&[Ok(()); 4][..], &[Err(Code::Unavailable); 3][..]);
     assert_eq!(
-        call_all(&served, PATIENT).await,
+        call_all(&served, LONG_TIMEOUT).await,
         [provider, carrier].concat()
     );
 
-    behave(&served, BEHAVIOUR).await;
-    assert_eq!(call_all(&served, PATIENT).await, [Ok(()); RPCS.len()]);
-    assert_eq!(entries(&served).await, everything());
+    set_behaviour(&served, BEHAVIOUR).await;
+    assert_eq!(call_all(&served, LONG_TIMEOUT).await, [Ok(()); RPCS.len()]);
+    assert_eq!(entries(&served).await, all_entries());
     served.stop().await;
 }
 
 #[tokio::test]
-async fn a_call_that_hangs_is_given_up_and_nothing_has_happened() {
+async fn a_hanging_call_times_out_and_writes_nothing() {
     let folder = folder();
     let hang = Faults {
         hang_percent: 100,
         ..Default::default()
     };
-    let served = Served::start(folder.path(), failing(hang)).await;
-    for (rpc, answer) in RPCS.iter().zip(call_all(&served, IMPATIENT).await) {
-        // The caller's clock or the server's, whichever was faster.
-        let given_up = matches!(answer, Err(Code::Cancelled | Code::DeadlineExceeded));
-        assert!(given_up, "{rpc}: {answer:?}");
+    let served = Served::start(folder.path(), both_failing(hang)).await;
+    for (rpc, answer) in RPCS.iter().zip(call_all(&served, SHORT_TIMEOUT).await) {
+        // The timeout of the client or of the server, whichever comes first.
+        let timed_out = matches!(answer, Err(Code::Cancelled | Code::DeadlineExceeded));
+        assert!(timed_out, "{rpc}: {answer:?}");
     }
     assert_eq!(entries(&served).await, []);
-    behave(&served, BEHAVIOUR).await;
-    assert_eq!(call_all(&served, PATIENT).await, [Ok(()); RPCS.len()]);
+    set_behaviour(&served, BEHAVIOUR).await;
+    assert_eq!(call_all(&served, LONG_TIMEOUT).await, [Ok(()); RPCS.len()]);
     served.stop().await;
 }
 
 #[tokio::test]
-async fn a_call_that_ends_in_a_server_error_has_done_nothing() {
+async fn a_call_with_a_server_error_writes_nothing() {
     let folder = folder();
     let error = Faults {
         error_percent: 100,
         ..Default::default()
     };
-    let served = Served::start(folder.path(), failing(error)).await;
+    let served = Served::start(folder.path(), both_failing(error)).await;
     let mut codes = HashSet::new();
     for _ in 0..8 {
-        let answers = call_all(&served, PATIENT).await;
+        let answers = call_all(&served, LONG_TIMEOUT).await;
         codes.extend(answers.into_iter().map(|answer| answer.expect_err("100 %")));
     }
     assert_eq!(codes, [Code::Internal, Code::Unavailable].into());
@@ -177,56 +185,56 @@ async fn a_call_that_ends_in_a_server_error_has_done_nothing() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_lost_leaves_its_caller_in_doubt_but_the_ledger_is_written() {
+async fn a_call_whose_reply_is_lost_is_written_to_the_ledger() {
     let folder = folder();
     let lost = Faults {
         reply_lost_percent: 100,
         ..Default::default()
     };
-    let served = Served::start(folder.path(), failing(lost)).await;
+    let served = Served::start(folder.path(), both_failing(lost)).await;
     for _ in 0..2 {
-        for (rpc, answer) in RPCS.iter().zip(call_all(&served, PATIENT).await) {
-            // Asking what has become of a key tells.
+        for (rpc, answer) in RPCS.iter().zip(call_all(&served, LONG_TIMEOUT).await) {
+            // Replies to look-ups are never lost.
             let expected = match *rpc {
                 "lookup" | "track" => Ok(()),
                 _ => Err(Code::Unavailable),
             };
             assert_eq!(answer, expected, "{rpc}");
         }
-        assert_eq!(entries(&served).await, everything());
+        assert_eq!(entries(&served).await, all_entries());
     }
     served.stop().await;
 
     let served = Served::start(folder.path(), BEHAVIOUR).await;
-    assert_eq!(entries(&served).await, everything());
-    assert_eq!(call_all(&served, PATIENT).await, [Ok(()); RPCS.len()]);
-    assert_eq!(entries(&served).await, everything());
+    assert_eq!(entries(&served).await, all_entries());
+    assert_eq!(call_all(&served, LONG_TIMEOUT).await, [Ok(()); RPCS.len()]);
+    assert_eq!(entries(&served).await, all_entries());
     served.stop().await;
 }
 
 #[tokio::test]
-async fn what_comes_late_is_carried_out_also_when_its_caller_has_gone() {
+async fn a_delayed_call_is_executed_after_its_caller_has_gone() {
     let folder = folder();
     let slow = Faults {
         slow_percent: 100,
         slow_ms: 500,
         ..Default::default()
     };
-    let served = Served::start(folder.path(), failing(slow)).await;
+    let served = Served::start(folder.path(), both_failing(slow)).await;
     // A refund that comes before its charge would be refused.
     let mut provider = served.provider();
-    charged(&mut provider, "c").await;
-    for (rpc, answer) in RPCS.iter().zip(call_all(&served, IMPATIENT).await) {
+    send_charge(&mut provider, "c").await;
+    for (rpc, answer) in RPCS.iter().zip(call_all(&served, SHORT_TIMEOUT).await) {
         assert!(answer.is_err(), "{rpc} was answered in time");
     }
-    // These come later still.
-    charged(&mut provider, "last").await;
+    // These calls are delayed as well, so that they are executed after the others.
+    send_charge(&mut provider, "last").await;
     let answer = served.carrier().book(book("last")).await;
     assert_eq!(
         answer.expect("it answers").into_inner().status(),
         BookingStatus::Booked
     );
-    let mut expected = everything();
+    let mut expected = all_entries();
     expected.insert(3, ("last".into(), "charged".into()));
     expected.push(("last".into(), "booked".into()));
     assert_eq!(entries(&served).await, expected);
@@ -234,9 +242,9 @@ async fn what_comes_late_is_carried_out_also_when_its_caller_has_gone() {
 }
 
 #[tokio::test]
-async fn a_late_charge_is_refused_when_a_void_came_first() {
+async fn a_delayed_charge_has_no_effect_after_a_void() {
     let folder = folder();
-    let slow = failing(Faults {
+    let slow = both_failing(Faults {
         slow_percent: 100,
         // Time for the void.
         slow_ms: 2_000,
@@ -244,21 +252,21 @@ async fn a_late_charge_is_refused_when_a_void_came_first() {
     });
     let served = Served::start(folder.path(), BEHAVIOUR).await;
     let mut client = served.provider();
-    charged(&mut client, "first").await;
-    behave(&served, slow).await;
-    let gone = client.charge(within(IMPATIENT, charge("gone", 5, "ada")));
+    send_charge(&mut client, "first").await;
+    set_behaviour(&served, slow).await;
+    let gone = client.charge(with_timeout(SHORT_TIMEOUT, charge("gone", 5, "ada")));
     gone.await.expect_err("it comes late");
 
-    behave(&served, BEHAVIOUR).await;
+    set_behaviour(&served, BEHAVIOUR).await;
     let voided = client.void(void("gone")).await.expect("it answers");
     assert_eq!(voided.into_inner().status(), ChargeStatus::Voided);
 
-    // When this one has come, so has the other.
-    behave(&served, slow).await;
-    charged(&mut client, "last").await;
+    // Once this charge is executed, the delayed one is as well.
+    set_behaviour(&served, slow).await;
+    send_charge(&mut client, "last").await;
     assert_eq!(
         entries(&served).await,
-        lines(&[
+        expected_entries(&[
             ("first", "charged"),
             ("gone", "voided"),
             ("last", "charged")
@@ -267,8 +275,8 @@ async fn a_late_charge_is_refused_when_a_void_came_first() {
     served.stop().await;
 }
 
-/// What came of three calls each for many keys, one after the other.
-async fn drawn(seed: u64) -> Vec<Result<(), Code>> {
+/// The results of three sequential charges for each of many keys.
+async fn charge_results(seed: u64) -> Vec<Result<(), Code>> {
     let folder = folder();
     let some = Faults {
         error_percent: 30,
@@ -277,7 +285,7 @@ async fn drawn(seed: u64) -> Vec<Result<(), Code>> {
     };
     let behaviour = Behaviour {
         seed,
-        ..failing(some)
+        ..both_failing(some)
     };
     let served = Served::start(folder.path(), behaviour).await;
     let mut client = served.provider();
@@ -293,10 +301,10 @@ async fn drawn(seed: u64) -> Vec<Result<(), Code>> {
 }
 
 #[tokio::test]
-async fn the_same_seed_fails_in_the_same_calls_and_a_retry_may_pass() {
-    let answers = drawn(1).await;
-    assert_eq!(drawn(1).await, answers);
-    assert_ne!(drawn(2).await, answers);
+async fn faults_depend_on_the_seed_and_a_retry_may_succeed() {
+    let answers = charge_results(1).await;
+    assert_eq!(charge_results(1).await, answers);
+    assert_ne!(charge_results(2).await, answers);
     let retried = answers.chunks(3).filter(|calls| calls[0].is_err());
     assert!(retried.clone().any(|calls| calls[1].is_ok()));
     assert!(retried.clone().any(|calls| calls[1].is_err()));
@@ -312,8 +320,8 @@ async fn a_refused_refund_stays_refused() {
     };
     let served = Served::start(folder.path(), half).await;
     let mut client = served.provider();
-    charged(&mut client, "c").await;
-    // Under another key the answer may be another, until one is a yes.
+    send_charge(&mut client, "c").await;
+    // Another key may get another verdict: try keys until a refund succeeds.
     let mut answers = Vec::new();
     for attempt in 1..=20 {
         let request = refund(&format!("r/{attempt}"), "c", 5);
@@ -332,11 +340,11 @@ async fn a_refused_refund_stays_refused() {
     }
     assert!(answers.len() > 1, "choose a seed that refuses the first");
 
-    behave(&served, BEHAVIOUR).await;
+    set_behaviour(&served, BEHAVIOUR).await;
     for (attempt, before) in (1..).zip(&answers) {
         let request = refund(&format!("r/{attempt}"), "c", 5);
-        let again = client.refund(request).await.expect("it answers");
-        assert_eq!(again.into_inner(), *before);
+        let repeated = client.refund(request).await.expect("it answers");
+        assert_eq!(repeated.into_inner(), *before);
     }
     let refused = ("refund_refused", answers.len() - 1);
     let kinds = entries(&served).await.into_iter().map(|(_, kind)| kind);
@@ -345,7 +353,7 @@ async fn a_refused_refund_stays_refused() {
 }
 
 #[tokio::test]
-async fn a_bad_behaviour_changes_nothing_and_all_of_it_is_named() {
+async fn an_invalid_behaviour_is_refused_with_all_its_violations() {
     let folder = folder();
     let served = Served::start(folder.path(), BEHAVIOUR).await;
     let mut control = served.control();
@@ -380,16 +388,16 @@ async fn a_bad_behaviour_changes_nothing_and_all_of_it_is_named() {
     let refused = control.set_behaviour(missing).await.expect_err("it is bad");
     assert_eq!(refused.code(), Code::InvalidArgument);
 
-    let in_force = async |control: &mut SandboxServiceClient<Channel>| {
+    let current_behaviour = async |control: &mut SandboxServiceClient<Channel>| {
         let answer = control.get_behaviour(GetBehaviourRequest {}).await;
         answer.expect("it answers").into_inner().behaviour
     };
-    assert_eq!(in_force(&mut control).await, Some(BEHAVIOUR));
-    let outage = failing(Faults {
+    assert_eq!(current_behaviour(&mut control).await, Some(BEHAVIOUR));
+    let outage = both_failing(Faults {
         outage: true,
         ..Default::default()
     });
-    behave(&served, outage).await;
-    assert_eq!(in_force(&mut control).await, Some(outage));
+    set_behaviour(&served, outage).await;
+    assert_eq!(current_behaviour(&mut control).await, Some(outage));
     served.stop().await;
 }

@@ -1,4 +1,4 @@
-//! A sandbox behind a port of the system's choice.
+//! A sandbox behind a free port.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -25,7 +25,7 @@ pub(super) const BEHAVIOUR: Behaviour = Behaviour {
     carrier: None,
 };
 
-/// A sandbox behind a port of the system's choice.
+/// A sandbox behind a free port.
 pub(super) struct Served {
     pub(super) sandbox: Sandbox,
     address: SocketAddr,

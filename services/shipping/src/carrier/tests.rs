@@ -1,4 +1,4 @@
-//! The carrier against the sandbox, and against partners that give no definite answer.
+//! Tests the carrier with the sandbox, and with scripted partners that give no definite answer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -21,7 +21,7 @@ const FIRST: Attempt = Attempt {
     number: 1,
     may_have_run: false,
 };
-const AGAIN: Attempt = Attempt {
+const RETRY: Attempt = Attempt {
     number: 2,
     may_have_run: true,
 };
@@ -35,8 +35,8 @@ fn peer(address: &str) -> Peer {
     Peer::connect_lazy("sandbox", &[address.parse().expect("an address")])
 }
 
-/// A carrier at a server of `routes`; the server lives as long as the test.
-async fn at(routes: Routes) -> Carrier {
+/// A carrier that calls a server with `routes`. The server runs until the test ends.
+async fn carrier_at(routes: Routes) -> Carrier {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("it is bound");
     let server = Server::builder().add_routes(routes);
@@ -56,7 +56,7 @@ async fn at_sandbox(refuse_percent: u32, delivery_ms: u32) -> (tempfile::TempDir
         behaviour,
     };
     let sandbox = Sandbox::open(config).expect("the ledgers open");
-    (folder, at(sandbox.routes()).await)
+    (folder, carrier_at(sandbox.routes()).await)
 }
 
 fn book() -> Effect {
@@ -87,14 +87,14 @@ fn track() -> Effect {
 }
 
 #[tokio::test]
-async fn a_parcel_is_booked_found_again_and_tracked_until_it_arrives() {
+async fn a_parcel_is_booked_once_and_tracked_until_delivery() {
     let (_folder, carrier) = at_sandbox(0, 50).await;
     let answer = carrier
-        .perform("o/book/1", &book(), AGAIN)
+        .perform("o/book/1", &book(), RETRY)
         .await
         .expect("not found: booked");
     assert!(matches!(answer, Command::RecordBooked(_)), "{answer:?}");
-    for attempt in [FIRST, AGAIN] {
+    for attempt in [FIRST, RETRY] {
         assert_eq!(
             carrier.perform("o/book/1", &book(), attempt).await,
             Ok(answer.clone())
@@ -105,9 +105,9 @@ async fn a_parcel_is_booked_found_again_and_tracked_until_it_arrives() {
         carrier.perform("o/track/1", &track(), FIRST).await,
         Ok(delivered)
     );
-    // Delivered, the booking still answers as a booking, and it is too late to void it.
+    // After the delivery, a repeated booking and a void still return the booking.
     assert_eq!(
-        carrier.perform("o/book/1", &book(), AGAIN).await,
+        carrier.perform("o/book/1", &book(), RETRY).await,
         Ok(answer.clone())
     );
     assert_eq!(
@@ -117,18 +117,18 @@ async fn a_parcel_is_booked_found_again_and_tracked_until_it_arrives() {
 }
 
 #[tokio::test]
-async fn a_parcel_on_its_way_is_unknown_but_no_fault() {
+async fn a_parcel_in_transit_is_unknown_without_a_fault_of_the_carrier() {
     let (_folder, carrier) = at_sandbox(0, 3_600_000).await;
     carrier
         .perform("o/book/1", &book(), FIRST)
         .await
         .expect("booked");
-    let hasty = Deadlines {
+    let short_wait = Deadlines {
         tracking_wait: Duration::from_millis(20),
         ..DEADLINES
     };
     let carrier = Carrier {
-        deadlines: hasty,
+        deadlines: short_wait,
         ..carrier
     };
     let unknown = carrier
@@ -139,9 +139,9 @@ async fn a_parcel_on_its_way_is_unknown_but_no_fault() {
 }
 
 #[tokio::test]
-async fn a_refused_booking_says_why() {
+async fn a_refused_booking_has_a_reason() {
     let (_folder, carrier) = at_sandbox(100, 0).await;
-    for attempt in [FIRST, AGAIN] {
+    for attempt in [FIRST, RETRY] {
         let answer = carrier
             .perform("o/book/1", &book(), attempt)
             .await
@@ -154,7 +154,7 @@ async fn a_refused_booking_says_why() {
 }
 
 #[tokio::test]
-async fn a_void_bars_the_booking_also_of_a_former_owner() {
+async fn a_void_also_prevents_the_booking_of_a_former_owner() {
     let (_folder, carrier) = at_sandbox(0, 0).await;
     let voided = Command::RecordBookingVoided(RecordBookingVoided {});
     assert_eq!(
@@ -162,7 +162,7 @@ async fn a_void_bars_the_booking_also_of_a_former_owner() {
         Ok(voided.clone())
     );
     assert_eq!(
-        carrier.perform("o/void/1", &void(), AGAIN).await,
+        carrier.perform("o/void/1", &void(), RETRY).await,
         Ok(voided.clone())
     );
     assert_eq!(
@@ -170,7 +170,7 @@ async fn a_void_bars_the_booking_also_of_a_former_owner() {
         Ok(voided.clone())
     );
     assert_eq!(
-        carrier.perform("o/book/1", &book(), AGAIN).await,
+        carrier.perform("o/book/1", &book(), RETRY).await,
         Ok(voided)
     );
     let unknown = carrier
@@ -181,20 +181,20 @@ async fn a_void_bars_the_booking_also_of_a_former_owner() {
 }
 
 #[tokio::test]
-async fn a_wait_longer_than_the_contract_allows_is_cut() {
+async fn the_tracking_wait_is_limited_to_that_of_the_contract() {
     let (_folder, carrier) = at_sandbox(0, 0).await;
     carrier
         .perform("o/book/1", &book(), FIRST)
         .await
         .expect("booked");
-    let patient = Deadlines {
+    let long_wait = Deadlines {
         tracking_wait: Duration::from_secs(7200),
         ..DEADLINES
     };
     let unused = peer("127.0.0.1:1");
     let carrier = Carrier {
         client: carrier.client,
-        ..Carrier::new(unused, patient)
+        ..Carrier::new(unused, long_wait)
     };
     let delivered = Command::RecordDelivered(RecordDelivered {});
     assert_eq!(
@@ -203,9 +203,9 @@ async fn a_wait_longer_than_the_contract_allows_is_cut() {
     );
 }
 
-/// Answers every call alike and counts the look-ups and the others.
+/// Answers all calls the same way and counts look-ups and other calls.
 #[derive(Clone, Default)]
-struct Scripted {
+struct ScriptedCarrier {
     lookup: BookingStatus,
     call: Option<Code>,
     book: BookResponse,
@@ -213,7 +213,7 @@ struct Scripted {
     calls: Arc<AtomicU32>,
 }
 
-impl Scripted {
+impl ScriptedCarrier {
     fn counts(&self) -> (u32, u32) {
         (
             self.lookups.load(Ordering::SeqCst),
@@ -221,11 +221,11 @@ impl Scripted {
         )
     }
 
-    async fn called<T>(&self, answer: T) -> Result<Response<T>, Status> {
+    async fn respond<T>(&self, answer: T) -> Result<Response<T>, Status> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         match self.call {
             None => Ok(Response::new(answer)),
-            // As a partner that takes the call and never answers.
+            // Never answers.
             Some(Code::Ok) => std::future::pending().await,
             Some(code) => Err(Status::new(code, "scripted")),
         }
@@ -233,9 +233,9 @@ impl Scripted {
 }
 
 #[tonic::async_trait]
-impl CarrierService for Scripted {
+impl CarrierService for ScriptedCarrier {
     async fn book(&self, _: Request<BookRequest>) -> Result<Response<BookResponse>, Status> {
-        self.called(self.book.clone()).await
+        self.respond(self.book.clone()).await
     }
 
     async fn lookup(&self, _: Request<LookupRequest>) -> Result<Response<LookupResponse>, Status> {
@@ -248,23 +248,23 @@ impl CarrierService for Scripted {
     }
 
     async fn void(&self, _: Request<VoidRequest>) -> Result<Response<VoidResponse>, Status> {
-        self.called(VoidResponse::default()).await
+        self.respond(VoidResponse::default()).await
     }
 }
 
-async fn at_scripted(scripted: &Scripted) -> Carrier {
-    at(Routes::new(CarrierServer::new(scripted.clone()))).await
+async fn at_scripted(scripted: &ScriptedCarrier) -> Carrier {
+    carrier_at(Routes::new(CarrierServer::new(scripted.clone()))).await
 }
 
 #[tokio::test]
-async fn in_progress_is_unknown_and_not_repeated() {
-    let scripted = Scripted {
+async fn a_booking_in_progress_is_unknown_and_not_repeated() {
+    let scripted = ScriptedCarrier {
         lookup: BookingStatus::InProgress,
         ..Default::default()
     };
     let carrier = at_scripted(&scripted).await;
     let unknown = carrier
-        .perform("o/book/1", &book(), AGAIN)
+        .perform("o/book/1", &book(), RETRY)
         .await
         .expect_err("in progress");
     assert!(!unknown.partner_fault, "{unknown}");
@@ -272,14 +272,14 @@ async fn in_progress_is_unknown_and_not_repeated() {
 }
 
 #[tokio::test]
-async fn only_a_repetition_is_looked_up_and_only_not_found_is_repeated() {
-    let scripted = Scripted {
+async fn a_retry_looks_up_the_key_and_repeats_only_an_unknown_key() {
+    let scripted = ScriptedCarrier {
         lookup: BookingStatus::NotFound,
         ..Default::default()
     };
     let carrier = at_scripted(&scripted).await;
-    for (attempt, counts) in [(FIRST, (0, 1)), (AGAIN, (1, 2))] {
-        // The scripted answer says nothing.
+    for (attempt, counts) in [(FIRST, (0, 1)), (RETRY, (1, 2))] {
+        // The scripted response has no result.
         let unknown = carrier
             .perform("o/book/1", &book(), attempt)
             .await
@@ -290,7 +290,7 @@ async fn only_a_repetition_is_looked_up_and_only_not_found_is_repeated() {
 }
 
 #[tokio::test]
-async fn a_tracking_number_that_breaks_the_contract_is_no_answer() {
+async fn an_invalid_tracking_number_is_a_fault_of_the_carrier() {
     for tracking_number in [String::new(), "x".repeat(65)] {
         let status = BookingStatus::Booked.into();
         let answer = BookResponse {
@@ -298,7 +298,7 @@ async fn a_tracking_number_that_breaks_the_contract_is_no_answer() {
             tracking_number,
             ..Default::default()
         };
-        let carrier = at_scripted(&Scripted {
+        let carrier = at_scripted(&ScriptedCarrier {
             book: answer,
             ..Default::default()
         })
@@ -318,7 +318,7 @@ async fn an_error_is_unknown_and_never_refused() {
         (Code::Internal, true),
         (Code::InvalidArgument, false),
     ] {
-        let scripted = Scripted {
+        let scripted = ScriptedCarrier {
             call: Some(code),
             ..Default::default()
         };
@@ -334,23 +334,23 @@ async fn an_error_is_unknown_and_never_refused() {
 }
 
 #[tokio::test]
-async fn a_silent_partner_is_given_up_after_the_deadline() {
-    let scripted = Scripted {
+async fn a_call_without_a_response_ends_at_the_deadline() {
+    let scripted = ScriptedCarrier {
         call: Some(Code::Ok),
         ..Default::default()
     };
     let carrier = at_scripted(&scripted).await;
-    // Connect first: the deadline is for the call.
+    // Connect first, so that the deadline covers only the call.
     carrier
         .lookup("key", Duration::ZERO)
         .await
         .expect("look-ups are answered");
-    let hasty = Deadlines {
+    let short_wait = Deadlines {
         call: Duration::from_millis(50),
         ..DEADLINES
     };
     let carrier = Carrier {
-        deadlines: hasty,
+        deadlines: short_wait,
         ..carrier
     };
     let unknown = carrier
@@ -358,16 +358,16 @@ async fn a_silent_partner_is_given_up_after_the_deadline() {
         .await
         .expect_err("silence");
     assert!(unknown.partner_fault);
-    // Either end may notice first, each in its own words.
-    let noticed =
+    // Client or server may notice the deadline first; their messages differ.
+    let expected =
         ["the deadline has passed", "Timeout expired"].map(|words| unknown.reason.contains(words));
-    assert!(noticed.contains(&true), "{unknown}");
+    assert!(expected.contains(&true), "{unknown}");
 }
 
 #[test]
-fn targets_keep_tracking_apart() {
+fn tracking_has_its_own_target() {
     let channel = || peer("127.0.0.1:1");
-    let runtime = tokio::runtime::Runtime::new().expect("threads are there");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime starts");
     let _inside = runtime.enter();
     let carrier = Carrier::new(channel(), DEADLINES);
     assert_eq!(carrier.target(&book()), carrier.target(&void()));

@@ -1,10 +1,13 @@
+//! Tests of the rule book of a shipment.
+
 use contracts::shipping::v1::{
     CancelShipment, RecordBooked, RecordBookingRefused, RecordBookingVoided, RecordDelivered,
     ShipOrder,
 };
-use proptest::prelude::*;
 
 use super::*;
+
+mod properties;
 
 const ID: &str = "0190b5a0-0000-7000-8000-000000000001";
 
@@ -78,8 +81,8 @@ fn handle(shipment: &mut Shipment, command: &Command) -> Vec<Event> {
     events
 }
 
-/// The shortest way into a status.
-fn reach(status: Status) -> Shipment {
+/// A shipment in a status, after the fewest commands.
+fn shipment_in(status: Status) -> Shipment {
     let commands = match status {
         Status::Unspecified => vec![],
         Status::Requested => vec![ship()],
@@ -104,8 +107,8 @@ fn effect(shipment: &Shipment) -> (String, Effect) {
     }
 }
 
-/// The commands that a handled command sends to orders.
-fn told(shipment: &mut Shipment, command: &Command) -> Vec<OrderCommand> {
+/// Decides a command, folds its events and returns the commands that are sent to the order.
+fn sent_to_order(shipment: &mut Shipment, command: &Command) -> Vec<OrderCommand> {
     let events = handle(shipment, command);
     events
         .iter()
@@ -114,25 +117,25 @@ fn told(shipment: &mut Shipment, command: &Command) -> Vec<OrderCommand> {
             assert_eq!(message.aggregate_id, ID);
             match message.command {
                 contracts::Command::Order(command) => command,
-                other => panic!("shipping talks to orders only, not {other:?}"),
+                other => panic!("shipping sends commands to orders only, not {other:?}"),
             }
         })
         .collect()
 }
 
-fn told_dispatched() -> OrderCommand {
+fn answer_dispatched() -> OrderCommand {
     OrderCommand::RecordShipmentDispatched(RecordShipmentDispatched {
         tracking_number: "T1".into(),
     })
 }
 
-fn told_refused() -> OrderCommand {
+fn answer_refused() -> OrderCommand {
     OrderCommand::RecordShipmentRefused(RecordShipmentRefused {
         reason: "no such street".into(),
     })
 }
 
-fn told_cancelled() -> OrderCommand {
+fn answer_cancelled() -> OrderCommand {
     OrderCommand::RecordShipmentCancelled(RecordShipmentCancelled {})
 }
 
@@ -160,58 +163,71 @@ fn a_parcel_is_booked_tracked_and_delivered() {
         )
     );
 
-    assert_eq!(told(&mut shipment, &booked()), [told_dispatched()]);
+    assert_eq!(
+        sent_to_order(&mut shipment, &booked()),
+        [answer_dispatched()]
+    );
     assert_eq!(
         effect(&shipment),
         (format!("{ID}/track/1"), Effect::Track { booking_key })
     );
     assert!(!ShipmentRules::finished(&shipment));
 
-    let told_delivered = OrderCommand::RecordShipmentDelivered(RecordShipmentDelivered {});
-    assert_eq!(told(&mut shipment, &delivered()), [told_delivered]);
+    let answer_delivered = OrderCommand::RecordShipmentDelivered(RecordShipmentDelivered {});
+    assert_eq!(
+        sent_to_order(&mut shipment, &delivered()),
+        [answer_delivered]
+    );
     assert!(ShipmentRules::finished(&shipment));
 }
 
 #[test]
-fn a_refused_parcel_tells_the_order() {
+fn a_refused_parcel_notifies_the_order() {
     assert_eq!(
-        told(&mut reach(Status::Requested), &refused()),
-        [told_refused()]
+        sent_to_order(&mut shipment_in(Status::Requested), &refused()),
+        [answer_refused()]
     );
 }
 
 #[test]
-fn a_cancellation_ends_by_the_carriers_verdict() {
+fn the_carrier_decides_a_cancellation() {
     let booking_key = format!("{ID}/book/1");
     assert_eq!(
-        effect(&reach(Status::Cancelling)),
+        effect(&shipment_in(Status::Cancelling)),
         (format!("{ID}/void/1"), Effect::Void { booking_key })
     );
-    for (verdict, answer) in [
-        (voided(), told_cancelled()),
-        (refused(), told_refused()),
-        (booked(), told_dispatched()),
+    for (decision, answer) in [
+        (voided(), answer_cancelled()),
+        (refused(), answer_refused()),
+        (booked(), answer_dispatched()),
     ] {
-        assert_eq!(told(&mut reach(Status::Cancelling), &verdict), [answer]);
+        assert_eq!(
+            sent_to_order(&mut shipment_in(Status::Cancelling), &decision),
+            [answer]
+        );
     }
 }
 
 #[test]
-fn a_cancellation_that_comes_too_late_is_answered_and_changes_nothing() {
+fn a_late_cancellation_is_answered_and_changes_nothing() {
     for (status, answer) in [
-        (Status::Dispatched, told_dispatched()),
-        (Status::Delivered, told_dispatched()),
-        (Status::Unspecified, told_cancelled()),
-        (Status::Refused, told_cancelled()),
-        (Status::Cancelled, told_cancelled()),
+        (Status::Dispatched, answer_dispatched()),
+        (Status::Delivered, answer_dispatched()),
+        (Status::Unspecified, answer_cancelled()),
+        (Status::Refused, answer_cancelled()),
+        (Status::Cancelled, answer_cancelled()),
     ] {
-        let mut shipment = reach(status);
-        assert_eq!(told(&mut shipment, &cancel()), [answer], "{status:?}");
-        assert_eq!(shipment, reach(status));
+        let mut shipment = shipment_in(status);
+        assert_eq!(
+            sent_to_order(&mut shipment, &cancel()),
+            [answer],
+            "{status:?}"
+        );
+        assert_eq!(shipment, shipment_in(status));
     }
 }
 
-/// Every command in every status: what is not in the table of the module's documentation gives no events.
+/// Every command in every status. Combinations that the table of the module documentation lacks give no events.
 #[test]
 fn every_command_in_every_status() {
     let commands = [
@@ -222,19 +238,19 @@ fn every_command_in_every_status() {
         ("voided", voided()),
         ("delivered", delivered()),
     ];
-    let mut moves = Vec::new();
+    let mut transitions = Vec::new();
     for from in ALL {
         for (name, command) in &commands {
-            let mut shipment = reach(from);
+            let mut shipment = shipment_in(from);
             match handle(&mut shipment, command).as_slice() {
-                [] => assert_eq!(shipment, reach(from)),
-                [_] => moves.push((from, *name, shipment.status())),
+                [] => assert_eq!(shipment, shipment_in(from)),
+                [_] => transitions.push((from, *name, shipment.status())),
                 several => panic!("at most one event was expected, not {several:?}"),
             }
         }
     }
     assert_eq!(
-        moves,
+        transitions,
         [
             (Status::Unspecified, "ship", Status::Requested),
             (Status::Unspecified, "cancel", Status::Unspecified),
@@ -253,136 +269,23 @@ fn every_command_in_every_status() {
     );
 }
 
-/// Something is outstanding exactly where the shipment waits for the carrier.
 #[test]
-fn effects_stand_only_where_the_carrier_is_awaited() {
+fn an_effect_is_outstanding_only_while_the_carrier_is_awaited() {
     for status in ALL {
         let waits = matches!(
             status,
             Status::Requested | Status::Cancelling | Status::Dispatched
         );
-        let outstanding = ShipmentRules::outstanding(&reach(status), ID);
+        let outstanding = ShipmentRules::outstanding(&shipment_in(status), ID);
         assert_eq!(!outstanding.is_empty(), waits, "{status:?}");
     }
 }
 
 #[test]
-fn only_a_uuid_v7_names_a_shipment() {
+fn the_id_of_a_shipment_is_a_uuid_v7() {
     assert!(ShipmentRules::is_id(ID));
     assert!(!ShipmentRules::is_id(
         "6ba7b810-9dad-41d1-80b4-00c04fd430c8"
     ));
     assert!(!ShipmentRules::is_id(""));
-}
-
-fn any_command() -> impl Strategy<Value = Command> {
-    prop_oneof![
-        Just(ship()),
-        Just(cancel()),
-        Just(booked()),
-        Just(refused()),
-        Just(voided()),
-        Just(delivered()),
-    ]
-}
-
-fn allowed(from: Status, to: Status) -> bool {
-    matches!(
-        (from, to),
-        (Status::Unspecified, Status::Requested)
-            | (
-                Status::Requested,
-                Status::Dispatched | Status::Refused | Status::Cancelling
-            )
-            | (
-                Status::Cancelling,
-                Status::Cancelled | Status::Dispatched | Status::Refused
-            )
-            | (Status::Dispatched, Status::Delivered)
-    )
-}
-
-/// A carrier that keeps the promises of its contract.
-#[derive(Default)]
-struct Ledger {
-    verdict: Option<Command>,
-}
-
-impl Ledger {
-    fn perform(&mut self, effect: &Effect, says_yes: bool) -> Command {
-        match effect {
-            Effect::Book { .. } => self
-                .verdict
-                .get_or_insert(if says_yes { booked() } else { refused() })
-                .clone(),
-            Effect::Void { .. } => self.verdict.get_or_insert(voided()).clone(),
-            Effect::Track { .. } => delivered(),
-        }
-    }
-}
-
-proptest! {
-    #[test]
-    fn any_commands_keep_the_state_machine(commands in prop::collection::vec(any_command(), 0..40)) {
-        let mut shipment = Shipment::default();
-        let (mut dispatched, mut ended) = (0, 0);
-        for command in commands {
-            let before = shipment.clone();
-            for event in decide(&before, &command) {
-                ShipmentRules::evolve(&mut shipment, &event);
-                match &event {
-                    Event::ShipmentCancelRefused(_) | Event::ShipmentCancelSettled(_) => {
-                        prop_assert_eq!(&shipment, &before);
-                        continue;
-                    }
-                    Event::ShipmentDispatched(_) => dispatched += 1,
-                    Event::ShipmentRefused(_) | Event::ShipmentCancelled(_) => ended += 1,
-                    _ => {}
-                }
-                prop_assert!(
-                    allowed(before.status(), shipment.status()),
-                    "{:?} -> {:?}", before.status(), shipment.status()
-                );
-            }
-            prop_assert!(dispatched + ended <= 1, "the carrier's verdict counts once");
-            if ShipmentRules::finished(&before) {
-                prop_assert_eq!(&shipment, &before, "the end is the end");
-            }
-        }
-    }
-
-    /// Effects run late, twice, or by a former owner; at rest the carrier's ledger equals the shipment.
-    #[test]
-    fn at_rest_the_ledger_equals_the_shipment(
-        steps in prop::collection::vec((0..4_u8, any::<bool>()), 0..40),
-    ) {
-        let mut shipment = reach(Status::Requested);
-        let mut ledger = Ledger::default();
-        let former_owner = Effect::Book { contact: contact(), pieces: 3 };
-        for (step, says_yes) in steps {
-            let due = match step {
-                0 => { handle(&mut shipment, &cancel()); continue }
-                1 => Some(former_owner.clone()),
-                _ => ShipmentRules::outstanding(&shipment, ID).pop().map(|outstanding| match outstanding {
-                    Outstanding::Effect { effect, .. } => effect,
-                    Outstanding::Timer { .. } => unreachable!("a shipment has no timers"),
-                }),
-            };
-            if let Some(effect) = due {
-                let answer = ledger.perform(&effect, says_yes);
-                handle(&mut shipment, &answer);
-            }
-        }
-        while let Some(Outstanding::Effect { effect, .. }) = ShipmentRules::outstanding(&shipment, ID).pop() {
-            let answer = ledger.perform(&effect, true);
-            handle(&mut shipment, &answer);
-        }
-        let expected = match shipment.status() {
-            Status::Delivered => booked(),
-            Status::Refused => refused(),
-            Status::Cancelled => voided(),
-            other => panic!("{other:?} is no rest"),
-        };
-        prop_assert_eq!(ledger.verdict, Some(expected));
-    }
 }

@@ -1,5 +1,5 @@
-//! The auditor, tested by planting: a healthy log is made once by the real system and read into memory; then one
-//! violation after the other is planted into a copy, and must be found and named.
+//! Mutation tests of the auditor. The real system writes a healthy log once, which is read into memory. Each mutation
+//! adds one violation to a copy; the auditor must report it under the right invariant.
 
 mod healthy;
 mod mutations;
@@ -8,45 +8,46 @@ mod records;
 use std::cell::Cell;
 use std::sync::OnceLock;
 
-use audit::rows::{Parked, Row};
+use audit::rows::{ParkedKey, Row};
 use audit::{
-    ClientObservation, Cut, Error, Evidence, Invariant, Items, Memory, Seen, TopicPartition,
+    ClientObservation, Cut, Error, Evidence, InMemoryEvidence, Invariant, Items, LogRecord,
+    TopicPartition,
 };
 use contracts::sandbox::v1::{LedgerBooking, LedgerPayment};
 use contracts::{Inventory, Service, Topic};
 use registry::Resolution;
 
-use super::Books;
-use healthy::healthy;
-use mutations::MUTATIONS;
-use records::MutatedLog;
+use super::ServiceRuleBooks;
+use healthy::record_evidence;
+use mutations::mutations;
+use records::MutableEvidence;
 
-/// Made once for all tests of this file.
-fn world() -> &'static (Memory, Books) {
-    static WORLD: OnceLock<(Memory, Books)> = OnceLock::new();
-    WORLD.get_or_init(healthy)
+/// The evidence of a healthy platform, made once for all tests of this file.
+fn healthy_platform() -> &'static (InMemoryEvidence, ServiceRuleBooks) {
+    static HEALTHY: OnceLock<(InMemoryEvidence, ServiceRuleBooks)> = OnceLock::new();
+    HEALTHY.get_or_init(record_evidence)
 }
 
-fn audited(memory: &Memory) -> audit::Report {
-    audit::audit(memory, &world().1).expect("the evidence can be read")
+fn audit_report(evidence: &InMemoryEvidence) -> audit::Report {
+    audit::audit(evidence, &healthy_platform().1).expect("the evidence can be read")
 }
 
 #[test]
-fn a_healthy_world_is_clean_and_every_invariant_looks_at_something() {
-    let (memory, books) = world();
-    let mut memory = memory.clone();
-    let mut copy = MutatedLog::new(&mut memory, books);
-    let (order_id, _) = copy.created();
-    copy.note(ClientObservation::Read {
+fn a_healthy_platform_is_clean_and_every_invariant_is_checked() {
+    let (healthy, rule_books) = healthy_platform();
+    let mut mutated = healthy.clone();
+    let mut evidence = MutableEvidence::new(&mut mutated, rule_books);
+    let (order_id, _) = evidence.created_order();
+    evidence.add_observation(ClientObservation::Read {
         reader: "ada".into(),
         order_id,
         version: 1,
     });
-    let report = audited(&memory);
-    assert!(report.is_clean(), "{}", super::text(&report));
-    assert!(report.at_rest, "{}", super::text(&report));
+    let report = audit_report(&mutated);
+    assert!(report.is_clean(), "{}", super::report_text(&report));
+    assert!(report.at_rest, "{}", super::report_text(&report));
     for finding in &report.findings {
-        assert!(finding.checked > 0, "{:?} looked at nothing", finding.id);
+        assert!(finding.checked > 0, "{:?} was not checked", finding.id);
     }
 }
 
@@ -55,13 +56,13 @@ fn a_healthy_world_is_clean_and_every_invariant_looks_at_something() {
     clippy::print_stdout,
     reason = "the test runner shows it when the test fails"
 )]
-fn what_is_planted_is_found_and_named() {
-    let (memory, books) = world();
-    let mut missed = Vec::new();
-    for (name, invariant, plant) in MUTATIONS {
-        let mut spoiled = memory.clone();
-        plant(&mut MutatedLog::new(&mut spoiled, books));
-        let report = audited(&spoiled);
+fn every_mutation_is_reported_under_its_invariant() {
+    let (healthy, rule_books) = healthy_platform();
+    let mut undetected = Vec::new();
+    for (name, invariant, mutate) in mutations() {
+        let mut mutated = healthy.clone();
+        mutate(&mut MutableEvidence::new(&mut mutated, rule_books));
+        let report = audit_report(&mutated);
         let finding = report.finding(*invariant);
         println!(
             "{name}: {:?} {:?}",
@@ -69,185 +70,193 @@ fn what_is_planted_is_found_and_named() {
             finding.examples.first()
         );
         if finding.violated == 0 {
-            missed.push(format!(
-                "{name}: {invariant} is not named, but {:?}",
+            undetected.push(format!(
+                "{name}: {invariant} is not violated, but {:?}",
                 report.violated()
             ));
         }
     }
-    assert!(missed.is_empty(), "{}", missed.join("\n"));
+    assert!(undetected.is_empty(), "{}", undetected.join("\n"));
 }
 
 #[test]
-fn every_invariant_is_planted_at_least_twice() {
+fn every_invariant_has_at_least_two_mutations() {
     for invariant in Invariant::ALL {
-        let mutations = MUTATIONS
-            .iter()
-            .filter(|(_, planted, _)| planted == invariant);
-        assert!(mutations.count() >= 2, "{invariant}");
+        let count = mutations()
+            .filter(|(_, violated, _)| violated == invariant)
+            .count();
+        assert!(count >= 2, "{invariant}");
     }
 }
 
 #[test]
-fn what_lies_beyond_the_cut_is_no_violation() {
-    let (memory, _) = world();
-    // The orders' offsets are taken first: as if some of their commands had been processed right after that.
+fn records_beyond_the_cut_are_no_violations() {
+    let (healthy, _) = healthy_platform();
+    // The cut has the offsets of the orders group first: as if it had processed some commands right after that.
     for back in [1, 5, 40, 200] {
-        let mut earlier = memory.clone();
-        earlier.cut.begun_ms = first_ms(&earlier);
-        for partition in 0..earlier.cut.partitions {
+        let mut mutated = healthy.clone();
+        mutated.cut.begun_ms = first_ms(&mutated);
+        for partition in 0..mutated.cut.partitions {
             let key = (Service::Orders, partition);
-            if let Some(committed) = earlier.cut.committed.get_mut(&key) {
+            if let Some(committed) = mutated.cut.committed.get_mut(&key) {
                 *committed = (*committed - back).max(0);
             }
         }
-        // The read model's snapshot is older still.
-        earlier.rows = None;
-        let report = audited(&earlier);
+        // The snapshot of the read model is older than these offsets.
+        mutated.rows = None;
+        let report = audit_report(&mutated);
         assert!(!report.at_rest);
-        assert!(report.is_clean(), "{back}: {}", super::text(&report));
+        assert!(report.is_clean(), "{back}: {}", super::report_text(&report));
     }
 }
 
 #[test]
-fn what_a_partner_did_after_the_cut_is_no_violation() {
-    let (memory, books) = world();
-    let mut later = memory.clone();
-    let mut copy = MutatedLog::new(&mut later, books);
-    let mut charge = copy.charge();
+fn ledger_entries_after_the_cut_are_no_violations() {
+    let (healthy, rule_books) = healthy_platform();
+    let mut mutated = healthy.clone();
+    let mut evidence = MutableEvidence::new(&mut mutated, rule_books);
+    let mut charge = evidence.charge_entry();
     charge.idempotency_key = "01890000-0000-7000-8000-000000000001/charge/1".into();
-    charge.time_ms = copy.memory.cut.begun_ms + 1;
-    copy.ledger().push(charge);
-    let report = audited(&later);
+    charge.time_ms = evidence.inner.cut.begun_ms + 1;
+    evidence.payment_ledger().push(charge);
+    let report = audit_report(&mutated);
     assert!(
         report.at_rest && report.is_clean(),
         "{}",
-        super::text(&report)
+        super::report_text(&report)
     );
     assert!(report.finding(Invariant::I3).unchecked > 0);
 }
 
 #[test]
-fn dead_letters_that_were_deleted_are_not_missed() {
-    let (memory, books) = world();
-    let mut spoiled = memory.clone();
-    let mut copy = MutatedLog::new(&mut spoiled, books);
-    // A command that leads to nothing, so that nothing else is missed.
-    let spot = copy.command::<Inventory>(|metadata, _| metadata.causation_id.is_empty());
-    let event = copy.event::<Inventory>(|_, _| true);
-    copy.remove(event);
-    copy.garble(spot);
-    let dead = TopicPartition {
+fn deleted_dead_letters_are_not_reported_as_missing() {
+    let (healthy, rule_books) = healthy_platform();
+    let mut mutated = healthy.clone();
+    let mut evidence = MutableEvidence::new(&mut mutated, rule_books);
+    // A command without events, so that nothing else is missing.
+    let command = evidence.command::<Inventory>(|metadata, _| metadata.causation_id.is_empty());
+    let event = evidence.event::<Inventory>(|_, _| true);
+    evidence.remove(event);
+    evidence.corrupt(command);
+    let dead_letters = TopicPartition {
         topic: Topic::Dlq,
-        ..spot.place
+        ..command.topic_partition
     };
-    let names = |memory: &Memory| {
-        let report = audited(memory);
+    let is_reported = |evidence: &InMemoryEvidence| {
+        let report = audit_report(evidence);
         let mut examples = report.finding(Invariant::I12).examples.iter();
         examples.any(|example| example.wrong.contains("is no dead letter"))
     };
-    assert!(names(&spoiled), "nothing was deleted");
-    let ends = spoiled.cut.ends.get_mut(&dead).expect("the topic is there");
+    assert!(is_reported(&mutated), "no dead letter was deleted");
+    let ends = mutated
+        .cut
+        .ends
+        .get_mut(&dead_letters)
+        .expect("the topic is there");
     (ends.low, ends.high) = (1, 1);
-    assert!(!names(&spoiled));
+    assert!(!is_reported(&mutated));
 }
 
 #[test]
-fn a_command_of_a_newer_contract_cannot_be_checked_even_while_it_waits() {
+fn a_pending_command_of_a_newer_contract_fails_the_audit() {
     const NEWER: u32 = 4_711;
-    let (memory, books) = world();
-    let mut spoiled = memory.clone();
-    let mut copy = MutatedLog::new(&mut spoiled, books);
-    let spot = copy.command::<Inventory>(|metadata, _| !metadata.causation_id.is_empty());
-    let (service, topic) = (spot.place.service, spot.place.topic);
-    let schemas = books.codec.schemas();
+    let (healthy, rule_books) = healthy_platform();
+    let mut mutated = healthy.clone();
+    let mut evidence = MutableEvidence::new(&mut mutated, rule_books);
+    let command = evidence.command::<Inventory>(|metadata, _| !metadata.causation_id.is_empty());
+    let (service, topic) = (
+        command.topic_partition.service,
+        command.topic_partition.topic,
+    );
+    let schemas = rule_books.codec.schemas();
     schemas.learn(service, topic, NEWER, Resolution::Newer);
-    let offset = copy.reframe(spot, NEWER);
-    let key = (service, spot.place.partition);
-    spoiled.cut.committed.insert(key, offset);
-    let trouble = audit::audit(&spoiled, books).expect_err("nobody can read it");
+    let offset = evidence.set_schema_id(command, NEWER);
+    let key = (service, command.topic_partition.partition);
+    mutated.cut.committed.insert(key, offset);
+    let error = audit::audit(&mutated, rule_books).expect_err("the contract is unknown");
     assert!(
         matches!(
-            trouble,
+            error,
             Error::Newer {
                 schema_id: NEWER,
                 ..
             }
         ),
-        "{trouble}"
+        "{error}"
     );
 }
 
 #[test]
-fn what_was_found_is_told_although_the_second_reading_fails() {
-    let mut memory = world().0.clone();
-    let mut copy = MutatedLog::new(&mut memory, &world().1);
-    copy.row(|row| match row {
+fn violations_are_reported_although_the_second_pass_fails() {
+    let (healthy, rule_books) = healthy_platform();
+    let mut mutated = healthy.clone();
+    let mut evidence = MutableEvidence::new(&mut mutated, rule_books);
+    evidence.rewrite_row(|row| match row {
         Row::Payment(row) => {
             row.amount += 1;
             true
         }
         _ => false,
     });
-    let once = Once {
-        memory,
-        readings: Cell::new(0),
+    let failing = FailingRows {
+        evidence: mutated,
+        row_calls: Cell::new(0),
     };
-    let report = audit::audit(&once, &world().1).expect("it was read once");
+    let report = audit::audit(&failing, rule_books).expect("the first pass has violations");
     assert_eq!(
         report.violated(),
         [Invariant::I8],
         "{}",
-        super::text(&report)
+        super::report_text(&report)
     );
 }
 
-/// Rows that can be read once.
-struct Once {
-    memory: Memory,
-    readings: Cell<u32>,
+/// Evidence whose rows cannot be read in the second pass.
+struct FailingRows {
+    evidence: InMemoryEvidence,
+    row_calls: Cell<u32>,
 }
 
-impl Evidence for Once {
+impl Evidence for FailingRows {
     fn cut(&self) -> &Cut {
-        self.memory.cut()
+        self.evidence.cut()
     }
 
-    fn records(&self, place: TopicPartition) -> Result<Items<'_, Seen>, Error> {
-        self.memory.records(place)
+    fn records(&self, topic_partition: TopicPartition) -> Result<Items<'_, LogRecord>, Error> {
+        self.evidence.records(topic_partition)
     }
 
     fn rows(&self) -> Result<Option<Items<'_, Row>>, Error> {
-        self.readings.set(self.readings.get() + 1);
-        // Whether there are any is asked before they are read.
-        if self.readings.get() > 3 {
+        self.row_calls.set(self.row_calls.get() + 1);
+        // Two calls in the first pass, one at the start of the second pass.
+        if self.row_calls.get() > 3 {
             return Err(Error::Source("the database is gone".into()));
         }
-        self.memory.rows()
+        self.evidence.rows()
     }
 
-    fn parked(&self) -> Result<Vec<Parked>, Error> {
-        self.memory.parked()
+    fn parked(&self) -> Result<Vec<ParkedKey>, Error> {
+        self.evidence.parked()
     }
 
     fn payments(&self) -> Result<Option<Items<'_, LedgerPayment>>, Error> {
-        self.memory.payments()
+        self.evidence.payments()
     }
 
     fn bookings(&self) -> Result<Option<Items<'_, LedgerBooking>>, Error> {
-        self.memory.bookings()
+        self.evidence.bookings()
     }
 
     fn journal(&self) -> Result<Option<Items<'_, ClientObservation>>, Error> {
-        self.memory.journal()
+        self.evidence.journal()
     }
 }
 
-/// Time of the first record: everything is fresh then.
-fn first_ms(memory: &Memory) -> i64 {
-    let records = memory.records.values().flatten();
+/// Time of the first record: every record is recent then.
+fn first_ms(evidence: &InMemoryEvidence) -> i64 {
+    let records = evidence.records.values().flatten();
     records
-        .map(|seen| seen.input.time_ms)
+        .map(|record| record.input.time_ms)
         .min()
         .unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Whether the broker answers, and who it is.
+//! Checks that the broker answers; reports the cluster.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,44 +7,44 @@ use engine::Cluster;
 use engine::log::kafka::settings;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
-use super::Finding;
+use super::CheckResult;
 use terminal::count;
 
 pub const PART: &str = "broker";
 
-/// Less than the deadline: librdkafka tries again and again until then.
-pub const PATIENCE: Duration = Duration::from_secs(4);
+/// Less than [`super::DEADLINE`], so that the error of librdkafka, which retries until this timeout, is reported.
+pub const TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Librdkafka asks for the broker's version only to speak with it, and tells nobody.
-pub async fn examine(cluster: &Cluster) -> Finding {
+/// Reports the number of brokers and the id of the cluster. Librdkafka does not expose the version of the broker.
+pub async fn check(cluster: &Cluster) -> CheckResult {
     let cluster = Arc::new(cluster.clone());
     let bootstrap = cluster.bootstrap.clone();
-    // The clients of the log block.
-    let looked = tokio::task::spawn_blocking(move || look(&cluster)).await;
-    match looked {
-        Ok(Ok(detail)) => Finding::ok(PART, format!("{bootstrap}: {detail}")),
-        Ok(Err(error)) => unreachable(PART, &bootstrap, &super::chain(&error)),
+    // The Kafka clients block.
+    let probed = tokio::task::spawn_blocking(move || probe(&cluster)).await;
+    match probed {
+        Ok(Ok(detail)) => CheckResult::ok(PART, format!("{bootstrap}: {detail}")),
+        Ok(Err(error)) => unreachable(PART, &bootstrap, &super::error_chain(&error)),
         Err(error) => unreachable(PART, &bootstrap, &error.to_string()),
     }
 }
 
-fn look(cluster: &Cluster) -> Result<String, rdkafka::error::KafkaError> {
+fn probe(cluster: &Cluster) -> Result<String, rdkafka::error::KafkaError> {
     let client: BaseConsumer = settings::admin(cluster).create()?;
-    let metadata = client.fetch_metadata(None, PATIENCE)?;
+    let metadata = client.fetch_metadata(None, TIMEOUT)?;
     let brokers = match metadata.brokers().len() {
         1 => "1 broker".to_owned(),
         brokers => format!("{} brokers", count(brokers)),
     };
-    let cluster_id = client.client().fetch_cluster_id(PATIENCE);
+    let cluster_id = client.client().fetch_cluster_id(TIMEOUT);
     Ok(match cluster_id {
         Some(id) => format!("{brokers} of cluster {id}"),
         None => brokers,
     })
 }
 
-/// What every part that stands on the broker says without it.
-pub fn unreachable(part: &'static str, bootstrap: &str, reason: &str) -> Finding {
-    Finding::failed(
+/// The result of every check that needs the broker when it does not answer.
+pub fn unreachable(part: &'static str, bootstrap: &str, reason: &str) -> CheckResult {
+    CheckResult::failed(
         part,
         format!("the broker at {bootstrap} does not answer: {reason}"),
         "start it (make up), or name another with --kafka",

@@ -1,4 +1,5 @@
-//! Whether the clocks agree: order ids are made by clients and judged by the broker's time.
+//! Checks that the clocks agree: clients create order ids by their clock, and the age of an id is measured by the clock
+//! of the broker.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,26 +13,26 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 
-use super::broker::{self, PATIENCE};
-use super::database::{self, options, place};
-use super::{Finding, topics};
+use super::broker::{self, TIMEOUT};
+use super::database::{self, location, options};
+use super::{CheckResult, topics};
 use terminal::count;
 
 pub const DATABASE: &str = "clock";
 pub const BROKER: &str = "broker's clock";
 
-/// More than this is worth a look; five minutes ahead is where fresh order ids are refused.
+/// A greater difference is a warning. Fresh order ids are refused from five minutes ahead on.
 const TOLERANCE: Duration = Duration::from_secs(1);
 
-const SET: &str = "let both machines take their time from the same source (NTP)";
+const NTP_HINT: &str = "let both machines take their time from the same source (NTP)";
 
-/// The local clock against PostgreSQL's, in the middle of the question.
-pub async fn against_database(database: &config::Database) -> Finding {
+/// Compares the clock of PostgreSQL with the middle of the query by the local clock.
+pub async fn against_database(database: &config::Database) -> CheckResult {
     let options = match options(database) {
         Ok(options) => options,
         Err(error) => return database::unreachable(DATABASE, "", &error),
     };
-    let asked = async {
+    let query = async {
         let mut connection = PgConnection::connect_with(&options).await?;
         let before = unix_ms();
         let there: i64 =
@@ -42,50 +43,50 @@ pub async fn against_database(database: &config::Database) -> Finding {
         connection.close().await?;
         Ok(there - here)
     };
-    match asked.await {
-        Ok(ahead_ms) => judge(ahead_ms),
-        Err(error) => database::unreachable(DATABASE, &place(&options), &error),
+    match query.await {
+        Ok(offset_ms) => evaluate(offset_ms),
+        Err(error) => database::unreachable(DATABASE, &location(&options), &error),
     }
 }
 
-fn judge(ahead_ms: i64) -> Finding {
-    let differs = ahead_ms.unsigned_abs();
-    let detail = match ahead_ms {
+fn evaluate(offset_ms: i64) -> CheckResult {
+    let differs = offset_ms.unsigned_abs();
+    let detail = match offset_ms {
         0 => "as PostgreSQL's".to_owned(),
         1.. => format!("{} ms behind PostgreSQL's", count(differs)),
         _ => format!("{} ms ahead of PostgreSQL's", count(differs)),
     };
     if Duration::from_millis(differs) > TOLERANCE {
-        Finding::warning(DATABASE, detail, SET)
+        CheckResult::warning(DATABASE, detail, NTP_HINT)
     } else {
-        Finding::ok(DATABASE, detail)
+        CheckResult::ok(DATABASE, detail)
     }
 }
 
-/// The broker tells its time only in what it appends: a record from the future gives a fast clock away.
-pub async fn against_broker(cluster: &Cluster) -> Finding {
-    let asked = cluster.clone();
-    // The clients of the log block.
-    let looked = tokio::task::spawn_blocking(move || from_the_future(&asked)).await;
-    let reason = match looked {
+/// The broker exposes its clock only as append times: a record from the future shows that its clock is ahead.
+pub async fn against_broker(cluster: &Cluster) -> CheckResult {
+    let cluster_copy = cluster.clone();
+    // The Kafka clients block.
+    let probed = tokio::task::spawn_blocking(move || has_future_records(&cluster_copy)).await;
+    let reason = match probed {
         Ok(Ok(false)) => {
-            return Finding::ok(BROKER, "no command was appended in this machine's future");
+            return CheckResult::ok(BROKER, "no command was appended in this machine's future");
         }
         Ok(Ok(true)) => {
-            return Finding::warning(
+            return CheckResult::warning(
                 BROKER,
                 "commands were appended in this machine's future: the broker's clock is ahead",
-                SET,
+                NTP_HINT,
             );
         }
         Ok(Err(error)) if is_missing(&error) => {
-            return Finding::failed(
+            return CheckResult::failed(
                 BROKER,
-                "it is told by topics that are missing",
-                topics::MAKE,
+                "it is read from topics that are missing",
+                topics::CREATE_HINT,
             );
         }
-        Ok(Err(error)) => super::chain(&error),
+        Ok(Err(error)) => super::error_chain(&error),
         Err(error) => error.to_string(),
     };
     broker::unreachable(BROKER, &cluster.bootstrap, &reason)
@@ -98,7 +99,7 @@ fn is_missing(error: &KafkaError) -> bool {
     )
 }
 
-fn from_the_future(cluster: &Cluster) -> KafkaResult<bool> {
+fn has_future_records(cluster: &Cluster) -> KafkaResult<bool> {
     let client: BaseConsumer = settings::reader(cluster, "read_uncommitted").create()?;
     let soon = unix_ms() + i64::try_from(TOLERANCE.as_millis()).unwrap_or_default();
     let mut times = TopicPartitionList::new();
@@ -108,7 +109,7 @@ fn from_the_future(cluster: &Cluster) -> KafkaResult<bool> {
             times.add_partition_offset(&topic, partition, Offset::Offset(soon))?;
         }
     }
-    let found = client.offsets_for_times(times, PATIENCE)?;
+    let found = client.offsets_for_times(times, TIMEOUT)?;
     Ok(found
         .elements()
         .iter()
@@ -128,15 +129,15 @@ mod tests {
     use crate::doctor::Health;
 
     #[test]
-    fn more_than_a_second_is_worth_a_look() {
-        for (ahead_ms, health, detail) in [
+    fn a_difference_of_more_than_a_second_is_a_warning() {
+        for (offset_ms, health, detail) in [
             (0, Health::Ok, "as PostgreSQL's"),
             (1_000, Health::Ok, "1,000 ms behind PostgreSQL's"),
             (1_001, Health::Warning, "1,001 ms behind PostgreSQL's"),
             (-90_000, Health::Warning, "90,000 ms ahead of PostgreSQL's"),
         ] {
-            let finding = judge(ahead_ms);
-            assert_eq!((finding.health, finding.detail.as_str()), (health, detail));
+            let result = evaluate(offset_ms);
+            assert_eq!((result.health, result.detail.as_str()), (health, detail));
         }
     }
 }

@@ -1,35 +1,35 @@
-//! Whether the database answers, and holds the read model.
+//! Checks that the database answers and has the read model.
 
 use chassis::config;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions as _, Connection as _};
 
-use super::{Finding, chain};
+use super::{CheckResult, error_chain};
 use terminal::count;
 
 pub const PART: &str = "database";
 
-/// Its URL may hold a password: the detail names only the place.
-pub async fn examine(database: &config::Database) -> Finding {
+/// The result names only host, port and database: the URL may contain a password.
+pub async fn check(database: &config::Database) -> CheckResult {
     let options = match options(database) {
         Ok(options) => options,
         Err(error) => return unreachable(PART, "", &error),
     };
-    let place = place(&options);
-    match look(&options).await {
-        Ok(model) => model.judge(&place),
-        Err(error) => unreachable(PART, &place, &error),
+    let location = location(&options);
+    match probe(&options).await {
+        Ok(model) => model.evaluate(&location),
+        Err(error) => unreachable(PART, &location, &error),
     }
 }
 
-/// How to connect, quietly.
+/// Connection options, with statement logging disabled.
 pub fn options(database: &config::Database) -> sqlx::Result<PgConnectOptions> {
     let options: PgConnectOptions = database.url.parse()?;
     Ok(options.disable_statement_logging())
 }
 
 /// `host:port/database`.
-pub fn place(options: &PgConnectOptions) -> String {
+pub fn location(options: &PgConnectOptions) -> String {
     format!(
         "{}:{}/{}",
         options.get_host(),
@@ -38,60 +38,63 @@ pub fn place(options: &PgConnectOptions) -> String {
     )
 }
 
-struct Model {
+struct ReadModelInfo {
     version: String,
-    /// `None` while nobody has made the schema.
+    /// Number of stored positions; `None` when the schema does not exist.
     positions: Option<i64>,
 }
 
-async fn look(options: &PgConnectOptions) -> sqlx::Result<Model> {
+async fn probe(options: &PgConnectOptions) -> sqlx::Result<ReadModelInfo> {
     let mut connection = PgConnection::connect_with(options).await?;
     let version: String = sqlx::query_scalar("SHOW server_version")
         .fetch_one(&mut connection)
         .await?;
     let table = format!("{}.positions", query::SCHEMA);
-    let is_made: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL")
+    let exists: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL")
         .bind(&table)
         .fetch_one(&mut connection)
         .await?;
-    let positions = if is_made {
+    let positions = if exists {
         let count = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
         Some(sqlx::query_scalar(count).fetch_one(&mut connection).await?)
     } else {
         None
     };
     connection.close().await?;
-    Ok(Model { version, positions })
+    Ok(ReadModelInfo { version, positions })
 }
 
-impl Model {
-    fn judge(&self, place: &str) -> Finding {
+impl ReadModelInfo {
+    fn evaluate(&self, location: &str) -> CheckResult {
         let Self { version, positions } = self;
         let schema = query::SCHEMA;
         match positions {
-            Some(positions) => Finding::ok(
+            Some(positions) => CheckResult::ok(
                 PART,
                 format!(
-                    "{place}: PostgreSQL {version}, schema {schema}, {} partitions projected",
+                    "{location}: PostgreSQL {version}, schema {schema}, {} partitions projected",
                     count(*positions)
                 ),
             ),
-            None => Finding::failed(
+            None => CheckResult::failed(
                 PART,
-                format!("{place}: PostgreSQL {version}, but no schema {schema}"),
+                format!("{location}: PostgreSQL {version}, but no schema {schema}"),
                 "the read side makes it: ordermesh serve query, or all",
             ),
         }
     }
 }
 
-/// What every part that stands on the database says without it.
-pub fn unreachable(part: &'static str, place: &str, error: &sqlx::Error) -> Finding {
-    let detail = match place {
-        "" => format!("no database: {}", chain(error)),
-        place => format!("PostgreSQL at {place} does not answer: {}", chain(error)),
+/// The result of every check that needs the database when it does not answer.
+pub fn unreachable(part: &'static str, location: &str, error: &sqlx::Error) -> CheckResult {
+    let detail = match location {
+        "" => format!("no database: {}", error_chain(error)),
+        location => format!(
+            "PostgreSQL at {location} does not answer: {}",
+            error_chain(error)
+        ),
     };
-    Finding::failed(
+    CheckResult::failed(
         part,
         detail,
         "start it (make up), or name another with --database",
@@ -104,21 +107,21 @@ mod tests {
     use crate::doctor::Health;
 
     #[test]
-    fn a_password_is_not_told() {
+    fn a_location_has_no_password() {
         let url = "postgres://ada:secret@db:15432/orders".to_owned();
         let options = options(&config::Database { url }).unwrap();
-        assert_eq!(place(&options), "db:15432/orders");
+        assert_eq!(location(&options), "db:15432/orders");
     }
 
     #[test]
-    fn a_database_without_the_read_model_does_not_do() {
-        let model = |positions| Model {
+    fn a_database_without_the_read_model_has_failed() {
+        let model = |positions| ReadModelInfo {
             version: "17.2".into(),
             positions,
         };
-        assert_eq!(model(Some(4)).judge("p").health, Health::Ok);
-        let finding = model(None).judge("p");
-        assert_eq!(finding.health, Health::Failed);
-        assert!(finding.detail.contains("no schema read_v"), "{finding:?}");
+        assert_eq!(model(Some(4)).evaluate("p").health, Health::Ok);
+        let result = model(None).evaluate("p");
+        assert_eq!(result.health, Health::Failed);
+        assert!(result.detail.contains("no schema read_v"), "{result:?}");
     }
 }

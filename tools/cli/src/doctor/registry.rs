@@ -1,63 +1,65 @@
-//! Whether the registry answers, and knows our contracts.
+//! Checks that the registry answers and has the schemas of this program.
 
 use std::time::Duration;
 
 use chassis::config;
-use registry::{Error, Registered, Schemas, Settings, Standing};
+use registry::{Error, Registration, Schemas, Settings, SubjectStatus};
 
-use super::{Finding, chain};
+use super::{CheckResult, error_chain};
 use terminal::count;
 
 pub const PART: &str = "registry";
 
-const REGISTER: &str = "register them with: ordermesh topics apply";
+const REGISTER_HINT: &str = "register them with: ordermesh topics apply";
 
-pub async fn examine(registry: &config::Registry, prefix: &str) -> Finding {
+pub async fn check(registry: &config::Registry, prefix: &str) -> CheckResult {
     let mut settings = Settings::new(registry.url.clone(), prefix);
-    // A registry that is not there is the finding.
+    // No retries: a registry that does not answer is the result.
     settings.deadline = Duration::ZERO;
-    let asked = async {
+    let query = async {
         let metrics = registry::Metrics::new(&prometheus::Registry::new())?;
-        anyhow::Ok(Schemas::standings(&settings, metrics, &platform_client::all_topics()).await)
+        anyhow::Ok(
+            Schemas::subject_statuses(&settings, metrics, &platform_client::all_topics()).await,
+        )
     };
-    match asked.await {
-        Ok(Ok(standings)) => judge(&registry.url, &standings),
-        Ok(Err(error)) => amiss(&registry.url, &error),
-        Err(error) => Finding::failed(PART, format!("{error:#}"), String::new()),
+    match query.await {
+        Ok(Ok(statuses)) => evaluate(&registry.url, &statuses),
+        Ok(Err(error)) => error_result(&registry.url, &error),
+        Err(error) => CheckResult::failed(PART, format!("{error:#}"), String::new()),
     }
 }
 
-/// The worst of what there is.
-fn judge(url: &str, standings: &[Standing]) -> Finding {
-    let of = |wanted: fn(&Registered) -> bool| {
-        standings
+/// The result for the worst status of all subjects.
+fn evaluate(url: &str, statuses: &[SubjectStatus]) -> CheckResult {
+    let of = |wanted: fn(&Registration) -> bool| {
+        statuses
             .iter()
-            .filter(|standing| wanted(&standing.registered))
+            .filter(|status| wanted(&status.registration))
             .count()
     };
-    let all = count(standings.len());
-    let broken = standings
+    let all = count(statuses.len());
+    let broken = statuses
         .iter()
-        .find_map(|standing| match &standing.registered {
-            Registered::Broken {
+        .find_map(|status| match &status.registration {
+            Registration::Incompatible {
                 version,
                 violations,
-            } => Some((&standing.subject, version, violations)),
+            } => Some((&status.subject, version, violations)),
             _ => None,
         });
     if let Some((subject, version, violations)) = broken {
         let first = violations
             .first()
             .map_or_else(String::new, |violation| format!(": {violation}"));
-        return Finding::failed(
+        return CheckResult::failed(
             PART,
             format!("{url}: {subject} does not fit its registered version {version}{first}"),
-            "this program and whoever registered that version do not belong together",
+            "this program and the one that registered that version are incompatible",
         );
     }
-    let newer = of(|registered| matches!(registered, Registered::Newer { .. }));
+    let newer = of(|registered| matches!(registered, Registration::Newer { .. }));
     if newer > 0 {
-        return Finding::failed(
+        return CheckResult::failed(
             PART,
             format!(
                 "{url}: {} of {all} contracts are registered newer than this program",
@@ -66,28 +68,29 @@ fn judge(url: &str, standings: &[Standing]) -> Finding {
             "upgrade it",
         );
     }
-    let missing = of(|registered| matches!(registered, Registered::Nothing | Registered::Older));
+    let missing =
+        of(|registered| matches!(registered, Registration::Missing | Registration::Older));
     if missing > 0 {
         let missing = count(missing);
-        return Finding::failed(
+        return CheckResult::failed(
             PART,
             format!("{url}: {missing} of {all} contracts are not registered"),
-            REGISTER,
+            REGISTER_HINT,
         );
     }
-    Finding::ok(PART, format!("{url}: {all} contracts registered"))
+    CheckResult::ok(PART, format!("{url}: {all} contracts registered"))
 }
 
-fn amiss(url: &str, error: &Error) -> Finding {
+fn error_result(url: &str, error: &Error) -> CheckResult {
     match error {
-        Error::Unavailable { source, .. } | Error::Unreachable { source } => Finding::failed(
+        Error::Unavailable { source, .. } | Error::Unreachable { source } => CheckResult::failed(
             PART,
-            format!("{url} does not answer: {}", chain(source.as_ref())),
+            format!("{url} does not answer: {}", error_chain(source.as_ref())),
             "start it (make up), or name another with --registry",
         ),
-        error => Finding::failed(
+        error => CheckResult::failed(
             PART,
-            format!("{url}: {}", chain(error)),
+            format!("{url}: {}", error_chain(error)),
             "look at the registry, or name another with --registry",
         ),
     }
@@ -98,33 +101,33 @@ mod tests {
     use super::*;
     use crate::doctor::Health;
 
-    fn standing(registered: Registered) -> Standing {
-        Standing {
+    fn status(registration: Registration) -> SubjectStatus {
+        SubjectStatus {
             subject: "orders.events-value".into(),
-            registered,
+            registration,
         }
     }
 
     #[test]
     fn the_worst_contract_counts() {
-        let exact = || standing(Registered::Exact);
-        let newer = || standing(Registered::Newer { version: 3 });
-        assert_eq!(judge("u", &[exact(), exact()]).health, Health::Ok);
-        for nothing in [Registered::Nothing, Registered::Older] {
-            let finding = judge("u", &[exact(), standing(nothing)]);
-            assert_eq!(finding.detail, "u: 1 of 2 contracts are not registered");
-            assert_eq!(finding.advice, REGISTER);
+        let exact = || status(Registration::Exact);
+        let newer = || status(Registration::Newer { version: 3 });
+        assert_eq!(evaluate("u", &[exact(), exact()]).health, Health::Ok);
+        for nothing in [Registration::Missing, Registration::Older] {
+            let result = evaluate("u", &[exact(), status(nothing)]);
+            assert_eq!(result.detail, "u: 1 of 2 contracts are not registered");
+            assert_eq!(result.advice, REGISTER_HINT);
         }
-        let finding = judge("u", &[standing(Registered::Nothing), newer()]);
-        assert_eq!(finding.advice, "upgrade it");
-        let broken = standing(Registered::Broken {
+        let result = evaluate("u", &[status(Registration::Missing), newer()]);
+        assert_eq!(result.advice, "upgrade it");
+        let broken = status(Registration::Incompatible {
             version: 2,
             violations: Vec::new(),
         });
-        let finding = judge("u", &[newer(), broken]);
+        let result = evaluate("u", &[newer(), broken]);
         assert!(
-            finding.detail.contains("orders.events-value") && finding.detail.contains("version 2"),
-            "{finding:?}"
+            result.detail.contains("orders.events-value") && result.detail.contains("version 2"),
+            "{result:?}"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Whether the services are up: the public port, and what a process says of itself on its admin port.
+//! Checks that the services are up: the health of the public port, and the readiness report of the admin port.
 
 use std::net::SocketAddr;
 
@@ -8,27 +8,27 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::{DEADLINE, Finding};
+use super::{CheckResult, DEADLINE};
 use platform_client::Api;
 use platform_client::retry;
 
 pub const GATEWAY: &str = "gateway";
 pub const ADMIN: &str = "admin";
 
-const START: &str = "start the services (make up, or ordermesh serve all)";
+const START_HINT: &str = "start the services (make up, or ordermesh serve all)";
 
-/// The gateway's own health is that of the platform's front door.
-pub async fn gateway(api: &Api) -> Finding {
+/// Checks the gRPC health of the gateway.
+pub async fn gateway(api: &Api) -> CheckResult {
     let mut request = Request::new(HealthCheckRequest::default());
     request.set_timeout(DEADLINE);
     let address = api.address();
     match HealthClient::new(api.peer()).check(request).await {
         Ok(answer) => match answer.into_inner().status() {
-            ServingStatus::Serving => Finding::ok(GATEWAY, format!("{address}: serving")),
-            status => Finding::failed(
+            ServingStatus::Serving => CheckResult::ok(GATEWAY, format!("{address}: serving")),
+            status => CheckResult::failed(
                 GATEWAY,
                 format!("{address}: {}", status.as_str_name().to_lowercase()),
-                "its admin port tells what keeps it",
+                "its admin port reports what is not ready",
             ),
         },
         Err(status) => {
@@ -36,33 +36,38 @@ pub async fn gateway(api: &Api) -> Finding {
                 Code::Unavailable => format!("{address} does not answer"),
                 _ => format!("{address}: {}", retry::describe(&status)),
             };
-            Finding::failed(
+            CheckResult::failed(
                 GATEWAY,
                 detail,
-                format!("{START}, or name another with --api"),
+                format!("{START_HINT}, or name another with --api"),
             )
         }
     }
 }
 
-/// What keeps a process from being ready is told by its parts.
-pub async fn admin(address: SocketAddr) -> Finding {
-    let place = match platform_client::reachable(address) {
-        Ok(place) => place,
-        Err(error) => return Finding::failed(ADMIN, format!("{address}: {error:#}"), START),
+/// Checks the readiness of a process. Components that are not ready report why.
+pub async fn admin(address: SocketAddr) -> CheckResult {
+    let location = match platform_client::reachable(address) {
+        Ok(location) => location,
+        Err(error) => {
+            return CheckResult::failed(ADMIN, format!("{address}: {error:#}"), START_HINT);
+        }
     };
-    match report(&format!("http://{place}/health/ready")).await {
-        Ok(report) => judge(place.as_str(), &report),
-        Err(error) => Finding::failed(
+    match report(&format!("http://{location}/health/ready")).await {
+        Ok(report) => evaluate(location.as_str(), &report),
+        Err(error) => CheckResult::failed(
             ADMIN,
-            format!("{place} does not answer: {}", platform_client::root(&error)),
-            format!("{START}, or name another with --admin"),
+            format!(
+                "{location} does not answer: {}",
+                platform_client::root_cause(&error)
+            ),
+            format!("{START_HINT}, or name another with --admin"),
         ),
     }
 }
 
 async fn report(url: &str) -> reqwest::Result<Value> {
-    platform_client::http(DEADLINE)?
+    platform_client::http_client(DEADLINE)?
         .get(url)
         .send()
         .await?
@@ -70,7 +75,7 @@ async fn report(url: &str) -> reqwest::Result<Value> {
         .await
 }
 
-fn judge(place: &str, report: &Value) -> Finding {
+fn evaluate(location: &str, report: &Value) -> CheckResult {
     let components = report["components"].as_object();
     let waiting: Vec<_> = components
         .into_iter()
@@ -79,18 +84,18 @@ fn judge(place: &str, report: &Value) -> Finding {
         .collect();
     if report["ready"] == Value::Bool(true) {
         let parts = components.map_or(0, serde_json::Map::len);
-        return Finding::ok(ADMIN, format!("{place}: {parts} parts ready"));
+        return CheckResult::ok(ADMIN, format!("{location}: {parts} parts ready"));
     }
     let detail = if report["shutting_down"] == Value::Bool(true) {
         "shutting down".to_owned()
     } else if waiting.is_empty() {
-        "what answers is no admin port".to_owned()
+        "the server is not an admin port".to_owned()
     } else {
         format!("not ready: {}", waiting.join(", "))
     };
-    Finding::failed(
+    CheckResult::failed(
         ADMIN,
-        format!("{place}: {detail}"),
+        format!("{location}: {detail}"),
         "look at the log of the services (make logs)",
     )
 }
@@ -103,19 +108,19 @@ mod tests {
     use crate::doctor::Health;
 
     #[test]
-    fn what_keeps_a_process_from_being_ready_is_told() {
+    fn components_that_are_not_ready_are_listed() {
         let ready = json!({"ready": true, "components": {"orders": null, "gateway": null}});
-        let finding = judge("a:1", &ready);
-        assert_eq!(finding.health, Health::Ok);
-        assert_eq!(finding.detail, "a:1: 2 parts ready");
+        let result = evaluate("a:1", &ready);
+        assert_eq!(result.health, Health::Ok);
+        assert_eq!(result.detail, "a:1: 2 parts ready");
 
         let waiting = json!({"ready": false, "shutting_down": false,
             "components": {"orders": "no partitions", "gateway": null}});
-        let finding = judge("a:1", &waiting);
-        assert_eq!(finding.health, Health::Failed);
-        assert_eq!(finding.detail, "a:1: not ready: orders (no partitions)");
+        let result = evaluate("a:1", &waiting);
+        assert_eq!(result.health, Health::Failed);
+        assert_eq!(result.detail, "a:1: not ready: orders (no partitions)");
 
-        let finding = judge("a:1", &json!("hello"));
-        assert_eq!(finding.detail, "a:1: what answers is no admin port");
+        let result = evaluate("a:1", &json!("hello"));
+        assert_eq!(result.detail, "a:1: the server is not an admin port");
     }
 }

@@ -1,40 +1,40 @@
-//! Whether the topics stand as they were made.
+//! Checks that the topics exist with the partitions and settings with which they were created.
 
 use engine::Cluster;
 use engine::topics::{self, Drift, Error};
 
-use super::Finding;
+use super::CheckResult;
 use super::broker::unreachable;
 use terminal::count;
 
 pub const PART: &str = "topics";
 
-/// What makes them.
-pub const MAKE: &str = "make them with: ordermesh topics apply";
+/// Advice when topics are missing.
+pub const CREATE_HINT: &str = "make them with: ordermesh topics apply";
 
-pub async fn examine(cluster: &Cluster) -> Finding {
-    let asked = cluster.clone();
-    // The clients of the log block.
-    let checked = tokio::task::spawn_blocking(move || topics::check(&asked)).await;
+pub async fn check(cluster: &Cluster) -> CheckResult {
+    let cluster_copy = cluster.clone();
+    // The Kafka clients block.
+    let checked = tokio::task::spawn_blocking(move || topics::check(&cluster_copy)).await;
     match checked {
         Ok(Ok(())) => settings(cluster).await,
-        Ok(Err(error)) => amiss(&error),
-        Err(error) => Finding::failed(PART, error.to_string(), MAKE),
+        Ok(Err(error)) => error_result(&error),
+        Err(error) => CheckResult::failed(PART, error.to_string(), CREATE_HINT),
     }
 }
 
-async fn settings(cluster: &Cluster) -> Finding {
+async fn settings(cluster: &Cluster) -> CheckResult {
     match topics::drifted(cluster).await {
-        Ok(drifted) => judge(cluster, &drifted),
-        Err(error) => amiss(&error),
+        Ok(drifted) => evaluate(cluster, &drifted),
+        Err(error) => error_result(&error),
     }
 }
 
-fn judge(cluster: &Cluster, drifted: &[Drift]) -> Finding {
+fn evaluate(cluster: &Cluster, drifted: &[Drift]) -> CheckResult {
     let all = count(platform_client::all_topics().len());
     let Some(first) = drifted.first() else {
         let partitions = count(cluster.partitions);
-        return Finding::ok(
+        return CheckResult::ok(
             PART,
             format!("{all} with {partitions} partitions each, settings as they were made"),
         );
@@ -46,27 +46,27 @@ fn judge(cluster: &Cluster, drifted: &[Drift]) -> Finding {
     if drifted.len() > 1 {
         detail.push_str(&format!(", and {} more", count(drifted.len() - 1)));
     }
-    Finding::warning(PART, detail, "set it back with Kafka's own tools")
+    CheckResult::warning(PART, detail, "set it back with Kafka's own tools")
 }
 
-fn amiss(error: &Error) -> Finding {
+fn error_result(error: &Error) -> CheckResult {
     match error {
         Error::Broker { bootstrap, reason } => unreachable(PART, bootstrap, reason),
         Error::Missing { topics } => {
             let all = count(platform_client::all_topics().len());
             let missing = count(topics.len());
             let first = topics.first().map_or("", String::as_str);
-            Finding::failed(
+            CheckResult::failed(
                 PART,
                 format!("{missing} of {all} are missing, the first is {first}"),
-                MAKE,
+                CREATE_HINT,
             )
         }
         Error::PartitionCount {
             topic,
             found,
             wanted,
-        } => Finding::failed(
+        } => CheckResult::failed(
             PART,
             format!("{topic} has {found} partitions, not {wanted}"),
             "the count is fixed for life: set --partitions back, or use another --prefix",
@@ -88,27 +88,27 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_that_somebody_has_changed_is_named() {
-        assert_eq!(judge(&cluster(), &[]).health, Health::Ok);
+    fn a_changed_setting_is_named() {
+        assert_eq!(evaluate(&cluster(), &[]).health, Health::Ok);
         let drift = Drift {
             topic: "orders.events".into(),
             setting: "retention.ms",
             found: "1000".into(),
             wanted: "-1",
         };
-        let finding = judge(&cluster(), &[drift.clone(), drift]);
-        assert_eq!(finding.health, Health::Warning);
+        let result = evaluate(&cluster(), &[drift.clone(), drift]);
+        assert_eq!(result.health, Health::Warning);
         assert_eq!(
-            finding.detail,
+            result.detail,
             "orders.events: retention.ms is 1000, not -1, and 1 more"
         );
     }
 
     #[test]
-    fn missing_topics_are_made_by_a_command() {
+    fn the_advice_for_missing_topics_is_a_command() {
         let topics = vec!["a.orders.events".to_owned()];
-        let finding = amiss(&Error::Missing { topics });
-        assert!(finding.detail.contains("1 of 20"), "{finding:?}");
-        assert!(finding.advice.contains("topics apply"), "{finding:?}");
+        let result = error_result(&Error::Missing { topics });
+        assert!(result.detail.contains("1 of 20"), "{result:?}");
+        assert!(result.advice.contains("topics apply"), "{result:?}");
     }
 }

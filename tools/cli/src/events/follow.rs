@@ -1,4 +1,4 @@
-//! Follows several topics at once, from their ends on.
+//! Follows several topics at once, from their ends.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -6,8 +6,8 @@ use std::time::Duration;
 use contracts::{Service, Topic};
 use engine::Cluster;
 use engine::log::Input;
-use engine::log::kafka::client::{Renewable, drop_in_background};
-use engine::log::kafka::context::Quiet;
+use engine::log::kafka::client::{ReplaceableClient, drop_in_background};
+use engine::log::kafka::context::LoggingContext;
 use engine::log::kafka::{input, settings};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult};
@@ -15,25 +15,25 @@ use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
-use super::Place;
+use super::TopicEnds;
 
-const WAIT: Duration = Duration::from_millis(100);
+const POLL_TIMEOUT: Duration = Duration::from_millis(100);
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Hands over what is committed behind the ends of `topics`, until `stop`. Blocks.
+/// Passes each record committed after the ends of `topics` to `each`, until `stop` is cancelled. Blocks.
 ///
 /// # Errors
 ///
-/// A topic is gone, or `each` fails. A broker that is down is waited for.
+/// A topic no longer exists, or `each` fails. An unavailable broker is retried.
 pub fn follow(
     cluster: &Cluster,
-    topics: &[Place],
+    topics: &[TopicEnds],
     stop: &CancellationToken,
     mut each: impl FnMut(Service, Topic, &Input) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let mut places = Vec::new();
+    let mut names = Vec::new();
     let mut next = HashMap::new();
-    for Place {
+    for TopicEnds {
         service,
         topic,
         ends,
@@ -43,25 +43,25 @@ pub fn follow(
         for (partition, ends) in (0..).zip(ends) {
             next.insert((name.clone(), partition), ends.high);
         }
-        places.push((name, *service, *topic));
+        names.push((name, *service, *topic));
     }
     let mut settings = settings::reader(cluster, "read_committed");
-    // There is no end to reach.
+    // Following has no end.
     settings.set("enable.partition.eof", "false");
-    let mut client = Renewable::new("events", move |client_id| {
+    let mut client = ReplaceableClient::new("events", move |client_id| {
         settings
             .clone()
             .set("client.id", client_id)
-            .create_with_context::<_, BaseConsumer<Quiet>>(Quiet::default())
+            .create_with_context::<_, BaseConsumer<LoggingContext>>(LoggingContext::default())
     })?;
     assign(client.get(), &next)?;
     let mut failed = false;
     while !stop.is_cancelled() {
-        match client.get().poll(WAIT) {
+        match client.get().poll(POLL_TIMEOUT) {
             Some(Ok(message)) => {
                 failed = false;
-                let place = places.iter().find(|(name, ..)| name == message.topic());
-                if let Some((name, service, topic)) = place {
+                let source = names.iter().find(|(name, ..)| name == message.topic());
+                if let Some((name, service, topic)) = source {
                     next.insert((name.clone(), message.partition()), message.offset() + 1);
                     each(*service, *topic, &input(&message))?;
                 }
@@ -70,7 +70,7 @@ pub fn follow(
             Some(Err(error)) if is_final(&error) => return Err(error.into()),
             Some(Err(_)) => failed = true,
         }
-        // A client that was disturbed proves that the broker still answers it.
+        // After an error the client must prove that the broker still answers it.
         if failed {
             let Some(((name, partition), _)) = next.iter().next() else {
                 continue;
@@ -99,7 +99,10 @@ pub fn follow(
     Ok(())
 }
 
-fn assign(consumer: &BaseConsumer<Quiet>, next: &HashMap<(String, i32), i64>) -> KafkaResult<()> {
+fn assign(
+    consumer: &BaseConsumer<LoggingContext>,
+    next: &HashMap<(String, i32), i64>,
+) -> KafkaResult<()> {
     let mut list = TopicPartitionList::new();
     for ((name, partition), offset) in next {
         list.add_partition_offset(name, *partition, Offset::Offset(*offset))?;

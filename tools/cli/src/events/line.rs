@@ -1,4 +1,4 @@
-//! A record on one line.
+//! Formats a record as one line.
 
 use engine::headers::{DEAD_ERROR_CLASS, DEAD_ERROR_MESSAGE, DEAD_SOURCE_OFFSET};
 use engine::log::Input;
@@ -8,34 +8,38 @@ use serde_json::{Map, json};
 use platform_client::content::{Content, Record};
 use terminal::{self, amount, time};
 
-/// Characters of a text that are shown.
+/// Most characters shown of a text.
 const TEXT_WIDTH: usize = 40;
 
-/// For eyes: time, place, kind, aggregate and version, details.
+/// A line for people: time, topic and offset, kind, aggregate and version, details.
 pub fn text(topic: &str, input: &Input, content: &Content) -> String {
-    let place = format!("{topic}/{}@{}", input.partition, input.offset);
+    let source = format!("{topic}/{}@{}", input.partition, input.offset);
     let key = input
         .key
         .as_deref()
         .map_or_else(|| "-".into(), String::from_utf8_lossy);
-    let (kind, whose, details) = match content {
-        Content::Record(record) => (record.kind.as_str(), whose(record, &key), details(record)),
+    let (kind, aggregate, details) = match content {
+        Content::Record(record) => (
+            record.kind.as_str(),
+            aggregate_text(record, &key),
+            details(record),
+        ),
         Content::Tombstone => ("tombstone", key.into_owned(), String::new()),
         Content::DeadLetter => ("dead_letter", key.into_owned(), dead_letter(input)),
         Content::Opaque(reason) => ("unreadable", key.into_owned(), reason.clone()),
     };
     let line = format!(
-        "{}  {place:<24}  {kind:<24}  {whose:<40}  {details}",
+        "{}  {source:<24}  {kind:<24}  {aggregate:<40}  {details}",
         time(input.time_ms)
     );
     line.trim_end().to_owned()
 }
 
-/// For programs.
+/// A line of JSON.
 ///
 /// # Errors
 ///
-/// A value has no form in JSON.
+/// A value has no representation in JSON.
 pub fn json(topic: &str, input: &Input, content: &Content) -> anyhow::Result<String> {
     let headers: Map<_, _> = input
         .headers
@@ -69,8 +73,8 @@ pub fn json(topic: &str, input: &Input, content: &Content) -> anyhow::Result<Str
     Ok(line.to_string())
 }
 
-fn whose(record: &Record, key: &str) -> String {
-    // The engine's own entries and outcomes have another key than an aggregate's.
+fn aggregate_text(record: &Record, key: &str) -> String {
+    // Records of the engine and outcomes have a key that is not an aggregate id.
     let id = if record.aggregate_id.is_empty() {
         key
     } else {
@@ -95,7 +99,7 @@ fn dead_letter(input: &Input) -> String {
     )
 }
 
-/// The simple fields of the body, by their names. A contact is not for eyes.
+/// The scalar fields of the body, by name. Contact data is not shown.
 fn details(record: &Record) -> String {
     let Some(body) = &record.body else {
         return String::new();
@@ -109,10 +113,10 @@ fn details(record: &Record) -> String {
 
 fn value_text(body: &DynamicMessage, field: &FieldDescriptor, value: &Value) -> Option<String> {
     Some(match value {
-        Value::String(text) => short(text),
+        Value::String(text) => shortened(text),
         Value::Bool(flag) => flag.to_string(),
         Value::I64(number) if field.name().ends_with("_ms") => time(*number).replace(' ', "T"),
-        // Amounts stand beside their currency.
+        // An amount has its currency in the same message.
         Value::I64(number) => match currency(body) {
             Some(code) => format!("{}{code}", amount(*number, &code)),
             None => number.to_string(),
@@ -138,7 +142,7 @@ fn currency(message: &DynamicMessage) -> Option<String> {
         .map(ToOwned::to_owned)
 }
 
-fn short(text: &str) -> String {
+fn shortened(text: &str) -> String {
     let mut shown: String = text
         .chars()
         .filter(|c| !c.is_control())
@@ -162,14 +166,14 @@ fn enum_text(field: &FieldDescriptor, number: i32) -> String {
     let Some(value) = descriptor.get_value(number) else {
         return number.to_string();
     };
-    let words = |name: &str| name.to_lowercase().replace('_', "");
-    let prefix = words(descriptor.name());
-    // The prefix is the enum's name with other underscores.
+    let normalised = |name: &str| name.to_lowercase().replace('_', "");
+    let prefix = normalised(descriptor.name());
+    // The prefix is the name of the enum with other underscores.
     let mut parts = value.name().split('_');
-    let mut seen = String::new();
-    while seen.len() < prefix.len() {
+    let mut consumed = String::new();
+    while consumed.len() < prefix.len() {
         match parts.next() {
-            Some(part) => seen.push_str(&words(part)),
+            Some(part) => consumed.push_str(&normalised(part)),
             None => return value.name().to_lowercase(),
         }
     }
@@ -211,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_told_in_short() {
+    fn a_line_has_the_main_fields_but_no_contact() {
         let (text, json) = line(order_event::Event::OrderCreated(OrderCreated {
             customer_id: "ada".into(),
             contact: Some(Contact {
@@ -242,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn an_enum_is_told_without_its_prefix() {
+    fn an_enum_value_is_shown_without_its_prefix() {
         let rejected = OrderRejected {
             reason: EndReason::OutOfStock.into(),
         };
@@ -251,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_letter_says_why_it_is_dead() {
+    fn a_dead_letter_has_its_error() {
         let header = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
         let input = Input {
             payload: Some(vec![1, 2]),

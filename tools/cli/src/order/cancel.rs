@@ -9,13 +9,13 @@ use uuid::Uuid;
 use super::order_id;
 use platform_client::retry;
 use platform_client::{Api, Clients, request};
-use terminal::{say, say_json, status};
+use terminal::{print_json, print_line, status};
 
-/// Which order, and who asks.
+/// Flags of `ordermesh order cancel`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "\
-The answer means accepted: what is reserved and charged is now given back, and a parcel that the carrier has taken
-meanwhile is delivered all the same. How it ended is seen by watching the order. Asking again does no harm.
+The answer means accepted: reservations are released and charges refunded, but a parcel that the carrier has taken
+meanwhile is still delivered. Watch the order to see how it ends. The command may be repeated.
 
 Example:
   ordermesh order cancel 0191b2f0-5a4e-7cc3-9d1f-6f0f1f6f0a11 --customer ada")]
@@ -33,11 +33,11 @@ pub struct Args {
     api: Api,
 }
 
-/// Asks for it and says what the answer means.
+/// Requests the cancellation and prints the meaning of the answer.
 ///
 /// # Errors
 ///
-/// It is too late, there is no such order of this customer, or the API does not answer.
+/// It is too late, the customer has no such order, or the API does not answer.
 pub async fn cancel(args: &Args) -> anyhow::Result<()> {
     let mut clients = args.api.connect();
     let order_id = args.id.to_string();
@@ -52,9 +52,9 @@ pub async fn cancel(args: &Args) -> anyhow::Result<()> {
         .map_err(|status| refused(&clients, args, &status))?
         .into_inner();
     if args.json {
-        return say_json(&answer);
+        return print_json(&answer);
     }
-    say(format!("{order_id}  {}", meaning(&order_id, &answer)))
+    print_line(format!("{order_id}  {}", meaning(&order_id, &answer)))
 }
 
 fn meaning(order_id: &str, answer: &CancelOrderResponse) -> String {
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_told_by_what_it_means() {
+    fn an_accepted_cancellation_names_the_command_to_watch_it() {
         let answer = |status: OrderStatus| CancelOrderResponse {
             status: status.into(),
             version: 7,

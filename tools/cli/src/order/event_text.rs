@@ -1,4 +1,4 @@
-//! Events in words.
+//! Events as text for people.
 
 use contracts::inventory::v1::stock_event::Event as StockEvent;
 use contracts::orders::v1::EndReason;
@@ -6,9 +6,9 @@ use contracts::orders::v1::order_event::Event as OrderEvent;
 use contracts::payments::v1::payment_event::Event as PaymentEvent;
 use contracts::shipping::v1::shipment_event::Event as ShipmentEvent;
 
-use terminal::{count, end_reason, money, plain};
+use terminal::{count, end_reason, enum_text, money};
 
-/// What happened to an order; amounts are in its `currency`.
+/// An event of an order; amounts are in its `currency`.
 pub fn of_order(event: &OrderEvent, currency: &str) -> String {
     match event {
         OrderEvent::OrderCreated(created) => format!(
@@ -56,7 +56,7 @@ pub fn of_order(event: &OrderEvent, currency: &str) -> String {
     }
 }
 
-/// What happened to a stock item.
+/// An event of a stock item.
 pub fn of_stock(event: &StockEvent) -> String {
     match event {
         StockEvent::StockAdjusted(adjusted) => format!("adjusted by {:+}", adjusted.delta),
@@ -81,7 +81,7 @@ pub fn of_stock(event: &StockEvent) -> String {
     }
 }
 
-/// What happened to a payment.
+/// An event of a payment.
 pub fn of_payment(event: &PaymentEvent) -> String {
     match event {
         PaymentEvent::PaymentRequested(requested) => {
@@ -121,7 +121,7 @@ pub fn of_payment(event: &PaymentEvent) -> String {
     }
 }
 
-/// What happened to a shipment.
+/// An event of a shipment.
 pub fn of_shipment(event: &ShipmentEvent) -> String {
     match event {
         ShipmentEvent::ShipmentRequested(requested) => {
@@ -146,9 +146,9 @@ pub fn of_shipment(event: &ShipmentEvent) -> String {
     }
 }
 
-/// The status in which a cancellation has met something.
+/// The status of a payment or a shipment when its cancellation arrived.
 fn over(status: &str, prefix: &str) -> String {
-    match plain(status, prefix).as_str() {
+    match enum_text(status, prefix).as_str() {
         "unspecified" => "it was never asked for".into(),
         status => format!("it is {status}"),
     }
@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_order_is_told_without_its_contact() {
+    fn the_text_of_an_order_has_no_contact() {
         let created = OrderEvent::OrderCreated(OrderCreated {
             customer_id: "ada".into(),
             contact: Some(Contact {
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_are_told_by_what_was_asked_of_them() {
+    fn events_of_other_services_name_what_was_requested() {
         let refused = StockEvent::StockRefused(StockRefused {
             quantity: 1,
             available: 0,

@@ -1,6 +1,6 @@
-//! `ordermesh order explain`: an order's life through all services, and why each step was taken.
+//! `ordermesh order explain`: the events of an order in all services, with the cause of each.
 
-mod reading;
+mod reader;
 mod summary;
 mod timeline;
 
@@ -11,12 +11,12 @@ use uuid::Uuid;
 
 use super::order_id;
 use platform_client::decoder::Decoder;
-use reading::Found;
+use reader::OrderRecords;
 use summary::Summary;
-use terminal::{Align, Table, count, say, time};
-use timeline::{Happened, Step, timeline};
+use terminal::{Align, Table, count, print_line, time};
+use timeline::{EventBody, Step, timeline};
 
-/// Which order.
+/// Flags of `ordermesh order explain`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "\
 Reads the log itself: the events of the order, its stock items, its payment and its shipment, and the commands that
@@ -38,32 +38,32 @@ pub struct Args {
     registry: config::Registry,
 }
 
-/// Tells the order's life.
+/// Prints the explanation of an order.
 ///
 /// # Errors
 ///
-/// There is no such order in the log, or broker or registry do not answer.
+/// The log has no such order, or the broker or the registry does not answer.
 pub async fn explain(args: &Args) -> anyhow::Result<()> {
-    let life = Life::read(&args.kafka, &args.registry, args.id).await?;
+    let explanation = Explanation::read(&args.kafka, &args.registry, args.id).await?;
     if args.json {
-        return say(serde_json::to_string(&life)?);
+        return print_line(serde_json::to_string(&explanation)?);
     }
-    say(life.to_string())
+    print_line(explanation.to_string())
 }
 
-/// An order's life.
+/// The events of an order with their causes, and a summary. The fields are the keys of `--json`.
 #[derive(Debug, Serialize)]
-pub struct Life {
+pub struct Explanation {
     order_id: Uuid,
-    /// In order of time, each behind what led to it.
+    /// By time, and each after its cause.
     events: Vec<Step>,
     summary: Summary,
-    /// Records of the order that cannot be read.
+    /// Number of records of the order that cannot be decoded.
     unreadable: usize,
 }
 
-impl Life {
-    /// Reads it from the log.
+impl Explanation {
+    /// Reads the order from the log.
     ///
     /// # Errors
     ///
@@ -75,37 +75,37 @@ impl Life {
     ) -> anyhow::Result<Self> {
         let cluster = platform_client::cluster(kafka);
         let schemas =
-            platform_client::schemas(registry, &kafka.prefix, &[], &reading::TOPICS).await?;
+            platform_client::schemas(registry, &kafka.prefix, &[], &reader::TOPICS).await?;
         let decoder = Decoder::new(schemas);
-        // The clients of the log block.
-        let found =
-            tokio::task::spawn_blocking(move || reading::read(&cluster, &decoder, order_id));
-        let found = found.await??;
-        let is_placed = found
+        // The Kafka clients block.
+        let records =
+            tokio::task::spawn_blocking(move || reader::read(&cluster, &decoder, order_id));
+        let records = records.await??;
+        let is_placed = records
             .events
             .iter()
-            .any(|event| matches!(event.happened, Happened::Order(_)));
+            .any(|event| matches!(event.body, EventBody::Order(_)));
         if !is_placed {
             bail!(
                 "there is no order {order_id} in the log at {}",
                 kafka.bootstrap
             );
         }
-        Ok(Self::of(order_id, &found))
+        Ok(Self::of(order_id, &records))
     }
 
-    fn of(order_id: Uuid, found: &Found) -> Self {
-        let summary = Summary::of(&found.events);
+    fn of(order_id: Uuid, records: &OrderRecords) -> Self {
+        let summary = Summary::of(&records.events);
         Self {
             order_id,
-            events: timeline(&found.events, &found.commands, &summary.currency),
+            events: timeline(&records.events, &records.commands, &summary.currency),
             summary,
-            unreadable: found.unreadable,
+            unreadable: records.unreadable,
         }
     }
 }
 
-impl std::fmt::Display for Life {
+impl std::fmt::Display for Explanation {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut table = Table::new([
             ("time", Align::Left),
@@ -119,9 +119,9 @@ impl std::fmt::Display for Life {
             table.row([
                 time(step.time_ms),
                 format!("{:+}", step.since_ms),
-                step.place.service.to_owned(),
-                step.place.short(),
-                step.event_text.clone(),
+                step.aggregate_version.service.to_owned(),
+                step.aggregate_version.short(),
+                step.text.clone(),
                 step.cause.text(),
             ]);
         }

@@ -11,12 +11,12 @@ use jiff::tz::TimeZone;
 
 use crate::BadInput;
 use platform_client::{Api, request};
-use terminal::{Align, Table, money, say, say_json, status, timestamp};
+use terminal::{Align, Table, money, print_json, print_line, status, timestamp};
 
-/// Most orders on a page of the API.
+/// Largest page of the API.
 const PAGE_SIZE: u32 = 500;
 
-/// Which orders.
+/// Flags of `ordermesh order list`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "\
 Times are RFC 3339, or a date for its beginning in UTC.
@@ -52,7 +52,7 @@ pub struct Args {
 ///
 /// # Errors
 ///
-/// The times are the wrong way round, or the API does not answer.
+/// `--before` is not later than `--from`, or the API does not answer.
 pub async fn list(args: &Args) -> anyhow::Result<()> {
     if let (Some(from), Some(before)) = (args.from, args.before)
         && from >= before
@@ -90,10 +90,10 @@ pub async fn list(args: &Args) -> anyhow::Result<()> {
         }
     }
     if args.json {
-        return orders.iter().try_for_each(say_json);
+        return orders.iter().try_for_each(print_json);
     }
     if orders.is_empty() {
-        return say("no orders");
+        return print_line("no orders");
     }
     let mut table = Table::new([
         ("placed", Align::Left),
@@ -111,11 +111,11 @@ pub async fn list(args: &Args) -> anyhow::Result<()> {
             status(order.status(), order.end_reason()),
         ]);
     }
-    say(table.to_string())?;
+    print_line(table.to_string())?;
     if page_token.is_empty() {
         Ok(())
     } else {
-        say("  …")
+        print_line("  …")
     }
 }
 
@@ -130,12 +130,12 @@ fn order_status(text: &str) -> Result<OrderStatus, String> {
     })
 }
 
-/// How a date is written.
+/// The format of a date.
 const DATE: &str = "2025-03-01";
 
 fn moment(text: &str) -> Result<Timestamp, String> {
     let time = text.parse().ok().or_else(|| {
-        // A time without its zone would be read as a date as well.
+        // The length is checked because a time without zone also parses as a date.
         let date: Date = text.parse().ok().filter(|_| text.len() == DATE.len())?;
         Some(date.to_zoned(TimeZone::UTC).ok()?.timestamp())
     });
@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_status_is_read_as_people_write_it() {
+    fn a_status_is_parsed_without_regard_to_case() {
         assert_eq!(
             order_status("awaiting-payment"),
             Ok(OrderStatus::AwaitingPayment)
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_is_read_with_its_zone_and_a_date_as_its_beginning() {
+    fn a_time_needs_a_zone_and_a_date_is_its_beginning_in_utc() {
         let time = |text| moment(text).map(|time| to_proto(time).seconds);
         assert_eq!(time("1970-01-02T01:00:00+01:00"), Ok(86_400));
         assert_eq!(time("1970-01-02"), Ok(86_400));

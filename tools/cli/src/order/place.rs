@@ -10,9 +10,9 @@ use uuid::Uuid;
 use super::order_id;
 use platform_client::retry;
 use platform_client::{Api, Clients, request};
-use terminal::{say, say_json};
+use terminal::{print_json, print_line};
 
-/// An order.
+/// Flags of `ordermesh order place`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "\
 Prices are in minor units of the currency: 1250 is 12.50 EUR.
@@ -92,11 +92,11 @@ struct ContactArgs {
     country: String,
 }
 
-/// Places it and says what became of it.
+/// Places an order and prints the meaning of the answer.
 ///
 /// # Errors
 ///
-/// The API refuses it or does not answer.
+/// The API refuses the order or does not answer.
 pub async fn place(args: &Args) -> anyhow::Result<()> {
     let order_id = args.id.unwrap_or_else(Uuid::now_v7);
     let contact = args.contact.clone();
@@ -124,9 +124,9 @@ pub async fn place(args: &Args) -> anyhow::Result<()> {
         .map_err(|status| unanswered(&clients, order_id, &status))?
         .into_inner();
     if args.json {
-        return say_json(&answer);
+        return print_json(&answer);
     }
-    say(format!("{order_id}  {}", meaning(&answer)))
+    print_line(format!("{order_id}  {}", meaning(&answer)))
 }
 
 fn meaning(answer: &PlaceOrderResponse) -> String {
@@ -147,9 +147,9 @@ fn meaning(answer: &PlaceOrderResponse) -> String {
 
 fn unanswered(clients: &Clients, order_id: Uuid, status: &Status) -> anyhow::Error {
     let error = clients.failed(status).context(format!("order {order_id}"));
-    if retry::may_pass(status) {
+    if retry::is_retryable(status) {
         error.context(format!(
-            "nobody knows whether the order is placed; the same command with --id {order_id} asks again"
+            "it is unknown whether the order is placed; repeat the command with --id {order_id}"
         ))
     } else {
         error
@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_read() {
+    fn a_line_is_parsed() {
         let read = line("mug:2:1250:100").unwrap();
         assert_eq!(
             (
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_receipt_says_how_to_go_on() {
+    fn a_durable_order_names_the_command_to_watch_it() {
         let receipt = PlaceOrderResponse {
             order_id: "o".into(),
             ..Default::default()
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_line_says_what_is_wrong() {
+    fn an_invalid_line_is_refused_with_the_reason() {
         for (text, wrong) in [
             ("mug", "expected SKU"),
             ("mug:1:2:3:4", "expected SKU"),

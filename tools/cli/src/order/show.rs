@@ -9,9 +9,11 @@ use uuid::Uuid;
 
 use super::order_id;
 use platform_client::{Api, request};
-use terminal::{Align, Table, amount, count, money, say, say_json, status, time, timestamp};
+use terminal::{
+    Align, Table, amount, count, money, print_json, print_line, status, time, timestamp,
+};
 
-/// Which order.
+/// Flags of `ordermesh order get`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "\
 Example:
@@ -30,7 +32,7 @@ pub struct Args {
     api: Api,
 }
 
-/// Shows the order, its lines and how it came about.
+/// Shows an order, its lines and its events.
 ///
 /// # Errors
 ///
@@ -50,7 +52,7 @@ pub async fn get(args: &Args) -> anyhow::Result<()> {
         .map_err(|status| clients.failed(&status))?;
     let order = found.into_inner().order.unwrap_or_default();
     if args.json {
-        return say_json(&order);
+        return print_json(&order);
     }
     let read = GetOrderHistoryRequest { order_id };
     let found = clients
@@ -58,9 +60,9 @@ pub async fn get(args: &Args) -> anyhow::Result<()> {
         .get_order_history(request(read))
         .await
         .map_err(|status| clients.failed(&status))?;
-    say(header(&order))?;
-    say(format!("\n{}", lines(&order)))?;
-    say(format!("\n{}", timeline(found.into_inner().events)))
+    print_line(header(&order))?;
+    print_line(format!("\n{}", lines(&order)))?;
+    print_line(format!("\n{}", timeline(found.into_inner().events)))
 }
 
 fn header(order: &OrderView) -> String {

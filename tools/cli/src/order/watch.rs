@@ -7,13 +7,13 @@ use uuid::Uuid;
 use super::{event_text, order_id};
 use platform_client::Api;
 use platform_client::order_watch::Watch;
-use terminal::{say, say_json, status, time};
+use terminal::{print_json, print_line, status, time};
 
-/// Which order, and from where on.
+/// Flags of `ordermesh order watch`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "\
-Ends when the order is delivered, cancelled or rejected. A connection that breaks is made again, and the watch goes on
-behind the last event that it has shown.
+Ends when the order is delivered, cancelled or rejected. After a lost connection the watch reconnects and continues
+after the last event that it has shown.
 
 Examples:
   ordermesh order watch 0191b2f0-5a4e-7cc3-9d1f-6f0f1f6f0a11
@@ -36,23 +36,23 @@ pub struct Args {
 ///
 /// # Errors
 ///
-/// There is no such order, or the API does not answer for too long.
+/// There is no such order, or the API does not answer in time.
 pub async fn watch(args: &Args) -> anyhow::Result<()> {
     let mut watch = Watch::new(args.api.connect(), args.id, args.after_version);
     while let Some(change) = watch.next().await? {
         let order = change.order.unwrap_or_default();
         for event in change.events {
             if args.json {
-                say_json(&event)?;
+                print_json(&event)?;
             } else {
-                say(line(&order, event))?;
+                print_line(line(&order, event))?;
             }
         }
     }
     Ok(())
 }
 
-/// When, which version, what happened; with the last event the status that it led to.
+/// Time, version and text of an event; after the last event the status that it led to.
 fn line(order: &OrderView, event: OrderEvent) -> String {
     let metadata = event.metadata.unwrap_or_default();
     let text = event.event.map_or_else(

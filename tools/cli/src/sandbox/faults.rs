@@ -7,17 +7,17 @@ use contracts::sandbox::v1::{Behaviour, Faults, GetBehaviourRequest, SetBehaviou
 
 use crate::BadInput;
 use platform_client::{Sandbox, request};
-use terminal::{Align, Table, count, say, say_json};
+use terminal::{Align, Table, count, print_json, print_line};
 
 const PERCENT_MAX: i64 = 100;
 const SLOW_MS_MAX: i64 = 60_000;
 const DELIVERY_MS_MAX: i64 = 3_600_000;
 
-/// What is to change; what is not named stays as it is.
+/// Flags of `ordermesh sandbox faults`: only the settings that are given change.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "\
-Without a flag it only shows what is in force. Percentages are drawn for every call, always alike for the same seed;
-declined charges are chosen by customer, refused bookings and refunds by key.
+Without a flag the current settings are shown. Percentages are drawn for every call, with the same result for the same
+seed; declined charges are chosen by customer, refused bookings and refunds by key.
 
 Examples:
   ordermesh sandbox faults
@@ -121,7 +121,7 @@ macro_rules! partner {
                 change(&mut faults.hang_percent, self.hang);
                 change(&mut faults.error_percent, self.error);
                 change(&mut faults.slow_percent, self.slow);
-                // Calls that are never late are late by nothing.
+                // Without slow calls the delay must be 0.
                 change(&mut faults.slow_ms, (self.slow == Some(0)).then_some(0));
                 change(&mut faults.slow_ms, self.slow_ms);
                 change(&mut faults.reply_lost_percent, self.reply_lost);
@@ -151,11 +151,11 @@ fn change<T>(value: &mut T, new: Option<T>) {
     }
 }
 
-/// Changes what is named, and shows what is in force.
+/// Changes the settings that are given, and shows the current settings.
 ///
 /// # Errors
 ///
-/// The setting makes no sense, or the sandbox does not answer.
+/// The settings are invalid, or the sandbox does not answer.
 pub async fn faults(args: &Args) -> anyhow::Result<()> {
     let mut client = args.sandbox.connect();
     let failed = |status| args.sandbox.failed(&status);
@@ -175,9 +175,9 @@ pub async fn faults(args: &Args) -> anyhow::Result<()> {
             .map_err(failed)?;
     }
     if args.json {
-        return say_json(&behaviour);
+        return print_json(&behaviour);
     }
-    say(text(&behaviour))
+    print_line(text(&behaviour))
 }
 
 impl Args {
@@ -192,7 +192,7 @@ impl Args {
             || self.carrier.changes()
     }
 
-    /// The new setting, by the rules of the contract.
+    /// The new settings, checked by the field rules of the contract.
     fn changed(&self, mut behaviour: Behaviour) -> anyhow::Result<Behaviour> {
         if self.clear {
             behaviour = Behaviour {
@@ -215,7 +215,7 @@ impl Args {
         };
         if let Some(violation) = rules::violations(&setting).first() {
             let flag = flag(&violation.field_path());
-            // The contract speaks of fields.
+            // The message of the contract names a field; the user knows the flag.
             let percent = flag.trim_end_matches("-ms");
             let message = violation.message().replace("slow_percent", percent);
             bail!(BadInput(format!("{flag} {message}")));
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_named_stays_as_it_is() {
+    fn settings_without_a_flag_are_unchanged() {
         let behaviour = changed(
             &["--provider-slow", "30", "--carrier-outage", "on"],
             given(),
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn clear_takes_every_fault_back_but_not_the_luck() {
+    fn clear_resets_every_fault_but_not_the_seed() {
         let behaviour = changed(&["--clear", "--refuse", "1"], given()).unwrap();
         let expected = Behaviour {
             refuse_percent: 1,
@@ -339,13 +339,13 @@ mod tests {
     }
 
     #[test]
-    fn calls_that_are_never_slow_are_slow_by_nothing() {
+    fn no_slow_calls_means_no_delay() {
         let behaviour = changed(&["--provider-slow", "0"], given()).unwrap();
         assert_eq!(behaviour.provider.unwrap().slow_ms, 0);
     }
 
     #[test]
-    fn a_setting_that_makes_no_sense_is_refused_by_its_flag() {
+    fn an_invalid_setting_is_refused_with_its_flag() {
         for flags in [
             &["--carrier-slow", "5"][..],
             &["--carrier-slow-ms", "5"],
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_force_is_told_whole() {
+    fn all_settings_are_shown() {
         let text = text(&given());
         for part in [
             "provider  off",

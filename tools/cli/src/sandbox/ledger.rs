@@ -11,15 +11,15 @@ use uuid::Uuid;
 
 use crate::order::order_id;
 use platform_client::Sandbox;
-use terminal::{money, say, say_json};
+use terminal::{money, print_json, print_line};
 
-/// For the whole of a ledger.
+/// Time limit for reading a whole ledger.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Whose ledger, and what of it.
+/// Flags of `ordermesh sandbox ledger`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "\
-Entries stand in the order in which they were written; their keys begin with the order's id.
+Entries are in the order in which they were written; their keys begin with the order id.
 
 Examples:
   ordermesh sandbox ledger payments
@@ -92,14 +92,14 @@ impl Args {
             return Ok(());
         }
         if self.json {
-            return say_json(entry);
+            return print_json(entry);
         }
         let amount = entry.amount.as_ref();
         let amount = amount.map_or_else(String::new, |amount| {
             money(amount.minor_units, &amount.currency)
         });
         let (kind, key, reference) = (&entry.kind, &entry.idempotency_key, &entry.reference);
-        say(format!("{kind:<15}{amount:>20}  {key:<50}{reference}").trim_end())
+        print_line(format!("{kind:<15}{amount:>20}  {key:<50}{reference}").trim_end())
     }
 
     fn booking(&self, entry: &LedgerBooking) -> anyhow::Result<()> {
@@ -107,10 +107,10 @@ impl Args {
             return Ok(());
         }
         if self.json {
-            return say_json(entry);
+            return print_json(entry);
         }
         let (kind, key, number) = (&entry.kind, &entry.idempotency_key, &entry.tracking_number);
-        say(format!("{kind:<15}{key:<50}{number}").trim_end())
+        print_line(format!("{kind:<15}{key:<50}{number}").trim_end())
     }
 
     fn shows(&self, key: &str) -> bool {

@@ -1,8 +1,8 @@
-//! Which alerts fire: asked of Alertmanager, else of Prometheus.
+//! The firing alerts, from Alertmanager, or from Prometheus when Alertmanager is not reachable.
 
 use serde::{Deserialize, Serialize};
 
-use super::process::why;
+use super::process::describe;
 
 /// Environment: see [`Config`].
 mod env {
@@ -10,7 +10,7 @@ mod env {
     pub const PROMETHEUS: &str = "ORDERMESH_PROMETHEUS";
 }
 
-/// Where alerts are told.
+/// Addresses of Alertmanager and Prometheus.
 #[derive(clap::Args, Clone, Debug)]
 #[group(skip)]
 pub struct Config {
@@ -22,63 +22,63 @@ pub struct Config {
     prometheus: String,
 }
 
-/// What was told about alerts.
+/// The firing alerts and their source. The fields are keys of `--json`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Told {
-    /// Who told it; `None`: nobody was reached.
+pub struct FiringAlerts {
+    /// URL of the source; `None` when neither was reachable.
     pub by: Option<String>,
-    /// Why nobody was.
+    /// Why neither was reachable.
     pub failure: Option<String>,
-    /// Those that fire, the worst first.
+    /// The firing alerts by severity, the worst first.
     pub firing: Vec<Alert>,
 }
 
-/// An alert that fires.
+/// A firing alert. The fields are keys of `--json`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Alert {
-    /// As its rule has it.
+    /// Severity of the rule.
     pub severity: String,
-    /// Its rule.
+    /// Name of the rule.
     pub name: String,
-    /// What it says.
+    /// The summary annotation.
     pub summary: String,
 }
 
-/// Asks for alerts.
+/// A client of Alertmanager and Prometheus.
 pub struct Alerts(Config);
 
 impl Alerts {
-    /// Asks there.
+    /// Creates a client.
     pub const fn new(config: Config) -> Self {
         Self(config)
     }
 
-    /// The alerts that fire now.
-    pub async fn firing(&self, http: &reqwest::Client) -> Told {
+    /// The alerts that are firing now.
+    pub async fn firing(&self, http: &reqwest::Client) -> FiringAlerts {
         let (manager, prometheus) = (&self.0.alertmanager, &self.0.prometheus);
         let url = format!("{manager}/api/v2/alerts?active=true&silenced=false&inhibited=false");
-        let failure = match get::<Vec<Raw>>(http, url).await {
-            Ok(alerts) => return told(manager, alerts),
+        let failure = match get::<Vec<RawAlert>>(http, url).await {
+            Ok(alerts) => return firing_alerts(manager, alerts),
             Err(failure) => format!("{manager}: {failure}"),
         };
-        match get::<Rules>(http, format!("{prometheus}/api/v1/alerts")).await {
-            Ok(answer) => told(prometheus, answer.data.alerts),
-            Err(other) => Told {
+        match get::<PrometheusAnswer>(http, format!("{prometheus}/api/v1/alerts")).await {
+            Ok(answer) => firing_alerts(prometheus, answer.data.alerts),
+            Err(other) => FiringAlerts {
                 failure: Some(format!("{failure}; {prometheus}: {other}")),
-                ..Told::default()
+                ..FiringAlerts::default()
             },
         }
     }
 }
 
-/// An alert as both of them tell it.
+/// The fields of an alert that both APIs have.
 #[derive(Debug, Deserialize)]
-struct Raw {
+struct RawAlert {
     #[serde(default)]
     labels: Labels,
     #[serde(default)]
     annotations: Annotations,
-    /// Only Prometheus: `pending` or `firing`.
+    /// `pending` or `firing`; only from Prometheus.
     state: Option<String>,
 }
 
@@ -96,15 +96,15 @@ struct Annotations {
     summary: String,
 }
 
-/// Prometheus wraps its answers.
+/// The envelope of an answer of Prometheus.
 #[derive(Debug, Deserialize)]
-struct Rules {
-    data: RulesData,
+struct PrometheusAnswer {
+    data: PrometheusData,
 }
 
 #[derive(Debug, Deserialize)]
-struct RulesData {
-    alerts: Vec<Raw>,
+struct PrometheusData {
+    alerts: Vec<RawAlert>,
 }
 
 async fn get<T: serde::de::DeserializeOwned>(
@@ -112,25 +112,26 @@ async fn get<T: serde::de::DeserializeOwned>(
     url: String,
 ) -> Result<T, String> {
     let answer = async { http.get(url).send().await?.error_for_status()?.json().await };
-    answer.await.map_err(|error| why(&error))
+    answer.await.map_err(|error| describe(&error))
 }
 
-fn told(by: &str, alerts: Vec<Raw>) -> Told {
-    // Alertmanager has no others. What has no severity, such as the watchdog, is no news.
-    let is_news =
-        |alert: &Raw| alert.state.as_deref() != Some("pending") && alert.labels.severity != "none";
+fn firing_alerts(by: &str, alerts: Vec<RawAlert>) -> FiringAlerts {
+    // Alertmanager has no pending alerts. Alerts of severity `none`, such as the watchdog, always fire.
+    let is_relevant = |alert: &RawAlert| {
+        alert.state.as_deref() != Some("pending") && alert.labels.severity != "none"
+    };
     let mut firing: Vec<_> = alerts
         .into_iter()
-        .filter(is_news)
+        .filter(is_relevant)
         .map(|alert| Alert {
             severity: alert.labels.severity,
             name: alert.labels.alertname,
             summary: alert.annotations.summary,
         })
         .collect();
-    // "critical" goes before "warning" in the alphabet, too.
+    // Alphabetical order puts "critical" before "warning".
     firing.sort();
-    Told {
+    FiringAlerts {
         by: Some(by.to_owned()),
         failure: None,
         firing,
@@ -153,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_may_stand_for_a_url() {
+    fn an_address_without_a_scheme_is_an_http_url() {
         assert_eq!(url("here:1").as_deref(), Ok("http://here:1"));
         assert_eq!(url("https://there/x/").as_deref(), Ok("https://there/x"));
         assert!(url("ftp://there").is_err());
@@ -161,27 +162,31 @@ mod tests {
     }
 
     #[test]
-    fn alerts_are_told_by_either_and_the_worst_first() {
+    fn alerts_of_both_sources_are_filtered_and_sorted_by_severity() {
         let labels = |severity: &str| json!({"alertname": "HighLag", "severity": severity});
-        let managed: Vec<Raw> = serde_json::from_value(json!([
+        let from_alertmanager: Vec<RawAlert> = serde_json::from_value(json!([
             {"labels": labels("warning"), "annotations": {"summary": "late"}, "status": {"state": "active"}},
             {"labels": labels("none")},
             {"labels": labels("critical")},
         ]))
         .unwrap();
-        let told = told("a", managed);
-        let severities: Vec<_> = told.firing.iter().map(|alert| &alert.severity).collect();
+        let alerts = firing_alerts("a", from_alertmanager);
+        let severities: Vec<_> = alerts.firing.iter().map(|alert| &alert.severity).collect();
         assert_eq!(severities, ["critical", "warning"]);
-        assert_eq!(told.firing[1].summary, "late");
+        assert_eq!(alerts.firing[1].summary, "late");
 
-        let ruled: Rules = serde_json::from_value(json!({"status": "success", "data": {"alerts": [
-            {"labels": labels("page"), "annotations": {}, "state": "pending"},
-            {"labels": labels("ticket"), "annotations": {}, "state": "firing"},
-        ]}}))
-        .unwrap();
-        assert_eq!(ruled.data.alerts[0].state.as_deref(), Some("pending"));
-        let told = super::told("b", ruled.data.alerts);
-        assert_eq!(told.firing.len(), 1);
-        assert_eq!(told.firing[0].severity, "ticket");
+        let from_prometheus: PrometheusAnswer =
+            serde_json::from_value(json!({"status": "success", "data": {"alerts": [
+                {"labels": labels("page"), "annotations": {}, "state": "pending"},
+                {"labels": labels("ticket"), "annotations": {}, "state": "firing"},
+            ]}}))
+            .unwrap();
+        assert_eq!(
+            from_prometheus.data.alerts[0].state.as_deref(),
+            Some("pending")
+        );
+        let alerts = firing_alerts("b", from_prometheus.data.alerts);
+        assert_eq!(alerts.firing.len(), 1);
+        assert_eq!(alerts.firing[0].severity, "ticket");
     }
 }

@@ -1,4 +1,4 @@
-//! Whose the partitions are, and how far their owners lie behind.
+//! Owners, lag and blocked partitions, from the broker.
 
 use std::collections::BTreeSet;
 
@@ -7,63 +7,63 @@ use serde::Serialize;
 
 use lag::ProbeResult;
 
-/// What the broker tells.
+/// The consumer groups as the broker reports them. The fields are keys of `--json`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Groups {
-    /// Where it was asked.
+    /// Bootstrap servers.
     pub broker: String,
-    /// Why it told nothing.
+    /// Why the probe failed.
     pub failure: Option<String>,
-    /// Of every service, by owner; the partitions that nobody owns stand last.
-    pub groups: Vec<Share>,
-    /// Partitions in which a transaction has not ended for a while, and for how many seconds.
-    pub held_up: Vec<HeldUp>,
-    /// Of the topics that have some.
+    /// The partitions of every service by owner; those without an owner come last.
+    pub groups: Vec<PartitionGroup>,
+    /// Partitions whose last stable offset does not advance because of an open transaction.
+    pub held_up: Vec<BlockedPartition>,
+    /// Topics with dead letters.
     pub dead_letters: Vec<DeadLetters>,
-    /// Whether the dead letters of every topic have been counted.
+    /// Whether the dead letters of all topics are counted.
     pub all_counted: bool,
 }
 
-/// Some partitions of a service's commands.
+/// The partitions of a command topic that one instance owns, or that have no owner. The fields are keys of `--json`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Share {
-    /// Whose commands.
+pub struct PartitionGroup {
+    /// The service.
     pub service: &'static str,
-    /// The instance; `None`: nobody.
+    /// The instance; `None` when the partitions have no owner.
     pub owner: Option<String>,
-    /// Which ones.
+    /// The partitions.
     pub partitions: Vec<i32>,
-    /// Offsets that are not processed.
+    /// Number of offsets that are not processed.
     pub lag_records: i64,
-    /// Age of the oldest of them; 0 when there is none, `None` when it is not known.
+    /// Age of the oldest of them; 0 when there is none, `None` when not known.
     pub lag_seconds: Option<f64>,
 }
 
-/// A partition that nobody can read on.
+/// A partition that consumers cannot read past an open transaction. The fields are keys of `--json`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct HeldUp {
-    /// Without the prefix.
+pub struct BlockedPartition {
+    /// The topic, without prefix.
     pub topic: String,
-    /// Which one.
+    /// The partition.
     pub partition: i32,
-    /// For how long.
+    /// How long the last stable offset has not advanced.
     pub seconds: f64,
 }
 
-/// A topic with dead letters.
+/// A topic with dead letters. The fields are keys of `--json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DeadLetters {
-    /// Without the prefix.
+    /// The topic, without prefix.
     pub topic: String,
-    /// How many.
+    /// Number of dead letters.
     pub records: usize,
 }
 
 impl Groups {
-    /// From a look at the broker.
-    pub fn new(broker: &str, look: &Result<ProbeResult, String>, partitions: u16) -> Self {
-        let look = match look {
-            Ok(look) => look,
+    /// Groups the result of a probe of the broker.
+    pub fn new(broker: &str, probe: &Result<ProbeResult, String>, partitions: u16) -> Self {
+        let probe = match probe {
+            Ok(probe) => probe,
             Err(failure) => {
                 return Self {
                     broker: broker.to_owned(),
@@ -72,41 +72,45 @@ impl Groups {
                 };
             }
         };
-        let held_up = look.ends.iter().filter(|end| !end.unstable.is_zero());
-        let dead = look.dead_letters.iter().filter(|(_, records)| *records > 0);
+        let held_up = probe.ends.iter().filter(|end| !end.unstable.is_zero());
+        let with_records = probe
+            .dead_letters
+            .iter()
+            .filter(|(_, records)| *records > 0);
         Self {
             broker: broker.to_owned(),
             failure: None,
             groups: Service::ALL
                 .into_iter()
-                .flat_map(|service| shares(look, service, partitions))
+                .flat_map(|service| partition_groups(probe, service, partitions))
                 .collect(),
             held_up: held_up
-                .map(|end| HeldUp {
+                .map(|end| BlockedPartition {
                     topic: end.topic(),
                     partition: end.partition,
                     seconds: end.unstable.as_secs_f64(),
                 })
                 .collect(),
-            dead_letters: dead
+            dead_letters: with_records
                 .map(|(topic, records)| DeadLetters {
                     topic: topic.clone(),
                     records: *records,
                 })
                 .collect(),
-            all_counted: look.dead_letters.len() == Service::ALL.len(),
+            all_counted: probe.dead_letters.len() == Service::ALL.len(),
         }
     }
 }
 
-fn shares(look: &ProbeResult, service: Service, partitions: u16) -> Vec<Share> {
-    let share = |owner: Option<&str>, partitions: Vec<i32>| {
+fn partition_groups(probe: &ProbeResult, service: Service, partitions: u16) -> Vec<PartitionGroup> {
+    let group_of = |owner: Option<&str>, partitions: Vec<i32>| {
         let own = || {
-            look.lags
+            probe
+                .lags
                 .iter()
                 .filter(|lag| lag.service == service && partitions.contains(&lag.partition))
         };
-        Share {
+        PartitionGroup {
             service: service.name(),
             owner: owner.map(str::to_owned),
             lag_records: own().map(|lag| lag.records).sum(),
@@ -116,19 +120,19 @@ fn shares(look: &ProbeResult, service: Service, partitions: u16) -> Vec<Share> {
             partitions,
         }
     };
-    let mut free: BTreeSet<_> = (0..i32::from(partitions)).collect();
-    let mut shares = Vec::new();
-    let group = look.groups.iter().find(|group| group.service == service);
+    let mut unowned: BTreeSet<_> = (0..i32::from(partitions)).collect();
+    let mut partition_groups = Vec::new();
+    let group = probe.groups.iter().find(|group| group.service == service);
     for member in group.into_iter().flat_map(|group| &group.members) {
         for partition in &member.partitions {
-            free.remove(partition);
+            unowned.remove(partition);
         }
-        shares.push(share(Some(&member.name), member.partitions.clone()));
+        partition_groups.push(group_of(Some(&member.name), member.partitions.clone()));
     }
-    if !free.is_empty() {
-        shares.push(share(None, free.into_iter().collect()));
+    if !unowned.is_empty() {
+        partition_groups.push(group_of(None, unowned.into_iter().collect()));
     }
-    shares
+    partition_groups
 }
 
 #[cfg(test)]
@@ -137,7 +141,7 @@ mod tests {
     use lag::{Group, Lag, Member};
 
     #[test]
-    fn partitions_without_an_owner_are_shown_as_such() {
+    fn partitions_without_an_owner_form_a_group() {
         let lag = |partition: i32, records: i64| Lag {
             service: Service::Orders,
             partition,
@@ -148,7 +152,7 @@ mod tests {
             name: "host-1".into(),
             partitions: vec![0, 2],
         };
-        let look = ProbeResult {
+        let probe = ProbeResult {
             lags: vec![lag(0, 5), lag(1, 70), lag(2, 30)],
             groups: vec![Group {
                 service: Service::Orders,
@@ -157,7 +161,7 @@ mod tests {
             dead_letters: vec![("orders.dlq".into(), 0), ("payments.dlq".into(), 2)],
             ..ProbeResult::default()
         };
-        let groups = Groups::new("here:1", &Ok(look), 3);
+        let groups = Groups::new("here:1", &Ok(probe), 3);
         let orders = &groups.groups[..2];
         assert_eq!(orders[0].owner.as_deref(), Some("host-1"));
         assert_eq!(
@@ -169,11 +173,11 @@ mod tests {
         assert_eq!(groups.groups[2].service, "inventory");
         assert_eq!(groups.groups[2].partitions, [0, 1, 2]);
         assert_eq!(groups.dead_letters.len(), 1);
-        assert!(!groups.all_counted, "two topics are still read");
+        assert!(!groups.all_counted, "two topics are not counted yet");
     }
 
     #[test]
-    fn a_broker_that_is_away_owns_nothing_and_says_why() {
+    fn a_failed_probe_gives_its_error_and_no_groups() {
         let groups = Groups::new("here:1", &Err("refused".into()), 4);
         assert_eq!(groups.failure.as_deref(), Some("refused"));
         assert!(groups.groups.is_empty());

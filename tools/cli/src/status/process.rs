@@ -1,4 +1,4 @@
-//! What a process says of itself on its admin port.
+//! Reads health and metrics of a process from its admin port.
 
 use chassis::Report;
 use http::uri::Authority;
@@ -8,18 +8,18 @@ use super::samples::Samples;
 /// The health and the metrics of a process at one moment.
 #[derive(Clone, Debug)]
 pub struct Reading {
-    /// What is ready, and what is not.
+    /// The readiness report.
     pub health: Report,
-    /// Its figures.
+    /// The metrics.
     pub samples: Samples,
 }
 
 impl Reading {
-    /// Asks the process behind an address.
+    /// Reads both from an admin port.
     ///
     /// # Errors
     ///
-    /// It does not answer, or what answers is no admin port; in words for people.
+    /// The process does not answer, or the server is not an admin port; as text for people.
     pub async fn of(http: &reqwest::Client, admin: &Authority) -> Result<Self, String> {
         let health = async {
             let answer = http.get(format!("http://{admin}/health/ready")).send();
@@ -29,7 +29,8 @@ impl Reading {
             let answer = http.get(format!("http://{admin}/metrics")).send();
             answer.await?.text().await
         };
-        let (health, metrics) = tokio::try_join!(health, metrics).map_err(|error| why(&error))?;
+        let (health, metrics) =
+            tokio::try_join!(health, metrics).map_err(|error| describe(&error))?;
         Ok(Self {
             health,
             samples: Samples::parse(&metrics),
@@ -37,13 +38,13 @@ impl Reading {
     }
 }
 
-/// What a failure goes back to, such as a refused connection.
-pub fn why(error: &reqwest::Error) -> String {
+/// Describes an error by its root cause, such as a refused connection.
+pub fn describe(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer in time".to_owned();
     }
     if error.is_decode() {
-        return "what answers is something else".to_owned();
+        return "unexpected answer".to_owned();
     }
-    platform_client::root(error)
+    platform_client::root_cause(error)
 }

@@ -1,4 +1,4 @@
-//! How the status is drawn.
+//! Formats a snapshot as text.
 
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::snapshot::{Process, Snapshot, State};
 use terminal::{self, Align, Table, count};
 
-/// What stands where nothing is known.
+/// Shown in place of an unknown value.
 const UNKNOWN: &str = "–";
 
 impl Display for Snapshot {
@@ -16,7 +16,7 @@ impl Display for Snapshot {
         match &self.log.failure {
             Some(failure) => writeln!(
                 formatter,
-                "Partitions\n  the broker at {} tells nothing: {failure}",
+                "Partitions\n  the broker at {} does not answer: {failure}",
                 self.log.broker
             )?,
             None => writeln!(
@@ -66,14 +66,14 @@ impl Snapshot {
             ("behind", Align::Right),
             ("oldest", Align::Right),
         ]);
-        for share in &self.log.groups {
-            let partitions: Vec<_> = share.partitions.iter().map(i32::to_string).collect();
+        for group in &self.log.groups {
+            let partitions: Vec<_> = group.partitions.iter().map(i32::to_string).collect();
             table.row([
-                share.service.to_owned(),
-                share.owner.clone().unwrap_or_else(|| "NOBODY".to_owned()),
+                group.service.to_owned(),
+                group.owner.clone().unwrap_or_else(|| "NO OWNER".to_owned()),
                 partitions.join(" "),
-                count(share.lag_records),
-                share.lag_seconds.map_or_else(|| UNKNOWN.to_owned(), age),
+                count(group.lag_records),
+                group.lag_seconds.map_or_else(|| UNKNOWN.to_owned(), age),
             ]);
         }
         table
@@ -106,13 +106,13 @@ impl Snapshot {
             ]);
         }
         if self.rates.commands.is_empty() {
-            return "  no worker tells any".to_owned();
+            return "  no worker reports any".to_owned();
         }
         table.to_string()
     }
 
     fn read_side(&self) -> String {
-        let number = |value: Option<f64>| value.map_or_else(|| UNKNOWN.to_owned(), whole);
+        let number = |value: Option<f64>| value.map_or_else(|| UNKNOWN.to_owned(), rounded);
         let read = &self.read_side;
         let mut lines = format!(
             "  behind {}, oldest {}, open orders {}, parked keys {}",
@@ -134,7 +134,7 @@ impl Snapshot {
 
     fn partners(&self) -> String {
         if self.partners.is_empty() {
-            return "  no worker tells any".to_owned();
+            return "  no worker reports any".to_owned();
         }
         let mut table = Table::new([
             ("service", Align::Left),
@@ -166,11 +166,11 @@ impl Snapshot {
             };
             return format!("  {nothing}");
         }
-        let letters = self.log.dead_letters.iter();
-        let letters: Vec<_> = letters
-            .map(|letters| format!("  {}  {}", letters.topic, count(letters.records)))
+        let topics = self.log.dead_letters.iter();
+        let lines: Vec<_> = topics
+            .map(|topic| format!("  {}  {}", topic.topic, count(topic.records)))
             .collect();
-        letters.join("\n")
+        lines.join("\n")
     }
 
     fn alerts(&self) -> String {
@@ -197,7 +197,7 @@ impl Snapshot {
 }
 
 impl Process {
-    /// What keeps it from being ready, else what it consists of.
+    /// The components that are not ready, with reasons; else all components.
     fn detail(&self) -> String {
         if let Some(failure) = &self.failure {
             return failure.clone();
@@ -215,7 +215,7 @@ impl Process {
     }
 }
 
-/// `–` when there is nothing to be old.
+/// An age; `–` for zero.
 fn age(seconds: f64) -> String {
     if seconds <= 0.0 {
         return UNKNOWN.to_owned();
@@ -227,7 +227,7 @@ fn rate(per_second: f64) -> String {
     if per_second < 10.0 {
         format!("{per_second:.1}")
     } else {
-        whole(per_second)
+        rounded(per_second)
     }
 }
 
@@ -235,7 +235,7 @@ fn rate(per_second: f64) -> String {
     clippy::cast_possible_truncation,
     reason = "it is shown without decimals"
 )]
-fn whole(value: f64) -> String {
+fn rounded(value: f64) -> String {
     count(value.round() as i64)
 }
 
@@ -247,7 +247,7 @@ mod tests {
     use chassis::Report;
     use http::uri::Authority;
 
-    use super::super::alerts::{Alert, Told};
+    use super::super::alerts::{Alert, FiringAlerts};
     use super::super::groups::Groups;
     use super::super::process::Reading;
     use super::super::samples::Samples;
@@ -275,10 +275,10 @@ mod tests {
         format!("here:{port}").parse().unwrap()
     }
 
-    fn snapshot(now: &Reading, log: Groups, alerts: Told) -> Snapshot {
-        let begun = Instant::now();
-        let before = (begun, reading(100, ""));
-        let now = (begun + Duration::from_secs(2), now.clone());
+    fn snapshot(now: &Reading, log: Groups, alerts: FiringAlerts) -> Snapshot {
+        let start = Instant::now();
+        let before = (start, reading(100, ""));
+        let now = (start + Duration::from_secs(2), now.clone());
         let refused = "connection refused".to_owned();
         let processes = vec![
             process(&admin(1), Ok(&now), Some(&before)),
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn every_part_is_drawn_and_those_that_are_down_say_so() {
+    fn every_part_is_shown_with_its_failure() {
         let now = reading(
             140,
             "ordermesh_engine_breaker_state{service=\"payments\",target=\"provider\"} 2\n\
@@ -298,48 +298,53 @@ mod tests {
              ordermesh_query_parked_keys 1\n",
         );
         let log = Groups::new("here:9", &Err("refused".into()), 4);
-        let alerts = Told {
+        let alerts = FiringAlerts {
             by: Some("http://here:3".into()),
             failure: None,
             firing: vec![Alert {
                 severity: "critical".into(),
                 name: "ConsumerAbsent".into(),
-                summary: "nobody".into(),
+                summary: "no owner".into(),
             }],
         };
         let text = snapshot(&now, log, alerts).to_string();
         for expected in [
             "  here:1  ready  1.2.3  orders",
             "  here:2  DOWN   –      connection refused",
-            "  the broker at here:9 tells nothing: refused",
+            "  the broker at here:9 does not answer: refused",
             "  orders         20     0.0",
             "  behind 9, oldest –, open orders –, parked keys 1",
             "  payments  provider  OPEN              12.5 s",
             "Dead letters\n  –",
-            "  critical  ConsumerAbsent  nobody",
+            "  critical  ConsumerAbsent  no owner",
         ] {
             assert!(text.contains(expected), "{expected:?} is not in\n{text}");
         }
     }
 
     #[test]
-    fn a_process_that_was_started_again_counts_from_the_beginning() {
-        let snapshot = snapshot(&reading(30, ""), Groups::default(), Told::default());
+    fn the_rates_of_a_restarted_process_count_from_zero() {
+        let snapshot = snapshot(&reading(30, ""), Groups::default(), FiringAlerts::default());
         assert_eq!(snapshot.rates.commands["orders"], 15.0);
     }
 
     #[test]
-    fn what_nobody_tells_is_not_nought() {
-        let nothing = Told {
+    fn unknown_values_are_not_shown_as_zero() {
+        let unreachable = FiringAlerts {
             failure: Some("http://here:3: connection refused".into()),
-            ..Told::default()
+            ..FiringAlerts::default()
         };
-        let snapshot = Snapshot::new(Vec::new(), Groups::default(), std::iter::empty(), nothing);
+        let snapshot = Snapshot::new(
+            Vec::new(),
+            Groups::default(),
+            std::iter::empty(),
+            unreachable,
+        );
         let text = snapshot.to_string();
         for expected in [
-            "Rates, per second\n  no worker tells any",
+            "Rates, per second\n  no worker reports any",
             "behind –, oldest –, open orders –, parked keys –",
-            "Partners\n  no worker tells any",
+            "Partners\n  no worker reports any",
             "Alerts\n  not reachable: http://here:3: connection refused",
         ] {
             assert!(text.contains(expected), "{expected:?} is not in\n{text}");

@@ -1,4 +1,4 @@
-//! The figures that a process tells, in the text format of Prometheus.
+//! Parses the text format of Prometheus.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ struct Sample {
 }
 
 impl Samples {
-    /// Reads a text; lines that are no samples are passed over.
+    /// Parses a text; skips lines that are not samples.
     pub fn parse(text: &str) -> Self {
         Self(text.lines().filter_map(sample).collect())
     }
@@ -57,7 +57,7 @@ impl Samples {
     }
 }
 
-/// `name{label="value",…} value`; a time or an exemplar behind it is of no use here.
+/// `name{label="value",…} value`; ignores a timestamp or an exemplar after the value.
 fn sample(line: &str) -> Option<Sample> {
     let end = line.find(['{', ' '])?;
     let (name, rest) = line.split_at(end);
@@ -75,7 +75,7 @@ fn sample(line: &str) -> Option<Sample> {
     })
 }
 
-/// Labels up to the closing brace, and what stands behind it.
+/// The labels up to the closing brace, and the rest of the line.
 fn labels(mut rest: &str) -> Option<(BTreeMap<String, String>, &str)> {
     let mut labels = BTreeMap::new();
     loop {

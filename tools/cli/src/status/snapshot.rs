@@ -1,4 +1,4 @@
-//! What the status shows, made of what was read: pure.
+//! The snapshot that `ordermesh status` shows, computed from the readings. Pure.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use http::uri::Authority;
 use serde::Serialize;
 
-use super::alerts::Told;
+use super::alerts::FiringAlerts;
 use super::groups::Groups;
 use super::process::Reading;
 
-/// Metrics of other crates, by their names: processes of another version may tell some of them only.
+/// Names of the metrics of other crates. A process of another version may lack some of them.
 mod metric {
     pub const VERSION: &str = chassis::metrics::BUILD_INFO.name;
     pub const COMMANDS: &str = engine::metrics::names::COMMANDS.name;
@@ -24,7 +24,7 @@ mod metric {
     pub const PARKED_KEYS: &str = query::metrics::names::PARKED_KEYS.name;
 }
 
-/// The platform at one moment.
+/// The state of the platform at one time. The fields are keys of `--json`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Snapshot {
     pub(super) processes: Vec<Process>,
@@ -32,18 +32,18 @@ pub struct Snapshot {
     pub(super) rates: Rates,
     pub(super) read_side: ReadSide,
     pub(super) partners: Vec<Partner>,
-    pub(super) alerts: Told,
+    pub(super) alerts: FiringAlerts,
 }
 
-/// A process, as its admin port tells it.
+/// The state of one process. The fields are keys of `--json`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Process {
     pub(super) admin: String,
     pub(super) state: State,
     pub(super) version: Option<String>,
-    /// By component: why it is not ready.
+    /// By component: why it is not ready; `None` when it is.
     pub(super) components: BTreeMap<String, Option<String>>,
-    /// Why it was not reached.
+    /// Why the process was not reachable.
     pub(super) failure: Option<String>,
     #[serde(skip)]
     pub(super) rates: Rates,
@@ -58,18 +58,18 @@ pub(super) enum State {
     Down,
 }
 
-/// So many a second; empty while there is nothing to count from.
+/// Rates per second; empty without an earlier reading. The fields are keys of `--json`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(super) struct Rates {
     /// Commands by service.
     pub(super) commands: BTreeMap<String, f64>,
     /// Events by service.
     pub(super) events: BTreeMap<String, f64>,
-    /// Orders by the status that they came to.
+    /// Orders by the status that they reached.
     pub(super) orders: BTreeMap<String, f64>,
 }
 
-/// What the projectors and the tables tell; `None`: nobody does.
+/// Figures of the projectors and the read model; `None` when no process reports them. The fields are keys of `--json`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(super) struct ReadSide {
     pub(super) lag_records: Option<f64>,
@@ -78,7 +78,7 @@ pub(super) struct ReadSide {
     pub(super) parked_keys: Option<f64>,
 }
 
-/// Somebody outside who is asked.
+/// A partner that a service calls. The fields are keys of `--json`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Partner {
     pub(super) service: String,
@@ -87,7 +87,7 @@ pub(super) struct Partner {
     pub(super) oldest_seconds: f64,
 }
 
-/// A process from what it says now, and what it said before.
+/// The state of a process, from its current and its previous reading.
 pub fn process(
     admin: &Authority,
     now: Result<&(Instant, Reading), &String>,
@@ -131,7 +131,7 @@ impl Rates {
             let rate = |value: &str| {
                 let sum = |reading: &Reading| reading.samples.sum(metric, &[(label, value)]);
                 let rise = sum(now)? - sum(before).unwrap_or(0.0);
-                // A process that was started again counts from the beginning.
+                // The counters of a restarted process begin at 0.
                 let rise = if rise < 0.0 { sum(now)? } else { rise };
                 Some((value.to_owned(), rise / time.as_secs_f64().max(0.001)))
             };
@@ -158,12 +158,12 @@ impl Rates {
 }
 
 impl Snapshot {
-    /// Puts together what was read at the same time.
+    /// Combines readings of about the same time.
     pub fn new<'a>(
         processes: Vec<Process>,
         log: Groups,
         readings: impl Iterator<Item = &'a Reading>,
-        alerts: Told,
+        alerts: FiringAlerts,
     ) -> Self {
         let mut rates = Rates::default();
         for process in &processes {
@@ -194,7 +194,8 @@ impl Snapshot {
 }
 
 impl ReadSide {
-    /// Each partition has one projector; the tables are the same for everybody.
+    /// Adds a reading. Lag in records is summed, because each partition has one projector; the other figures are the
+    /// same for all processes, so the largest is taken.
     fn add(&mut self, reading: &Reading) {
         let sum = |metric| reading.samples.sum(metric, &[]);
         self.lag_records = match (self.lag_records, sum(metric::READ_LAG)) {
@@ -202,13 +203,13 @@ impl ReadSide {
             (one, other) => one.or(other),
         };
         let oldest = reading.samples.max(metric::READ_LAG_SECONDS, &[]);
-        self.lag_seconds = larger(self.lag_seconds, oldest);
-        self.open_orders = larger(self.open_orders, sum(metric::OPEN_ORDERS));
-        self.parked_keys = larger(self.parked_keys, sum(metric::PARKED_KEYS));
+        self.lag_seconds = max_of(self.lag_seconds, oldest);
+        self.open_orders = max_of(self.open_orders, sum(metric::OPEN_ORDERS));
+        self.parked_keys = max_of(self.parked_keys, sum(metric::PARKED_KEYS));
     }
 }
 
-fn larger(one: Option<f64>, other: Option<f64>) -> Option<f64> {
+fn max_of(one: Option<f64>, other: Option<f64>) -> Option<f64> {
     one.into_iter().chain(other).reduce(f64::max)
 }
 

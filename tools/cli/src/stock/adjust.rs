@@ -9,12 +9,12 @@ use uuid::Uuid;
 use super::sku;
 use platform_client::retry;
 use platform_client::{Api, Clients, request};
-use terminal::{count, say, say_json};
+use terminal::{count, print_json, print_line};
 
-/// Most pieces of one adjustment: the limit of the contract.
+/// Most pieces in one adjustment: the limit of the contract.
 const MOST: i64 = 1_000_000_000;
 
-/// Which product, and by how much.
+/// Flags of `ordermesh stock adjust`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "\
 The stock never falls below what is reserved for orders.
@@ -40,11 +40,11 @@ pub struct Args {
     api: Api,
 }
 
-/// Adjusts it and says what there is now.
+/// Adjusts the stock of a product and prints the new figures.
 ///
 /// # Errors
 ///
-/// The API refuses it or does not answer.
+/// The API refuses the adjustment or does not answer.
 pub async fn adjust(args: &Args) -> anyhow::Result<()> {
     let adjustment_id = args.id.unwrap_or_else(Uuid::now_v7);
     let adjustment = AdjustStockRequest {
@@ -60,9 +60,9 @@ pub async fn adjust(args: &Args) -> anyhow::Result<()> {
         .map_err(|status| refused(&clients, args, adjustment_id, &status))?
         .into_inner();
     if args.json {
-        return say_json(&answer);
+        return print_json(&answer);
     }
-    say(format!(
+    print_line(format!(
         "{}  {} on hand, {} reserved, version {}",
         args.sku,
         count(answer.on_hand),
@@ -77,8 +77,8 @@ fn refused(clients: &Clients, args: &Args, adjustment_id: Uuid, status: &Status)
         Code::FailedPrecondition | Code::AlreadyExists => {
             anyhow!("{sku} is not adjusted by {delta:+}: {}", status.message())
         }
-        _ if retry::may_pass(status) => clients.failed(status).context(format!(
-            "nobody knows whether {sku} is adjusted; the same command with --id {adjustment_id} asks again"
+        _ if retry::is_retryable(status) => clients.failed(status).context(format!(
+            "it is unknown whether {sku} is adjusted; repeat the command with --id {adjustment_id}"
         )),
         _ => clients.failed(status),
     }

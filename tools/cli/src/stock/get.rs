@@ -6,12 +6,12 @@ use tonic::Code;
 
 use super::sku;
 use platform_client::{Api, request};
-use terminal::{Align, Table, count, say, say_json};
+use terminal::{Align, Table, count, print_json, print_line};
 
-/// Which products.
+/// Flags of `ordermesh stock get`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "\
-Available is what is on hand and not reserved for an order. Received and deducted count from the beginning.
+Available pieces are on hand and not reserved for an order. Received and deducted are totals since the beginning.
 
 Examples:
   ordermesh stock get mug
@@ -27,7 +27,7 @@ pub struct Args {
     api: Api,
 }
 
-/// Shows them, or none when one of them is not there.
+/// Shows the products, or none of them when one is unknown.
 ///
 /// # Errors
 ///
@@ -42,13 +42,13 @@ pub async fn get(args: &Args) -> anyhow::Result<()> {
         };
         let found = clients.query.get_stock(request(read)).await;
         let found = found.map_err(|status| match status.code() {
-            Code::NotFound => anyhow!("nothing is known of product {sku}"),
+            Code::NotFound => anyhow!("there is no product {sku}"),
             _ => clients.failed(&status),
         });
         products.push(found?.into_inner());
     }
     if args.json {
-        return products.iter().try_for_each(say_json);
+        return products.iter().try_for_each(print_json);
     }
     let mut table = Table::new([
         ("sku", Align::Left),
@@ -70,5 +70,5 @@ pub async fn get(args: &Args) -> anyhow::Result<()> {
             product.version.to_string(),
         ]);
     }
-    say(table.to_string())
+    print_line(table.to_string())
 }

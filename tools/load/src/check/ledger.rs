@@ -1,4 +1,4 @@
-//! The payment provider's ledger against the payments of the log.
+//! Compares the ledger of the payment provider with the payments of the log.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,24 +21,24 @@ use terminal::{amount, count};
 
 const LEDGER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// By order: what was taken and what was given back.
+/// Charges and refunds by order id.
 pub type Payments = HashMap<String, Payment>;
 
-/// What was taken and what was given back.
+/// Charges and refunds of one order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Payment {
     amount: Option<Money>,
     charges: u32,
     refunds: u32,
     declined: u32,
-    /// Minor units that were taken.
+    /// Minor units charged.
     pub charged: i64,
-    /// Minor units that were given back.
+    /// Minor units refunded.
     pub refunded: i64,
 }
 
 impl Payment {
-    fn asked(&self) -> i64 {
+    fn requested_units(&self) -> i64 {
         self.amount.as_ref().map_or(0, |money| money.minor_units)
     }
 
@@ -52,7 +52,7 @@ impl Payment {
         self.refunded += minor_units;
     }
 
-    const fn has_money(&self) -> bool {
+    const fn moved_money(&self) -> bool {
         self.charges + self.refunds > 0
     }
 }
@@ -62,31 +62,34 @@ impl Payment {
 /// # Errors
 ///
 /// The log cannot be read.
-pub async fn matches_log(ground: &Sources, kept: &Payments) -> anyhow::Result<Check> {
-    let (cluster, schemas) = (Arc::clone(&ground.cluster), ground.schemas.clone());
-    // The clients of the log block.
-    let logged = tokio::task::spawn_blocking(move || payments_of_log(&cluster, schemas)).await??;
-    Ok(compare(&logged, kept))
+pub async fn matches_log(sources: &Sources, ledger: &Payments) -> anyhow::Result<Check> {
+    let (cluster, schemas) = (Arc::clone(&sources.cluster), sources.schemas.clone());
+    // The Kafka clients block.
+    let logged = tokio::task::spawn_blocking(move || logged_payments(&cluster, schemas)).await??;
+    Ok(compare(&logged, ledger))
 }
 
-fn compare(logged: &Payments, kept: &Payments) -> Check {
-    // A payment that nothing has come of yet is in the log alone.
+fn compare(logged: &Payments, ledger: &Payments) -> Check {
+    // A payment without a result is only in the log.
     let is_different = |(order_id, payment): &(&String, &Payment)| {
-        let other = kept.get(*order_id).cloned().unwrap_or_default();
+        let other = ledger.get(*order_id).cloned().unwrap_or_default();
         let counted = |payment: &Payment| (payment.charges, payment.refunds, payment.declined);
         let sums = |payment: &Payment| (payment.charged, payment.refunded);
         let currency =
             |payment: &Payment| payment.amount.as_ref().map(|money| money.currency.clone());
         counted(payment) != counted(&other)
             || sums(payment) != sums(&other)
-            || payment.has_money() && currency(payment) != currency(&other)
+            || payment.moved_money() && currency(payment) != currency(&other)
     };
-    let only_kept = kept
+    let only_in_ledger = ledger
         .keys()
         .filter(|order_id| !logged.contains_key(*order_id))
         .count();
-    let different = logged.iter().filter(is_different).count() + only_kept;
-    let twice = kept.values().filter(|payment| payment.charges > 1).count();
+    let different = logged.iter().filter(is_different).count() + only_in_ledger;
+    let charged_twice = ledger
+        .values()
+        .filter(|payment| payment.charges > 1)
+        .count();
     let sum =
         |payments: &Payments, of: fn(&Payment) -> i64| -> i64 { payments.values().map(of).sum() };
     let number = |payments: &Payments, times: fn(&Payment) -> u32| -> u32 {
@@ -94,35 +97,38 @@ fn compare(logged: &Payments, kept: &Payments) -> Check {
     };
     let mut detail = format!(
         "{} charges, {}; {} refunds, {}; {} declined",
-        count(number(kept, |payment| payment.charges)),
-        amount(sum(kept, |payment| payment.charged), CURRENCY),
-        count(number(kept, |payment| payment.refunds)),
-        amount(sum(kept, |payment| payment.refunded), CURRENCY),
-        count(number(kept, |payment| payment.declined)),
+        count(number(ledger, |payment| payment.charges)),
+        amount(sum(ledger, |payment| payment.charged), CURRENCY),
+        count(number(ledger, |payment| payment.refunds)),
+        amount(sum(ledger, |payment| payment.refunded), CURRENCY),
+        count(number(ledger, |payment| payment.declined)),
     );
     if different > 0 {
         detail.push_str(&format!(
             "; {} payments differ, {} of them only in the ledger",
             count(different),
-            count(only_kept)
+            count(only_in_ledger)
         ));
     }
-    if twice > 0 {
-        detail.push_str(&format!("; {} orders were charged twice", count(twice)));
+    if charged_twice > 0 {
+        detail.push_str(&format!(
+            "; {} orders were charged twice",
+            count(charged_twice)
+        ));
     }
     Check {
         name: "provider's ledger is that of the log",
-        passed: different == 0 && twice == 0,
+        passed: different == 0 && charged_twice == 0,
         detail,
     }
 }
 
-fn payments_of_log(cluster: &Cluster, schemas: Schemas) -> anyhow::Result<Payments> {
+fn logged_payments(cluster: &Cluster, schemas: Schemas) -> anyhow::Result<Payments> {
     let codec = Codec::new(schemas);
     let mut payments = Payments::new();
     let ends = topic_reader::ends(cluster, Service::Payments, Topic::Events)?;
     topic_reader::read(cluster, Service::Payments, Topic::Events, &ends, |input| {
-        let decoded = codec.own::<PaymentEvent>(Service::Payments, Topic::Events, &input);
+        let decoded = codec.decode::<PaymentEvent>(Service::Payments, Topic::Events, &input);
         let Ok((metadata, event)) = decoded else {
             bail!(
                 "payments.events/{}@{}: {decoded:?}",
@@ -139,24 +145,26 @@ fn payments_of_log(cluster: &Cluster, schemas: Schemas) -> anyhow::Result<Paymen
 fn add_event(payment: &mut Payment, event: Event) {
     match event {
         Event::PaymentRequested(requested) => payment.amount = requested.amount,
-        Event::PaymentProcessed(_) => payment.charge(payment.asked()),
-        // The charge became known only when it was to be given back.
-        Event::PaymentRefundRequested(refund) if refund.captured => payment.charge(payment.asked()),
-        Event::PaymentRefunded(_) => payment.refund(payment.asked()),
+        Event::PaymentProcessed(_) => payment.charge(payment.requested_units()),
+        // The charge is reported only with the request to refund it.
+        Event::PaymentRefundRequested(refund) if refund.captured => {
+            payment.charge(payment.requested_units())
+        }
+        Event::PaymentRefunded(_) => payment.refund(payment.requested_units()),
         Event::PaymentDeclined(_) => payment.declined += 1,
         _ => {}
     }
 }
 
-/// Reads the provider's ledger.
+/// Reads the ledger of the payment provider.
 ///
 /// # Errors
 ///
 /// The sandbox does not answer.
-pub async fn payments_of_ledger(ground: &Sources) -> anyhow::Result<Payments> {
+pub async fn ledger_payments(sources: &Sources) -> anyhow::Result<Payments> {
     let mut request = Request::new(ListPaymentsRequest {});
     request.set_timeout(LEDGER_TIMEOUT);
-    let listing = ground.sandbox.clone().list_payments(request).await;
+    let listing = sources.sandbox.clone().list_payments(request).await;
     let mut entries = listing
         .map_err(|status| anyhow::anyhow!(retry::describe(&status)))
         .context("the payment provider's ledger")?
@@ -172,7 +180,7 @@ pub async fn payments_of_ledger(ground: &Sources) -> anyhow::Result<Payments> {
     Ok(payments)
 }
 
-/// Keys begin with the order's id.
+/// Adds a ledger entry. Idempotency keys begin with the order id.
 pub fn add_entry(payments: &mut Payments, entry: LedgerPayment) {
     let (order_id, _) = entry
         .idempotency_key
@@ -215,7 +223,7 @@ mod tests {
         }
     }
 
-    fn ledger(entries: &[LedgerPayment]) -> Payments {
+    fn ledger_of(entries: &[LedgerPayment]) -> Payments {
         let mut payments = Payments::new();
         entries
             .iter()
@@ -240,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_books_pass() {
+    fn equal_ledgers_pass() {
         let log = logged(&[
             ("a", requested(5)),
             ("a", Event::PaymentProcessed(PaymentProcessed::default())),
@@ -254,12 +262,12 @@ mod tests {
             ),
             ("b", Event::PaymentRefunded(PaymentRefunded::default())),
         ]);
-        let kept = [
+        let ledger = [
             entry("a/charge/1", "charged", 5),
             entry("b/charge/1", "charged", 7),
             entry("b/refund/1", "refunded", 7),
         ];
-        let check = compare(&log, &ledger(&kept));
+        let check = compare(&log, &ledger_of(&ledger));
         assert!(check.passed, "{check:?}");
         assert!(
             check.detail.starts_with("2 charges, 0.12; 1 refunds, 0.07"),
@@ -289,7 +297,7 @@ mod tests {
             }],
             vec![right, entry("z/charge/1", "charged", 1)],
         ] {
-            assert!(!compare(&log, &ledger(&wrong)).passed, "{wrong:?}");
+            assert!(!compare(&log, &ledger_of(&wrong)).passed, "{wrong:?}");
         }
     }
 }

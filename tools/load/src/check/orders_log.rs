@@ -1,4 +1,4 @@
-//! The orders as the log tells them.
+//! The orders of the log, folded from their events.
 
 use std::collections::{HashMap, HashSet};
 
@@ -19,35 +19,35 @@ use platform_client::topic_reader;
 pub struct OrdersLog {
     /// By id.
     pub orders: HashMap<Uuid, LoggedOrder>,
-    /// Events that do not follow on the one before.
+    /// Events whose version is not the successor of the previous one.
     pub gaps: u64,
 }
 
-/// An order of the log. Times are those at which its events were written, Unix milliseconds.
+/// An order of the log. Times are the append times of its events, in Unix milliseconds.
 #[derive(Debug, Default)]
 pub struct LoggedOrder {
-    /// Its events.
+    /// Version of the last event, which is the number of events.
     pub version: u64,
-    /// Minor units.
+    /// The total, in minor units.
     pub total: i64,
-    /// When its confirmation was written.
+    /// Time of the confirmation.
     pub confirmed_ms: Option<i64>,
-    /// When its end was written.
+    /// Time of the final event.
     pub final_ms: Option<i64>,
-    /// How it ended.
+    /// `None` while the order is not final.
     pub end: Option<End>,
-    /// Minor units that were given back, as the order was told.
+    /// Minor units refunded, according to the events of the order.
     pub refunded: i64,
-    /// The fold, for orders of the sample.
+    /// The folded state, for orders of the sample.
     pub state: Option<State<OrderRules>>,
 }
 
 /// How an order ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// The customer has it, and has paid.
+    /// Delivered and paid.
     Delivered,
-    /// Cancelled or rejected: everything was undone.
+    /// Cancelled or rejected: reservations and charges were undone.
     Undone,
 }
 
@@ -66,7 +66,7 @@ impl OrdersLog {
         let mut log = Self::default();
         let ends = topic_reader::ends(cluster, Service::Orders, Topic::Events)?;
         topic_reader::read(cluster, Service::Orders, Topic::Events, &ends, |input| {
-            let decoded = codec.own::<OrderEvent>(Service::Orders, Topic::Events, &input);
+            let decoded = codec.decode::<OrderEvent>(Service::Orders, Topic::Events, &input);
             let Ok((metadata, event)) = decoded else {
                 bail!(
                     "orders.events/{}@{}: {decoded:?}",
@@ -90,12 +90,12 @@ impl OrdersLog {
         Ok(log)
     }
 
-    /// Events of all orders.
+    /// Number of events of all orders.
     pub fn event_count(&self) -> u64 {
         self.orders.values().map(|order| order.version).sum()
     }
 
-    /// Totals of all orders, minor units.
+    /// Sum of the totals of all orders, in minor units.
     pub fn total(&self) -> i64 {
         self.orders.values().map(|order| order.total).sum()
     }
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_order_is_folded_and_its_versions_are_watched() {
+    fn an_order_is_folded_and_version_gaps_are_counted() {
         let id = Uuid::now_v7();
         let mut log = OrdersLog::default();
         let at = |time_ms| Input {
@@ -169,7 +169,7 @@ mod tests {
             log.orders.values().map(|order| order.refunded).sum::<i64>(),
             0
         );
-        // Delivered does not follow on created: the fold leaves the state as it is, in here as in the service.
+        // Delivered cannot follow created: the fold leaves the state unchanged, as in the service.
         assert_eq!(
             order.state.as_ref().map(State::<OrderRules>::status),
             Some(OrderStatus::Pending)

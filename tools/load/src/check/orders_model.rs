@@ -1,4 +1,4 @@
-//! The orders of the read model, against the log and against what clients were told.
+//! Compares the orders of the read model with the log and with the acknowledged orders.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -8,34 +8,34 @@ use sqlx::PgPool;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::{Acknowledged, Check, OrdersLog};
+use super::{AcknowledgedOrder, Check, OrdersLog};
 use crate::baskets::CURRENCY;
 use terminal::{amount, count};
 
-/// Statuses that are never left.
+/// Final statuses.
 const FINAL: [i16; 3] = [
     OrderStatus::Delivered as i16,
     OrderStatus::Cancelled as i16,
     OrderStatus::Rejected as i16,
 ];
 
-/// How long the projector gets for what stood in the log when it was read.
-const PROJECTOR_PATIENCE: Duration = Duration::from_secs(10);
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How long the projector may take to apply what the log held when it was read.
+const PROJECTOR_TIMEOUT: Duration = Duration::from_secs(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Orders that are not final yet.
+/// Number of orders that are not final yet.
 ///
 /// # Errors
 ///
 /// The database does not answer.
-pub async fn not_final(pool: &PgPool) -> sqlx::Result<i64> {
+pub async fn open_orders(pool: &PgPool) -> sqlx::Result<i64> {
     sqlx::query_scalar("SELECT count(*) FROM orders WHERE status <> ALL($1)")
         .bind(FINAL)
         .fetch_one(pool)
         .await
 }
 
-/// So many orders, always the same ones of the same orders.
+/// At most `size` order ids; the same orders always give the same sample.
 pub async fn sample(pool: &PgPool, size: u32) -> sqlx::Result<HashSet<Uuid>> {
     let ids: Vec<Uuid> =
         sqlx::query_scalar("SELECT order_id FROM orders ORDER BY md5(order_id::text) LIMIT $1")
@@ -45,13 +45,13 @@ pub async fn sample(pool: &PgPool, size: u32) -> sqlx::Result<HashSet<Uuid>> {
     Ok(ids.into_iter().collect())
 }
 
-/// Σ totals in PostgreSQL = Σ amounts of the accepted lines.
-pub async fn money(
+/// Sum of the totals in PostgreSQL = sum of the amounts of the accepted lines, or of the totals in the log.
+pub async fn totals_match(
     pool: &PgPool,
-    acknowledged: Option<&[Acknowledged]>,
+    acknowledged: Option<&[AcknowledgedOrder]>,
     log: &OrdersLog,
 ) -> sqlx::Result<Check> {
-    let (stored, promised, by) = match acknowledged {
+    let (stored, expected, by) = match acknowledged {
         Some(orders) => {
             let ids: Vec<Uuid> = orders.iter().map(|order| order.order_id).collect();
             let stored = sqlx::query_scalar(
@@ -69,10 +69,10 @@ pub async fn money(
             (stored.fetch_one(pool).await?, log.total(), "the log")
         }
     };
-    let (left, right) = (amount(stored, CURRENCY), amount(promised, CURRENCY));
+    let (left, right) = (amount(stored, CURRENCY), amount(expected, CURRENCY));
     Ok(Check {
         name: "money is exact",
-        passed: stored == promised,
+        passed: stored == expected,
         detail: format!("{left} in PostgreSQL, {right} in {by}"),
     })
 }
@@ -80,7 +80,7 @@ pub async fn money(
 /// Every acknowledged order is in the read model, and final.
 pub async fn all_final(
     pool: &PgPool,
-    acknowledged: Option<&[Acknowledged]>,
+    acknowledged: Option<&[AcknowledgedOrder]>,
 ) -> sqlx::Result<Check> {
     let (all, ended) = match acknowledged {
         Some(orders) => {
@@ -105,9 +105,9 @@ pub async fn all_final(
     })
 }
 
-/// The read model holds what the fold of the log gives: the same orders, versions and totals in both directions, and
-/// the same status for every order of the sample.
-pub async fn is_fold(pool: &PgPool, log: &OrdersLog) -> sqlx::Result<Check> {
+/// The read model equals the fold of the log: the same set of orders with the same versions and totals, and the same
+/// status for every order of the sample.
+pub async fn matches_fold(pool: &PgPool, log: &OrdersLog) -> sqlx::Result<Check> {
     await_projector(pool, log).await?;
     let rows: Vec<(Uuid, i64, i64, i16)> =
         sqlx::query_as("SELECT order_id, version, total, status FROM orders")
@@ -151,7 +151,7 @@ pub async fn is_fold(pool: &PgPool, log: &OrdersLog) -> sqlx::Result<Check> {
 /// Waits until the read model has as many events as the log had.
 async fn await_projector(pool: &PgPool, log: &OrdersLog) -> sqlx::Result<()> {
     let wanted = i64::try_from(log.event_count()).unwrap_or(i64::MAX);
-    let deadline = Instant::now() + PROJECTOR_PATIENCE;
+    let deadline = Instant::now() + PROJECTOR_TIMEOUT;
     loop {
         let applied: i64 =
             sqlx::query_scalar("SELECT coalesce(sum(version), 0)::bigint FROM orders")
@@ -160,6 +160,6 @@ async fn await_projector(pool: &PgPool, log: &OrdersLog) -> sqlx::Result<()> {
         if applied >= wanted || Instant::now() >= deadline {
             return Ok(());
         }
-        sleep(LOOK_EVERY).await;
+        sleep(POLL_INTERVAL).await;
     }
 }

@@ -1,4 +1,4 @@
-//! What came back: of every cancelled or rejected order all that was charged, of every delivered one nothing.
+//! Checks refunds: a cancelled or rejected order gets back exactly what it was charged, a delivered one nothing.
 
 use uuid::Uuid;
 
@@ -8,22 +8,26 @@ use super::orders_log::{End, LoggedOrder, OrdersLog};
 use crate::baskets::CURRENCY;
 use terminal::{amount, count};
 
-/// The provider's ledger against how each order ended. Orders that have not ended are for another check.
-pub fn exact(log: &OrdersLog, kept: &Payments) -> Check {
-    let (mut undone, mut back) = (0_usize, 0);
+/// Compares the ledger of the payment provider with the end of each order. Orders that are not final are skipped;
+/// another check reports them.
+pub fn refunds_match(log: &OrdersLog, ledger: &Payments) -> Check {
+    let (mut undone, mut refunded_units) = (0_usize, 0);
     let mut wrong: Vec<(Uuid, &str)> = Vec::new();
     for (order_id, order) in &log.orders {
-        let paid = kept.get(&order_id.to_string()).cloned().unwrap_or_default();
+        let payment = ledger
+            .get(&order_id.to_string())
+            .cloned()
+            .unwrap_or_default();
         if order.end == Some(End::Undone) {
             undone += 1;
-            back += paid.refunded;
+            refunded_units += payment.refunded;
         }
-        wrong.extend(violation(order, &paid).map(|violation| (*order_id, violation)));
+        wrong.extend(violation(order, &payment).map(|violation| (*order_id, violation)));
     }
     wrong.sort_unstable();
     let mut detail = format!(
         "{} given back to {} cancelled and rejected orders",
-        amount(back, CURRENCY),
+        amount(refunded_units, CURRENCY),
         count(undone)
     );
     if let Some((order_id, violation)) = wrong.first() {
@@ -39,17 +43,17 @@ pub fn exact(log: &OrdersLog, kept: &Payments) -> Check {
     }
 }
 
-fn violation(order: &LoggedOrder, paid: &Payment) -> Option<&'static str> {
+fn violation(order: &LoggedOrder, payment: &Payment) -> Option<&'static str> {
     let Payment {
         charged, refunded, ..
-    } = *paid;
+    } = *payment;
     match order.end? {
         End::Delivered if refunded != 0 => Some("delivered, and money was given back"),
         End::Delivered if charged != order.total => Some("delivered, and not charged its total"),
         End::Undone if refunded < charged => Some("undone, and not all of its money came back"),
         End::Undone if refunded > charged => Some("undone, and more came back than was charged"),
         End::Undone if refunded != order.refunded => {
-            Some("undone, and the order was told another refund")
+            Some("undone, and the order recorded another refund")
         }
         End::Delivered | End::Undone => None,
     }
@@ -72,12 +76,12 @@ mod tests {
         }
     }
 
-    /// One order, and what the ledger holds of it.
+    /// Checks one order against its ledger entries.
     fn checked(order: LoggedOrder, entries: &[(&str, i64)]) -> Check {
         let id = Uuid::now_v7();
         let mut log = OrdersLog::default();
         log.orders.insert(id, order);
-        let mut kept = Payments::new();
+        let mut ledger = Payments::new();
         for (kind, minor_units) in entries {
             let entry = LedgerPayment {
                 idempotency_key: format!("{id}/{kind}/1"),
@@ -88,19 +92,19 @@ mod tests {
                 }),
                 ..Default::default()
             };
-            add_entry(&mut kept, entry);
+            add_entry(&mut ledger, entry);
         }
-        exact(&log, &kept)
+        refunds_match(&log, &ledger)
     }
 
     #[test]
-    fn exact_books_pass() {
+    fn exact_refunds_pass() {
         for (order, entries) in [
             (order(End::Delivered, 0), &[("charged", 5)][..]),
             (order(End::Undone, 5), &[("charged", 5), ("refunded", 5)]),
             (order(End::Undone, 0), &[]),
             (order(End::Undone, 0), &[("declined", 5)]),
-            // Not at rest: nothing can be said yet.
+            // Not final: skipped.
             (LoggedOrder::default(), &[("charged", 5)]),
         ] {
             let check = checked(order, entries);
@@ -110,7 +114,7 @@ mod tests {
 
     #[test]
     fn every_violation_is_found_and_named() {
-        for (order, entries, named) in [
+        for (order, entries, expected) in [
             (
                 order(End::Delivered, 0),
                 &[("charged", 5), ("refunded", 5)][..],
@@ -149,13 +153,13 @@ mod tests {
             (
                 order(End::Undone, 0),
                 &[("charged", 5), ("refunded", 5)],
-                "told another refund",
+                "recorded another refund",
             ),
         ] {
             let check = checked(order, entries);
             assert!(
-                !check.passed && check.detail.contains(named),
-                "{named}: {check:?}"
+                !check.passed && check.detail.contains(expected),
+                "{expected}: {check:?}"
             );
         }
     }

@@ -1,22 +1,28 @@
-//! The stock: nothing is lost, nothing stays reserved.
+//! Checks the stock: no piece is lost, none stays reserved.
 
 use sqlx::PgPool;
 
 use super::Check;
 use terminal::count;
 
-/// Received = on hand + deducted and nothing reserved, product by product.
-pub async fn balanced(pool: &PgPool, pieces: Option<i64>) -> sqlx::Result<Check> {
-    let (products, off, received, on_hand, deducted, reserved): (i64, i64, i64, i64, i64, i64) =
-        sqlx::query_as(
-            "SELECT count(*), count(*) FILTER (WHERE received <> on_hand + deducted OR reserved <> 0),
+/// For each product: received = on hand + deducted, and reserved = 0.
+pub async fn balances(pool: &PgPool, pieces: Option<i64>) -> sqlx::Result<Check> {
+    let (products, unbalanced, received, on_hand, deducted, reserved): (
+        i64,
+        i64,
+        i64,
+        i64,
+        i64,
+        i64,
+    ) = sqlx::query_as(
+        "SELECT count(*), count(*) FILTER (WHERE received <> on_hand + deducted OR reserved <> 0),
                     coalesce(sum(received), 0)::bigint, coalesce(sum(on_hand), 0)::bigint,
                     coalesce(sum(deducted), 0)::bigint, coalesce(sum(reserved), 0)::bigint
              FROM stock",
-        )
-        .fetch_one(pool)
-        .await?;
-    let put_in = pieces.unwrap_or(received);
+    )
+    .fetch_one(pool)
+    .await?;
+    let expected = pieces.unwrap_or(received);
     let mut detail = format!(
         "{} pieces of {} products received, {} on hand, {} deducted, {} reserved",
         count(received),
@@ -25,15 +31,15 @@ pub async fn balanced(pool: &PgPool, pieces: Option<i64>) -> sqlx::Result<Check>
         count(deducted),
         count(reserved)
     );
-    if off > 0 {
-        detail.push_str(&format!("; {} products are off", count(off)));
+    if unbalanced > 0 {
+        detail.push_str(&format!("; {} products are off", count(unbalanced)));
     }
-    if put_in != received {
-        detail.push_str(&format!("; {} were put in", count(put_in)));
+    if expected != received {
+        detail.push_str(&format!("; {} were put in", count(expected)));
     }
     Ok(Check {
         name: "stock balances at rest",
-        passed: off == 0 && put_in == received,
+        passed: unbalanced == 0 && expected == received,
         detail,
     })
 }

@@ -1,4 +1,4 @@
-//! What a service writes, heard from outside: some moments of an order are seen in its neighbours' events only.
+//! Follows the events of a service: some moments of an order are visible only in events of other services.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,23 +12,23 @@ use uuid::Uuid;
 use platform_client::content::{Content, decode};
 
 const WAIT: Duration = Duration::from_millis(100);
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The events of a service from some moment on.
+/// The events of a service from some point on.
 pub struct EventTap {
     service: Service,
     tail: Tail,
 }
 
 impl EventTap {
-    /// Everything that is written from now on.
+    /// Follows the events that are written from now on.
     ///
     /// # Errors
     ///
     /// The broker does not answer.
-    pub async fn from_now_on(cluster: &Arc<Cluster>, service: Service) -> anyhow::Result<Self> {
+    pub async fn at_end(cluster: &Arc<Cluster>, service: Service) -> anyhow::Result<Self> {
         let cluster = Arc::clone(cluster);
-        // The clients of the log block.
+        // The Kafka clients block.
         let tail =
             tokio::task::spawn_blocking(move || Tail::at_end(&cluster, service, Topic::Events));
         Ok(Self {
@@ -37,17 +37,17 @@ impl EventTap {
         })
     }
 
-    /// Waits for an event of the order's aggregate there, such as `payment_voided`.
+    /// Waits for an event of the aggregate of the order, such as `payment_voided`.
     ///
     /// # Errors
     ///
-    /// It does not come, or the broker does not answer.
-    pub async fn hears(mut self, order_id: Uuid, kind: &'static str) -> anyhow::Result<()> {
-        tokio::task::spawn_blocking(move || self.wait(order_id, kind)).await?
+    /// The event does not arrive in time, or the broker does not answer.
+    pub async fn wait_for(mut self, order_id: Uuid, kind: &'static str) -> anyhow::Result<()> {
+        tokio::task::spawn_blocking(move || self.poll_until(order_id, kind)).await?
     }
 
-    fn wait(&mut self, order_id: Uuid, kind: &'static str) -> anyhow::Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+    fn poll_until(&mut self, order_id: Uuid, kind: &'static str) -> anyhow::Result<()> {
+        let deadline = Instant::now() + TIMEOUT;
         while Instant::now() < deadline {
             let Some(input) = self.tail.next(WAIT)? else {
                 continue;
@@ -63,6 +63,6 @@ impl EventTap {
                 return Ok(());
             }
         }
-        bail!("{} says nothing of {kind}", self.service)
+        bail!("no {kind} event from {} in time", self.service)
     }
 }

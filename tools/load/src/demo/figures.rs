@@ -1,4 +1,4 @@
-//! What came out of the demo, in figures.
+//! The figures of the demo: orders by status, latencies, throughput.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,21 +11,21 @@ use sqlx::PgPool;
 use crate::baskets::CURRENCY;
 use crate::check::OrdersLog;
 use crate::latency::Latency;
-use crate::loader::{Order, Placed};
+use crate::loader::{Order, PlacedOrders};
 use terminal::{Align, Table, amount, count, duration, status};
 
-/// The orders of one status and its reason.
+/// The orders with one status and reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Group {
-    /// Such as `rejected, out of stock`.
+    /// Status and reason, such as `rejected, out of stock`.
     status: String,
     orders: i64,
     lines: i64,
-    /// Minor units.
+    /// Sum of the totals, in minor units.
     total: i64,
 }
 
-/// Orders by their status and its reason.
+/// Orders by status and reason.
 ///
 /// # Errors
 ///
@@ -50,7 +50,7 @@ pub async fn by_status(pool: &PgPool) -> sqlx::Result<Vec<Group>> {
     Ok(rows.into_iter().map(group).collect())
 }
 
-/// The groups and their sums as people read them.
+/// The groups and their sums as a table for people.
 pub fn table(groups: &[Group]) -> Table {
     let mut table = Table::new([
         ("status", Align::Left),
@@ -75,23 +75,23 @@ pub fn table(groups: &[Group]) -> Table {
     table
 }
 
-/// How fast the orders were. Calls begin on the loader's clock, events have the broker's or the producer's: all the
-/// same clock here.
+/// Latencies and throughput. Calls are timed by the clock of the loader, events by that of the broker or the producer;
+/// in the demo all run on one machine.
 pub struct Speed {
-    /// From the call to its answer: the order is created.
+    /// From the call to its answer, when the order is created.
     answered: Latency,
-    /// From the call until the confirmation was written to the log.
+    /// From the call until the confirmation is in the log.
     confirmed: Latency,
-    /// From the call until a reader of the read model saw the order, of every twentieth order.
+    /// From the call until the read model shows the order; measured for every twentieth order.
     visible: Latency,
-    /// From the first call until the end of the last order was written to the log.
+    /// From the first call until the final event of the last order is in the log.
     all: Duration,
     orders: usize,
 }
 
 impl Speed {
-    /// Of the orders that were placed and what the log says of them.
-    pub fn of(placed: &Placed, log: &OrdersLog) -> Self {
+    /// Computes the figures from the placed orders and the log.
+    pub fn of(placed: &PlacedOrders, log: &OrdersLog) -> Self {
         let since = |order: &Order, at_ms: i64| {
             Duration::from_millis(u64::try_from(at_ms - order.called_ms).unwrap_or_default())
         };
@@ -119,7 +119,7 @@ impl Speed {
         }
     }
 
-    /// For programs.
+    /// The figures as JSON.
     pub fn json(&self) -> Value {
         json!({
             "created_ms": self.answered.json(),
@@ -142,12 +142,12 @@ impl Speed {
 
 impl fmt::Display for Speed {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [(fifty, _), (most, _), (nearly_all, _)] = Latency::SHOWN;
+        let [(p50, _), (p95, _), (p99, _)] = Latency::PERCENTILES;
         let mut table = Table::new([
             ("from the call", Align::Left),
-            (fifty, Align::Right),
-            (most, Align::Right),
-            (nearly_all, Align::Right),
+            (p50, Align::Right),
+            (p95, Align::Right),
+            (p99, Align::Right),
         ]);
         for (name, latency) in [
             ("created", &self.answered),
@@ -155,9 +155,9 @@ impl fmt::Display for Speed {
             ("confirmed", &self.confirmed),
         ] {
             if !latency.is_empty() {
-                let [fifty, most, nearly_all] =
-                    Latency::SHOWN.map(|(_, percent)| duration(latency.percentile(percent)));
-                table.row([name.into(), fifty, most, nearly_all]);
+                let [p50, p95, p99] =
+                    Latency::PERCENTILES.map(|(_, percent)| duration(latency.percentile(percent)));
+                table.row([name.into(), p50, p95, p99]);
             }
         }
         let (orders, all) = (count(self.orders), duration(self.all));

@@ -1,5 +1,5 @@
-//! Every way in which an order can end, each brought about by hand: the partners fail at the right moment, and the
-//! customer cancels at the right moment. Nothing here waits for time to pass, only for what is seen to happen.
+//! One scenario for each way in which an order can end: the partners fail, or the customer cancels, at the right
+//! moment. A scenario waits for observed events, never for a fixed time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use uuid::Uuid;
 use super::event_tap::EventTap;
 use super::stock::{self, Product};
 use crate::baskets::CURRENCY;
-use crate::check::Acknowledged;
+use crate::check::AcknowledgedOrder;
 use platform_client::order_watch::Watch;
 use platform_client::retry::{self, Backoff};
 use platform_client::{Clients, Sandbox, request};
@@ -37,45 +37,45 @@ const TOTAL: i64 = UNIT_PRICE * PIECES as i64;
 /// Enough for every order here.
 const STOCK: i64 = 100;
 
-/// A parcel is this long on its way, while its customer cancels.
+/// Delivery time of a parcel whose customer cancels while it is on its way.
 const SLOW_DELIVERY_MS: u32 = 3_000;
 const QUICK_DELIVERY_MS: u32 = 50;
 
-/// For one ending.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Time limit of one scenario.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What has become of an order that was steered into its ending.
+/// The result of one scenario.
 #[derive(Clone, Debug, Serialize)]
 pub struct Ending {
-    /// What it is called.
+    /// Name of the scenario.
     pub name: &'static str,
-    /// Its order.
+    /// The order of the scenario.
     pub order_id: Uuid,
-    /// Whether it ended as it should.
+    /// Whether the order ended as expected.
     pub passed: bool,
-    /// How it went; or what went wrong.
+    /// The end of the order, or the error.
     pub detail: String,
 }
 
-/// What came of all of them.
-pub struct Played {
-    /// In the order in which they were played.
+/// The results of all scenarios.
+pub struct ScenarioResults {
+    /// In the order in which the scenarios ran.
     pub endings: Vec<Ending>,
-    /// Their orders.
-    pub acknowledged: Vec<Acknowledged>,
-    /// Pieces that were put into stock.
+    /// The orders of the scenarios.
+    pub acknowledged: Vec<AcknowledgedOrder>,
+    /// Pieces put into stock.
     pub pieces: i64,
 }
 
-/// Where the endings are played: nobody else uses it meanwhile.
-pub struct Stage {
+/// Runs the scenarios on a platform that has no other users meanwhile.
+pub struct ScenarioRunner {
     clients: Clients,
     sandbox: Sandbox,
     cluster: Arc<Cluster>,
 }
 
-impl Stage {
-    /// On a running platform.
+impl ScenarioRunner {
+    /// Uses a running platform.
     pub const fn new(clients: Clients, sandbox: Sandbox, cluster: Arc<Cluster>) -> Self {
         Self {
             clients,
@@ -84,62 +84,59 @@ impl Stage {
         }
     }
 
-    /// Plays all endings, one after the other.
+    /// Runs all scenarios, one after the other.
     ///
     /// # Errors
     ///
-    /// There is no stock for them. What goes wrong later is told by its ending.
-    pub async fn play(&self) -> anyhow::Result<Played> {
+    /// The stock cannot be filled. Later errors are in the result of their scenario.
+    pub async fn run_all(&self) -> anyhow::Result<ScenarioResults> {
         let mug = Product {
             sku: SKU.to_owned(),
             wanted: STOCK,
             pieces: STOCK,
         };
-        let pieces = stock::put_in(vec![mug], &self.clients, &Progress::new("stock", 1)).await?;
+        let pieces = stock::fill(vec![mug], &self.clients, &Progress::new("stock", 1)).await?;
         let endings = vec![
-            self.ending("delivered", Self::delivered).await,
-            self.ending("out of stock", Self::out_of_stock).await,
-            self.ending("payment declined", Self::declined).await,
-            self.ending("undeliverable", Self::undeliverable).await,
-            self.ending("cancelled before payment", Self::cancelled_before_payment)
+            self.run("delivered", Self::delivered).await,
+            self.run("out of stock", Self::out_of_stock).await,
+            self.run("payment declined", Self::declined).await,
+            self.run("undeliverable", Self::undeliverable).await,
+            self.run("cancelled before payment", Self::cancelled_before_payment)
                 .await,
-            self.ending("cancelled after payment", Self::cancelled_after_payment)
+            self.run("cancelled after payment", Self::cancelled_after_payment)
                 .await,
-            self.ending("cancelled too late", Self::cancelled_too_late)
+            self.run("cancelled too late", Self::cancelled_too_late)
                 .await,
-            self.ending("expired", Self::expired).await,
+            self.run("expired", Self::expired).await,
         ];
-        let acknowledged = endings.iter().map(|ending| Acknowledged {
+        let acknowledged = endings.iter().map(|ending| AcknowledgedOrder {
             order_id: ending.order_id,
             cents: TOTAL,
         });
-        Ok(Played {
+        Ok(ScenarioResults {
             acknowledged: acknowledged.collect(),
             endings,
             pieces,
         })
     }
 
-    /// One ending, of an order of its own; partners that do as they are asked before and after.
-    async fn ending(
+    /// Runs one scenario with its own order; the partners are healthy before and after it.
+    async fn run(
         &self,
         name: &'static str,
-        play: impl AsyncFnOnce(&Self, Uuid) -> anyhow::Result<String>,
+        scenario: impl AsyncFnOnce(&Self, Uuid) -> anyhow::Result<String>,
     ) -> Ending {
         let order_id = Uuid::now_v7();
-        let played = async {
-            self.behave(quiet()).await?;
-            let outcome = play(self, order_id).await;
-            self.behave(quiet()).await?;
+        let result = async {
+            self.set_behaviour(healthy_partners()).await?;
+            let outcome = scenario(self, order_id).await;
+            self.set_behaviour(healthy_partners()).await?;
             outcome
         };
-        let (passed, detail) = match timeout(PATIENCE, played).await {
+        let (passed, detail) = match timeout(TIMEOUT, result).await {
             Ok(Ok(outcome)) => (true, outcome),
             Ok(Err(error)) => (false, format!("{error:#}")),
-            Err(_) => (
-                false,
-                format!("not reached within {} s", PATIENCE.as_secs()),
-            ),
+            Err(_) => (false, format!("not reached within {} s", TIMEOUT.as_secs())),
         };
         Ending {
             name,
@@ -151,115 +148,123 @@ impl Stage {
 
     async fn delivered(&self, order_id: Uuid) -> anyhow::Result<String> {
         self.place(order_id, SKU).await?;
-        self.ends(order_id, OrderStatus::Delivered, EndReason::Unspecified, 0)
+        self.expect_end(order_id, OrderStatus::Delivered, EndReason::Unspecified, 0)
             .await
     }
 
     async fn out_of_stock(&self, order_id: Uuid) -> anyhow::Result<String> {
         self.place(order_id, UNKNOWN_SKU).await?;
-        self.ends(order_id, OrderStatus::Rejected, EndReason::OutOfStock, 0)
+        self.expect_end(order_id, OrderStatus::Rejected, EndReason::OutOfStock, 0)
             .await
     }
 
     async fn declined(&self, order_id: Uuid) -> anyhow::Result<String> {
-        self.behave(Behaviour {
+        self.set_behaviour(Behaviour {
             decline_percent: 100,
-            ..quiet()
+            ..healthy_partners()
         })
         .await?;
         self.place(order_id, SKU).await?;
         let reason = EndReason::PaymentDeclined;
-        self.ends(order_id, OrderStatus::Rejected, reason, 0).await
+        self.expect_end(order_id, OrderStatus::Rejected, reason, 0)
+            .await
     }
 
     async fn undeliverable(&self, order_id: Uuid) -> anyhow::Result<String> {
-        self.behave(Behaviour {
+        self.set_behaviour(Behaviour {
             refuse_percent: 100,
-            ..quiet()
+            ..healthy_partners()
         })
         .await?;
         self.place(order_id, SKU).await?;
         let reason = EndReason::Undeliverable;
-        self.ends(order_id, OrderStatus::Rejected, reason, TOTAL)
+        self.expect_end(order_id, OrderStatus::Rejected, reason, TOTAL)
             .await
     }
 
-    /// The provider is out of service: the charge is still being tried when the customer cancels, and is voided.
+    /// The provider has an outage: the charge is still being retried when the customer cancels, and is voided.
     async fn cancelled_before_payment(&self, order_id: Uuid) -> anyhow::Result<String> {
-        self.behave(provider_outage()).await?;
+        self.set_behaviour(provider_outage()).await?;
         self.place(order_id, SKU).await?;
-        self.reaches(order_id, OrderStatus::AwaitingPayment).await?;
-        let payments = self.overhear(Service::Payments).await?;
+        self.wait_for_status(order_id, OrderStatus::AwaitingPayment)
+            .await?;
+        let payments = self.tap(Service::Payments).await?;
         self.cancel(order_id).await?;
-        // Before that, a provider that is back could still be asked to charge.
-        payments.hears(order_id, "payment_cancel_requested").await?;
-        self.behave(quiet()).await?;
+        // Before that event, a provider that is back could still be asked to charge.
+        payments
+            .wait_for(order_id, "payment_cancel_requested")
+            .await?;
+        self.set_behaviour(healthy_partners()).await?;
         let reason = EndReason::Customer;
         let outcome = self
-            .ends(order_id, OrderStatus::Cancelled, reason, 0)
+            .expect_end(order_id, OrderStatus::Cancelled, reason, 0)
             .await?;
-        self.was_never_charged(order_id).await?;
+        self.check_never_charged(order_id).await?;
         Ok(format!("{outcome}, never charged"))
     }
 
-    /// The carrier is out of service: the parcel is not booked yet when the customer cancels, and never will be.
+    /// The carrier has an outage: the parcel is not booked when the customer cancels, and never will be.
     async fn cancelled_after_payment(&self, order_id: Uuid) -> anyhow::Result<String> {
         let outage = Faults {
             outage: true,
             ..Faults::default()
         };
-        self.behave(Behaviour {
+        self.set_behaviour(Behaviour {
             carrier: Some(outage),
-            ..quiet()
+            ..healthy_partners()
         })
         .await?;
         self.place(order_id, SKU).await?;
-        self.reaches(order_id, OrderStatus::Confirmed).await?;
-        let shipping = self.overhear(Service::Shipping).await?;
-        self.cancel(order_id).await?;
-        // Before that, a carrier that is back could still be asked for the parcel.
-        shipping
-            .hears(order_id, "shipment_cancel_requested")
+        self.wait_for_status(order_id, OrderStatus::Confirmed)
             .await?;
-        self.behave(quiet()).await?;
+        let shipping = self.tap(Service::Shipping).await?;
+        self.cancel(order_id).await?;
+        // Before that event, a carrier that is back could still be asked to book the parcel.
+        shipping
+            .wait_for(order_id, "shipment_cancel_requested")
+            .await?;
+        self.set_behaviour(healthy_partners()).await?;
         let reason = EndReason::Customer;
-        self.ends(order_id, OrderStatus::Cancelled, reason, TOTAL)
+        self.expect_end(order_id, OrderStatus::Cancelled, reason, TOTAL)
             .await
     }
 
-    /// The parcel is on its way: the customer is told so, and gets it.
+    /// The parcel is on its way: the cancellation is refused, and the parcel is delivered.
     async fn cancelled_too_late(&self, order_id: Uuid) -> anyhow::Result<String> {
-        self.behave(Behaviour {
+        self.set_behaviour(Behaviour {
             delivery_ms: SLOW_DELIVERY_MS,
-            ..quiet()
+            ..healthy_partners()
         })
         .await?;
         self.place(order_id, SKU).await?;
-        self.reaches(order_id, OrderStatus::Shipped).await?;
-        let asked = self.ask_to_cancel(order_id).await;
-        let refusal = match asked {
+        self.wait_for_status(order_id, OrderStatus::Shipped).await?;
+        let answer = self.try_cancel(order_id).await;
+        let refusal = match answer {
             Ok(()) => bail!("a shipped order was cancelled"),
             Err(status) if retry::reason(&status) == TOO_LATE => status.message().to_owned(),
             Err(status) => return Err(self.clients.failed(&status)),
         };
         let outcome = self
-            .ends(order_id, OrderStatus::Delivered, EndReason::Unspecified, 0)
+            .expect_end(order_id, OrderStatus::Delivered, EndReason::Unspecified, 0)
             .await?;
         Ok(format!("{TOO_LATE}: {refusal}; then {outcome}"))
     }
 
-    /// The provider is out of service for longer than an order waits for its payment.
+    /// The provider has an outage that is longer than an order waits for its payment.
     async fn expired(&self, order_id: Uuid) -> anyhow::Result<String> {
-        self.behave(provider_outage()).await?;
-        let payments = self.overhear(Service::Payments).await?;
+        self.set_behaviour(provider_outage()).await?;
+        let payments = self.tap(Service::Payments).await?;
         self.place(order_id, SKU).await?;
-        self.reaches(order_id, OrderStatus::Cancelling).await?;
-        payments.hears(order_id, "payment_cancel_requested").await?;
-        self.behave(quiet()).await?;
-        let outcome = self
-            .ends(order_id, OrderStatus::Rejected, EndReason::Expired, 0)
+        self.wait_for_status(order_id, OrderStatus::Cancelling)
             .await?;
-        self.was_never_charged(order_id).await?;
+        payments
+            .wait_for(order_id, "payment_cancel_requested")
+            .await?;
+        self.set_behaviour(healthy_partners()).await?;
+        let outcome = self
+            .expect_end(order_id, OrderStatus::Rejected, EndReason::Expired, 0)
+            .await?;
+        self.check_never_charged(order_id).await?;
         Ok(format!("{outcome}, never charged"))
     }
 
@@ -269,30 +274,33 @@ impl Stage {
             let mut orders = self.clients.orders.clone();
             orders.place_order(request(order.clone())).await.map(drop)
         };
-        insisting(place)
+        with_retries(place)
             .await
             .map_err(|status| self.clients.failed(&status))
     }
 
     async fn cancel(&self, order_id: Uuid) -> anyhow::Result<()> {
-        self.ask_to_cancel(order_id)
+        self.try_cancel(order_id)
             .await
             .map_err(|status| self.clients.failed(&status))
     }
 
-    async fn ask_to_cancel(&self, order_id: Uuid) -> Result<(), Status> {
-        let asked = CancelOrderRequest {
+    async fn try_cancel(&self, order_id: Uuid) -> Result<(), Status> {
+        let request_body = CancelOrderRequest {
             order_id: order_id.to_string(),
             customer_id: CUSTOMER.to_owned(),
         };
-        insisting(async || {
+        with_retries(async || {
             let mut orders = self.clients.orders.clone();
-            orders.cancel_order(request(asked.clone())).await.map(drop)
+            orders
+                .cancel_order(request(request_body.clone()))
+                .await
+                .map(drop)
         })
         .await
     }
 
-    async fn behave(&self, behaviour: Behaviour) -> anyhow::Result<()> {
+    async fn set_behaviour(&self, behaviour: Behaviour) -> anyhow::Result<()> {
         let setting = SetBehaviourRequest {
             behaviour: Some(behaviour),
         };
@@ -301,12 +309,12 @@ impl Stage {
         set.map(drop).map_err(|status| self.sandbox.failed(&status))
     }
 
-    async fn overhear(&self, service: Service) -> anyhow::Result<EventTap> {
-        EventTap::from_now_on(&self.cluster, service).await
+    async fn tap(&self, service: Service) -> anyhow::Result<EventTap> {
+        EventTap::at_end(&self.cluster, service).await
     }
 
-    /// The order's money has not moved at all, not even there and back.
-    async fn was_never_charged(&self, order_id: Uuid) -> anyhow::Result<()> {
+    /// Fails if the order was ever charged, even if the charge was refunded.
+    async fn check_never_charged(&self, order_id: Uuid) -> anyhow::Result<()> {
         let mut sandbox = self.sandbox.connect();
         let listing = sandbox.list_payments(request(ListPaymentsRequest {}));
         let failed = |status| self.sandbox.failed(&status);
@@ -320,8 +328,12 @@ impl Stage {
         Ok(())
     }
 
-    /// Watches an order until it has a status.
-    async fn reaches(&self, order_id: Uuid, wanted: OrderStatus) -> anyhow::Result<OrderView> {
+    /// Watches an order until it has the wanted status.
+    async fn wait_for_status(
+        &self,
+        order_id: Uuid,
+        wanted: OrderStatus,
+    ) -> anyhow::Result<OrderView> {
         let mut last = OrderView::default();
         let mut watch = Watch::new(self.clients.clone(), order_id, 0);
         while let Some(change) = watch.next().await? {
@@ -337,15 +349,15 @@ impl Stage {
         )
     }
 
-    /// Watches an order to its end, and tells what came of it when that is the right one.
-    async fn ends(
+    /// Watches an order to its end and checks status, reason and refund. Returns the end as text.
+    async fn expect_end(
         &self,
         order_id: Uuid,
         wanted: OrderStatus,
         reason: EndReason,
         refunded: i64,
     ) -> anyhow::Result<String> {
-        let order = self.reaches(order_id, wanted).await?;
+        let order = self.wait_for_status(order_id, wanted).await?;
         let end = status(order.status(), order.end_reason());
         if (order.end_reason(), order.refunded) != (reason, refunded) {
             bail!("{end}, with {} given back", money(order.refunded, CURRENCY));
@@ -357,7 +369,7 @@ impl Stage {
     }
 }
 
-/// The endings as people read them.
+/// The results as a table for people.
 pub fn table(endings: &[Ending]) -> Table {
     let mut table = Table::new([("", Align::Left), ("", Align::Left), ("", Align::Left)]);
     for ending in endings {
@@ -371,13 +383,13 @@ pub fn table(endings: &[Ending]) -> Table {
     table
 }
 
-/// Repeats a call that may be repeated; the ending's own patience bounds it.
-async fn insisting(call: impl AsyncFn() -> Result<(), Status>) -> Result<(), Status> {
+/// Repeats a retryable call. [`TIMEOUT`] bounds both the retries and the scenario.
+async fn with_retries(call: impl AsyncFn() -> Result<(), Status>) -> Result<(), Status> {
     let began = Instant::now();
     let mut backoff = Backoff::default();
     loop {
         match call().await {
-            Err(status) if retry::may_pass(&status) && began.elapsed() < PATIENCE => {
+            Err(status) if retry::is_retryable(&status) && began.elapsed() < TIMEOUT => {
                 sleep(backoff.next(&status)).await;
             }
             answer => return answer,
@@ -385,8 +397,8 @@ async fn insisting(call: impl AsyncFn() -> Result<(), Status>) -> Result<(), Sta
     }
 }
 
-/// Partners that do as they are asked, at once.
-fn quiet() -> Behaviour {
+/// No faults, and quick deliveries.
+fn healthy_partners() -> Behaviour {
     Behaviour {
         delivery_ms: QUICK_DELIVERY_MS,
         ..Behaviour::default()
@@ -399,7 +411,7 @@ fn provider_outage() -> Behaviour {
             outage: true,
             ..Faults::default()
         }),
-        ..quiet()
+        ..healthy_partners()
     }
 }
 

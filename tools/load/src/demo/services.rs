@@ -15,11 +15,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::Args;
 
-const START_PATIENCE: Duration = Duration::from_secs(60);
-const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// A little longer than the services themselves give their work.
-const STOP_PATIENCE: Duration = Duration::from_secs(20);
-/// How the partners fail while the baskets are carried, unless the environment says otherwise.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// A little longer than the shutdown deadline of the services.
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+/// Faults of the partners while the baskets are placed; variables of the environment take precedence.
 const FAULTS: [(&str, &str); 8] = [
     (sandbox::env::DECLINE_PERCENT, "3"),
     (sandbox::env::REFUSE_PERCENT, "1"),
@@ -30,20 +30,20 @@ const FAULTS: [(&str, &str); 8] = [
     (sandbox::env::carrier::ERROR_PERCENT, "1"),
     (sandbox::env::carrier::REPLY_LOST_PERCENT, "1"),
 ];
-/// How long an order waits for its payment while the endings are played.
+/// How long an order waits for its payment in the scenarios.
 const SHORT_PAYMENT_WAIT_MS: &str = "5000";
 
-/// What the services are started for.
+/// The phases of the demo; each has its own services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Act {
-    /// Many orders, with partners that fail now and then.
+pub enum Phase {
+    /// Many orders, with partners that sometimes fail.
     Baskets,
-    /// Single orders, each steered into its ending.
+    /// Single orders, each steered into another ending.
     Endings,
 }
 
-impl Act {
-    /// The variables of its services.
+impl Phase {
+    /// Environment variables of the services.
     fn variables(self) -> Vec<(&'static str, &'static str)> {
         match self {
             Self::Baskets => FAULTS
@@ -55,19 +55,19 @@ impl Act {
     }
 }
 
-/// The child process. It is killed when this is dropped.
+/// The child process; killed on drop.
 pub struct Services {
     child: Child,
     log: PathBuf,
 }
 
 impl Services {
-    /// Starts the services with the demo's own flags.
+    /// Starts the services with the addresses of the demo.
     ///
     /// # Errors
     ///
-    /// The log file or the process cannot be made.
-    pub fn start(args: &Args, act: Act) -> anyhow::Result<Self> {
+    /// The log file cannot be opened, or the process cannot be started.
+    pub fn start(args: &Args, phase: Phase) -> anyhow::Result<Self> {
         let log = log_path(&args.folder);
         let out = File::options()
             .create(true)
@@ -76,7 +76,7 @@ impl Services {
             .with_context(|| format!("cannot write {}", log.display()))?;
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["serve", "all"]);
-        // Not as flags: the database's URL may hold a password.
+        // Not as flags: the URL of the database may contain a password.
         command
             .env(env::KAFKA, &args.stack.kafka.bootstrap)
             .env(env::PREFIX, &args.stack.kafka.prefix)
@@ -89,8 +89,8 @@ impl Services {
             .env(env::INVENTORY_LISTEN, args.listen.inventory.to_string())
             .env(env::QUERY_LISTEN, args.listen.query.to_string())
             .env(env::SANDBOX_LISTEN, args.listen.sandbox.to_string());
-        command.envs(act.variables());
-        // A group of its own: Ctrl-C is for the demo, which then ends its services in order.
+        command.envs(phase.variables());
+        // A process group of its own: Ctrl-C reaches only the demo, which then stops its services in order.
         command.process_group(0).kill_on_drop(true);
         command
             .stdin(Stdio::null())
@@ -102,37 +102,39 @@ impl Services {
         })
     }
 
-    /// Runs `part` while the services run; `None` when `stop` is cancelled meanwhile.
+    /// Runs `work` while the services run; `None` when `stop` is cancelled meanwhile.
     ///
     /// # Errors
     ///
-    /// That of the part, or the services have ended.
-    pub async fn during<T>(
+    /// `work` fails, or the services exit.
+    pub async fn run_while_up<T>(
         &mut self,
-        part: impl Future<Output = anyhow::Result<T>>,
+        work: impl Future<Output = anyhow::Result<T>>,
         stop: &CancellationToken,
     ) -> anyhow::Result<Option<T>> {
         tokio::select! {
-            ended = part => ended.map(Some),
-            dead = self.wait() => Err(dead),
+            result = work => result.map(Some),
+            error = self.unexpected_exit() => Err(error),
             () = stop.cancelled() => Ok(None),
         }
     }
 
-    /// Comes back only when the services have ended by themselves, with what there is to say about it.
-    async fn wait(&mut self) -> anyhow::Error {
+    /// Returns only when the services have exited on their own: the error with the last error of their log.
+    async fn unexpected_exit(&mut self) -> anyhow::Error {
         let status = match self.child.wait().await {
             Ok(status) => status.to_string(),
             Err(error) => error.to_string(),
         };
         let log = self.log.display();
-        match last_words(&self.log) {
-            Some(words) => anyhow::anyhow!("the services ended ({status}): {words}; log in {log}"),
+        match last_error(&self.log) {
+            Some(message) => {
+                anyhow::anyhow!("the services ended ({status}): {message}; log in {log}")
+            }
             None => anyhow::anyhow!("the services ended ({status}); log in {log}"),
         }
     }
 
-    /// Asks the services to end, and ends them when they do not.
+    /// Sends SIGTERM to the services, and kills them when they do not exit in time.
     pub async fn stop(&mut self) {
         let Some(id) = self
             .child
@@ -143,7 +145,7 @@ impl Services {
             return;
         };
         if kill_process(id, Signal::TERM).is_ok()
-            && timeout(STOP_PATIENCE, self.child.wait()).await.is_ok()
+            && timeout(STOP_TIMEOUT, self.child.wait()).await.is_ok()
         {
             return;
         }
@@ -153,18 +155,18 @@ impl Services {
     }
 }
 
-/// The log of the services.
+/// The log file of the services.
 pub fn log_path(folder: &Path) -> PathBuf {
     folder.join("services.log")
 }
 
-/// Waits until the services are ready, and says how long that took.
+/// Waits until the services are ready. Returns how long that took.
 ///
 /// # Errors
 ///
-/// They are not for too long; says what keeps them.
-pub async fn ready(admin: SocketAddr) -> anyhow::Result<Duration> {
-    let client = platform_client::http(Duration::from_secs(2))?;
+/// The services are not ready in time; the error has the components that are not ready.
+pub async fn wait_until_ready(admin: SocketAddr) -> anyhow::Result<Duration> {
+    let client = platform_client::http_client(Duration::from_secs(2))?;
     let url = format!("http://{}/health/ready", platform_client::reachable(admin)?);
     let began = Instant::now();
     loop {
@@ -173,26 +175,26 @@ pub async fn ready(admin: SocketAddr) -> anyhow::Result<Duration> {
             Ok(answer) => answer.text().await.unwrap_or_default(),
             Err(_) => "the admin port does not answer".to_owned(),
         };
-        if began.elapsed() > START_PATIENCE {
+        if began.elapsed() > START_TIMEOUT {
             bail!(
                 "the services are not ready after {} s: {}",
-                START_PATIENCE.as_secs(),
+                START_TIMEOUT.as_secs(),
                 reason.trim()
             );
         }
-        sleep(LOOK_EVERY).await;
+        sleep(POLL_INTERVAL).await;
     }
 }
 
-/// The last error that a log tells of, cut to what a terminal shows.
-fn last_words(log: &Path) -> Option<String> {
+/// The last error in a log, cut to the width of a terminal.
+fn last_error(log: &Path) -> Option<String> {
     const WIDTH: usize = 300;
     const ERROR: &str = "error: ";
     let text = std::fs::read(log).ok()?;
     let text = String::from_utf8_lossy(&text);
-    let words = text
+    let message = text
         .lines()
         .rev()
         .find_map(|line| line.strip_prefix(ERROR))?;
-    Some(words.chars().take(WIDTH).collect())
+    Some(message.chars().take(WIDTH).collect())
 }

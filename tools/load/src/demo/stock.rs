@@ -1,4 +1,4 @@
-//! The demo's stock: enough of nearly everything.
+//! The stock of the demo: enough pieces of nearly all products.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -12,34 +12,34 @@ use platform_client::retry::{self, Backoff};
 use platform_client::{Clients, request};
 use terminal::progress::Progress;
 
-/// Products that are not enough, the most wanted ones.
+/// Number of products with too few pieces: the most wanted ones.
 const SHORT_PRODUCTS: usize = 20;
-/// Of the pieces wanted of those, so many are there.
+/// Percent of the wanted pieces that short products have.
 const SHORT_PERCENT: i64 = 60;
-/// Adjustments under way at once.
+/// Concurrent adjustments.
 const CONCURRENCY: usize = 512;
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What is put into stock of a product.
+/// A product and the pieces put into its stock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Product {
     /// The product.
     pub sku: String,
-    /// Pieces that all baskets want together.
+    /// Pieces in all baskets together.
     pub wanted: i64,
-    /// Pieces that are put in.
+    /// Pieces put into stock.
     pub pieces: i64,
 }
 
 impl Product {
-    /// Whether somebody will get none.
+    /// Whether there are fewer pieces than the baskets want.
     pub const fn is_short(&self) -> bool {
         self.pieces < self.wanted
     }
 }
 
-/// What all baskets want, less some of the most wanted products; always the same for the same file.
-pub fn stock(file: &BasketFile) -> Vec<Product> {
+/// All products of the baskets with their pieces; the most wanted ones are short. The same file gives the same result.
+pub fn products(file: &BasketFile) -> Vec<Product> {
     let mut wanted: HashMap<&str, i64> = HashMap::new();
     for line in file.baskets.iter().flat_map(|basket| &basket.lines) {
         *wanted.entry(&line.sku).or_default() += i64::from(line.quantity);
@@ -60,12 +60,12 @@ pub fn stock(file: &BasketFile) -> Vec<Product> {
     products
 }
 
-/// Puts everything in and says how many pieces that were.
+/// Puts the products into stock. Returns the number of pieces.
 ///
 /// # Errors
 ///
-/// The API refuses, or does not answer for too long.
-pub async fn put_in(
+/// The API refuses, or does not answer in time.
+pub async fn fill(
     stock: Vec<Product>,
     clients: &Clients,
     progress: &Progress,
@@ -86,7 +86,7 @@ pub async fn put_in(
 async fn adjust(product: Product, clients: &Clients) -> anyhow::Result<()> {
     let adjustment = AdjustStockRequest {
         sku: product.sku,
-        // The same one however often it is sent: the pieces are put in once.
+        // Retries use the same id: the pieces are added once.
         adjustment_id: Uuid::now_v7().to_string(),
         delta: product.pieces,
     };
@@ -100,7 +100,7 @@ async fn adjust(product: Product, clients: &Clients) -> anyhow::Result<()> {
             .await
         {
             Ok(_) => return Ok(()),
-            Err(status) if retry::may_pass(&status) && began.elapsed() < PATIENCE => {
+            Err(status) if retry::is_retryable(&status) && began.elapsed() < TIMEOUT => {
                 tokio::time::sleep(backoff.next(&status)).await;
             }
             Err(status) => return Err(clients.failed(&status)),
@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn only_the_most_wanted_products_are_short() {
         let file = BasketFile::parse("b", BASKETS).unwrap();
-        let products = stock(&file);
+        let products = products(&file);
         assert_eq!(
             products.iter().filter(|product| product.is_short()).count(),
             SHORT_PRODUCTS
@@ -137,6 +137,10 @@ mod tests {
             .map(|product| product.wanted)
             .max();
         assert!(least_short >= most_enough);
-        assert_eq!(products, stock(&file), "the same file gives the same stock");
+        assert_eq!(
+            products,
+            super::products(&file),
+            "the same file gives the same stock"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! The loader against an API that misbehaves on purpose.
+//! The loader against a fake API that injects faults.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use tonic::{Request, Response};
 
 use super::*;
 use crate::baskets::BasketFile;
-use crate::journal::{self, End};
+use crate::journal::{self, BasketResult};
 use platform_client::Api;
 
 const LINES: &str = "basket_id,customer_id,sku,description,quantity,amount_cents
@@ -23,29 +23,29 @@ const LINES: &str = "basket_id,customer_id,sku,description,quantity,amount_cents
 3,cyd,mug,Mug,2,9
 ";
 
-/// What the API does before it answers as it should.
+/// Faults of the API before it answers correctly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
-    /// Places the order and loses the answer.
+    /// Places the order, but returns an error.
     LoseAnswer,
     /// Refuses the id as stale and unknown.
     Stale,
 }
 
-/// Places orders by the rules of the contracts.
+/// Places orders by the field rules of the contracts.
 #[derive(Default)]
-struct Shop {
-    /// By customer: the faults still to come.
+struct FakeApi {
+    /// The faults still to come, by customer.
     faults: Mutex<HashMap<String, Vec<Fault>>>,
     placed: Mutex<HashMap<String, PlaceOrderRequest>>,
     calls: Mutex<Vec<PlaceOrderRequest>>,
 }
 
-/// Where a shop is asked.
-struct Counter(Arc<Shop>);
+/// The gRPC service of the fake API.
+struct FakeOrderService(Arc<FakeApi>);
 
 #[tonic::async_trait]
-impl OrderService for Counter {
+impl OrderService for FakeOrderService {
     async fn place_order(
         &self,
         request: Request<PlaceOrderRequest>,
@@ -93,42 +93,50 @@ impl OrderService for Counter {
     }
 }
 
-async fn open(shop: &Arc<Shop>) -> Clients {
+async fn start_server(api: &Arc<FakeApi>) -> Clients {
     let listener = tokio::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))
         .await
         .unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let incoming = tonic::transport::server::TcpIncoming::from(listener);
     let server = tonic::transport::Server::builder()
-        .add_service(OrderServiceServer::new(Counter(Arc::clone(shop))));
+        .add_service(OrderServiceServer::new(FakeOrderService(Arc::clone(api))));
     tokio::spawn(server.serve_with_incoming(incoming));
     Api::at(address.parse().unwrap()).connect()
 }
 
 async fn load(
-    shop: &Arc<Shop>,
+    api: &Arc<FakeApi>,
     path: &Path,
     patience: Duration,
-) -> (Result<Placed, Error>, Arc<Journal>) {
+) -> (Result<PlacedOrders, Error>, Arc<Journal>) {
     let file = BasketFile::parse("b.csv", LINES.as_bytes()).unwrap();
     let journal = loop {
         match Journal::open(path, &file) {
-            // The lock of the load before goes with the thread of its writer.
+            // The writer thread of the previous load releases the lock a moment later.
             Err(journal::Error::InUse { .. }) => tokio::task::yield_now().await,
             opened => break Arc::new(opened.unwrap()),
         }
     };
-    let pace = Pace {
+    let settings = LoadSettings {
         concurrency: NonZeroUsize::new(4).unwrap(),
         per_second: None,
         patience,
-        watch_every: None,
+        probe_every: None,
     };
     let progress = Arc::new(Progress::new("test", file.baskets.len()));
     let stop = CancellationToken::new();
-    let clients = open(shop).await;
+    let clients = start_server(api).await;
     (
-        place(&file.baskets, &journal, &clients, &pace, &progress, &stop).await,
+        place(
+            &file.baskets,
+            &journal,
+            &clients,
+            &settings,
+            &progress,
+            &stop,
+        )
+        .await,
         journal,
     )
 }
@@ -136,16 +144,16 @@ async fn load(
 const LONG: Duration = Duration::from_secs(30);
 
 #[tokio::test]
-async fn lines_that_the_api_refuses_are_left_out_and_told() {
+async fn refused_lines_are_dropped_and_recorded() {
     let folder = tempfile::tempdir().unwrap();
-    let shop = Arc::new(Shop::default());
-    let (placed, journal) = load(&shop, &folder.path().join("journal"), LONG).await;
+    let api = Arc::new(FakeApi::default());
+    let (placed, journal) = load(&api, &folder.path().join("journal"), LONG).await;
     assert_eq!(placed.unwrap().orders.len(), 2);
 
-    let first = journal.history().of("1");
+    let first = journal.history().basket("1");
     assert_eq!(
-        first.end,
-        Some(End::Acknowledged {
+        first.result,
+        Some(BasketResult::Acknowledged {
             lines: 2,
             cents: 107
         })
@@ -155,77 +163,77 @@ async fn lines_that_the_api_refuses_are_left_out_and_told() {
         first.refused_lines[&3].starts_with("quantity "),
         "{first:?}"
     );
-    let second = journal.history().of("2");
+    let second = journal.history().basket("2");
     assert!(
-        matches!(second.end, Some(End::Refused { .. })),
+        matches!(second.result, Some(BasketResult::Refused { .. })),
         "{second:?}"
     );
     assert_eq!(second.refused_lines.keys().collect::<Vec<_>>(), [&5]);
 
-    let order = shop.placed.lock().unwrap()[&first.order_id.unwrap().to_string()].clone();
+    let order = api.placed.lock().unwrap()[&first.order_id.unwrap().to_string()].clone();
     assert_eq!(contracts::rules::order_total(&order.lines), Some(107));
 }
 
 #[tokio::test]
-async fn a_lost_answer_is_asked_for_again_under_the_same_id() {
+async fn a_call_without_answer_is_retried_under_the_same_id() {
     let folder = tempfile::tempdir().unwrap();
-    let shop = Arc::new(Shop::default());
-    shop.faults
+    let api = Arc::new(FakeApi::default());
+    api.faults
         .lock()
         .unwrap()
         .insert("ada".into(), vec![Fault::LoseAnswer; 3]);
-    let (placed, journal) = load(&shop, &folder.path().join("journal"), LONG).await;
+    let (placed, journal) = load(&api, &folder.path().join("journal"), LONG).await;
     assert_eq!(placed.unwrap().orders.len(), 2);
-    assert_eq!(shop.placed.lock().unwrap().len(), 2);
+    assert_eq!(api.placed.lock().unwrap().len(), 2);
     assert_eq!(journal.history().acknowledged().count(), 2);
 }
 
 #[tokio::test]
-async fn a_load_that_gave_up_goes_on_under_the_same_ids_and_places_nothing_twice() {
+async fn a_resumed_load_keeps_its_order_ids_and_places_nothing_twice() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal");
-    let shop = Arc::new(Shop::default());
+    let api = Arc::new(FakeApi::default());
     for customer in ["ada", "cyd"] {
-        shop.faults
+        api.faults
             .lock()
             .unwrap()
             .insert(customer.into(), vec![Fault::LoseAnswer; 1_000]);
     }
-    let (placed, journal) = load(&shop, &path, Duration::ZERO).await;
+    let (placed, journal) = load(&api, &path, Duration::ZERO).await;
     assert!(matches!(placed, Err(Error::NoAnswer { .. })), "{placed:?}");
-    let unanswered = journal.history().of("1");
+    let unanswered = journal.history().basket("1");
     assert!(
-        unanswered.end.is_none() && unanswered.order_id.is_some(),
+        unanswered.result.is_none() && unanswered.order_id.is_some(),
         "{unanswered:?}"
     );
     drop(journal);
 
-    shop.faults.lock().unwrap().clear();
-    let (placed, journal) = load(&shop, &path, LONG).await;
+    api.faults.lock().unwrap().clear();
+    let (placed, journal) = load(&api, &path, LONG).await;
     assert_eq!(placed.unwrap().orders.len(), 2);
-    assert_eq!(journal.history().of("1").order_id, unanswered.order_id);
-    assert_eq!(shop.placed.lock().unwrap().len(), 2);
+    assert_eq!(journal.history().basket("1").order_id, unanswered.order_id);
+    assert_eq!(api.placed.lock().unwrap().len(), 2);
     drop(journal);
 
-    // Everything has its answer: nothing more is sent.
-    let calls = shop.calls.lock().unwrap().len();
-    let (placed, _journal) = load(&shop, &path, LONG).await;
+    // Every basket has a final answer: nothing more is sent.
+    let calls = api.calls.lock().unwrap().len();
+    let (placed, _journal) = load(&api, &path, LONG).await;
     assert!(placed.unwrap().orders.is_empty());
-    assert_eq!(shop.calls.lock().unwrap().len(), calls);
+    assert_eq!(api.calls.lock().unwrap().len(), calls);
 }
 
 #[tokio::test]
-async fn a_new_id_is_taken_only_after_the_old_one_is_stale_and_unknown() {
+async fn a_new_id_is_chosen_only_after_the_old_one_is_stale_and_unknown() {
     let folder = tempfile::tempdir().unwrap();
-    let shop = Arc::new(Shop::default());
-    // Taken from the end.
-    shop.faults
+    let api = Arc::new(FakeApi::default());
+    // Faults are taken from the end.
+    api.faults
         .lock()
         .unwrap()
         .insert("cyd".into(), vec![Fault::LoseAnswer, Fault::Stale]);
-    let (placed, journal) = load(&shop, &folder.path().join("journal"), LONG).await;
+    let (placed, journal) = load(&api, &folder.path().join("journal"), LONG).await;
     assert_eq!(placed.unwrap().orders.len(), 2);
-    let ids: Vec<_> = shop
+    let ids: Vec<_> = api
         .calls
         .lock()
         .unwrap()
@@ -234,37 +242,41 @@ async fn a_new_id_is_taken_only_after_the_old_one_is_stale_and_unknown() {
         .map(|call| call.order_id.clone())
         .collect();
     assert_eq!(ids.len(), 3);
-    assert_ne!(ids[0], ids[1], "the stale id was given up");
-    assert_eq!(ids[1], ids[2], "the lost answer was asked for again");
+    assert_ne!(ids[0], ids[1], "the stale id was replaced");
+    assert_eq!(ids[1], ids[2], "the call without answer was retried");
     assert_eq!(
-        journal.history().of("3").order_id.map(|id| id.to_string()),
+        journal
+            .history()
+            .basket("3")
+            .order_id
+            .map(|id| id.to_string()),
         Some(ids[2].clone())
     );
 }
 
 #[tokio::test]
-async fn clocks_that_differ_end_the_load() {
+async fn a_load_fails_when_the_clocks_differ() {
     let folder = tempfile::tempdir().unwrap();
-    let shop = Arc::new(Shop::default());
-    shop.faults
+    let api = Arc::new(FakeApi::default());
+    api.faults
         .lock()
         .unwrap()
         .insert("cyd".into(), vec![Fault::Stale; 1_000]);
-    let (placed, _journal) = load(&shop, &folder.path().join("journal"), LONG).await;
+    let (placed, _journal) = load(&api, &folder.path().join("journal"), LONG).await;
     assert!(matches!(placed, Err(Error::Clocks)), "{placed:?}");
 }
 
 #[tokio::test]
-async fn an_interrupted_load_sends_nothing_more() {
+async fn an_interrupted_load_sends_nothing() {
     let file = BasketFile::parse("b.csv", LINES.as_bytes()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let journal = Arc::new(Journal::open(&folder.path().join("journal"), &file).unwrap());
-    let shop = Arc::new(Shop::default());
-    let pace = Pace {
+    let api = Arc::new(FakeApi::default());
+    let settings = LoadSettings {
         concurrency: NonZeroUsize::MIN,
         per_second: None,
         patience: LONG,
-        watch_every: None,
+        probe_every: None,
     };
     let progress = Arc::new(Progress::new("test", 3));
     let stop = CancellationToken::new();
@@ -272,13 +284,13 @@ async fn an_interrupted_load_sends_nothing_more() {
     let placed = place(
         &file.baskets,
         &journal,
-        &open(&shop).await,
-        &pace,
+        &start_server(&api).await,
+        &settings,
         &progress,
         &stop,
     )
     .await
     .unwrap();
     assert!(placed.interrupted && placed.orders.is_empty());
-    assert!(shop.calls.lock().unwrap().is_empty());
+    assert!(api.calls.lock().unwrap().is_empty());
 }

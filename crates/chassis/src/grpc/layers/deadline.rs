@@ -1,4 +1,4 @@
-//! Drops the work whose answer is no longer wanted.
+//! Enforces deadlines: drops work whose deadline has passed.
 
 use std::time::Duration;
 
@@ -11,23 +11,23 @@ use tokio::time::{sleep_until, timeout_at};
 use tonic::Status;
 
 use super::refuse;
-use super::terminating_body::Ending;
+use super::terminating_body::TerminatingBody;
 use crate::error;
 use crate::grpc::deadline::{Deadline, timeout};
 
-/// The caller's timeout bounds the whole answer; the default bounds only the wait for its head, so that a stream
-/// without a deadline may last.
+/// The caller's timeout bounds the whole answer; the default bounds only the wait for the head of the answer, so that
+/// a stream without a deadline is not cut.
 pub(super) async fn enforce(
     State(default): State<Duration>,
     mut request: Request,
     next: Next,
 ) -> Response {
     let deadline = match timeout(request.headers()) {
-        Ok(Some(asked)) => Deadline::after(asked),
+        Ok(Some(requested)) => Deadline::after(requested),
         Ok(None) => Deadline::by_default(default),
         Err(malformed) => return refuse(Status::invalid_argument(malformed.to_string())),
     };
-    // A timeout lets its work begin before it looks at the clock.
+    // `timeout_at` polls its future before it checks the clock.
     if let Err(status) = deadline.left() {
         return refuse(status);
     }
@@ -35,7 +35,7 @@ pub(super) async fn enforce(
     let Ok(response) = timeout_at(deadline.instant(), next.run(request)).await else {
         return refuse(error::deadline());
     };
-    if !deadline.is_asked() || response.body().is_end_stream() {
+    if !deadline.is_explicit() || response.body().is_end_stream() {
         return response;
     }
     let passed = move || {
@@ -43,7 +43,7 @@ pub(super) async fn enforce(
             .map(|()| error::deadline())
             .boxed()
     };
-    response.map(|body| Ending::wrap(body, passed))
+    response.map(|body| TerminatingBody::wrap(body, passed))
 }
 
 #[cfg(test)]

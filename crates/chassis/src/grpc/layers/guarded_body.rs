@@ -1,4 +1,4 @@
-//! An answer's body that holds something until it has been sent.
+//! A response body that holds a guard until the body has been sent.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -7,26 +7,26 @@ use axum::body::{Body, Bytes, HttpBody};
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 
-/// What is held until a body has been sent, or its client is gone: then it is dropped.
+/// Dropped when the body has been sent or its client has disconnected.
 pub(super) trait Guard: Unpin + Send + 'static {
     /// The body was sent to its end.
     fn end(&mut self, trailers: Option<&HeaderMap>);
 }
 
-/// A body and what it holds.
-pub(super) struct Guarded<G> {
+/// A body with its guard.
+pub(super) struct GuardedBody<G> {
     body: Body,
     guard: G,
 }
 
-impl<G: Guard> Guarded<G> {
+impl<G: Guard> GuardedBody<G> {
     /// Wraps a body.
     pub(super) fn wrap(body: Body, guard: G) -> Body {
         Body::new(Self { body, guard })
     }
 }
 
-impl<G: Guard> HttpBody for Guarded<G> {
+impl<G: Guard> HttpBody for GuardedBody<G> {
     type Data = Bytes;
     type Error = axum::Error;
 

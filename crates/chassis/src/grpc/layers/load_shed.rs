@@ -1,4 +1,4 @@
-//! Turns calls away, at once, when there is as much work as the server takes.
+//! Refuses calls at once when the server has reached its limit of concurrent calls.
 
 use std::sync::Arc;
 
@@ -8,27 +8,27 @@ use axum::response::Response;
 use http::HeaderMap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::guarded_body::{Guard, Guarded};
+use super::guarded_body::{Guard, GuardedBody};
 use super::refuse;
 use crate::error;
 use crate::grpc::methods;
 
 pub(super) async fn shed(
-    State(places): State<Arc<Semaphore>>,
+    State(permits): State<Arc<Semaphore>>,
     request: Request,
     next: Next,
 ) -> Response {
-    // A server that is full is not ill: whoever asks is told so, and those who watch take no place.
+    // Health checks bypass load shedding: a full server is healthy, and Watch streams must not use permits.
     if methods::find(request.uri().path()).is_some_and(|method| method.is_health) {
         return next.run(request).await;
     }
-    let Ok(place) = places.try_acquire_owned() else {
+    let Ok(permit) = permits.try_acquire_owned() else {
         return refuse(error::exhausted(error::RETRY_AFTER));
     };
-    // A client that reads slowly keeps its place.
+    // The permit is held until the body is sent, also to a slow client.
     next.run(request)
         .await
-        .map(|body| Guarded::wrap(body, place))
+        .map(|body| GuardedBody::wrap(body, permit))
 }
 
 impl Guard for OwnedSemaphorePermit {

@@ -1,4 +1,4 @@
-//! Counts and times calls.
+//! Counts calls and measures their duration.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use observability::{Metric, TraceParent, TracedHistograms};
 use prometheus::{HistogramOpts, IntCounterVec, IntGauge, Registry};
 use tonic::Code;
 
-use super::guarded_body::{Guard, Guarded};
+use super::guarded_body::{Guard, GuardedBody};
 use super::label;
 use crate::error::code_name;
 use crate::grpc::code;
@@ -22,7 +22,7 @@ use crate::names;
 
 /// The metrics of one server.
 pub(super) struct Metrics {
-    /// Finished calls, by method and code. A call whose client left before the end counts as `CANCELLED`.
+    /// Finished calls, by method and code. A call whose client disconnected before the end counts as `CANCELLED`.
     calls: IntCounterVec,
     /// Seconds from the request's head to the end of its answer, by method.
     seconds: TracedHistograms,
@@ -53,12 +53,12 @@ pub(super) async fn measure(
 ) -> Response {
     let mut call = Call::begin(metrics, label(&request));
     let response = next.run(request).await;
-    // An answer without a body carries its code at the head.
+    // An answer without a body has its code in the headers.
     call.code = code(response.headers()).or_else(|| plain_code(response.status()));
     if response.body().is_end_stream() {
         call.end(None);
     }
-    response.map(|body| Guarded::wrap(body, call))
+    response.map(|body| GuardedBody::wrap(body, call))
 }
 
 /// A call that is being served; counted when it is dropped.

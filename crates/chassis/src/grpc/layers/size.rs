@@ -1,4 +1,4 @@
-//! Refuses requests that are larger than the server reads, whether they say so or not.
+//! Refuses requests above the size limit, by their declared length or by the bytes read.
 
 use axum::body::{Body, HttpBody as _};
 use axum::extract::{Request, State};
@@ -19,7 +19,7 @@ pub(super) async fn limit(State(bytes): State<usize>, request: Request, next: Ne
     next.run(request.map(bounded)).await
 }
 
-/// The error of a body that broke off. tonic hands a status found here on to the client.
+/// The status of a body that broke off. tonic returns a status in the error chain to the client.
 fn status(error: &(dyn std::error::Error + Send + Sync + 'static), limit_bytes: usize) -> Status {
     if error.is::<LengthLimitError>() {
         error::too_large(limit_bytes)

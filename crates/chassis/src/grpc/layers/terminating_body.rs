@@ -1,4 +1,4 @@
-//! An answer's body that is cut short when there is a cause.
+//! A response body that a condition can end early.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,31 +9,31 @@ use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use tonic::Status;
 
-/// A body that ends with the status of its cause, should that come before its own end.
-pub(super) struct Ending<C> {
+/// A body that ends with the status of `condition` when that completes before the body.
+pub(super) struct TerminatingBody<C> {
     body: Body,
-    cause: C,
-    /// Set when the body first had to wait; most never do.
+    condition: C,
+    /// Created when the body is pending for the first time; most bodies never are.
     waiting: Option<BoxFuture<'static, Status>>,
     ended: bool,
 }
 
-impl<C> Ending<C>
+impl<C> TerminatingBody<C>
 where
     C: Fn() -> BoxFuture<'static, Status> + Unpin + Send + 'static,
 {
-    /// Wraps a body; `cause` gives what it waits for besides its own frames.
-    pub(super) fn wrap(body: Body, cause: C) -> Body {
+    /// Wraps a body; `condition` creates the future that ends it.
+    pub(super) fn wrap(body: Body, condition: C) -> Body {
         Body::new(Self {
             body,
-            cause,
+            condition,
             waiting: None,
             ended: false,
         })
     }
 }
 
-impl<C> HttpBody for Ending<C>
+impl<C> HttpBody for TerminatingBody<C>
 where
     C: Fn() -> BoxFuture<'static, Status> + Unpin,
 {
@@ -51,12 +51,12 @@ where
         if let frame @ Poll::Ready(_) = Pin::new(&mut this.body).poll_frame(context) {
             return frame;
         }
-        let waiting = this.waiting.get_or_insert_with(&this.cause);
+        let waiting = this.waiting.get_or_insert_with(&this.condition);
         let Poll::Ready(status) = waiting.as_mut().poll(context) else {
             return Poll::Pending;
         };
         this.ended = true;
-        // Drops what would have made the rest.
+        // Drops the source of the remaining frames.
         this.body = Body::empty();
         let mut trailers = HeaderMap::new();
         match status.add_header(&mut trailers) {

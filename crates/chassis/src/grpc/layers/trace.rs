@@ -1,4 +1,4 @@
-//! Gives every call its span, a child of the caller's.
+//! Creates the server span of every call, a child of the caller's span.
 
 use axum::body::HttpBody as _;
 use axum::extract::{Request, State};
@@ -10,7 +10,7 @@ use tonic::Code;
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span};
 
-use super::guarded_body::{Guard, Guarded};
+use super::guarded_body::{Guard, GuardedBody};
 use super::label;
 use crate::grpc::code;
 use crate::grpc::methods::{self, Method};
@@ -21,14 +21,14 @@ pub(super) async fn trace(
     next: Next,
 ) -> Response {
     let method = methods::find(request.uri().path());
-    // Probes come all the time, and nobody asks why.
+    // Health checks are frequent and not worth a trace.
     if method.is_some_and(|method| method.is_health) {
         return next.run(request).await;
     }
-    // A bad one is counted, whether anything is recorded or not.
+    // Malformed contexts are counted, whether or not the call is recorded.
     let parent = TraceParent::from_headers(request.headers());
     let span = match method {
-        // It only carries the decision on.
+        // Propagates only the decision not to record.
         _ if parent.is_some_and(|parent| !parent.is_sampled()) => {
             tracing::info_span!(target: names::TRACE_TARGET, "unrecorded")
         }
@@ -42,7 +42,7 @@ pub(super) async fn trace(
         parent.adopt(&span);
     }
     if !TraceParent::of(&span).is_some_and(TraceParent::is_sampled) {
-        // What is not recorded still travels on.
+        // The context is propagated even when it is not recorded.
         return next.run(request).instrument(span).await;
     }
     let mut call = Call {
@@ -51,11 +51,11 @@ pub(super) async fn trace(
         code: None,
     };
     let response = next.run(request).instrument(span).await;
-    call.head(&response);
+    call.record_head(&response);
     if response.body().is_end_stream() {
         call.end(None);
     }
-    response.map(|body| Guarded::wrap(body, call))
+    response.map(|body| GuardedBody::wrap(body, call))
 }
 
 fn rpc_span(server: &'static str, method: &Method) -> Span {
@@ -70,12 +70,12 @@ fn rpc_span(server: &'static str, method: &Method) -> Span {
         { names::RPC_METHOD } = method.name,
         { names::RPC_CODE } = Empty,
         { names::SERVER } = server,
-        // For the handler to say.
+        // Recorded by the handler.
         { names::ORDER_ID } = Empty,
     )
 }
 
-/// The span of a request that is plain HTTP; its answer may still be a gRPC refusal in here.
+/// The span of a plain HTTP request; inside the layers its answer may still be a gRPC refusal.
 fn http_span(server: &'static str, request: &Request) -> Span {
     let label = label(request);
     let route = label.split_once(' ').map(|(_, route)| route);
@@ -93,7 +93,7 @@ fn http_span(server: &'static str, request: &Request) -> Span {
     )
 }
 
-/// A recorded call that is being served; its code is noted when it is dropped.
+/// A recorded call that is being served; its code is recorded when it is dropped.
 struct Call {
     span: Span,
     is_rpc: bool,
@@ -101,8 +101,8 @@ struct Call {
 }
 
 impl Call {
-    fn head(&mut self, response: &Response) {
-        // An answer without a body carries its code at the head.
+    fn record_head(&mut self, response: &Response) {
+        // An answer without a body has its code in the headers.
         self.code = code(response.headers());
         if !self.is_rpc && self.code.is_none() {
             let status = response.status();
@@ -132,7 +132,7 @@ impl Drop for Call {
     }
 }
 
-/// Whether a code says that the server failed; the others say that the caller asked for what cannot be.
+/// Whether a code is a fault of the server; the others are faults of the request.
 const fn is_fault(code: Code) -> bool {
     matches!(
         code,

@@ -1,4 +1,4 @@
-//! A librdkafka client that is replaced when it fails although a fresh one does not.
+//! A librdkafka client that is replaced when it fails and a fresh one does not.
 
 use std::time::{Duration, Instant};
 
@@ -7,75 +7,75 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaResult;
 use rdkafka::metadata::Metadata;
 
-use super::context::{Quiet, cause};
+use super::context::{LoggingContext, cause};
 use super::{Cluster, LOOKUP_TIMEOUT, settings};
-use crate::log::replacement::Failing;
+use crate::log::replacement::FailureTracker;
 
-/// Makes a client under the given `client.id`.
-type Make<C> = Box<dyn Fn(&str) -> KafkaResult<C> + Send>;
+/// Creates a client with the given `client.id`.
+type Factory<C> = Box<dyn Fn(&str) -> KafkaResult<C> + Send>;
 
-/// A client that answers questions, made anew by the rule of [`crate::log::replacement`].
+/// A client for requests, replaced by the rule of [`crate::log::replacement`].
 ///
-/// Each client has a number in its `client.id`, so that the broker's log tells a client from its predecessor. A former
-/// client, and one that is dropped, ends on a thread of its own: librdkafka may wait for a broker that is away.
-pub struct Renewable<C: Send + 'static> {
+/// Each client has a number in its `client.id`, so that the broker's log distinguishes a client from its predecessor.
+/// Former and dropped clients are closed on a separate thread: librdkafka may wait for an unavailable broker.
+pub struct ReplaceableClient<C: Send + 'static> {
     name: String,
-    make: Make<C>,
-    /// `None` only while it is dropped.
+    factory: Factory<C>,
+    /// `None` only during drop.
     client: Option<C>,
     number: u32,
-    failing: Failing,
-    /// `None` for a client whose owner tells of its outages otherwise.
+    failures: FailureTracker,
+    /// `None` when the owner reports outages itself.
     outage: Option<Outage>,
-    begun: Instant,
+    started_at: Instant,
 }
 
-impl<C: Send + 'static> Renewable<C> {
-    /// A client called `name` in `client.id` and in the process's log.
+impl<C: Send + 'static> ReplaceableClient<C> {
+    /// A client named `name` in `client.id` and in the process's log.
     ///
     /// # Errors
     ///
-    /// A setting is refused.
+    /// A setting is rejected.
     pub fn new(
         name: impl Into<String>,
-        make: impl Fn(&str) -> KafkaResult<C> + Send + 'static,
+        factory: impl Fn(&str) -> KafkaResult<C> + Send + 'static,
     ) -> KafkaResult<Self> {
         let name = name.into();
         let number = 1;
         Ok(Self {
-            client: Some(make(&numbered(&name, number))?),
+            client: Some(factory(&client_id(&name, number))?),
             outage: Some(Outage::of(&name)),
             name,
-            make: Box::new(make),
+            factory: Box::new(factory),
             number,
-            failing: Failing::default(),
-            begun: Instant::now(),
+            failures: FailureTracker::default(),
+            started_at: Instant::now(),
         })
     }
 
-    /// Has another patience than usual.
+    /// Sets another patience than [`crate::log::replacement::PATIENCE`].
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {
-        self.failing = Failing::with_patience(patience);
+        self.failures = FailureTracker::with_patience(patience);
         self
     }
 
-    /// Logs no outages: its owner tells of them otherwise.
+    /// Does not log outages: the owner reports them itself.
     #[must_use]
-    pub fn silent(mut self) -> Self {
+    pub fn without_outage_log(mut self) -> Self {
         self.outage = None;
         self
     }
 
-    /// Asks the client. When it has failed for some time, the same is asked of a fresh one, which takes its place if it
-    /// gets an answer.
+    /// Makes a request. When the client has failed for some time, a fresh one makes the same request and replaces it if
+    /// it gets an answer.
     ///
     /// # Errors
     ///
-    /// The client's failure, when a fresh one would fail as well, or it is too early to tell.
-    pub fn ask<T>(&mut self, mut question: impl FnMut(&mut C) -> KafkaResult<T>) -> KafkaResult<T> {
+    /// The client's failure, when a fresh one fails as well or it is too early to compare.
+    pub fn call<T>(&mut self, mut request: impl FnMut(&mut C) -> KafkaResult<T>) -> KafkaResult<T> {
         let client = self.client.as_mut().expect("it is not being dropped");
-        let answer = question(client);
+        let answer = request(client);
         let Err(failure) = answer else {
             self.answered();
             return answer;
@@ -83,8 +83,8 @@ impl<C: Send + 'static> Renewable<C> {
         if !self.failed(cause(&failure)) {
             return Err(failure);
         }
-        let mut fresh = (self.make)(&numbered(&self.name, self.number + 1))?;
-        match question(&mut fresh) {
+        let mut fresh = (self.factory)(&client_id(&self.name, self.number + 1))?;
+        match request(&mut fresh) {
             Ok(found) => {
                 self.replace(fresh);
                 if let Some(outage) = &mut self.outage {
@@ -99,35 +99,35 @@ impl<C: Send + 'static> Renewable<C> {
         }
     }
 
-    /// The client works.
+    /// Records that the client works.
     pub fn answered(&mut self) {
-        self.failing.answered();
+        self.failures.answered();
         if let Some(outage) = &mut self.outage {
             outage.answered();
         }
     }
 
-    /// The client failed at something that is no question; whether a fresh one should be tried.
+    /// Records a failure outside [`ReplaceableClient::call`]; returns whether to try a fresh client.
     pub fn failed(&mut self, cause: impl std::fmt::Display) -> bool {
         if let Some(outage) = &mut self.outage {
             outage.failed(cause);
         }
-        self.failing.failed(self.begun.elapsed())
+        self.failures.failed(self.started_at.elapsed())
     }
 
-    /// A client like this one, to be compared with it.
+    /// A fresh client with the same settings.
     ///
     /// # Errors
     ///
-    /// A setting is refused.
+    /// A setting is rejected.
     pub fn fresh(&self) -> KafkaResult<C> {
-        (self.make)(&numbered(&self.name, self.number + 1))
+        (self.factory)(&client_id(&self.name, self.number + 1))
     }
 
-    /// Puts a fresh client in the place of this one.
+    /// Replaces the client with a fresh one.
     pub fn replace(&mut self, fresh: C) {
         self.number += 1;
-        self.failing.replaced();
+        self.failures.replaced();
         tracing::warn!(
             client = self.name,
             number = self.number,
@@ -138,13 +138,13 @@ impl<C: Send + 'static> Renewable<C> {
         }
     }
 
-    /// The client of now.
+    /// The current client.
     pub fn get(&self) -> &C {
         self.client.as_ref().expect("it is not being dropped")
     }
 }
 
-impl<C: Send + 'static> Drop for Renewable<C> {
+impl<C: Send + 'static> Drop for ReplaceableClient<C> {
     fn drop(&mut self) {
         if let Some(client) = self.client.take() {
             drop_in_background(client);
@@ -152,21 +152,21 @@ impl<C: Send + 'static> Drop for Renewable<C> {
     }
 }
 
-fn numbered(name: &str, number: u32) -> String {
+fn client_id(name: &str, number: u32) -> String {
     format!("{name}-{number}")
 }
 
 /// Whether a fresh client gets an answer: the brokers, and a leader for each partition of `topic`.
-pub fn is_answered_afresh(cluster: &Cluster, topic: &str) -> bool {
-    let client =
-        settings::admin(cluster).create_with_context::<_, BaseConsumer<Quiet>>(Quiet::default());
+pub fn fresh_client_succeeds(cluster: &Cluster, topic: &str) -> bool {
+    let client = settings::admin(cluster)
+        .create_with_context::<_, BaseConsumer<LoggingContext>>(LoggingContext::default());
     let Ok(client) = client else { return false };
     let answer = client.fetch_metadata(Some(topic), LOOKUP_TIMEOUT);
     drop_in_background(client);
     answer.is_ok_and(|metadata| has_leaders(&metadata))
 }
 
-/// Whether there are brokers, and a leader for each partition that was asked for.
+/// Whether there are brokers, and a leader for each requested partition.
 pub fn has_leaders(metadata: &Metadata) -> bool {
     let mut partitions = metadata
         .topics()
@@ -175,10 +175,10 @@ pub fn has_leaders(metadata: &Metadata) -> bool {
     !metadata.brokers().is_empty() && partitions.all(|partition| partition.leader() >= 0)
 }
 
-/// Drops a client on a thread of its own: librdkafka's end of a client may wait for a broker that does not answer, or
-/// for ever.
+/// Drops a client on a separate thread: closing a librdkafka client may wait for a broker that does not answer, or for
+/// ever.
 pub fn drop_in_background(client: impl Send + 'static) {
-    // Where the system has no thread left, it is dropped here.
+    // Without a free thread the closure, and with it the client, is dropped on this one.
     let _ = std::thread::Builder::new().spawn(move || drop(client));
 }
 
@@ -189,7 +189,7 @@ mod tests {
 
     use super::drop_in_background;
 
-    /// A client whose end waits for an answer.
+    /// A client whose drop waits for an answer.
     struct Stuck {
         answer: mpsc::Receiver<()>,
         ended: mpsc::Sender<bool>,
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_former_client_is_not_waited_for() {
+    fn dropping_a_former_client_does_not_block() {
         let (answers, answer) = mpsc::channel();
         let (ended, ends) = mpsc::channel();
         drop_in_background(Stuck { answer, ended });

@@ -1,4 +1,4 @@
-//! What librdkafka says besides answers, at the level that it deserves.
+//! Logs librdkafka's error reports and log lines at a fitting level.
 
 use std::sync::Mutex;
 
@@ -7,15 +7,15 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-/// The context of clients that only answer.
+/// A client context that only logs.
 #[derive(Debug, Default)]
-pub struct Quiet {
+pub struct LoggingContext {
     reports: Reports,
 }
 
-impl ClientContext for Quiet {
+impl ClientContext for LoggingContext {
     fn error(&self, error: KafkaError, reason: &str) {
-        self.reports.tell(&error, reason);
+        self.reports.report(&error, reason);
     }
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -23,13 +23,13 @@ impl ClientContext for Quiet {
     }
 }
 
-impl ConsumerContext for Quiet {}
+impl ConsumerContext for LoggingContext {}
 
-/// What a client has reported besides its answers.
+/// Logs a client's error reports.
 ///
-/// A broker that cannot be reached is reported with each try to connect. The client's caller sees the failure as well
-/// and logs the outage once, so the client's own reports of it are for debugging. So is a report that repeats the last
-/// one: a record that cannot be decompressed is reported with each fetch.
+/// librdkafka reports an unreachable broker with each connection attempt. The caller sees the failure too and logs the
+/// outage once, so the reports are logged at debug level. So is a report that repeats the last one: a record that cannot
+/// be decompressed is reported with each fetch.
 #[derive(Debug, Default)]
 pub struct Reports {
     last: Mutex<String>,
@@ -37,7 +37,7 @@ pub struct Reports {
 
 impl Reports {
     /// Logs a report.
-    pub fn tell(&self, error: &KafkaError, reason: &str) {
+    pub fn report(&self, error: &KafkaError, reason: &str) {
         let is_usual = match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::PartitionEOF) => return,
             Some(
@@ -61,8 +61,8 @@ impl Reports {
     }
 }
 
-/// librdkafka's log lines on lost and refused connections, on requests that timed out, and on what follows from them for
-/// partitions and transactions: one for each try, client and partition.
+/// Facilities of log lines on lost and refused connections, request time-outs, and their consequences for partitions and
+/// transactions: one line for each try, client and partition.
 const CONNECTION_FACILITIES: [&str; 8] = [
     "FAIL",
     "ERROR",
@@ -74,7 +74,7 @@ const CONNECTION_FACILITIES: [&str; 8] = [
     "TXNERR",
 ];
 
-/// Logs librdkafka's own log lines; those on connections at debug level, for the reason that [`Reports`] gives.
+/// Logs librdkafka's log lines; those on connections at debug level, for the reason given at [`Reports`].
 pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     if CONNECTION_FACILITIES.contains(&facility) {
         tracing::debug!(facility, line = message, "log client");
@@ -92,10 +92,10 @@ pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     }
 }
 
-/// Why the broker does not serve, in words that stay the same while an outage goes on: a client meets one and the same
-/// outage as a broken connection, a time-out or missing brokers, whichever comes first.
+/// Cause of a failure, as a text that stays the same during an outage: one outage appears as a broken connection, a
+/// time-out or missing brokers, whichever comes first.
 pub fn cause(error: &KafkaError) -> String {
-    let words = match error.rdkafka_error_code() {
+    let text = match error.rdkafka_error_code() {
         Some(
             RDKafkaErrorCode::AllBrokersDown
             | RDKafkaErrorCode::BrokerTransportFailure
@@ -117,5 +117,5 @@ pub fn cause(error: &KafkaError) -> String {
         _ => return error.to_string(),
     };
     tracing::debug!(%error, "log client");
-    words.to_owned()
+    text.to_owned()
 }

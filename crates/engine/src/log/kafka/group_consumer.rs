@@ -13,94 +13,96 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Statistics};
 
 use super::context::{Reports, log};
-use super::settings::{HEARTBEAT_INTERVAL, STATISTICS_INTERVAL};
+use super::settings::STATISTICS_INTERVAL;
 use super::{
     Cluster, Error, Input, LOOKUP_TIMEOUT, Membership, Partition, Signal, error, input, native,
     settings,
 };
+use crate::log::limits::HEARTBEAT_INTERVAL;
 
-/// The coordinator confirms the member's place with each answer to a heartbeat; without one for so long, it does not.
+/// The coordinator confirms the membership with each answer to a heartbeat; after this time without one it is
+/// unconfirmed.
 const CONFIRMED_WITHIN: Duration = HEARTBEAT_INTERVAL.saturating_mul(3);
-/// Statistics that are older than this say nothing: librdkafka's own thread makes them.
-const STATISTICS_HOLD: Duration = STATISTICS_INTERVAL.saturating_mul(5);
+/// Older statistics are ignored: librdkafka's own thread, which makes them, may be stuck.
+const STATISTICS_MAX_AGE: Duration = STATISTICS_INTERVAL.saturating_mul(5);
 
-/// Ids of members, shared by all consumers of one log. There is a new one whenever a consumer joins anew.
+/// Member ids of all consumers of one log. Each new join gets a new one.
 pub type MemberIds = Arc<Mutex<HashSet<String>>>;
 
 pub struct GroupConsumer {
-    consumer: BaseConsumer<Rebalances>,
+    consumer: BaseConsumer<GroupContext>,
     topic: String,
-    /// When a poll ended last.
+    /// When the last poll ended.
     polled: Instant,
-    /// Positions that the worker has been told.
-    told: HashMap<Partition, i64>,
+    /// Positions that were reported to the worker.
+    reported_positions: HashMap<Partition, i64>,
 }
 
-/// Carries out rebalances inside the poll that meets them and tells the worker afterwards.
+/// Handles rebalances inside the poll that receives them, and keeps the signals for the worker.
 #[derive(Default)]
-struct Rebalances {
+struct GroupContext {
     reports: Reports,
     signals: Mutex<Vec<Signal>>,
     /// Last stable offsets, as of the last statistics.
     stable_ends: Mutex<HashMap<Partition, i64>>,
     /// As of the last rebalance; `None` before the first, and while the assignment is lost.
     generation: Mutex<Option<Arc<ConsumerGroupMetadata>>>,
-    /// What the broker has called this process's members of the group so far.
+    /// Member ids that the broker has given to this process so far.
     member_ids: MemberIds,
-    /// The client's view of its group, as of the last statistics.
-    group: Mutex<Option<GroupView>>,
+    /// As of the last statistics.
+    group: Mutex<Option<GroupStatistics>>,
 }
 
-/// What librdkafka's statistics tell of the group.
-struct GroupView {
+/// The group part of librdkafka's statistics.
+struct GroupStatistics {
     at: Instant,
-    /// Whether the coordinator is known and connected, in librdkafka's words.
+    /// librdkafka's state of the coordinator connection.
     state: String,
-    /// For how long the state has been that.
+    /// Time since the last change of the state.
     state_age: Duration,
-    /// How far joining has come, in librdkafka's words.
+    /// librdkafka's state of the join.
     join_state: String,
-    /// Since the coordinator's last answer; `None` before the first.
-    silent: Option<Duration>,
+    /// Time since the coordinator's last answer; `None` before the first.
+    since_answer: Option<Duration>,
 }
 
-impl GroupView {
-    /// Until the next statistics.
+impl GroupStatistics {
+    /// A confirmed membership, until the next statistics.
     fn confirmed() -> Self {
         Self {
             at: Instant::now(),
             state: "up".to_owned(),
             state_age: Duration::ZERO,
             join_state: "steady".to_owned(),
-            silent: Some(Duration::ZERO),
+            since_answer: Some(Duration::ZERO),
         }
     }
 
     fn of(statistics: &Statistics) -> Option<Self> {
         let group = statistics.cgrp.as_ref()?;
-        // The coordinator has a connection of its own, which has no node's name.
+        // The coordinator has a separate connection without a node name.
         let coordinator = statistics
             .brokers
             .values()
             .find(|broker| broker.source == "logical");
-        let silent_us = coordinator.and_then(|broker| u64::try_from(broker.rxidle).ok());
+        let idle_us = coordinator.and_then(|broker| u64::try_from(broker.rxidle).ok());
         let state_age_ms = u64::try_from(group.stateage).unwrap_or_default();
         Some(Self {
             at: Instant::now(),
             state: group.state.clone(),
             state_age: Duration::from_millis(state_age_ms),
             join_state: group.join_state.clone(),
-            silent: silent_us.map(Duration::from_micros),
+            since_answer: idle_us.map(Duration::from_micros),
         })
     }
 
-    /// As of a poll: statistics are delivered by polls, however long ago they were made.
+    /// The membership as of a poll: polls deliver the statistics, however old they are.
     fn membership(&self, polled: Instant) -> Membership {
         let unconfirmed =
             |reason: String, lasts: Duration| Membership::Unconfirmed { reason, lasts };
         let age = polled.saturating_duration_since(self.at);
-        if age > STATISTICS_HOLD {
-            return unconfirmed("the client tells nothing of its group".to_owned(), age);
+        if age > STATISTICS_MAX_AGE {
+            return unconfirmed("the client reports no group statistics".to_owned(), age);
         }
         if self.state != "up" {
             let reason = format!("the group's coordinator is not connected ({})", self.state);
@@ -108,14 +110,14 @@ impl GroupView {
         }
         match self.join_state.as_str() {
             "steady" => {
-                let silent = self.silent.unwrap_or(self.state_age);
-                if silent <= CONFIRMED_WITHIN {
+                let since_answer = self.since_answer.unwrap_or(self.state_age);
+                if since_answer <= CONFIRMED_WITHIN {
                     Membership::Confirmed
                 } else {
-                    let seconds = silent.as_secs_f64();
+                    let seconds = since_answer.as_secs_f64();
                     let reason =
                         format!("the group's coordinator has not answered for {seconds:.1} s");
-                    unconfirmed(reason, silent)
+                    unconfirmed(reason, since_answer)
                 }
             }
             "init" => {
@@ -127,9 +129,9 @@ impl GroupView {
     }
 }
 
-impl ClientContext for Rebalances {
+impl ClientContext for GroupContext {
     fn error(&self, error: KafkaError, reason: &str) {
-        self.reports.tell(&error, reason);
+        self.reports.report(&error, reason);
     }
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -137,8 +139,8 @@ impl ClientContext for Rebalances {
     }
 
     fn stats(&self, statistics: Statistics) {
-        if let Some(view) = GroupView::of(&statistics) {
-            *self.group.lock().expect("no holder panics") = Some(view);
+        if let Some(statistics) = GroupStatistics::of(&statistics) {
+            *self.group.lock().expect("no holder panics") = Some(statistics);
         }
         let mut ends = self.stable_ends.lock().expect("no holder panics");
         ends.clear();
@@ -147,7 +149,7 @@ impl ClientContext for Rebalances {
             .values()
             .flat_map(|topic| &topic.partitions)
         {
-            // Negative while nothing is known.
+            // Negative while unknown.
             if partition.ls_offset >= 0 {
                 ends.insert(*number, partition.ls_offset);
             }
@@ -155,7 +157,7 @@ impl ClientContext for Rebalances {
     }
 }
 
-impl ConsumerContext for Rebalances {
+impl ConsumerContext for GroupContext {
     fn rebalance(
         &self,
         consumer: &BaseConsumer<Self>,
@@ -169,7 +171,7 @@ impl ConsumerContext for Rebalances {
         };
         if generation.is_some() {
             // The coordinator has just answered.
-            *self.group.lock().expect("no holder panics") = Some(GroupView::confirmed());
+            *self.group.lock().expect("no holder panics") = Some(GroupStatistics::confirmed());
         }
         *self.generation.lock().expect("no holder panics") = generation;
         if let Some(member_id) = native::member_id(consumer) {
@@ -181,11 +183,11 @@ impl ConsumerContext for Rebalances {
             .iter()
             .map(|element| element.partition())
             .collect();
-        // The incremental calls are the only ones that fit a cooperative group, and no transaction can be open
-        // here: the worker polls only between its transactions.
+        // A cooperative group needs the incremental calls. No transaction is open here: the worker polls only between
+        // transactions.
         let (done, signal) = match error {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
-                give_offsets(consumer, partitions);
+                set_initial_offsets(consumer, partitions);
                 let assigned = consumer
                     .incremental_assign(partitions)
                     .and_then(|()| consumer.pause(partitions));
@@ -207,28 +209,28 @@ impl ConsumerContext for Rebalances {
     }
 }
 
-/// Where a partition starts is for take-over to say, and until then it is silent; but librdkafka wants an offset, and
-/// may fetch from it before the pause takes hold.
+/// Sets the offsets of assigned partitions to their ends. Take-over selects the start offset later, and the partition is
+/// paused until then; but librdkafka needs an offset, and may fetch from it before the pause takes effect.
 ///
-/// It is a number, because a name ("beginning") is looked up behind our back, and an answer that comes after the seek
-/// undoes it. It is an offset that exists, because one that retention has deleted is an error. When nobody answers, the
-/// name has to do: what it brings again lies below the worker's position and is passed over.
-fn give_offsets(consumer: &BaseConsumer<Rebalances>, partitions: &mut TopicPartitionList) {
+/// The offset is a number: librdkafka resolves a name ("beginning") in the background, and an answer that arrives after
+/// the seek would undo it. The offset exists: one that retention has deleted is an error. When the broker does not
+/// answer, "beginning" is used; the records that it delivers lie below the worker's position and are skipped.
+fn set_initial_offsets(consumer: &BaseConsumer<GroupContext>, partitions: &mut TopicPartitionList) {
     let assigned: Vec<_> = partitions
         .elements()
         .iter()
         .map(|element| (element.topic().to_owned(), element.partition()))
         .collect();
-    let mut answered = true;
+    let mut is_available = true;
     for (topic, partition) in assigned {
-        let end = answered
+        let end = is_available
             .then(|| {
                 consumer
                     .fetch_watermarks(&topic, partition, LOOKUP_TIMEOUT)
                     .ok()
             })
             .flatten();
-        answered = end.is_some();
+        is_available = end.is_some();
         let offset = end.map_or(Offset::Beginning, |(_, end)| Offset::Offset(end));
         partitions
             .set_partition_offset(&topic, partition, offset)
@@ -245,11 +247,11 @@ impl GroupConsumer {
         (client_id, member_ids): (&str, &MemberIds),
     ) -> Result<Self, Error> {
         let topic = cluster.topic(service, Topic::Commands);
-        let consumer: BaseConsumer<Rebalances> = settings::group_member(cluster, group, instance)
+        let consumer: BaseConsumer<GroupContext> = settings::group_member(cluster, group, instance)
             .set("client.id", client_id)
-            .create_with_context(Rebalances {
+            .create_with_context(GroupContext {
                 member_ids: Arc::clone(member_ids),
-                ..Rebalances::default()
+                ..GroupContext::default()
             })
             .map_err(error)?;
         consumer.subscribe(&[&topic]).map_err(error)?;
@@ -257,7 +259,7 @@ impl GroupConsumer {
             consumer,
             topic,
             polled: Instant::now(),
-            told: HashMap::new(),
+            reported_positions: HashMap::new(),
         })
     }
 
@@ -284,8 +286,8 @@ impl GroupConsumer {
                     taken += 1;
                 }
                 Some(Err(failure)) => match error(failure) {
-                    // librdkafka reports lost connections here and reconnects by itself. Reports of an outage that is
-                    // over may still wait here: whether there is one is for the worker's own look-ups to tell.
+                    // librdkafka reports lost connections here and reconnects by itself. Reports of a past outage may
+                    // still be queued: the worker's own lookups find out whether it continues.
                     Error::Unavailable(reason) => {
                         tracing::debug!(reason, "consumer disturbed");
                         disconnected = Some(Signal::Disconnected);
@@ -316,21 +318,21 @@ impl GroupConsumer {
                 .expect("no holder panics"),
         );
         if signals.is_empty() {
-            self.note_positions(&mut signals)?;
+            self.report_positions(&mut signals)?;
         }
         signals.extend(disconnected);
         self.polled = Instant::now();
         Ok(signals)
     }
 
-    /// Behind the last record stand transaction markers and aborted records. librdkafka's position counts them in as
-    /// soon as it has passed them, and never a record that has not been delivered.
-    fn note_positions(&mut self, signals: &mut Vec<Signal>) -> Result<(), Error> {
+    /// Transaction markers and aborted records follow the last record. librdkafka's position includes them as soon as it
+    /// has passed them, and never includes a record that has not been delivered.
+    fn report_positions(&mut self, signals: &mut Vec<Signal>) -> Result<(), Error> {
         for element in self.consumer.position().map_err(error)?.elements() {
             let partition = element.partition();
             // Unknown after a seek until something has been delivered.
             if let Offset::Offset(offset) = element.offset()
-                && self.told.insert(partition, offset) != Some(offset)
+                && self.reported_positions.insert(partition, offset) != Some(offset)
             {
                 signals.push(Signal::Reached { partition, offset });
             }
@@ -338,8 +340,8 @@ impl GroupConsumer {
         Ok(())
     }
 
-    /// The generation of the last assignment that the worker has been told of, never a later one: librdkafka knows
-    /// the next one before it says what it means for the assignment.
+    /// The generation of the last assignment that was signalled to the worker, never a later one: librdkafka knows the
+    /// next generation before it delivers the new assignment.
     pub fn generation(&self) -> Option<Arc<ConsumerGroupMetadata>> {
         self.consumer
             .context()
@@ -350,11 +352,11 @@ impl GroupConsumer {
     }
 
     pub fn committed(&self, partition: Partition) -> Result<Option<i64>, Error> {
-        let mut asked = TopicPartitionList::new();
-        asked.add_partition(&self.topic, partition);
+        let mut requested = TopicPartitionList::new();
+        requested.add_partition(&self.topic, partition);
         let answer = self
             .consumer
-            .committed_offsets(asked, LOOKUP_TIMEOUT)
+            .committed_offsets(requested, LOOKUP_TIMEOUT)
             .map_err(error)?;
         let Some(element) = answer.find_partition(&self.topic, partition) else {
             return Err(Error::Unavailable(
@@ -377,35 +379,35 @@ impl GroupConsumer {
     }
 
     pub fn start(&mut self, partition: Partition, offset: i64) -> Result<(), Error> {
-        self.told.remove(&partition);
+        self.reported_positions.remove(&partition);
         self.seek(partition, offset)?;
         self.consumer.resume(&self.only(partition)).map_err(error)
     }
 
     pub fn pause(&mut self, partition: Partition) -> Result<(), Error> {
-        self.told.remove(&partition);
+        self.reported_positions.remove(&partition);
         self.consumer.pause(&self.only(partition)).map_err(error)
     }
 
     /// See [`crate::log::Log::membership`].
     pub fn membership(&self) -> Membership {
-        let view = self.consumer.context().group.lock();
-        view.expect("no holder panics").as_ref().map_or_else(
+        let statistics = self.consumer.context().group.lock();
+        statistics.expect("no holder panics").as_ref().map_or_else(
             || Membership::Unconfirmed {
                 reason: "joining the group".to_owned(),
                 lasts: Duration::ZERO,
             },
-            |view| view.membership(self.polled),
+            |statistics| statistics.membership(self.polled),
         )
     }
 
-    /// Why this consumer is refused for good; it does nothing more then.
+    /// The fatal error of a fenced consumer; a fenced consumer no longer works.
     pub fn fenced(&self) -> Option<String> {
         let fatal = self.consumer.client().fatal_error();
         fatal.map(|(_, reason)| reason)
     }
 
-    /// One that was silent for too long has lost its assignment until it has joined again.
+    /// `false` after a session time-out, until the consumer has joined again.
     pub fn is_assigned(&self) -> bool {
         !self.consumer.assignment_lost()
     }
@@ -417,7 +419,7 @@ impl GroupConsumer {
             Offset::Offset(offset),
             LOOKUP_TIMEOUT,
         ) {
-            // "Erroneous state": the partition has just been taken away; the next poll says so.
+            // "Erroneous state": the partition has just been revoked; the next poll signals it.
             Err(failure) if failure.rdkafka_error_code() == Some(RDKafkaErrorCode::State) => {
                 Err(Error::Unavailable(failure.to_string()))
             }

@@ -1,4 +1,4 @@
-//! The one place with `unsafe`: a call that the safe wrapper makes too slow, and one that it does not have.
+//! The only module with `unsafe`: a call that is too slow in the safe wrapper, and one that the wrapper lacks.
 
 #![allow(unsafe_code)]
 
@@ -10,7 +10,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
 use rdkafka::types::RDKafkaRespErr;
 
-/// Waits until every record handed to the producer is acknowledged or failed.
+/// Waits until every sent record is acknowledged or failed.
 ///
 /// rust-rdkafka's own `flush` sleeps in steps of 100 ms while a record is outstanding, which bounds a worker to ten
 /// transactions a second. librdkafka's returns as soon as the last record is done; the delivery reports are served
@@ -30,7 +30,7 @@ pub fn flush<C: ProducerContext + 'static>(
     }
 }
 
-/// What the broker calls this member of its group; `None` while it has not joined, or has forgotten it.
+/// The member id in the group; `None` before the join, and after the client has forgotten it.
 pub fn member_id<C: ConsumerContext + 'static>(consumer: &BaseConsumer<C>) -> Option<String> {
     let client = consumer.client().native_ptr();
     // SAFETY: the pointer is the live client owned by `consumer`, which is borrowed for the whole call;

@@ -1,4 +1,4 @@
-//! The bounded reader of take-over: a consumer that is assigned by hand.
+//! The bounded reader for take-over: a consumer with manual assignment.
 
 use std::time::{Duration, Instant};
 
@@ -7,22 +7,22 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::client::{Renewable, drop_in_background};
-use super::context::Quiet;
+use super::client::{ReplaceableClient, drop_in_background};
+use super::context::LoggingContext;
 use super::{Cluster, Error, Input, LOOKUP_TIMEOUT, Partition, Progress, error, input, settings};
 
-/// Most records taken in one call, so that a long restore does not starve the partitions that go on.
-const MOST: usize = 5_000;
-/// A read below the last stable offset brings something sooner than that.
-const SILENCE: Duration = Duration::from_secs(1);
-/// For so long a read waits, and has its client replaced, before it tells its caller.
-const PATIENT: Duration = Duration::from_secs(6);
-/// How long it may stay silent beyond that before a fresh client is tried.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Most records read in one call, so that a long restore does not starve the processed partitions.
+const MAX_RECORDS: usize = 5_000;
+/// A read below the last stable offset delivers records within this time.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(1);
+/// For this long a stalled read waits, and may replace its client, before it returns an error.
+const ERROR_AFTER: Duration = Duration::from_secs(6);
+/// How long a read may stall, beyond the delivery time-out, before a fresh client is tried.
+const REPLACE_AFTER: Duration = Duration::from_secs(2);
 
 /// Reads what is committed in one partition between two offsets.
 pub struct KafkaReader {
-    client: Renewable<BaseConsumer<Quiet>>,
+    client: ReplaceableClient<BaseConsumer<LoggingContext>>,
     read: Option<Read>,
 }
 
@@ -32,13 +32,13 @@ struct Read {
     /// The first offset that has not been delivered.
     next: i64,
     until: i64,
-    /// When the client brought something last; `None` until the last stable offset has reached the bound and the
+    /// When the client last delivered a record; `None` until the last stable offset has reached the bound and the
     /// partition is assigned.
-    heard: Option<Instant>,
+    received_at: Option<Instant>,
 }
 
 impl Read {
-    fn assign(&self, client: &BaseConsumer<Quiet>) -> Result<(), KafkaError> {
+    fn assign(&self, client: &BaseConsumer<LoggingContext>) -> Result<(), KafkaError> {
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(&self.topic, self.partition, Offset::Offset(self.next))?;
         client.assign(&list)
@@ -46,25 +46,25 @@ impl Read {
 }
 
 impl KafkaReader {
-    /// A reader on `cluster`, called `name` in the process's and the broker's log.
+    /// A reader on `cluster`, named `name` in the process's and the broker's log.
     ///
     /// # Errors
     ///
-    /// When a setting is refused.
+    /// A setting is rejected.
     pub fn new(cluster: &Cluster, name: impl Into<String>) -> Result<Self, Error> {
         let settings = settings::reader(cluster, "read_committed");
         let make = move |client_id: &str| {
             settings
                 .clone()
                 .set("client.id", client_id)
-                .create_with_context(Quiet::default())
+                .create_with_context(LoggingContext::default())
         };
         Ok(Self {
-            client: Renewable::new(name, make)
+            client: ReplaceableClient::new(name, make)
                 .map_err(error)?
-                .with_patience(PATIENCE)
-                // Its owner tells of outages.
-                .silent(),
+                .with_patience(REPLACE_AFTER)
+                // The owner reports outages.
+                .without_outage_log(),
             read: None,
         })
     }
@@ -87,7 +87,7 @@ impl KafkaReader {
             partition,
             next: from,
             until,
-            heard: None,
+            received_at: None,
         });
         Ok(())
     }
@@ -105,38 +105,38 @@ impl KafkaReader {
             self.read = None;
             return Ok(Progress::Done);
         }
-        if read.heard.is_none() {
+        if read.received_at.is_none() {
             let (topic, partition) = (&read.topic, read.partition);
             let (_, stable_end) = self
                 .client
-                .ask(|client| client.fetch_watermarks(topic, partition, LOOKUP_TIMEOUT))
+                .call(|client| client.fetch_watermarks(topic, partition, LOOKUP_TIMEOUT))
                 .map_err(error)?;
             if stable_end < read.until {
                 // A transaction is open below the bound; the broker ends it within its time-out.
                 return Ok(Progress::More);
             }
             read.assign(self.client.get()).map_err(error)?;
-            read.heard = Some(Instant::now());
+            read.received_at = Some(Instant::now());
         }
         let deadline = Instant::now() + wait;
         let before = inputs.len();
         let mut failure = None;
-        for _ in 0..MOST {
+        for _ in 0..MAX_RECORDS {
             let wait = deadline.saturating_duration_since(Instant::now());
             match self.client.get().poll(wait) {
                 Some(Ok(message)) => {
                     read.next = message.offset() + 1;
-                    read.heard = Some(Instant::now());
+                    read.received_at = Some(Instant::now());
                     inputs.push(input(&message));
                 }
-                // The end was fetched after the stable end had passed the bound.
+                // This end was fetched after the last stable offset had reached the bound.
                 Some(Err(KafkaError::PartitionEOF(_))) => {
                     self.client.answered();
                     self.client.get().unassign().map_err(error)?;
                     self.read = None;
                     return Ok(Progress::Done);
                 }
-                // Reports of an outage that is over may still wait here.
+                // Reports of a past outage may still be queued.
                 Some(Err(reported)) => match error(reported) {
                     Error::Unavailable(reason) => failure = Some(reason),
                     error => return Err(error),
@@ -146,15 +146,19 @@ impl KafkaReader {
         }
         if inputs.len() > before {
             self.client.answered();
-        } else if read.heard.is_some_and(|heard| heard.elapsed() > SILENCE) {
-            let missing = || "records that are there are not delivered".to_owned();
-            return self.silent(failure.unwrap_or_else(missing));
+        } else if read
+            .received_at
+            .is_some_and(|received_at| received_at.elapsed() > DELIVERY_TIMEOUT)
+        {
+            let missing = || "existing records are not delivered".to_owned();
+            return self.delivery_stalled(failure.unwrap_or_else(missing));
         }
         Ok(Progress::More)
     }
 
-    /// Nothing came that should have. A fresh client takes over where this one stands, if the rule says so.
-    fn silent(&mut self, reason: String) -> Result<Progress, Error> {
+    /// Existing records are not delivered. A fresh client continues at this position, when the replacement rule allows
+    /// it.
+    fn delivery_stalled(&mut self, reason: String) -> Result<Progress, Error> {
         if let Some(read) = &self.read
             && self.client.failed(&reason)
         {
@@ -167,8 +171,11 @@ impl KafkaReader {
                 Err(_) => drop_in_background(fresh),
             }
         }
-        let is_patient = |read: &Read| read.heard.is_some_and(|heard| heard.elapsed() <= PATIENT);
-        if self.read.as_ref().is_some_and(is_patient) {
+        let is_early = |read: &Read| {
+            read.received_at
+                .is_some_and(|received_at| received_at.elapsed() <= ERROR_AFTER)
+        };
+        if self.read.as_ref().is_some_and(is_early) {
             return Ok(Progress::More);
         }
         Err(Error::Unavailable(reason))

@@ -1,4 +1,4 @@
-//! Sends single commands: of callers, of timers, of effects that have been answered.
+//! Sends single commands: calls, due timers and results of effects.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
@@ -14,63 +14,43 @@ use rdkafka::{ClientContext, Statistics};
 use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
 
-use super::client::{drop_in_background, has_leaders, is_answered_afresh};
+use super::client::{drop_in_background, fresh_client_succeeds, has_leaders};
 use super::context::{Reports, cause, log};
-use super::{Cluster, Error, LOOKUP_TIMEOUT, Partition, error, settings};
-use crate::log::Header;
-use crate::log::replacement::Failing;
+use super::{Error, LOOKUP_TIMEOUT, error, settings};
+use crate::log::replacement::FailureTracker;
+use crate::log::{Cluster, Header, RecordMetadata, SendError};
 
-/// Answers between two statistics to requests that a producer makes for itself.
-const OWN_ANSWERS: u64 = 2;
-/// Statistics in a row, of 700 ms each, after which records wait in vain.
-const IN_VAIN: u32 = 3;
-/// Between two looks at the producer.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Answers to a producer's own metadata requests between two statistics.
+const METADATA_ANSWERS: u64 = 2;
+/// Consecutive statistics, every 700 ms, with waiting records and idle connections, after which a producer is stalled.
+const STALLED_AFTER: u32 = 3;
+/// Between two checks of the producer.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A producer of commands; cheap to clone.
 #[derive(Clone)]
 pub struct Sender {
     cluster: Arc<Cluster>,
     producer: Arc<RwLock<Producer>>,
-    /// Why a command would not be written now.
-    trouble: Arc<Mutex<Option<String>>>,
+    /// Why a command would not be written now; `None` while the producer is healthy.
+    problem: Arc<Mutex<Option<String>>>,
 }
 
-type Producer = Arc<ThreadedProducer<Acknowledge>>;
+type Producer = Arc<ThreadedProducer<DeliveryContext>>;
 
-/// Where a command stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RecordMetadata {
-    /// Its partition.
-    pub partition: Partition,
-    /// Its offset.
-    pub offset: i64,
-}
-
-/// A command was not written, or nobody knows whether it was.
-#[derive(Debug, thiserror::Error)]
-pub enum SendError {
-    /// Too much is under way.
-    #[error("too many commands are under way")]
-    Full,
-    /// The broker refused it.
-    #[error("command could not be written: {0}")]
-    Failed(String),
-}
-
-/// Wakes whoever waits for a record; nothing slow happens here, on the polling thread.
+/// Completes the futures of written records, on the polling thread: it must not block.
 #[derive(Default)]
-struct Acknowledge {
+struct DeliveryContext {
     reports: Reports,
-    activity: Activity,
-    /// Statistics in a row by which records wait, and no connection is at work. One says nothing: it may fall between
-    /// two requests.
-    waits_in_vain: AtomicU32,
+    activity: ConnectionActivity,
+    /// Consecutive statistics with waiting records and idle connections. A single one proves nothing: it may fall
+    /// between two requests.
+    stalled_statistics: AtomicU32,
 }
 
-impl ClientContext for Acknowledge {
+impl ClientContext for DeliveryContext {
     fn error(&self, error: KafkaError, reason: &str) {
-        self.reports.tell(&error, reason);
+        self.reports.report(&error, reason);
     }
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -80,40 +60,40 @@ impl ClientContext for Acknowledge {
     fn stats(&self, statistics: Statistics) {
         let is_idle = self.activity.is_idle(&statistics);
         if statistics.msg_cnt > 0 && is_idle {
-            self.waits_in_vain.fetch_add(1, Ordering::Relaxed);
+            self.stalled_statistics.fetch_add(1, Ordering::Relaxed);
         } else {
-            self.waits_in_vain.store(0, Ordering::Relaxed);
+            self.stalled_statistics.store(0, Ordering::Relaxed);
         }
     }
 }
 
-/// Tells by a producer's statistics whether any of its connections is at work: a producer that waits for something waits
-/// in vain when none is.
+/// Finds out from a producer's statistics whether any of its connections is active: a producer that waits for an answer
+/// is stalled when none is.
 #[derive(Debug, Default)]
-pub struct Activity {
-    /// Answers that had come by the last statistics.
+pub struct ConnectionActivity {
+    /// Answers received by the last statistics.
     answers: AtomicU64,
 }
 
-impl Activity {
-    /// Whether no connection is at work by these statistics: no request is under way, and no more answers have come than
-    /// those to its own requests for metadata. A call that the broker makes it repeat brings many.
+impl ConnectionActivity {
+    /// Whether all connections are idle: no request is in flight, and only answers to the producer's own metadata requests
+    /// have arrived. A call that the producer repeats at the broker's request causes many answers.
     pub fn is_idle(&self, statistics: &Statistics) -> bool {
         let brokers = statistics.brokers.values();
-        let is_at_work = |broker: &Broker| {
+        let is_active = |broker: &Broker| {
             broker.state == "UP" && (broker.waitresp_cnt > 0 || broker.outbuf_cnt > 0)
         };
-        let is_waiting = brokers.clone().any(is_at_work);
+        let is_waiting = brokers.clone().any(is_active);
         let answers = brokers.map(|broker| broker.rx).sum();
         let before = self.answers.swap(answers, Ordering::Relaxed);
-        !is_waiting && answers.saturating_sub(before) <= OWN_ANSWERS
+        !is_waiting && answers.saturating_sub(before) <= METADATA_ANSWERS
     }
 }
 
-impl ProducerContext for Acknowledge {
+impl ProducerContext for DeliveryContext {
     type DeliveryOpaque = Box<oneshot::Sender<Result<RecordMetadata, SendError>>>;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, waiting: Self::DeliveryOpaque) {
+    fn delivery(&self, result: &DeliveryResult<'_>, pending: Self::DeliveryOpaque) {
         let answer = match result {
             Ok(message) => Ok(RecordMetadata {
                 partition: message.partition(),
@@ -122,7 +102,7 @@ impl ProducerContext for Acknowledge {
             Err((failure, _)) => Err(SendError::Failed(failure.to_string())),
         };
         // The caller may have stopped waiting.
-        let _ = waiting.send(answer);
+        let _ = pending.send(answer);
     }
 }
 
@@ -131,81 +111,86 @@ impl Sender {
     ///
     /// # Errors
     ///
-    /// When a setting is refused.
+    /// A setting is rejected.
     pub fn new(cluster: Arc<Cluster>) -> Result<Self, Error> {
         let producer = Arc::new(producer(&cluster, 1).map_err(error)?);
         Ok(Self {
             cluster,
             producer: Arc::new(RwLock::new(producer)),
-            trouble: Arc::new(Mutex::new(Some("connecting".to_owned()))),
+            problem: Arc::new(Mutex::new(Some("connecting".to_owned()))),
         })
     }
 
-    /// Proves once a second that the producer reaches the broker, and replaces it when it does not although a fresh
-    /// client does; runs for as long as the process. Records that wait in the former producer fail: whether the last of
-    /// them were written is not known.
-    pub async fn attend(&self) {
-        let begun = Instant::now();
-        let mut failing = Failing::default();
-        let mut every = tokio::time::interval(LOOK_EVERY);
+    /// Checks once a second that the producer reaches the broker, and replaces it when it does not and a fresh client
+    /// does; never returns. Records that wait in the former producer fail, and it is unknown whether the last of them
+    /// were written.
+    pub async fn monitor(&self) {
+        let started_at = Instant::now();
+        let mut failures = FailureTracker::default();
+        let mut every = tokio::time::interval(CHECK_INTERVAL);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut number = 2;
         loop {
             every.tick().await;
             let sender = self.clone();
-            let proved = tokio::task::spawn_blocking(move || sender.prove()).await;
-            let trouble = match proved {
-                Ok(proved) => proved.err(),
+            let checked = tokio::task::spawn_blocking(move || sender.check()).await;
+            let problem = match checked {
+                Ok(checked) => checked.err(),
                 Err(error) => Some(error.to_string()),
             };
-            self.tell(trouble.as_deref());
-            if trouble.is_none() {
-                failing.answered();
+            self.set_problem(problem.as_deref());
+            if problem.is_none() {
+                failures.answered();
                 continue;
             }
-            if !failing.failed(begun.elapsed()) {
+            if !failures.failed(started_at.elapsed()) {
                 continue;
             }
             let cluster = Arc::clone(&self.cluster);
-            let made = tokio::task::spawn_blocking(move || fresh(&cluster, number)).await;
-            match made {
+            let created = tokio::task::spawn_blocking(move || fresh(&cluster, number)).await;
+            match created {
                 Ok(Ok(fresh)) => {
                     tracing::warn!(
                         client = "commands",
                         number,
                         "log client replaced: a fresh one gets answers"
                     );
-                    failing.replaced();
+                    failures.replaced();
                     number += 1;
                     let mut current = self.producer.write().expect("no holder panics");
                     drop_in_background(std::mem::replace(&mut *current, Arc::new(fresh)));
                 }
                 Ok(Err(error)) => tracing::debug!(%error, "no fresh producer either"),
-                Err(error) => tracing::error!(%error, "a fresh producer could not be made"),
+                Err(error) => tracing::error!(%error, "a fresh producer could not be created"),
             }
         }
     }
 
-    /// Whether a command would be written now, as of the last proof.
+    /// Whether a command would be written now, as of the last check.
     ///
     /// # Errors
     ///
-    /// Why not, for readiness.
+    /// The reason, for readiness.
     pub fn health(&self) -> Result<(), String> {
-        let trouble = self.trouble.lock().expect("no holder panics");
-        trouble.clone().map_or(Ok(()), Err)
+        let problem = self.problem.lock().expect("no holder panics");
+        problem.clone().map_or(Ok(()), Err)
     }
 
-    fn tell(&self, trouble: Option<&str>) {
-        let mut told = self.trouble.lock().expect("no holder panics");
-        if told.as_deref() != trouble {
-            *told = trouble.map(str::to_owned);
+    fn set_problem(&self, problem: Option<&str>) {
+        let mut current = self.problem.lock().expect("no holder panics");
+        if current.as_deref() != problem {
+            *current = problem.map(str::to_owned);
         }
     }
 
-    fn prove(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), String> {
         let producer = self.current();
-        if producer.context().waits_in_vain.load(Ordering::Relaxed) >= IN_VAIN {
+        if producer
+            .context()
+            .stalled_statistics
+            .load(Ordering::Relaxed)
+            >= STALLED_AFTER
+        {
             return Err("commands are not written".to_owned());
         }
         let topic = self.cluster.topic(Service::Orders, Topic::Commands);
@@ -223,12 +208,12 @@ impl Sender {
         Arc::clone(&self.producer.read().expect("no holder panics"))
     }
 
-    /// Hands a command to the producer; the future ends when it is durable, however long that takes. Dropping the
-    /// future does not take the command back.
+    /// Sends a command. The future ends when the command is durable, without a time-out; dropping it does not cancel the
+    /// write.
     ///
     /// # Errors
     ///
-    /// At once when too much is under way, later when the broker refuses it.
+    /// At once when the producer's queue is full; from the future when the broker refuses the record.
     pub fn send(
         &self,
         service: Service,
@@ -237,7 +222,7 @@ impl Sender {
         headers: &[Header],
     ) -> Result<impl Future<Output = Result<RecordMetadata, SendError>> + use<>, SendError> {
         let topic = self.cluster.topic(service, Topic::Commands);
-        let (waiting, answer) = oneshot::channel();
+        let (pending, answer) = oneshot::channel();
         let headers = headers.iter().fold(
             OwnedHeaders::new_with_capacity(headers.len()),
             |headers, (key, value)| {
@@ -247,7 +232,7 @@ impl Sender {
                 })
             },
         );
-        let record = BaseRecord::with_opaque_to(&topic, Box::new(waiting))
+        let record = BaseRecord::with_opaque_to(&topic, Box::new(pending))
             .partition(self.cluster.partition_of(key.as_bytes()))
             .key(key.as_bytes())
             .payload(payload)
@@ -265,28 +250,28 @@ impl Sender {
         })
     }
 
-    /// Waits until everything handed over is written or failed.
+    /// Waits until every sent record is written or failed.
     pub fn flush(&self, timeout: Duration) {
         if let Err(failure) = self.current().flush(timeout) {
-            tracing::warn!(error = %failure, "commands were still under way at the end");
+            tracing::warn!(error = %failure, "commands still in flight at shutdown");
         }
     }
 }
 
-fn producer(cluster: &Cluster, number: u32) -> KafkaResult<ThreadedProducer<Acknowledge>> {
+fn producer(cluster: &Cluster, number: u32) -> KafkaResult<ThreadedProducer<DeliveryContext>> {
     settings::producer(cluster)
         .set("client.id", format!("{}commands-{number}", cluster.prefix))
         .set("linger.ms", "1")
-        // For ever: when a record expires, librdkafka begins anew under another producer id and writes once more what is
-        // under way, and the broker does not see that it has some of it already. Who waits has a deadline.
+        // No limit: when a record expires, librdkafka restarts under another producer id and sends the records in flight
+        // again, and the broker cannot detect the duplicates. Callers have deadlines.
         .set("delivery.timeout.ms", "0")
-        .create_with_context(Acknowledge::default())
+        .create_with_context(DeliveryContext::default())
 }
 
 /// A producer, if the broker answers a fresh client.
-fn fresh(cluster: &Cluster, number: u32) -> KafkaResult<ThreadedProducer<Acknowledge>> {
+fn fresh(cluster: &Cluster, number: u32) -> KafkaResult<ThreadedProducer<DeliveryContext>> {
     let topic = cluster.topic(Service::Orders, Topic::Commands);
-    if is_answered_afresh(cluster, &topic) {
+    if fresh_client_succeeds(cluster, &topic) {
         producer(cluster, number)
     } else {
         Err(KafkaError::MetadataFetch(RDKafkaErrorCode::AllBrokersDown))
@@ -297,10 +282,10 @@ fn fresh(cluster: &Cluster, number: u32) -> KafkaResult<ThreadedProducer<Acknowl
 mod tests {
     use super::*;
 
-    fn statistics(state: &str, waiting: i64, answers: u64) -> Statistics {
+    fn statistics(state: &str, pending: i64, answers: u64) -> Statistics {
         let broker = Broker {
             state: state.to_owned(),
-            waitresp_cnt: waiting,
+            waitresp_cnt: pending,
             rx: answers,
             ..Broker::default()
         };
@@ -312,7 +297,7 @@ mod tests {
 
     #[test]
     fn a_producer_is_idle_when_nothing_is_under_way_and_nothing_comes() {
-        let activity = Activity::default();
+        let activity = ConnectionActivity::default();
         assert!(
             !activity.is_idle(&statistics("UP", 1, 10)),
             "a request is under way"

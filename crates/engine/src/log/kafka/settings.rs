@@ -4,42 +4,31 @@ use std::time::Duration;
 
 use rdkafka::ClientConfig;
 
-use super::Cluster;
+use crate::log::Cluster;
+use crate::log::limits::{
+    HEARTBEAT_INTERVAL, MAX_RECORD_BYTES, POLL_INTERVAL, SESSION_TIMEOUT, SOCKET_TIMEOUT,
+    TRANSACTION_TIMEOUT,
+};
 
-/// How long the broker keeps a transaction that its producer abandoned. It holds every `read_committed` reader for
-/// that long, so it is short; the group's session is longer, so that an abandoned transaction ends first.
-pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the group waits for a silent member.
-pub const SESSION_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long a worker may go without a poll before librdkafka takes it for gone; a round polls once at least.
-pub const POLL_INTERVAL: Duration = Duration::from_secs(60);
-/// Between two heartbeats of a member.
-pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
-/// Between librdkafka's statistics, which tell whether the coordinator answers, and how far partitions reach. They are
-/// JSON of some kilobytes.
+/// Between librdkafka's statistics, which show whether the coordinator answers, and the ends of the partitions. They are
+/// some kilobytes of JSON.
 pub const STATISTICS_INTERVAL: Duration = Duration::from_secs(1);
-/// Longest wait for one answer of the broker.
-pub const SOCKET_TIMEOUT: Duration = Duration::from_secs(6);
-/// A commit, abort or send-offsets that took longer may have been retried silently by librdkafka, and the delayed
-/// original may hit the next transaction (KAFKA-17754): such a producer is not used again.
-pub const SUSPICIOUS: Duration = Duration::from_secs(3);
-
 fn client(cluster: &Cluster) -> ClientConfig {
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", &cluster.bootstrap)
         .set("socket.timeout.ms", SOCKET_TIMEOUT.as_millis().to_string())
-        // The default of 30 s is the time until a connection that is not taken is given up.
+        // By default, a connection that is not accepted is given up after 30 s.
         .set("socket.connection.setup.timeout.ms", "3000")
         .set("socket.nagle.disable", "true")
-        // What a client was told while the broker was fenced (partitions have no leader, or there is no broker) it
-        // believes until it asks again; the default is five minutes, and three times as long for what it looks up.
+        // A client keeps metadata that it received while the broker was fenced (no leaders, or no brokers) until the next
+        // refresh: by default after five minutes, and three times as long for cached lookups.
         .set("topic.metadata.refresh.interval.ms", "1000")
         .set("metadata.max.age.ms", "3000")
         .set("reconnect.backoff.ms", "50")
-        // A client notices a broker that is back this much later at most.
+        // Longest delay until a client reconnects to a broker that is available again.
         .set("reconnect.backoff.max.ms", "250")
-        // The default of 100 ms is paid after nearly every commit (CONCURRENT_TRANSACTIONS).
+        // The default of 100 ms would delay nearly every commit (CONCURRENT_TRANSACTIONS).
         .set("retry.backoff.ms", "2")
         .set("retry.backoff.max.ms", "50");
     config
@@ -51,18 +40,18 @@ fn reading(cluster: &Cluster, isolation: &str) -> ClientConfig {
         .set("isolation.level", isolation)
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
-        // A position that does not exist is an error to stop at, never a reason to start somewhere else.
+        // A position that does not exist is an error, never a reason to start at another one.
         .set("auto.offset.reset", "error")
         .set("enable.partition.eof", "true")
         // The default of one second stalls a consumer that is faster than its queue.
         .set("fetch.queue.backoff.ms", "5")
-        // A seek waits for the fetch that is under way.
+        // A seek waits for the current fetch.
         .set("fetch.wait.max.ms", "50");
     config
 }
 
-/// The worker's consumer. The classic protocol, because there a static member that was killed takes its place back
-/// at once; under KIP-848 it would wait for its own old session.
+/// The worker's consumer. It uses the classic protocol, in which a killed static member rejoins at once; under KIP-848 it
+/// would wait for the end of its own former session.
 pub fn group_member(cluster: &Cluster, group: &str, instance: &str) -> ClientConfig {
     let mut config = reading(cluster, "read_committed");
     config
@@ -81,7 +70,7 @@ pub fn group_member(cluster: &Cluster, group: &str, instance: &str) -> ClientCon
             "statistics.interval.ms",
             STATISTICS_INTERVAL.as_millis().to_string(),
         )
-        // Positions say more than ends do.
+        // The worker uses positions instead.
         .set("enable.partition.eof", "false")
         .set(
             "max.poll.interval.ms",
@@ -90,7 +79,7 @@ pub fn group_member(cluster: &Cluster, group: &str, instance: &str) -> ClientCon
     config
 }
 
-/// A consumer that is assigned by hand and belongs to no group; librdkafka wants a name all the same.
+/// A consumer with manual assignment that joins no group; librdkafka requires a group name all the same.
 pub fn reader(cluster: &Cluster, isolation: &str) -> ClientConfig {
     let mut config = reading(cluster, isolation);
     config
@@ -110,9 +99,9 @@ pub fn producer(cluster: &Cluster) -> ClientConfig {
         .set("compression.type", "lz4")
         .set("queue.buffering.max.messages", "1000000")
         .set("queue.buffering.max.kbytes", "262144")
-        .set("message.max.bytes", super::MAX_RECORD_BYTES.to_string())
+        .set("message.max.bytes", MAX_RECORD_BYTES.to_string())
         .set("sticky.partitioning.linger.ms", "0")
-        // For whether its connections are at work; out of step with its metadata requests, which are work as well.
+        // To detect idle connections; out of step with the metadata requests, which are activity as well.
         .set("statistics.interval.ms", "700");
     config
 }
@@ -131,7 +120,7 @@ pub fn transactional_producer(cluster: &Cluster, transactional_id: &str) -> Clie
     config
 }
 
-/// For looking at the cluster and making topics.
+/// Settings for inspecting the cluster and creating topics.
 pub fn admin(cluster: &Cluster) -> ClientConfig {
     client(cluster)
 }

@@ -8,35 +8,35 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::client::{Renewable, drop_in_background};
-use super::context::{Quiet, cause};
+use super::client::{ReplaceableClient, drop_in_background};
+use super::context::{LoggingContext, cause};
 use super::{Cluster, Error, Input, LOOKUP_TIMEOUT, Partition, error, input, settings};
 
-/// Between two looks at the end of a partition; partitions take turns.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// A partition that goes on is delivered sooner than that.
-const BEHIND: Duration = Duration::from_secs(3);
+/// Between two checks of a partition's end; the checks rotate through the partitions.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// New records are delivered within this time; otherwise the partition is stalled.
+const STALLED_AFTER: Duration = Duration::from_secs(3);
 
-/// Follows every partition of one topic from its end on, and proves that it does: each second it asks for the end of a
-/// partition and compares it with its position.
+/// Follows every partition of one topic from its end on. Each second it fetches the end of one partition and compares it
+/// with its position.
 pub struct Tail {
-    client: Renewable<BaseConsumer<Quiet>>,
+    client: ReplaceableClient<BaseConsumer<LoggingContext>>,
     topic: String,
-    partitions: Vec<Followed>,
-    look_at: Instant,
-    turn: usize,
-    trouble: Option<String>,
+    partitions: Vec<PartitionProgress>,
+    check_at: Instant,
+    checked_partition: usize,
+    problem: Option<String>,
 }
 
-struct Followed {
+struct PartitionProgress {
     /// The first offset that has not been delivered.
     next: i64,
-    /// Since when it has stood there although there was more.
+    /// Since when `next` has not advanced although there are more records.
     behind_since: Option<Instant>,
 }
 
 impl Tail {
-    /// Stands at explicit end offsets when this returns: nothing written from now on is missed.
+    /// Starts at the current end offsets: records written after this returns are not missed.
     ///
     /// # Errors
     ///
@@ -44,22 +44,22 @@ impl Tail {
     pub fn at_end(cluster: &Cluster, service: Service, topic: Topic) -> Result<Self, Error> {
         let topic = cluster.topic(service, topic);
         let mut settings = settings::reader(cluster, "read_committed");
-        // Positions say more than ends do.
+        // Positions are used instead.
         settings.set("enable.partition.eof", "false");
         let make = move |client_id: &str| {
             settings
                 .clone()
                 .set("client.id", client_id)
-                .create_with_context(Quiet::default())
+                .create_with_context(LoggingContext::default())
         };
-        let client: Renewable<BaseConsumer<Quiet>> =
-            Renewable::new(format!("{topic}.tail"), make).map_err(error)?;
+        let client: ReplaceableClient<BaseConsumer<LoggingContext>> =
+            ReplaceableClient::new(format!("{topic}.tail"), make).map_err(error)?;
         let partitions = (0..Partition::from(cluster.partitions))
             .map(|partition| {
                 let (_, end) = client
                     .get()
                     .fetch_watermarks(&topic, partition, LOOKUP_TIMEOUT)?;
-                Ok(Followed {
+                Ok(PartitionProgress {
                     next: end,
                     behind_since: None,
                 })
@@ -70,9 +70,9 @@ impl Tail {
             client,
             topic,
             partitions,
-            look_at: Instant::now() + LOOK_EVERY,
-            turn: 0,
-            trouble: None,
+            check_at: Instant::now() + CHECK_INTERVAL,
+            checked_partition: 0,
+            problem: None,
         };
         tail.assign(tail.client.get()).map_err(error)?;
         Ok(tail)
@@ -84,46 +84,46 @@ impl Tail {
     ///
     /// See [`Error`].
     pub fn next(&mut self, wait: Duration) -> Result<Option<Input>, Error> {
-        self.look();
+        self.check_progress();
         let deadline = Instant::now() + wait;
         loop {
             let wait = deadline.saturating_duration_since(Instant::now());
             match self.client.get().poll(wait) {
                 Some(Ok(message)) => {
-                    if let Some(followed) = usize::try_from(message.partition())
+                    if let Some(progress) = usize::try_from(message.partition())
                         .ok()
                         .and_then(|partition| self.partitions.get_mut(partition))
                     {
-                        followed.next = message.offset() + 1;
-                        followed.behind_since = None;
+                        progress.next = message.offset() + 1;
+                        progress.behind_since = None;
                     }
                     return Ok(Some(input(&message)));
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) | None => return Ok(None),
                 Some(Err(failure)) => match error(failure) {
-                    // Reports of an outage that is over may still wait here: the next look tells.
-                    Error::Unavailable(_) => self.look_at = Instant::now(),
+                    // Reports of a past outage may still be queued: the next check finds out.
+                    Error::Unavailable(_) => self.check_at = Instant::now(),
                     error => return Err(error),
                 },
             }
         }
     }
 
-    /// Why records may not be delivered now; `None` while all is well.
-    pub fn trouble(&self) -> Option<&str> {
-        self.trouble.as_deref()
+    /// Why records may not be delivered now; `None` while healthy.
+    pub fn problem(&self) -> Option<&str> {
+        self.problem.as_deref()
     }
 
-    fn look(&mut self) {
-        if Instant::now() < self.look_at {
+    fn check_progress(&mut self) {
+        if Instant::now() < self.check_at {
             return;
         }
-        self.look_at = Instant::now() + LOOK_EVERY;
-        // While there is trouble, the partition that has it is looked at.
-        if self.trouble.is_none() {
-            self.turn = (self.turn + 1) % self.partitions.len().max(1);
+        self.check_at = Instant::now() + CHECK_INTERVAL;
+        // A partition with a problem is checked_partition until it is healthy.
+        if self.problem.is_none() {
+            self.checked_partition = (self.checked_partition + 1) % self.partitions.len().max(1);
         }
-        let Ok(partition) = Partition::try_from(self.turn) else {
+        let Ok(partition) = Partition::try_from(self.checked_partition) else {
             return;
         };
         let client = self.client.get();
@@ -133,36 +133,36 @@ impl Tail {
             Err(failure) => return self.fail(cause(&failure), partition),
         };
         let position = self.position(partition);
-        let Some(followed) = self.partitions.get_mut(self.turn) else {
+        let Some(progress) = self.partitions.get_mut(self.checked_partition) else {
             return;
         };
-        followed.next = followed.next.max(position);
-        if followed.next >= end {
-            followed.behind_since = None;
+        progress.next = progress.next.max(position);
+        if progress.next >= end {
+            progress.behind_since = None;
         }
-        let behind = (followed.next < end).then(|| {
-            followed
+        let behind = (progress.next < end).then(|| {
+            progress
                 .behind_since
                 .get_or_insert_with(Instant::now)
                 .elapsed()
         });
         match behind {
-            Some(behind) if behind > BEHIND => {
-                let next = followed.next;
+            Some(behind) if behind > STALLED_AFTER => {
+                let next = progress.next;
                 let topic = &self.topic;
                 self.fail(
-                    format!("{topic} [{partition}] stands still at {next} of {end}"),
+                    format!("{topic} [{partition}] stalled at {next} of {end}"),
                     partition,
                 );
             }
             _ => {
-                self.trouble = None;
+                self.problem = None;
                 self.client.answered();
             }
         }
     }
 
-    /// Past markers and aborted records too; 0 while nothing has been delivered.
+    /// The client's position, which passes markers and aborted records too; 0 before the first delivery.
     fn position(&self, partition: Partition) -> i64 {
         let positions = self.client.get().position().ok();
         let element = positions
@@ -174,10 +174,10 @@ impl Tail {
         }
     }
 
-    /// A fresh client takes over where this one stands, if the rule says so.
+    /// Records a problem. A fresh client continues at these positions, when the replacement rule allows it.
     fn fail(&mut self, reason: String, partition: Partition) {
         let is_due = self.client.failed(&reason);
-        self.trouble = Some(reason);
+        self.problem = Some(reason);
         if !is_due {
             return;
         }
@@ -193,10 +193,10 @@ impl Tail {
         }
     }
 
-    fn assign(&self, client: &BaseConsumer<Quiet>) -> KafkaResult<()> {
+    fn assign(&self, client: &BaseConsumer<LoggingContext>) -> KafkaResult<()> {
         let mut list = TopicPartitionList::new();
-        for (partition, followed) in (0..).zip(&self.partitions) {
-            list.add_partition_offset(&self.topic, partition, Offset::Offset(followed.next))?;
+        for (partition, progress) in (0..).zip(&self.partitions) {
+            list.add_partition_offset(&self.topic, partition, Offset::Offset(progress.next))?;
         }
         client.assign(&list)
     }

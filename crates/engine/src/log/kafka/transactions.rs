@@ -1,9 +1,9 @@
-//! The worker's transactional producer, on a thread of its own.
+//! The worker's transactional producer, on a separate thread.
 //!
 //! librdkafka's transaction calls block, and some of them for longer than their time-outs when the broker's connections
-//! are gone for good: `send_offsets_to_transaction` waits for a coordinator without an end (librdkafka #5456, #5511). So
-//! they run on a thread that the worker can leave behind together with its producer: whatever that transaction has come
-//! to is unclear then, and the next producer of the same transactional id ends it.
+//! are lost for good: `send_offsets_to_transaction` waits for a coordinator without a limit (librdkafka #5456, #5511). So
+//! they run on a thread that the worker can abandon together with its producer: the end of that transaction is unclear
+//! then, and the next producer of the same transactional id ends it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,42 +13,42 @@ use std::time::Duration;
 use contracts::{Service, Topic};
 use rdkafka::consumer::ConsumerGroupMetadata;
 
-use super::client::is_answered_afresh;
-use super::settings::{SOCKET_TIMEOUT, TRANSACTION_TIMEOUT};
+use super::client::fresh_client_succeeds;
 use super::transactor::Transactor;
 use super::{Appended, Cluster, Error, Failure, LOOKUP_TIMEOUT, PartitionWrites};
-use crate::log::replacement::{Failing, PATIENCE};
+use crate::log::limits::{SOCKET_TIMEOUT, TRANSACTION_TIMEOUT};
+use crate::log::replacement::{FailureTracker, PATIENCE};
 
-/// Between two looks at a producer that is at work.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// A producer that takes its transactional id asks a coordinator that is loading only twice a second.
+/// Between two checks of a producer during a call.
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
+/// Longer than [`PATIENCE`]: during initialisation a producer asks a loading coordinator only twice a second.
 const INIT_PATIENCE: Duration = PATIENCE.saturating_mul(2);
-/// The longest that a transaction takes by its own time-outs: to flush, to send offsets, to commit or to abort.
-const LONGEST: Duration = TRANSACTION_TIMEOUT.saturating_add(SOCKET_TIMEOUT.saturating_mul(3));
+/// Longest duration of a transaction by its own time-outs: flush, send offsets, commit or abort.
+const MAX_WAIT: Duration = TRANSACTION_TIMEOUT.saturating_add(SOCKET_TIMEOUT.saturating_mul(3));
 
 pub struct Transactions {
     cluster: Arc<Cluster>,
     service: Service,
     transactional_id: String,
     commands_topic: String,
-    /// Producers that were made.
+    /// Number of producers created so far.
     producers: u32,
     /// `None` after an unclear end, until [`Transactions::recreate`].
-    producer: Option<Producer>,
+    producer: Option<ProducerThread>,
 }
 
-/// A producer at work on its thread; the thread ends, and drops it, when this is dropped.
-struct Producer {
+/// Handle on a producer's thread; dropping it ends the thread, which drops the producer.
+struct ProducerThread {
     commits: mpsc::Sender<Commit>,
     initialised: mpsc::Receiver<Result<(), Error>>,
     committed: mpsc::Receiver<Result<Vec<Appended>, Failure>>,
-    /// None of its connections is at work, as of its last statistics.
+    /// All its connections are idle, as of its last statistics.
     is_idle: Arc<AtomicBool>,
-    /// It is left behind: it must not take the transactional id any more.
+    /// It is abandoned and must not initialise its transactional id any more.
     is_abandoned: Arc<AtomicBool>,
 }
 
-impl Drop for Producer {
+impl Drop for ProducerThread {
     fn drop(&mut self) {
         self.is_abandoned.store(true, Ordering::Relaxed);
     }
@@ -56,7 +56,7 @@ impl Drop for Producer {
 
 struct Commit {
     generation: Arc<ConsumerGroupMetadata>,
-    shares: Vec<PartitionWrites>,
+    writes: Vec<PartitionWrites>,
 }
 
 impl Transactions {
@@ -77,7 +77,7 @@ impl Transactions {
         Ok(transactions)
     }
 
-    /// A new producer under the same transactional id ends whatever the old one left open.
+    /// Creates a new producer under the same transactional id, which ends an open transaction of the former one.
     pub fn recreate(&mut self) -> Result<(), Error> {
         self.producer = None;
         self.producers += 1;
@@ -89,7 +89,7 @@ impl Transactions {
             (&self.transactional_id, &client_id),
             Arc::clone(&is_idle),
         )?;
-        let producer = Producer::start(transactor, is_idle)?;
+        let producer = ProducerThread::start(transactor, is_idle)?;
         match self.wait(&producer.initialised, &producer.is_idle, INIT_PATIENCE) {
             Some(initialised) => initialised?,
             None => {
@@ -97,7 +97,7 @@ impl Transactions {
                 return Err(Error::Unavailable(reason.to_owned()));
             }
         }
-        tracing::debug!(service = %self.service, client_id, "producer made");
+        tracing::debug!(service = %self.service, client_id, "producer created");
         self.producer = Some(producer);
         Ok(())
     }
@@ -105,16 +105,16 @@ impl Transactions {
     pub fn commit(
         &mut self,
         generation: &Arc<ConsumerGroupMetadata>,
-        shares: Vec<PartitionWrites>,
+        writes: Vec<PartitionWrites>,
     ) -> Result<Vec<Appended>, Failure> {
         let Some(producer) = &self.producer else {
             return Err(Failure::Unclear(
-                "the producer has to be made anew first".into(),
+                "the producer has to be recreated first".into(),
             ));
         };
         let commit = Commit {
             generation: Arc::clone(generation),
-            shares,
+            writes,
         };
         let committed = match producer.commits.send(commit) {
             Ok(()) => self.wait(&producer.committed, &producer.is_idle, PATIENCE),
@@ -130,27 +130,27 @@ impl Transactions {
         committed
     }
 
-    /// Waits for the producer's thread; `None` when it is to be left behind: it waits although none of its connections is
-    /// at work and a fresh client gets an answer, or for longer than any time-out allows.
+    /// Waits for a result of the producer's thread; `None` when the thread must be abandoned: it waits although all its
+    /// connections are idle and a fresh client gets an answer, or for longer than all its time-outs.
     fn wait<T>(
         &self,
         done: &mpsc::Receiver<T>,
         is_idle: &AtomicBool,
         patience: Duration,
     ) -> Option<T> {
-        let mut failing = Failing::with_patience(patience);
-        // Looks, and no clock: a process that was frozen meanwhile first hears what has become of its transaction.
+        let mut failures = FailureTracker::with_patience(patience);
+        // Counts checks instead of time: a process that was frozen meanwhile receives the result of its transaction first.
         let mut waited = Duration::ZERO;
-        while waited < LONGEST {
-            match done.recv_timeout(LOOK_EVERY) {
+        while waited < MAX_WAIT {
+            match done.recv_timeout(CHECK_INTERVAL) {
                 Ok(done) => return Some(done),
                 Err(RecvTimeoutError::Disconnected) => return None,
-                Err(RecvTimeoutError::Timeout) => waited += LOOK_EVERY,
+                Err(RecvTimeoutError::Timeout) => waited += CHECK_INTERVAL,
             }
             if !is_idle.load(Ordering::Relaxed) {
-                failing.answered();
-            } else if failing.failed(waited) {
-                if is_answered_afresh(&self.cluster, &self.commands_topic) {
+                failures.answered();
+            } else if failures.failed(waited) {
+                if fresh_client_succeeds(&self.cluster, &self.commands_topic) {
                     // It may have ended meanwhile.
                     return done.try_recv().ok();
                 }
@@ -161,23 +161,23 @@ impl Transactions {
     }
 }
 
-impl Producer {
+impl ProducerThread {
     fn start(transactor: Transactor, is_idle: Arc<AtomicBool>) -> Result<Self, Error> {
-        let (commits, taken) = mpsc::channel::<Commit>();
-        let (tell_initialised, initialised) = mpsc::channel();
-        let (tell_committed, committed) = mpsc::channel();
+        let (commits, received) = mpsc::channel::<Commit>();
+        let (initialised_sender, initialised) = mpsc::channel();
+        let (committed_sender, committed) = mpsc::channel();
         let is_abandoned = Arc::<AtomicBool>::default();
         let abandoned = Arc::clone(&is_abandoned);
         let run = move || {
-            // A failed send: the worker has left this thread behind.
+            // A send fails when the worker has abandoned this thread.
             let init = transactor.init(&abandoned);
             let is_ready = init.is_ok();
-            if tell_initialised.send(init).is_err() || !is_ready {
+            if initialised_sender.send(init).is_err() || !is_ready {
                 return;
             }
-            while let Ok(Commit { generation, shares }) = taken.recv() {
-                let ended = transactor.commit(&generation, shares);
-                if tell_committed.send(ended).is_err() {
+            while let Ok(Commit { generation, writes }) = received.recv() {
+                let ended = transactor.commit(&generation, writes);
+                if committed_sender.send(ended).is_err() {
                     return;
                 }
             }

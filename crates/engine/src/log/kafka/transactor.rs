@@ -1,4 +1,4 @@
-//! One transactional producer, and what is done with it: all of it blocks, on a thread of its own.
+//! One transactional producer and its blocking calls, which run on a separate thread.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,28 +15,28 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::{ClientContext, Statistics};
 
 use super::context::{Reports, log};
-use super::sender::Activity;
-use super::settings::{SOCKET_TIMEOUT, SUSPICIOUS, TRANSACTION_TIMEOUT};
+use super::sender::ConnectionActivity;
 use super::{
     Appended, Cluster, Error, Failure, Partition, PartitionWrites, error, native, settings,
 };
+use crate::log::limits::{SLOW_TRANSACTION_CALL, SOCKET_TIMEOUT, TRANSACTION_TIMEOUT};
 
-/// How long one try of taking the transactional id lasts.
+/// Time-out of one try to initialise the transactional id.
 const INIT_STEP: Duration = Duration::from_secs(1);
 /// Between two tries of a call that may be repeated at once.
 const RETRY_PAUSE: Duration = Duration::from_millis(5);
 
-/// What the broker said of the records of the open transaction.
+/// Delivery reports of the open transaction's records.
 pub struct Deliveries {
     reports: Reports,
-    activity: Activity,
+    activity: ConnectionActivity,
     events_topic: String,
-    seen: Mutex<Seen>,
+    results: Mutex<DeliveryResults>,
     is_idle: Arc<AtomicBool>,
 }
 
 #[derive(Default)]
-struct Seen {
+struct DeliveryResults {
     /// Past-the-end offset of the events that were appended.
     events_ends: HashMap<Partition, i64>,
     error: Option<KafkaError>,
@@ -44,7 +44,7 @@ struct Seen {
 
 impl ClientContext for Deliveries {
     fn error(&self, error: KafkaError, reason: &str) {
-        self.reports.tell(&error, reason);
+        self.reports.report(&error, reason);
     }
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -61,22 +61,22 @@ impl ProducerContext for Deliveries {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): Self::DeliveryOpaque) {
-        let mut seen = self.seen.lock().expect("no holder panics");
+        let mut results = self.results.lock().expect("no holder panics");
         match result {
             Ok(message) => {
                 if message.topic() == self.events_topic {
-                    let end = seen.events_ends.entry(message.partition()).or_default();
+                    let end = results.events_ends.entry(message.partition()).or_default();
                     *end = (*end).max(message.offset() + 1);
                 }
             }
             Err((error, _)) => {
-                seen.error.get_or_insert_with(|| error.clone());
+                results.error.get_or_insert_with(|| error.clone());
             }
         }
     }
 }
 
-/// A producer that holds its transactional id.
+/// A transactional producer.
 pub struct Transactor {
     cluster: Arc<Cluster>,
     commands_topic: String,
@@ -84,8 +84,8 @@ pub struct Transactor {
 }
 
 impl Transactor {
-    /// A producer that does not hold its transactional id yet. `is_idle` tells from outside whether none of its
-    /// connections is at work.
+    /// A producer that has not initialised its transactional id yet. It sets `is_idle` while all its connections are
+    /// idle.
     pub fn new(
         cluster: Arc<Cluster>,
         service: Service,
@@ -96,9 +96,9 @@ impl Transactor {
             .set("client.id", client_id)
             .create_with_context(Deliveries {
                 reports: Reports::default(),
-                activity: Activity::default(),
+                activity: ConnectionActivity::default(),
                 events_topic: cluster.topic(service, Topic::Events),
-                seen: Mutex::default(),
+                results: Mutex::default(),
                 is_idle,
             })
             .map_err(error)?;
@@ -109,15 +109,15 @@ impl Transactor {
         })
     }
 
-    /// Takes the transactional id, which ends whatever its former holder left open; not any more when it
+    /// Initialises the transactional id, which ends an open transaction of its former holder. Stops retrying when
     /// `is_abandoned`, so that it does not fence its successor.
     pub fn init(&self, is_abandoned: &AtomicBool) -> Result<(), Error> {
-        let begun = Instant::now();
+        let started_at = Instant::now();
         loop {
             match self.producer.init_transactions(INIT_STEP) {
                 Err(KafkaError::Transaction(failure))
                     if failure.is_retriable()
-                        && begun.elapsed() < SOCKET_TIMEOUT * 2
+                        && started_at.elapsed() < SOCKET_TIMEOUT * 2
                         && !is_abandoned.load(Ordering::Relaxed) => {}
                 result => return result.map_err(error),
             }
@@ -128,40 +128,43 @@ impl Transactor {
     pub fn commit(
         &self,
         generation: &ConsumerGroupMetadata,
-        shares: Vec<PartitionWrites>,
+        writes: Vec<PartitionWrites>,
     ) -> Result<Vec<Appended>, Failure> {
         let mut offsets = TopicPartitionList::new();
-        for share in &shares {
+        for partition_writes in &writes {
             offsets
                 .add_partition_offset(
                     &self.commands_topic,
-                    share.partition,
-                    Offset::Offset(share.offset),
+                    partition_writes.partition,
+                    Offset::Offset(partition_writes.offset),
                 )
                 .map_err(|error| Failure::Aborted(error.to_string()))?;
         }
-        let partitions: Vec<_> = shares.iter().map(|share| share.partition).collect();
-        let seen = &self.producer.context().seen;
-        *seen.lock().expect("no holder panics") = Seen::default();
+        let partitions: Vec<_> = writes
+            .iter()
+            .map(|partition_writes| partition_writes.partition)
+            .collect();
+        let results = &self.producer.context().results;
+        *results.lock().expect("no holder panics") = DeliveryResults::default();
 
-        let begun = Instant::now();
+        let started_at = Instant::now();
         let ended = self
             .producer
             .begin_transaction()
-            .and_then(|()| self.write(shares))
-            .and_then(|()| timed(|| self.new_record(&offsets, generation)));
+            .and_then(|()| self.write(writes))
+            .and_then(|()| timed(|| self.commit_offsets(&offsets, generation)));
         match ended {
-            // It is committed, but the producer is suspect; what was written is found again by take-over.
-            Ok(took) if took > SUSPICIOUS => Err(Failure::Unclear(format!(
+            // It is committed, but the producer is not safe to use again; take-over reads the written records.
+            Ok(took) if took > SLOW_TRANSACTION_CALL => Err(Failure::Unclear(format!(
                 "the commit took {} ms",
                 took.as_millis()
             ))),
             Ok(_) => {
-                let seen = std::mem::take(&mut *seen.lock().expect("no holder panics"));
+                let results = std::mem::take(&mut *results.lock().expect("no holder panics"));
                 Ok(partitions
                     .into_iter()
                     .filter_map(|partition| {
-                        let events_end = *seen.events_ends.get(&partition)?;
+                        let events_end = *results.events_ends.get(&partition)?;
                         Some(Appended {
                             partition,
                             events_end,
@@ -169,13 +172,16 @@ impl Transactor {
                     })
                     .collect())
             }
-            Err(failure) => Err(give_up(&self.producer, &failure, begun.elapsed())),
+            Err(failure) => Err(abort(&self.producer, &failure, started_at.elapsed())),
         }
     }
 
-    fn write(&self, shares: Vec<PartitionWrites>) -> Result<(), KafkaError> {
+    fn write(&self, writes: Vec<PartitionWrites>) -> Result<(), KafkaError> {
         let mut names: HashMap<(Service, Topic), String> = HashMap::new();
-        for output in shares.iter().flat_map(|share| &share.outputs) {
+        for output in writes
+            .iter()
+            .flat_map(|partition_writes| &partition_writes.outputs)
+        {
             let topic = names
                 .entry((output.service, output.topic))
                 .or_insert_with(|| self.cluster.topic(output.service, output.topic));
@@ -215,7 +221,7 @@ impl Transactor {
         match self
             .producer
             .context()
-            .seen
+            .results
             .lock()
             .expect("no holder panics")
             .error
@@ -226,51 +232,47 @@ impl Transactor {
         }
     }
 
-    /// Offsets after the records: the partition of the group's offsets joins the transaction last, when the one
-    /// before it has surely ended at that coordinator.
-    fn new_record(
+    /// Sends the offsets after the records, and commits: the group's offsets partition joins the transaction last, when
+    /// the previous transaction has certainly ended at that coordinator.
+    fn commit_offsets(
         &self,
         offsets: &TopicPartitionList,
         generation: &ConsumerGroupMetadata,
     ) -> Result<(), KafkaError> {
         let producer = &self.producer;
-        retrying(|| producer.send_offsets_to_transaction(offsets, generation, SOCKET_TIMEOUT))?;
-        retrying(|| producer.commit_transaction(SOCKET_TIMEOUT))
+        retry(|| producer.send_offsets_to_transaction(offsets, generation, SOCKET_TIMEOUT))?;
+        retry(|| producer.commit_transaction(SOCKET_TIMEOUT))
     }
 }
 
-/// Aborts when that is still possible, and says what became of the transaction.
-fn give_up(
-    producer: &ThreadedProducer<Deliveries>,
-    failure: &KafkaError,
-    age: Duration,
-) -> Failure {
+/// Aborts a failed transaction when that is still possible, and returns how it ended.
+fn abort(producer: &ThreadedProducer<Deliveries>, failure: &KafkaError, age: Duration) -> Failure {
     let reason = failure.to_string();
     let class = match failure {
-        KafkaError::Transaction(error) => Class {
+        KafkaError::Transaction(error) => ErrorClass {
             code: error.code(),
             fatal: error.is_fatal(),
             abortable: error.txn_requires_abort(),
         },
-        other => Class {
+        other => ErrorClass {
             code: other
                 .rdkafka_error_code()
                 .unwrap_or(RDKafkaErrorCode::Unknown),
             fatal: false,
-            // A record that failed has put the transaction into the state that wants an abort.
+            // A failed record has put the transaction into the abortable state.
             abortable: !matches!(other, KafkaError::Flush(_)),
         },
     };
-    // A fenced producer says so in its fatal error only: its records fail as purged from the queue.
+    // A fenced producer is recognisable by its fatal error only: its records fail as purged from the queue.
     let fatal = || producer.client().fatal_error().map(|(code, _)| code);
     if is_fenced(class.code) || fatal().is_some_and(is_fenced) {
         return Failure::Fenced(reason);
     }
-    if class.fatal || !class.abortable || age > SUSPICIOUS {
+    if class.fatal || !class.abortable || age > SLOW_TRANSACTION_CALL {
         return Failure::Unclear(reason);
     }
-    match timed(|| retrying(|| producer.abort_transaction(SOCKET_TIMEOUT))) {
-        Ok(took) if took <= SUSPICIOUS => Failure::Aborted(reason),
+    match timed(|| retry(|| producer.abort_transaction(SOCKET_TIMEOUT))) {
+        Ok(took) if took <= SLOW_TRANSACTION_CALL => Failure::Aborted(reason),
         Ok(_) => Failure::Unclear(format!("{reason}; the abort was slow")),
         Err(failure) => {
             let code = fatal().or(failure.rdkafka_error_code());
@@ -292,34 +294,34 @@ fn is_fenced(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-struct Class {
+struct ErrorClass {
     code: RDKafkaErrorCode,
     fatal: bool,
     abortable: bool,
 }
 
 fn timed(call: impl FnOnce() -> Result<(), KafkaError>) -> Result<Duration, KafkaError> {
-    let begun = Instant::now();
-    call().map(|()| begun.elapsed())
+    let started_at = Instant::now();
+    call().map(|()| started_at.elapsed())
 }
 
-/// Calls again while librdkafka says that the very same call may be repeated, for as long as a transaction is not
-/// suspicious. A process that was frozen meets its own time-out before it has heard anything: it asks once more, and
-/// hears whether it was fenced.
+/// Repeats a call while librdkafka reports it as retriable, for at most [`SLOW_TRANSACTION_CALL`]. A process that was
+/// frozen reaches its own time-out before it has received an answer: it retries once more, and learns whether it was
+/// fenced.
 #[allow(
     clippy::disallowed_methods,
-    reason = "a back-off on a thread that has nothing else to do"
+    reason = "a back-off on a dedicated thread"
 )]
-fn retrying(call: impl Fn() -> Result<(), KafkaError>) -> Result<(), KafkaError> {
-    let begun = Instant::now();
+fn retry(call: impl Fn() -> Result<(), KafkaError>) -> Result<(), KafkaError> {
+    let started_at = Instant::now();
     let mut resumed = false;
     loop {
         let failure = match call() {
             Err(KafkaError::Transaction(failure)) if failure.is_retriable() => failure,
             result => return result,
         };
-        if begun.elapsed() >= SUSPICIOUS {
-            let was_frozen = begun.elapsed() > SOCKET_TIMEOUT * 2;
+        if started_at.elapsed() >= SLOW_TRANSACTION_CALL {
+            let was_frozen = started_at.elapsed() > SOCKET_TIMEOUT * 2;
             if resumed || !was_frozen {
                 return Err(KafkaError::Transaction(failure));
             }

@@ -1,19 +1,19 @@
-//! The broker: everything that the members share.
+//! The broker: topics, transactions and groups.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use contracts::{Service, Topic};
 
-use super::group::{Generation, Group, MembershipReply};
+use super::group::{Generation, Group, MemberError, MembershipReply};
 use super::journal::Journal;
-use super::records::{New, Records};
-use super::transactions::{Refusal, Target, Transaction};
+use super::records::{NewRecord, Records};
+use super::transactions::{CoordinatorError, MarkerTarget, Transaction};
 use super::{Clock, TopicPartition};
-use crate::log::kafka::MAX_RECORD_BYTES;
+use crate::log::limits::MAX_RECORD_BYTES;
 use crate::log::{Ends, Header, Input, Output, Partition};
 
-/// A simulated broker; clones are the same one.
+/// A simulated broker; clones share its state.
 #[derive(Clone)]
 pub struct Broker {
     clock: Clock,
@@ -27,67 +27,67 @@ struct State {
     topics: BTreeMap<TopicPartition, Records>,
     transactions: BTreeMap<String, Transaction>,
     groups: BTreeMap<Service, Group>,
-    late: Vec<Late>,
-    away: bool,
+    delayed_ends: Vec<DelayedEnd>,
+    is_unavailable: bool,
 }
 
-/// A request to end a transaction that is still under way.
-struct Late {
+/// A delayed request to end a transaction.
+struct DelayedEnd {
     transactional_id: String,
     epoch: u32,
     commit: bool,
     arrives_ms: i64,
 }
 
-/// Something that the broker does by itself, sooner or later.
+/// Work that the broker does asynchronously.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PendingAction {
-    /// A marker of an ended transaction reaches one of the places that took part in it.
-    Marker(String, Target),
-    /// A group completes its rebalance.
+    /// Writes the marker of an ended transaction to one of its targets.
+    WriteMarker(String, MarkerTarget),
+    /// Completes the rebalance of a group.
     Rebalance(Service),
-    /// A group goes on without a silent member.
-    Remove(Service, String),
-    /// A transaction that was abandoned is aborted.
-    Expire(String),
-    /// A request that was held up arrives; the number counts those under way.
-    Arrive(usize),
-    /// A state topic is compacted.
+    /// Removes a member whose session has expired.
+    RemoveMember(Service, String),
+    /// Aborts a transaction that has timed out.
+    ExpireTransaction(String),
+    /// Delivers a delayed request to end a transaction, by its index among all delayed requests.
+    DeliverEnd(usize),
+    /// Compacts a partition of a state topic.
     Compact(Service, Partition),
 }
 
 impl PendingAction {
-    /// Where a marker goes, unless it goes to a group's offsets.
-    pub fn place(&self) -> Option<TopicPartition> {
+    /// The partition to which a marker is written; `None` for other actions and for the offsets of a group.
+    pub fn marker_partition(&self) -> Option<TopicPartition> {
         match self {
-            Self::Marker(_, Target::Data(place)) => Some(*place),
+            Self::WriteMarker(_, MarkerTarget::Data(tp)) => Some(*tp),
             _ => None,
         }
     }
 }
 
-/// Records that a reader outside of any group fetched.
+/// The result of a fetch outside of any group.
 #[derive(Debug, Default)]
 pub struct Fetched {
-    /// In order.
+    /// The records, in order.
     pub inputs: Vec<Input>,
-    /// Behind the last of them or, when there are no more, the last stable offset.
+    /// The next position: the offset after the last record or, when there are no more records, the last stable offset.
     pub position: i64,
 }
 
-/// Why a record of a transaction was not written, or something did not join it.
+/// Why a request within a transaction is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refused {
-    Coordinator(Refusal),
-    /// The group does not know the generation (any more).
-    Generation,
+pub(super) enum TransactionError {
+    Coordinator(CoordinatorError),
+    /// The generation is not the current one of the group.
+    IllegalGeneration,
     /// Another member has the instance id.
-    Instance,
-    TooLarge,
+    FencedInstance,
+    RecordTooLarge,
 }
 
-impl From<Refusal> for Refused {
-    fn from(refusal: Refusal) -> Self {
+impl From<CoordinatorError> for TransactionError {
+    fn from(refusal: CoordinatorError) -> Self {
         Self::Coordinator(refusal)
     }
 }
@@ -108,80 +108,80 @@ impl Broker {
         &self.clock
     }
 
-    /// Where its history is taken down.
+    /// The journal to which its history is written.
     pub fn journal(&self) -> &Journal {
         &self.journal
     }
 
-    /// Partitions of every topic.
+    /// Number of partitions of every topic.
     pub fn partitions(&self) -> u16 {
         self.partitions
     }
 
-    /// Whether it answers nobody now.
-    pub fn is_away(&self) -> bool {
-        self.state().away
+    /// Whether it answers no request now.
+    pub fn is_unavailable(&self) -> bool {
+        self.state().is_unavailable
     }
 
-    /// It stops to answer, or answers again. Nobody is silent to a broker that is away.
-    pub fn set_away(&self, away: bool) {
+    /// Makes it unavailable or available. Session timeouts restart.
+    pub fn set_unavailable(&self, is_unavailable: bool) {
         let now_ms = self.clock.unix_ms();
         let mut state = self.state();
-        state.away = away;
+        state.is_unavailable = is_unavailable;
         for group in state.groups.values_mut() {
-            group.forgive(now_ms);
+            group.restart_sessions(now_ms);
         }
     }
 
-    /// Appends a record outside of any transaction; its offset.
+    /// Appends a record outside of any transaction and returns its offset.
     pub fn append(
         &self,
-        place: TopicPartition,
+        tp: TopicPartition,
         key: Option<Vec<u8>>,
         payload: Option<Vec<u8>>,
         headers: Vec<Header>,
     ) -> i64 {
         let now_ms = self.clock.unix_ms();
-        self.written(place, key.as_deref(), payload.as_deref());
-        let new = New {
+        self.note_append(tp, key.as_deref(), payload.as_deref());
+        let new = NewRecord {
             key,
             payload,
             headers,
         };
-        self.state().records(place).append(now_ms, new, None)
+        self.state().records(tp).append(now_ms, new, None)
     }
 
-    /// Somebody else's transaction.
-    pub fn begin(&self, transactional_id: &str) -> Foreign {
+    /// Begins a transaction of a producer outside of the simulated logs.
+    pub fn begin(&self, transactional_id: &str) -> ExternalTransaction {
         let transactional_id = transactional_id.to_owned();
         let epoch = loop {
             match self.init(&transactional_id) {
                 Ok(epoch) => break epoch,
-                Err(_) => self.settle(),
+                Err(_) => self.run_pending_actions(),
             }
         };
-        Foreign {
+        ExternalTransaction {
             broker: self.clone(),
             transactional_id,
             epoch,
         }
     }
 
-    /// Committed records of a partition from `from` on, at most `most`.
-    pub fn fetch(&self, place: TopicPartition, from: i64, most: usize) -> Fetched {
-        let (inputs, position) = self.state().records(place).committed(place.2, from, most);
+    /// At most `max` committed records of a partition, from `from` on.
+    pub fn fetch(&self, tp: TopicPartition, from: i64, max: usize) -> Fetched {
+        let (inputs, position) = self.state().records(tp).committed(tp.2, from, max);
         Fetched { inputs, position }
     }
 
-    /// Every record of a partition, those of aborted and open transactions too, and whether it is committed.
-    pub fn all(&self, place: TopicPartition) -> Vec<(Input, bool)> {
-        self.state().records(place).all(place.2)
+    /// All records of a partition, including those of aborted and open transactions, each with whether it is committed.
+    pub fn all(&self, tp: TopicPartition) -> Vec<(Input, bool)> {
+        self.state().records(tp).all(tp.2)
     }
 
-    /// The ends of a partition, without regard to transactions.
-    pub fn ends(&self, place: TopicPartition) -> Ends {
+    /// Low and high watermark of a partition.
+    pub fn ends(&self, tp: TopicPartition) -> Ends {
         let mut state = self.state();
-        let records = state.records(place);
+        let records = state.records(tp);
         Ends {
             low: records.low(),
             high: records.high(),
@@ -189,52 +189,53 @@ impl Broker {
     }
 
     /// The last stable offset.
-    pub fn stable_end(&self, place: TopicPartition) -> i64 {
-        self.state().records(place).stable()
+    pub fn stable_end(&self, tp: TopicPartition) -> i64 {
+        self.state().records(tp).stable_end()
     }
 
-    /// What a group has committed, whatever is pending.
+    /// The committed offset of a group; `None` while an offset commit is pending.
     pub fn committed(&self, service: Service, partition: Partition) -> Option<i64> {
         let mut state = self.state();
         state.group(service).committed(partition).ok().flatten()
     }
 
-    /// What the broker may do by itself now, without the compaction of states.
-    pub fn chores(&self) -> Vec<PendingAction> {
+    /// The actions that can be performed now, without the compaction of states.
+    pub fn pending_actions(&self) -> Vec<PendingAction> {
         let now_ms = self.clock.unix_ms();
         let state = self.state();
-        let mut chores = Vec::new();
-        if state.away {
-            return chores;
+        let mut pending_actions = Vec::new();
+        if state.is_unavailable {
+            return pending_actions;
         }
         for (id, transaction) in &state.transactions {
             if let Some((_, targets)) = transaction.markers() {
                 let markers = targets.iter();
-                chores.extend(markers.map(|target| PendingAction::Marker(id.clone(), *target)));
+                pending_actions
+                    .extend(markers.map(|target| PendingAction::WriteMarker(id.clone(), *target)));
             }
-            if transaction.is_overdue(now_ms) {
-                chores.push(PendingAction::Expire(id.clone()));
+            if transaction.has_timed_out(now_ms) {
+                pending_actions.push(PendingAction::ExpireTransaction(id.clone()));
             }
         }
         for (service, group) in &state.groups {
             if group.is_rebalancing() {
-                chores.push(PendingAction::Rebalance(*service));
+                pending_actions.push(PendingAction::Rebalance(*service));
             }
-            let silent = group.silent(now_ms).into_iter();
-            chores.extend(silent.map(|name| PendingAction::Remove(*service, name)));
+            let expired = group.expired_members(now_ms).into_iter();
+            pending_actions.extend(expired.map(|name| PendingAction::RemoveMember(*service, name)));
         }
-        let due = state.late.iter().enumerate();
-        let due = due.filter(|(_, late)| late.arrives_ms <= now_ms);
-        chores.extend(due.map(|(index, _)| PendingAction::Arrive(index)));
-        chores
+        let due = state.delayed_ends.iter().enumerate();
+        let due = due.filter(|(_, end)| end.arrives_ms <= now_ms);
+        pending_actions.extend(due.map(|(index, _)| PendingAction::DeliverEnd(index)));
+        pending_actions
     }
 
-    /// Does one of them.
-    pub fn perform(&self, chore: &PendingAction) {
+    /// Performs one action.
+    pub fn perform(&self, action: &PendingAction) {
         let now_ms = self.clock.unix_ms();
         let mut state = self.state();
-        match chore {
-            PendingAction::Marker(id, target) => {
+        match action {
+            PendingAction::WriteMarker(id, target) => {
                 let Some(transaction) = state.transactions.get_mut(id) else {
                     return;
                 };
@@ -242,17 +243,21 @@ impl Broker {
                     return;
                 };
                 let (producer, epoch) = (transaction.producer, transaction.epoch);
-                transaction.arrived(*target);
+                transaction.marker_written(*target);
                 match target {
-                    Target::Data(place) => {
-                        state.records(*place).mark(now_ms, producer, epoch, commit);
+                    MarkerTarget::Data(tp) => {
+                        state
+                            .records(*tp)
+                            .append_marker(now_ms, producer, epoch, commit);
                     }
-                    Target::Offsets(service) => state.group(*service).mark(producer, commit),
+                    MarkerTarget::Offsets(service) => {
+                        state.group(*service).end_transaction(producer, commit)
+                    }
                 }
                 self.journal.note(format_args!(
                     "broker: {} of {id} reaches {}",
                     if commit { "commit" } else { "abort" },
-                    Shown(*target)
+                    target
                 ));
             }
             PendingAction::Rebalance(service) => {
@@ -260,31 +265,30 @@ impl Broker {
                 self.journal
                     .note(format_args!("broker: group {service} has a new generation"));
             }
-            PendingAction::Remove(service, name) => {
+            PendingAction::RemoveMember(service, name) => {
                 state.group(*service).remove(name);
-                self.journal.note(format_args!(
-                    "broker: group {service} goes on without {name}"
-                ));
+                self.journal
+                    .note(format_args!("broker: group {service} removes {name}"));
             }
-            PendingAction::Expire(id) => {
+            PendingAction::ExpireTransaction(id) => {
                 if let Some(transaction) = state.transactions.get_mut(id) {
                     transaction.expire();
                 }
                 self.journal
                     .note(format_args!("broker: transaction of {id} has expired"));
             }
-            PendingAction::Arrive(index) => {
-                if *index >= state.late.len() {
+            PendingAction::DeliverEnd(index) => {
+                if *index >= state.delayed_ends.len() {
                     return;
                 }
-                let late = state.late.remove(*index);
-                let ended = state
+                let end = state.delayed_ends.remove(*index);
+                let result = state
                     .transactions
-                    .get_mut(&late.transactional_id)
-                    .map(|transaction| transaction.end(late.epoch, late.commit));
+                    .get_mut(&end.transactional_id)
+                    .map(|transaction| transaction.end(end.epoch, end.commit));
                 self.journal.note(format_args!(
-                    "broker: a late end of {} arrives: {ended:?}",
-                    late.transactional_id
+                    "broker: a delayed end of {} arrives: {result:?}",
+                    end.transactional_id
                 ));
             }
             PendingAction::Compact(service, partition) => {
@@ -298,20 +302,20 @@ impl Broker {
         }
     }
 
-    /// Does everything that there is to do.
-    pub fn settle(&self) {
+    /// Performs actions until none is left.
+    pub fn run_pending_actions(&self) {
         loop {
-            let chores = self.chores();
-            if chores.is_empty() {
+            let pending_actions = self.pending_actions();
+            if pending_actions.is_empty() {
                 return;
             }
-            for chore in &chores {
-                self.perform(chore);
+            for action in &pending_actions {
+                self.perform(action);
             }
         }
     }
 
-    pub(super) fn init(&self, id: &str) -> Result<u32, Refusal> {
+    pub(super) fn init(&self, id: &str) -> Result<u32, CoordinatorError> {
         let mut state = self.state();
         let next = state.transactions.len() as u64 + 1;
         state
@@ -321,8 +325,13 @@ impl Broker {
             .init()
     }
 
-    /// A record joins the transaction and is written.
-    pub(super) fn produce(&self, id: &str, epoch: u32, output: Output) -> Result<i64, Refused> {
+    /// Writes a record within the transaction.
+    pub(super) fn produce(
+        &self,
+        id: &str,
+        epoch: u32,
+        output: Output,
+    ) -> Result<i64, TransactionError> {
         let Output {
             service,
             topic,
@@ -331,23 +340,23 @@ impl Broker {
             payload,
             headers,
         } = output;
-        let place = (service, topic, partition);
+        let tp = (service, topic, partition);
         if payload.as_ref().map_or(0, Vec::len) > MAX_RECORD_BYTES {
-            return Err(Refused::TooLarge);
+            return Err(TransactionError::RecordTooLarge);
         }
         let now_ms = self.clock.unix_ms();
         let mut state = self.state();
         let producer = state.transaction(id)?.producer;
-        let verified = state.transaction(id)?.verifies(epoch, place);
-        let records = state.records(place);
-        if !records.admits(producer, epoch) {
-            return Err(Refusal::Fenced.into());
+        let is_included = state.transaction(id)?.includes(epoch, tp);
+        let records = state.records(tp);
+        if !records.accepts_epoch(producer, epoch) {
+            return Err(CoordinatorError::Fenced.into());
         }
-        if !records.is_open(producer) && !verified {
-            return Err(Refusal::Invalid.into());
+        if !records.has_open_transaction(producer) && !is_included {
+            return Err(CoordinatorError::InvalidState.into());
         }
-        self.written(place, key.as_deref(), payload.as_deref());
-        let new = New {
+        self.note_append(tp, key.as_deref(), payload.as_deref());
+        let new = NewRecord {
             key,
             payload,
             headers,
@@ -355,14 +364,20 @@ impl Broker {
         Ok(records.append(now_ms, new, Some((producer, epoch))))
     }
 
-    pub(super) fn add(&self, id: &str, epoch: u32, place: TopicPartition) -> Result<(), Refused> {
+    /// Adds a partition to the transaction.
+    pub(super) fn add(
+        &self,
+        id: &str,
+        epoch: u32,
+        tp: TopicPartition,
+    ) -> Result<(), TransactionError> {
         let now_ms = self.clock.unix_ms();
         let mut state = self.state();
-        let target = Target::Data(place);
+        let target = MarkerTarget::Data(tp);
         Ok(state.transaction(id)?.add(epoch, target, now_ms)?)
     }
 
-    /// Offsets join the transaction; `generation` is `None` when nobody vouches for them.
+    /// Adds offsets to the transaction. Without a `generation` the group does not check the sender.
     pub(super) fn send_offsets(
         &self,
         id: &str,
@@ -370,40 +385,41 @@ impl Broker {
         (service, instance): (Service, &str),
         generation: Option<&Generation>,
         offsets: &[(Partition, i64)],
-    ) -> Result<(), Refused> {
+    ) -> Result<(), TransactionError> {
         let now_ms = self.clock.unix_ms();
         let mut state = self.state();
         let transaction = state.transaction(id)?;
-        transaction.add(epoch, Target::Offsets(service), now_ms)?;
+        transaction.add(epoch, MarkerTarget::Offsets(service), now_ms)?;
         let producer = transaction.producer;
         let group = state.group(service);
-        vouched(group, instance, generation)?;
-        group.send(producer, offsets);
+        check_generation(group, instance, generation)?;
+        group.add_pending_offsets(producer, offsets);
         Ok(())
     }
 
-    /// Offsets outside of any transaction.
-    pub(super) fn store_offsets(
+    /// Commits offsets outside of any transaction.
+    pub(super) fn commit_offsets(
         &self,
         (service, instance): (Service, &str),
         generation: &Generation,
         offsets: &[(Partition, i64)],
-    ) -> Result<(), Refused> {
+    ) -> Result<(), TransactionError> {
         let mut state = self.state();
         let group = state.group(service);
-        vouched(group, instance, Some(generation))?;
-        group.store(offsets);
+        check_generation(group, instance, Some(generation))?;
+        group.commit_offsets(offsets);
         Ok(())
     }
 
-    pub(super) fn end(&self, id: &str, epoch: u32, commit: bool) -> Result<(), Refused> {
+    /// Ends the transaction; its markers are pending afterwards.
+    pub(super) fn end(&self, id: &str, epoch: u32, commit: bool) -> Result<(), TransactionError> {
         let mut state = self.state();
         Ok(state.transaction(id)?.end(epoch, commit)?)
     }
 
-    /// A request to end the transaction is held up.
-    pub(super) fn hold_up(&self, id: &str, epoch: u32, commit: bool, arrives_ms: i64) {
-        self.state().late.push(Late {
+    /// Delays a request to end the transaction until `arrives_ms`.
+    pub(super) fn delay_end(&self, id: &str, epoch: u32, commit: bool, arrives_ms: i64) {
+        self.state().delayed_ends.push(DelayedEnd {
             transactional_id: id.to_owned(),
             epoch,
             commit,
@@ -411,31 +427,42 @@ impl Broker {
         });
     }
 
-    /// A worker joins its group.
+    /// Adds a worker to its group and returns its member id.
     pub(super) fn join(&self, service: Service, instance: &str) -> u64 {
         let now_ms = self.clock.unix_ms();
         self.state().group(service).join(instance, now_ms)
     }
 
-    pub(super) fn word(&self, service: Service, instance: &str, member: u64) -> MembershipReply {
+    /// A heartbeat of a member, and the coordinator's response.
+    pub(super) fn poll_membership(
+        &self,
+        service: Service,
+        instance: &str,
+        member: u64,
+    ) -> MembershipReply {
         let mut state = self.state();
         let group = state.group(service);
         group.heartbeat(instance, member, self.clock.unix_ms());
-        group.word(instance, member)
+        group.next_reply(instance, member)
     }
 
-    /// A process is alive, whatever its worker is at.
+    /// A heartbeat of a member's background thread, without a response.
     pub fn heartbeat(&self, service: Service, instance: &str, member: u64) {
         let now_ms = self.clock.unix_ms();
         let mut state = self.state();
-        if !state.away {
+        if !state.is_unavailable {
             state.group(service).heartbeat(instance, member, now_ms);
         }
     }
 
-    /// Whether a member has its place: `Err(true)` when another one has it.
-    pub(super) fn holds(&self, service: Service, instance: &str, member: u64) -> Result<(), bool> {
-        self.state().group(service).holds(instance, member)
+    /// Checks that the member is in its group.
+    pub(super) fn check_member(
+        &self,
+        service: Service,
+        instance: &str,
+        member: u64,
+    ) -> Result<(), MemberError> {
+        self.state().group(service).check_member(instance, member)
     }
 
     pub(super) fn group_committed(
@@ -446,15 +473,15 @@ impl Broker {
         self.state().group(service).committed(partition)
     }
 
-    fn written(&self, place: TopicPartition, key: Option<&[u8]>, payload: Option<&[u8]>) {
+    fn note_append(&self, tp: TopicPartition, key: Option<&[u8]>, payload: Option<&[u8]>) {
         self.journal.note(format_args!(
             "  {}.{}/{} << {}",
-            place.0,
-            place.1.name(),
-            place.2,
+            tp.0,
+            tp.1.name(),
+            tp.2,
             String::from_utf8_lossy(key.unwrap_or_default())
         ));
-        self.journal.bytes(payload.unwrap_or_default());
+        self.journal.digest_bytes(payload.unwrap_or_default());
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -462,84 +489,79 @@ impl Broker {
     }
 }
 
-fn vouched(group: &Group, instance: &str, generation: Option<&Generation>) -> Result<(), Refused> {
+fn check_generation(
+    group: &Group,
+    instance: &str,
+    generation: Option<&Generation>,
+) -> Result<(), TransactionError> {
     let Some(generation) = generation else {
         return Ok(());
     };
     group
-        .vouches(instance, generation)
-        .map_err(|replaced| match replaced {
-            true => Refused::Instance,
-            false => Refused::Generation,
+        .check_generation(instance, generation)
+        .map_err(|error| match error {
+            MemberError::FencedInstance => TransactionError::FencedInstance,
+            MemberError::UnknownMember | MemberError::IllegalGeneration => {
+                TransactionError::IllegalGeneration
+            }
         })
 }
 
 impl State {
-    fn records(&mut self, place: TopicPartition) -> &mut Records {
-        self.topics.entry(place).or_default()
+    fn records(&mut self, tp: TopicPartition) -> &mut Records {
+        self.topics.entry(tp).or_default()
     }
 
     fn group(&mut self, service: Service) -> &mut Group {
         self.groups.entry(service).or_default()
     }
 
-    fn transaction(&mut self, id: &str) -> Result<&mut Transaction, Refusal> {
-        self.transactions.get_mut(id).ok_or(Refusal::Invalid)
+    fn transaction(&mut self, id: &str) -> Result<&mut Transaction, CoordinatorError> {
+        self.transactions
+            .get_mut(id)
+            .ok_or(CoordinatorError::InvalidState)
     }
 }
 
-/// Somebody else's open transaction.
-pub struct Foreign {
+/// An open transaction of a producer outside of the simulated logs.
+pub struct ExternalTransaction {
     broker: Broker,
     transactional_id: String,
     epoch: u32,
 }
 
-impl Foreign {
-    /// Writes a record in it.
+impl ExternalTransaction {
+    /// Writes a record within the transaction.
     ///
     /// # Panics
     ///
-    /// When it has been fenced.
-    pub fn append(&self, place: TopicPartition, payload: &[u8]) {
+    /// When its producer is fenced.
+    pub fn append(&self, tp: TopicPartition, payload: &[u8]) {
         let output = Output {
-            service: place.0,
-            topic: place.1,
-            partition: place.2,
+            service: tp.0,
+            topic: tp.1,
+            partition: tp.2,
             key: None,
             payload: Some(payload.to_vec()),
             headers: Vec::new(),
         };
         self.broker
-            .add(&self.transactional_id, self.epoch, place)
+            .add(&self.transactional_id, self.epoch, tp)
             .and_then(|()| {
                 self.broker
                     .produce(&self.transactional_id, self.epoch, output)
             })
-            .expect("nobody has fenced it");
+            .expect("the producer is not fenced");
     }
 
-    /// Ends it; its markers are still on their way then.
+    /// Ends the transaction; its markers are pending afterwards.
     ///
     /// # Panics
     ///
-    /// When it has been fenced.
+    /// When its producer is fenced.
     pub fn end(self, commit: bool) {
         self.broker
             .end(&self.transactional_id, self.epoch, commit)
-            .expect("nobody has fenced it");
-    }
-}
-
-struct Shown(Target);
-
-impl std::fmt::Display for Shown {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            Target::Data((service, topic, partition)) => {
-                write!(formatter, "{service}.{}/{partition}", topic.name())
-            }
-            Target::Offsets(service) => write!(formatter, "the offsets of {service}"),
-        }
+            .expect("the producer is not fenced");
     }
 }

@@ -1,100 +1,100 @@
-//! What happens between the steps of a call: decided by whoever runs the world.
+//! The interface through which a test injects faults and concurrency between the steps of a call.
 
 use super::Broker;
 
-/// Where a call of a worker's log stands.
+/// A point within a call on a worker's log at which a fault can be injected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Point {
-    /// A poll begins.
+pub enum FaultPoint {
+    /// A poll starts.
     Poll,
-    /// A committed offset is asked for, or asked for again because one is pending.
+    /// A committed offset is requested, or requested again because an offset commit is pending.
     Committed,
-    /// The ends of a partition are asked for.
+    /// The ends of a partition are looked up.
     Ends,
-    /// A bounded read goes on.
+    /// A bounded read continues.
     Read,
-    /// A transaction begins.
+    /// A transaction starts.
     Begin,
     /// One of its records has been written.
     Produced,
-    /// Its offsets go to the group.
+    /// Its offsets are sent to the group.
     SendOffsets,
-    /// It is to end.
+    /// The request to end it is sent.
     End,
-    /// It has ended, and its worker has not heard of it.
+    /// It has ended, and the worker has not received the result.
     Ended,
-    /// The coordinator is busy with the transaction before: the same request again.
-    Again,
-    /// A producer is made.
+    /// A request is repeated, because the coordinator is still ending the previous transaction.
+    Retry,
+    /// A producer is created, or a consumer rejoins.
     Recreate,
-    /// The group's coordinator is asked whether it answers.
+    /// The group coordinator is probed.
     Coordinator,
-    /// A fresh reader looks at a partition that stands still.
+    /// A fresh reader probes a stalled partition.
     Peek,
 }
 
-/// What becomes of a call at a point.
+/// The result of a call at a point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StepOutcome {
-    /// It goes on.
-    Go,
+    /// The call continues.
+    Continue,
     /// The broker does not answer.
     Unavailable,
-    /// The process ends here: nothing that it does from now on has an effect.
+    /// The process crashes: its later calls have no effect.
     Crash,
 }
 
-/// How a request to end a transaction fares.
+/// How a request to end a transaction, and its response, are delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// Answered at once.
+pub enum EndDelivery {
+    /// Carried out and answered at once.
     Prompt,
-    /// It never arrives; its sender waits in vain.
+    /// The request is lost; its sender times out.
     Lost,
-    /// Carried out; its sender waits in vain for the answer.
+    /// The request is carried out and the response is lost; its sender times out.
     ReplyLost,
-    /// It is held up; its sender waits in vain, and it arrives some time later.
+    /// The request is delayed; its sender times out before it arrives.
     Late,
-    /// It is held up; the client sends it silently again, and that one is answered. The first one arrives later.
+    /// The request is delayed; the client repeats it, the repetition is answered, and the first one arrives later.
     Repeated,
 }
 
-/// Decides what happens between the steps of a call, and may let others run meanwhile.
+/// Decides what happens between the steps of a call, and may run other processes meanwhile.
 ///
-/// No lock of the broker is held while it is asked.
+/// It is called without any lock of the broker.
 pub trait FaultInjector {
-    /// A call of the member `instance` has come to a point.
-    fn reach(&self, instance: &str, point: Point) -> StepOutcome;
+    /// Called when a call of the member `instance` reaches a point.
+    fn reach(&self, instance: &str, point: FaultPoint) -> StepOutcome;
 
-    /// How a request to end a transaction fares.
-    fn ending(&self, instance: &str) -> Ending;
+    /// How a request to end a transaction is delivered.
+    fn end_delivery(&self, instance: &str) -> EndDelivery;
 
-    /// How many of the records that are there a fetch delivers: 1 to `there`.
-    fn portion(&self, there: usize) -> usize;
+    /// How many of the available records a fetch delivers: 1 to `available`.
+    fn fetch_size(&self, available: usize) -> usize;
 
-    /// One of two things that may both happen.
-    fn toss(&self) -> bool;
+    /// Selects one of two possible behaviours.
+    fn flip_coin(&self) -> bool;
 }
 
-/// A world in which nothing goes wrong, and the broker does all its chores at once.
+/// Injects no faults, and performs all pending actions of the broker at every point.
 #[derive(Clone)]
 pub struct NoFaults(pub Broker);
 
 impl FaultInjector for NoFaults {
-    fn reach(&self, _instance: &str, _point: Point) -> StepOutcome {
-        self.0.settle();
-        StepOutcome::Go
+    fn reach(&self, _instance: &str, _point: FaultPoint) -> StepOutcome {
+        self.0.run_pending_actions();
+        StepOutcome::Continue
     }
 
-    fn ending(&self, _instance: &str) -> Ending {
-        Ending::Prompt
+    fn end_delivery(&self, _instance: &str) -> EndDelivery {
+        EndDelivery::Prompt
     }
 
-    fn portion(&self, there: usize) -> usize {
-        there
+    fn fetch_size(&self, available: usize) -> usize {
+        available
     }
 
-    fn toss(&self) -> bool {
+    fn flip_coin(&self) -> bool {
         true
     }
 }

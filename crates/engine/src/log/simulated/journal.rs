@@ -1,4 +1,4 @@
-//! The history of a run: one line a step.
+//! The history of a run: one line for each step.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use super::Clock;
 
-/// Takes down what happens; its digest tells whether two histories are the same. Clones write the same journal.
+/// Records the history of a run. Equal digests mean equal histories. Clones write to the same journal.
 #[derive(Clone)]
 pub struct Journal(Arc<Mutex<Inner>>);
 
@@ -15,24 +15,24 @@ struct Inner {
     clock: Clock,
     digest: DefaultHasher,
     lines: VecDeque<String>,
-    keep: usize,
+    max_lines: usize,
     count: u64,
 }
 
 impl Journal {
-    /// A journal that keeps its last lines, by that clock.
-    pub fn new(clock: Clock, keep: usize) -> Self {
+    /// A journal that keeps its last `max_lines` lines, with timestamps of that clock.
+    pub fn new(clock: Clock, max_lines: usize) -> Self {
         Self(Arc::new(Mutex::new(Inner {
             clock,
-            // Without keys of its own: the same in every process.
+            // Has fixed keys: the digest is the same in every process.
             digest: DefaultHasher::new(),
             lines: VecDeque::new(),
-            keep,
+            max_lines,
             count: 0,
         })))
     }
 
-    /// Takes down a line.
+    /// Adds a line.
     pub fn note(&self, line: fmt::Arguments<'_>) {
         let mut inner = self.0.lock().expect("no holder panics");
         let millis = inner.clock.elapsed().as_millis();
@@ -40,36 +40,36 @@ impl Journal {
         inner.digest.write(line.as_bytes());
         inner.digest.write_u8(b'\n');
         inner.count += 1;
-        if inner.keep > 0 {
-            if inner.lines.len() == inner.keep {
+        if inner.max_lines > 0 {
+            if inner.lines.len() == inner.max_lines {
                 inner.lines.pop_front();
             }
             inner.lines.push_back(line);
         }
     }
 
-    /// Takes down bytes without showing them.
-    pub fn bytes(&self, bytes: &[u8]) {
+    /// Adds bytes to the digest, without a line.
+    pub fn digest_bytes(&self, bytes: &[u8]) {
         let mut inner = self.0.lock().expect("no holder panics");
         inner.digest.write(bytes);
     }
 
-    /// Equal for equal histories.
+    /// The digest of the history so far.
     pub fn digest(&self) -> u64 {
         self.0.lock().expect("no holder panics").digest.finish()
     }
 
-    /// Lines so far.
+    /// Number of lines so far.
     pub fn len(&self) -> u64 {
         self.0.lock().expect("no holder panics").count
     }
 
-    /// Whether nothing has happened.
+    /// Whether there is no line yet.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The last lines.
+    /// The last lines, as many as are kept.
     pub fn lines(&self) -> Vec<String> {
         let inner = self.0.lock().expect("no holder panics");
         inner.lines.iter().cloned().collect()

@@ -1,21 +1,22 @@
-//! One partition: records, control records, the last stable offset.
+//! One partition: records, control records, last stable offset.
 
 use std::collections::{BTreeMap, HashMap};
 
 use crate::log::{Header, Input, Partition};
 
-/// Number of a transactional producer.
+/// Id of a transactional producer.
 pub type ProducerId = u64;
 
 /// The log of one partition.
 #[derive(Default)]
 pub struct Records {
-    /// By offset; offsets are missing where compaction has been.
+    /// Ordered by offset; compaction leaves gaps.
     entries: Vec<Entry>,
+    /// High watermark.
     high: i64,
     /// First offset of each producer's open transaction here.
-    open: BTreeMap<ProducerId, i64>,
-    /// The newest epoch heard of from each producer.
+    open_transactions: BTreeMap<ProducerId, i64>,
+    /// The newest epoch received from each producer.
     epochs: BTreeMap<ProducerId, u32>,
 }
 
@@ -32,7 +33,7 @@ enum Content {
         headers: Vec<Header>,
         visibility: Visibility,
     },
-    /// Takes an offset and is delivered to nobody.
+    /// Takes an offset and is not delivered.
     Control,
 }
 
@@ -40,57 +41,66 @@ enum Content {
 enum Visibility {
     Committed,
     Aborted,
-    /// Its transaction has no marker here yet.
+    /// The transaction has no marker in this partition yet.
     Open(ProducerId),
 }
 
 /// A record to append.
-pub struct New {
+pub struct NewRecord {
     pub key: Option<Vec<u8>>,
     pub payload: Option<Vec<u8>>,
     pub headers: Vec<Header>,
 }
 
 impl Records {
-    /// First offset that is kept.
+    /// Low watermark: first offset that is kept.
     pub fn low(&self) -> i64 {
         0
     }
 
-    /// Past everything.
+    /// High watermark: the offset after the last record.
     pub fn high(&self) -> i64 {
         self.high
     }
 
-    /// First offset of a transaction without a marker, or the end.
-    pub fn stable(&self) -> i64 {
-        self.open.values().copied().min().unwrap_or(self.high)
+    /// Last stable offset: first offset of an open transaction, or the high watermark.
+    pub fn stable_end(&self) -> i64 {
+        self.open_transactions
+            .values()
+            .copied()
+            .min()
+            .unwrap_or(self.high)
     }
 
-    /// Whether the producer has a transaction without a marker here.
-    pub fn is_open(&self, producer: ProducerId) -> bool {
-        self.open.contains_key(&producer)
+    /// Whether the producer has an open transaction in this partition.
+    pub fn has_open_transaction(&self, producer: ProducerId) -> bool {
+        self.open_transactions.contains_key(&producer)
     }
 
-    /// Whether the producer may write here under that epoch.
-    pub fn admits(&self, producer: ProducerId, epoch: u32) -> bool {
+    /// Whether the producer may write under that epoch.
+    pub fn accepts_epoch(&self, producer: ProducerId, epoch: u32) -> bool {
         self.epochs
             .get(&producer)
             .is_none_or(|known| *known <= epoch)
     }
 
-    /// Appends a record, in the transaction of a producer or in none; its offset.
-    pub fn append(&mut self, time_ms: i64, new: New, producer: Option<(ProducerId, u32)>) -> i64 {
+    /// Appends a record, within the producer's transaction if there is one, and returns its offset.
+    pub fn append(
+        &mut self,
+        time_ms: i64,
+        new: NewRecord,
+        producer: Option<(ProducerId, u32)>,
+    ) -> i64 {
         let offset = self.high;
         let visibility = match producer {
             Some((producer, epoch)) => {
-                self.open.entry(producer).or_insert(offset);
+                self.open_transactions.entry(producer).or_insert(offset);
                 self.epochs.insert(producer, epoch);
                 Visibility::Open(producer)
             }
             None => Visibility::Committed,
         };
-        let New {
+        let NewRecord {
             key,
             payload,
             headers,
@@ -107,16 +117,22 @@ impl Records {
         offset
     }
 
-    /// Appends a marker, which ends the producer's transaction here.
-    pub fn mark(&mut self, time_ms: i64, producer: ProducerId, epoch: u32, committed: bool) {
+    /// Appends a marker, which ends the producer's transaction in this partition.
+    pub fn append_marker(
+        &mut self,
+        time_ms: i64,
+        producer: ProducerId,
+        epoch: u32,
+        committed: bool,
+    ) {
         self.epochs.insert(producer, epoch);
-        if let Some(first) = self.open.remove(&producer) {
+        if let Some(first) = self.open_transactions.remove(&producer) {
             let end = if committed {
                 Visibility::Committed
             } else {
                 Visibility::Aborted
             };
-            let from = self.index(first);
+            let from = self.index_of(first);
             for entry in &mut self.entries[from..] {
                 if let Content::Record { visibility, .. } = &mut entry.content
                     && *visibility == Visibility::Open(producer)
@@ -128,12 +144,12 @@ impl Records {
         self.push(time_ms, Content::Control);
     }
 
-    /// The committed records from `from` on, below the last stable offset, at most `most` of them; and the offset
-    /// behind the last one or, when there are no more, the last stable offset.
-    pub fn committed(&self, partition: Partition, from: i64, most: usize) -> (Vec<Input>, i64) {
-        let stable = self.stable();
+    /// At most `max` committed records from `from` on, below the last stable offset, and the next position: the offset
+    /// after the last record or, when there are no more records, the last stable offset.
+    pub fn committed(&self, partition: Partition, from: i64, max: usize) -> (Vec<Input>, i64) {
+        let stable = self.stable_end();
         let mut inputs = Vec::new();
-        for entry in &self.entries[self.index(from)..] {
+        for entry in &self.entries[self.index_of(from)..] {
             if entry.offset >= stable {
                 break;
             }
@@ -146,7 +162,7 @@ impl Records {
             else {
                 continue;
             };
-            if inputs.len() == most {
+            if inputs.len() == max {
                 let position = inputs.last().map_or(from, |last: &Input| last.offset + 1);
                 return (inputs, position);
             }
@@ -163,7 +179,7 @@ impl Records {
         (inputs, stable.max(from))
     }
 
-    /// Every record, and whether it is committed.
+    /// All records, each with whether it is committed.
     pub fn all(&self, partition: Partition) -> Vec<(Input, bool)> {
         let mut all = Vec::new();
         for entry in &self.entries {
@@ -190,9 +206,9 @@ impl Records {
         all
     }
 
-    /// Drops every committed record that a later committed one of the same key replaces, below the last stable offset.
+    /// Removes every committed record below the last stable offset that has a later committed record with the same key.
     pub fn compact(&mut self) {
-        let stable = self.stable();
+        let stable = self.stable_end();
         let mut newest: HashMap<Vec<u8>, i64> = HashMap::new();
         for entry in &self.entries {
             if let Content::Record {
@@ -224,7 +240,7 @@ impl Records {
         self.high += 1;
     }
 
-    fn index(&self, offset: i64) -> usize {
+    fn index_of(&self, offset: i64) -> usize {
         self.entries.partition_point(|entry| entry.offset < offset)
     }
 }

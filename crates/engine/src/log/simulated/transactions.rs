@@ -1,29 +1,30 @@
-//! The transaction coordinator's view of one transactional id.
+//! The transaction coordinator's state of one transactional id.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use contracts::Service;
 
 use super::TopicPartition;
 use super::records::ProducerId;
 
-/// How long a transaction may stay open, milliseconds.
-const TIMEOUT_MS: i64 = 10_000;
+/// `transaction.timeout.ms`: how long a transaction may stay open.
+const TRANSACTION_TIMEOUT_MS: i64 = 10_000;
 
 /// A transactional id.
 pub struct Transaction {
     pub producer: ProducerId,
     pub epoch: u32,
     phase: Phase,
-    begun_ms: i64,
-    members: BTreeSet<Target>,
+    started_ms: i64,
+    targets: BTreeSet<MarkerTarget>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Empty,
     Ongoing,
-    /// Decided; its markers are on their way.
+    /// Decided; some markers are not written yet.
     Ending {
         commit: bool,
     },
@@ -32,24 +33,35 @@ enum Phase {
     },
 }
 
-/// Where a marker goes.
+/// A destination of markers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Target {
+pub enum MarkerTarget {
     /// A partition of a topic.
     Data(TopicPartition),
-    /// The offsets of a service's group.
+    /// The committed offsets of a service's group.
     Offsets(Service),
 }
 
-/// What the coordinator refuses a request with.
+impl fmt::Display for MarkerTarget {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Data((service, topic, partition)) => {
+                write!(formatter, "{service}.{}/{partition}", topic.name())
+            }
+            Self::Offsets(service) => write!(formatter, "the offsets of {service}"),
+        }
+    }
+}
+
+/// Why the coordinator refuses a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum CoordinatorError {
     /// A newer producer has the id.
     Fenced,
-    /// The transaction before is still ending.
-    Busy,
-    /// The transaction is not in the state for it.
-    Invalid,
+    /// The previous transaction is still ending.
+    ConcurrentTransactions,
+    /// The request does not fit the state of the transaction.
+    InvalidState,
 }
 
 impl Transaction {
@@ -58,22 +70,22 @@ impl Transaction {
             producer,
             epoch: 0,
             phase: Phase::Empty,
-            begun_ms: 0,
-            members: BTreeSet::new(),
+            started_ms: 0,
+            targets: BTreeSet::new(),
         }
     }
 
-    /// A new producer takes the id; what the old one left open ends first.
-    pub fn init(&mut self) -> Result<u32, Refusal> {
+    /// Registers a new producer under the id. A transaction that the old one left open is aborted first.
+    pub fn init(&mut self) -> Result<u32, CoordinatorError> {
         match self.phase {
             Phase::Ongoing => {
                 self.epoch += 1;
                 self.finish(false);
                 if matches!(self.phase, Phase::Ending { .. }) {
-                    return Err(Refusal::Busy);
+                    return Err(CoordinatorError::ConcurrentTransactions);
                 }
             }
-            Phase::Ending { .. } => return Err(Refusal::Busy),
+            Phase::Ending { .. } => return Err(CoordinatorError::ConcurrentTransactions),
             Phase::Empty | Phase::Ended { .. } => {}
         }
         self.epoch += 1;
@@ -81,86 +93,94 @@ impl Transaction {
         Ok(self.epoch)
     }
 
-    /// Something joins the transaction, which begins with the first of them.
-    pub fn add(&mut self, epoch: u32, target: Target, now_ms: i64) -> Result<(), Refusal> {
-        self.check(epoch)?;
+    /// Adds a target; the first one starts the transaction.
+    pub fn add(
+        &mut self,
+        epoch: u32,
+        target: MarkerTarget,
+        now_ms: i64,
+    ) -> Result<(), CoordinatorError> {
+        self.check_epoch(epoch)?;
         match self.phase {
-            Phase::Ending { .. } => return Err(Refusal::Busy),
+            Phase::Ending { .. } => return Err(CoordinatorError::ConcurrentTransactions),
             Phase::Ongoing => {}
             Phase::Empty | Phase::Ended { .. } => {
                 self.phase = Phase::Ongoing;
-                self.begun_ms = now_ms;
-                self.members.clear();
+                self.started_ms = now_ms;
+                self.targets.clear();
             }
         }
-        self.members.insert(target);
+        self.targets.insert(target);
         Ok(())
     }
 
-    /// Whether a first record may be written there: the partition's leader asks.
-    pub fn verifies(&self, epoch: u32, place: TopicPartition) -> bool {
+    /// Whether the ongoing transaction includes the partition. Its leader verifies this before the first write.
+    pub fn includes(&self, epoch: u32, tp: TopicPartition) -> bool {
         self.epoch == epoch
             && self.phase == Phase::Ongoing
-            && self.members.contains(&Target::Data(place))
+            && self.targets.contains(&MarkerTarget::Data(tp))
     }
 
-    /// Ends the transaction, and answers a repetition of the request like the request. It knows no other difference
-    /// between two transactions than the epoch.
-    pub fn end(&mut self, epoch: u32, commit: bool) -> Result<(), Refusal> {
-        self.check(epoch)?;
+    /// Ends the transaction. A repeated request gets the same answer. Only the epoch distinguishes transactions.
+    pub fn end(&mut self, epoch: u32, commit: bool) -> Result<(), CoordinatorError> {
+        self.check_epoch(epoch)?;
         match self.phase {
             Phase::Ongoing => {
                 self.finish(commit);
                 Ok(())
             }
-            Phase::Ending { commit: same } if same == commit => Err(Refusal::Busy),
+            Phase::Ending { commit: same } if same == commit => {
+                Err(CoordinatorError::ConcurrentTransactions)
+            }
             Phase::Ended { commit: same } if same == commit => Ok(()),
-            Phase::Empty | Phase::Ending { .. } | Phase::Ended { .. } => Err(Refusal::Invalid),
+            Phase::Empty | Phase::Ending { .. } | Phase::Ended { .. } => {
+                Err(CoordinatorError::InvalidState)
+            }
         }
     }
 
-    /// Whether it has been open for too long.
-    pub fn is_overdue(&self, now_ms: i64) -> bool {
-        self.phase == Phase::Ongoing && now_ms - self.begun_ms > TIMEOUT_MS
+    /// Whether it has been open for longer than the timeout.
+    pub fn has_timed_out(&self, now_ms: i64) -> bool {
+        self.phase == Phase::Ongoing && now_ms - self.started_ms > TRANSACTION_TIMEOUT_MS
     }
 
-    /// Ends it in place of its producer, which is fenced by that.
+    /// Aborts it and fences its producer.
     pub fn expire(&mut self) {
         self.epoch += 1;
         self.finish(false);
     }
 
-    /// The markers on their way, and whether they commit.
-    pub fn markers(&self) -> Option<(bool, &BTreeSet<Target>)> {
+    /// The targets whose marker is not written yet, and whether the transaction commits.
+    pub fn markers(&self) -> Option<(bool, &BTreeSet<MarkerTarget>)> {
         match self.phase {
-            Phase::Ending { commit } => Some((commit, &self.members)),
+            Phase::Ending { commit } => Some((commit, &self.targets)),
             Phase::Empty | Phase::Ongoing | Phase::Ended { .. } => None,
         }
     }
 
-    /// A marker has arrived.
-    pub fn arrived(&mut self, target: Target) {
+    /// A marker has been written.
+    pub fn marker_written(&mut self, target: MarkerTarget) {
         if let Phase::Ending { commit } = self.phase {
-            self.members.remove(&target);
-            if self.members.is_empty() {
+            self.targets.remove(&target);
+            if self.targets.is_empty() {
                 self.phase = Phase::Ended { commit };
             }
         }
     }
 
     fn finish(&mut self, commit: bool) {
-        self.phase = if self.members.is_empty() {
+        self.phase = if self.targets.is_empty() {
             Phase::Ended { commit }
         } else {
             Phase::Ending { commit }
         };
     }
 
-    fn check(&self, epoch: u32) -> Result<(), Refusal> {
+    fn check_epoch(&self, epoch: u32) -> Result<(), CoordinatorError> {
         if epoch == self.epoch {
             Ok(())
         } else {
-            Err(Refusal::Fenced)
+            Err(CoordinatorError::Fenced)
         }
     }
 }

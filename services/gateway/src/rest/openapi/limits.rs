@@ -8,18 +8,18 @@ use prost_protovalidate_types::{
 use prost_reflect::Kind;
 use serde_json::{Map, Value, json};
 
-/// Adds what the rules demand of a value.
+/// Adds the rules of a value to its schema.
 pub(super) fn apply(rules: &FieldRules, kind: &Kind, schema: &mut Value) {
     let limits = match &rules.r#type {
-        Some(Type::String(rules)) => of_text(rules),
-        Some(Type::Uint32(rules)) => of_number(rules),
+        Some(Type::String(rules)) => string_keywords(rules),
+        Some(Type::Uint32(rules)) => uint32_keywords(rules),
         Some(Type::Repeated(rules)) => keywords([
             ("minItems", rules.min_items.map(Value::from)),
             ("maxItems", rules.max_items.map(Value::from)),
         ]),
         Some(Type::Bytes(_)) | Some(Type::Int64(_)) | None => Map::new(),
-        Some(Type::Enum(rules)) => without_names(&rules.not_in, kind),
-        // The contracts use no other rules; a test holds this list against them.
+        Some(Type::Enum(rules)) => excluded_names(&rules.not_in, kind),
+        // The contracts use no other rules, which a test checks.
         Some(_) => Map::new(),
     };
     let Some(schema) = schema.as_object_mut() else {
@@ -40,7 +40,7 @@ pub(super) fn of_items(rules: &FieldRules) -> FieldRules {
     }
 }
 
-/// Whether leaving a field out, which gives it its zero value, breaks its rules.
+/// Whether a missing field breaks its rules: it would have its zero value.
 pub(super) fn is_required(rules: &FieldRules) -> bool {
     if rules.ignore == Some(Ignore::IfZeroValue.into()) {
         return false;
@@ -63,10 +63,10 @@ pub(super) fn is_required(rules: &FieldRules) -> bool {
     rules.required.unwrap_or_default() || zero_breaks
 }
 
-/// What the rules demand that has no keyword: numbers that are written as strings, and lengths in bytes.
-pub(super) fn in_words(rules: &FieldRules) -> Option<String> {
+/// Rules without a keyword, as text: limits of numbers that are written as strings, and lengths in bytes.
+pub(super) fn as_text(rules: &FieldRules) -> Option<String> {
     match &rules.r#type {
-        Some(Type::Int64(rules)) => of_long(rules),
+        Some(Type::Int64(rules)) => int64_text(rules),
         Some(Type::String(StringRules {
             max_bytes: Some(bytes),
             ..
@@ -75,10 +75,10 @@ pub(super) fn in_words(rules: &FieldRules) -> Option<String> {
     }
 }
 
-fn of_text(rules: &StringRules) -> Map<String, Value> {
+fn string_keywords(rules: &StringRules) -> Map<String, Value> {
     let uuid = matches!(rules.well_known, Some(WellKnown::Uuid(true)));
     keywords([
-        // A character has one byte or more.
+        // `max_bytes` also limits the characters: each has at least one byte.
         ("minLength", rules.min_len.map(Value::from)),
         (
             "maxLength",
@@ -89,7 +89,7 @@ fn of_text(rules: &StringRules) -> Map<String, Value> {
     ])
 }
 
-fn of_number(rules: &UInt32Rules) -> Map<String, Value> {
+fn uint32_keywords(rules: &UInt32Rules) -> Map<String, Value> {
     use u_int32_rules::{GreaterThan, LessThan};
     let least = match rules.greater_than {
         Some(GreaterThan::Gt(below)) => ("exclusiveMinimum", Some(below.into())),
@@ -104,7 +104,7 @@ fn of_number(rules: &UInt32Rules) -> Map<String, Value> {
     keywords([least, most])
 }
 
-fn of_long(rules: &Int64Rules) -> Option<String> {
+fn int64_text(rules: &Int64Rules) -> Option<String> {
     use int64_rules::{GreaterThan, LessThan};
     let least = rules.greater_than.map(|least| match least {
         GreaterThan::Gt(below) => format!("greater than {below}"),
@@ -115,12 +115,12 @@ fn of_long(rules: &Int64Rules) -> Option<String> {
         LessThan::Lte(most) => format!("at most {most}"),
     });
     let never = rules.not_in.iter().map(|never| format!("not {never}"));
-    let words: Vec<_> = least.into_iter().chain(most).chain(never).collect();
-    (!words.is_empty()).then(|| format!("Must be {}.", words.join(", ")))
+    let conditions: Vec<_> = least.into_iter().chain(most).chain(never).collect();
+    (!conditions.is_empty()).then(|| format!("Must be {}.", conditions.join(", ")))
 }
 
-fn without_names(never: &[i32], kind: &Kind) -> Map<String, Value> {
-    let names: Vec<_> = never
+fn excluded_names(excluded: &[i32], kind: &Kind) -> Map<String, Value> {
+    let names: Vec<_> = excluded
         .iter()
         .filter_map(|number| kind.as_enum()?.get_value(*number))
         .map(|value| value.name().to_owned())

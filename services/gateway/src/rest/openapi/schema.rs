@@ -11,12 +11,12 @@ use super::limits;
 /// The schemas that a document refers to, by name.
 #[derive(Debug, Default)]
 pub(super) struct Schemas {
-    /// `None` while a schema is being made, so that a message may contain itself.
+    /// `None` while a schema is being built, so that a message may contain itself.
     components: BTreeMap<String, Option<Value>>,
 }
 
 impl Schemas {
-    /// Adds a schema that no contract has.
+    /// Adds a schema that is not derived from a contract.
     pub(super) fn add(&mut self, name: &str, schema: Value) {
         self.components.insert(name.to_owned(), Some(schema));
     }
@@ -28,7 +28,7 @@ impl Schemas {
             .collect()
     }
 
-    /// A reference to a message, whose schema is added with all that it refers to.
+    /// A reference to a message. Adds its schema and all schemas that it refers to.
     pub(super) fn message(&mut self, message: &MessageDescriptor) -> Value {
         if message.full_name() == "google.protobuf.Timestamp" {
             return json!({"type": "string", "format": "date-time"});
@@ -42,13 +42,13 @@ impl Schemas {
         reference(name)
     }
 
-    /// The schema of a message. The fields in `given` stand elsewhere in the request and may be left out.
-    pub(super) fn object(&mut self, message: &MessageDescriptor, given: &[&str]) -> Value {
+    /// The schema of a message. The fields in `optional` are also set elsewhere in the request, so they are not required.
+    pub(super) fn object(&mut self, message: &MessageDescriptor, optional: &[&str]) -> Value {
         let mut properties = Map::new();
         let mut required = Vec::new();
         for field in message.fields() {
             properties.insert(field.json_name().to_owned(), self.field(&field));
-            if limits::is_required(&rules(&field)) && !given.contains(&field.name()) {
+            if limits::is_required(&rules(&field)) && !optional.contains(&field.name()) {
                 required.push(field.json_name().to_owned());
             }
         }
@@ -70,7 +70,7 @@ impl Schemas {
         schema
     }
 
-    /// The schema of a field's value, with its limits and what its comment says.
+    /// The schema of a field's value, with its limits and comment.
     pub(super) fn field(&mut self, field: &FieldDescriptor) -> Value {
         let rules = rules(field);
         let mut schema = if field.is_list() {
@@ -81,8 +81,8 @@ impl Schemas {
             self.value(&field.kind())
         };
         limits::apply(&rules, &field.kind(), &mut schema);
-        let said = comment(&field.parent_file(), field.path());
-        let description: Vec<_> = said.into_iter().chain(limits::in_words(&rules)).collect();
+        let comment = comment(&field.parent_file(), field.path());
+        let description: Vec<_> = comment.into_iter().chain(limits::as_text(&rules)).collect();
         if !description.is_empty() {
             schema["description"] = description.join(" ").into();
         }
@@ -107,22 +107,22 @@ impl Schemas {
             Kind::Uint64 | Kind::Fixed64 => {
                 json!({"type": "string", "format": "uint64", "pattern": "^[0-9]+$"})
             }
-            Kind::Enum(names) => self.names(names),
+            Kind::Enum(names) => self.enumeration(names),
             Kind::Message(message) => self.message(message),
         }
     }
 
-    fn names(&mut self, names: &EnumDescriptor) -> Value {
+    fn enumeration(&mut self, names: &EnumDescriptor) -> Value {
         let all: Vec<_> = names
             .values()
             .map(|value| value.name().to_owned())
             .collect();
         let explained = names.values().filter_map(|value| {
-            let said = comment(&names.parent_file(), value.path())?;
-            Some(format!("{}: {said}", value.name()))
+            let comment = comment(&names.parent_file(), value.path())?;
+            Some(format!("{}: {comment}", value.name()))
         });
-        let said = comment(&names.parent_file(), names.path());
-        let description: Vec<_> = said.into_iter().chain(explained).collect();
+        let comment = comment(&names.parent_file(), names.path());
+        let description: Vec<_> = comment.into_iter().chain(explained).collect();
         let mut schema = json!({"type": "string", "enum": all});
         if !description.is_empty() {
             schema["description"] = description.join("\n\n").into();
@@ -137,11 +137,11 @@ fn reference(name: &str) -> Value {
 }
 
 fn rules(field: &FieldDescriptor) -> FieldRules {
-    // The build has read the same rules to make validators of them.
+    // The build has already read the same rules to generate validators.
     field.field_constraints().ok().flatten().unwrap_or_default()
 }
 
-/// What the contract says before a message, a field, a method…
+/// The leading comment of a message, field or method in the contract.
 pub(super) fn comment(file: &FileDescriptor, path: &[i32]) -> Option<String> {
     let locations = &file
         .file_descriptor_proto()

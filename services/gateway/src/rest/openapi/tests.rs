@@ -1,14 +1,14 @@
-//! The document against its contracts, and against a reader of OpenAPI 3.1 that knows nothing of ours.
+//! Compares the document with the contracts, and reads it with an independent OpenAPI 3.1 library.
 
 use std::collections::BTreeSet;
 
 use super::*;
 
-fn whole() -> Value {
+fn document() -> Value {
     describe(&operation::all())
 }
 
-/// Every value of a member, wherever it stands.
+/// Collects every value of a member at any depth.
 fn members<'a>(value: &'a Value, name: &str, found: &mut Vec<&'a Value>) {
     match value {
         Value::Object(object) => {
@@ -25,12 +25,12 @@ fn members<'a>(value: &'a Value, name: &str, found: &mut Vec<&'a Value>) {
 }
 
 #[test]
-fn every_operation_stands_for_a_method_and_is_in_the_document_and_nothing_else_is() {
-    let document = whole();
+fn the_document_contains_exactly_the_operations_of_the_table() {
+    let document = document();
     let operations: BTreeSet<_> = operation::all()
         .iter()
         .inspect(|operation| {
-            let known = rpc(operation.rpc).is_some();
+            let known = find_rpc(operation.rpc).is_some();
             assert_eq!(
                 known,
                 operation.path != "/openapi.json",
@@ -73,8 +73,8 @@ fn every_parameter_of_a_path_is_described() {
 }
 
 #[test]
-fn every_reference_leads_somewhere_and_every_component_is_referred_to() {
-    let document = whole();
+fn every_reference_resolves_and_every_component_is_used() {
+    let document = document();
     let mut references = Vec::new();
     members(&document, "$ref", &mut references);
     let references: BTreeSet<_> = references
@@ -100,8 +100,8 @@ fn every_reference_leads_somewhere_and_every_component_is_referred_to() {
 }
 
 #[test]
-fn a_reader_of_openapi_understands_it() {
-    let document = whole();
+fn an_independent_openapi_library_reads_the_document() {
+    let document = document();
     let read = oas3::from_json(document.to_string()).expect("it is an OpenAPI document");
     read.validate_version().expect("its version is supported");
     assert_eq!(read.operations().count(), operation::all().len());
@@ -125,8 +125,8 @@ fn a_reader_of_openapi_understands_it() {
 }
 
 #[test]
-fn values_are_described_as_they_are_written() {
-    let document = whole();
+fn schemas_match_the_canonical_json() {
+    let document = document();
     let order = &document["components"]["schemas"]["ordermesh.query.v1.OrderView"]["properties"];
     assert_eq!(order["total"]["type"], "string", "64 bits");
     assert_eq!(order["late"]["type"], "boolean");
@@ -157,7 +157,7 @@ fn values_are_described_as_they_are_written() {
 
 #[test]
 fn limits_are_those_of_the_contract() {
-    let document = whole();
+    let document = document();
     let place = &document["paths"]["/v1/orders"]["post"]["requestBody"]["content"]["application/json"]
         ["schema"];
     assert_eq!(
@@ -175,7 +175,7 @@ fn limits_are_those_of_the_contract() {
         (&json!(1), &json!(200))
     );
     assert_eq!(place["properties"]["currency"]["pattern"], "^[A-Z]{3}$");
-    // May be empty, else it has its form.
+    // Empty, or a valid id.
     assert_eq!(
         place["properties"]["orderId"]["anyOf"][0],
         json!({"const": ""})
@@ -192,7 +192,7 @@ fn limits_are_those_of_the_contract() {
         price.ends_with("Must be at least 0, at most 1000000000000."),
         "{price}"
     );
-    // What stands in the path need not stand in the body.
+    // A field in the path is optional in the body.
     let cancel = &document["paths"]["/v1/orders/{id}/cancel"]["post"];
     let body = &cancel["requestBody"]["content"]["application/json"]["schema"];
     assert_eq!(body["required"], json!(["customerId"]));
@@ -213,14 +213,14 @@ fn limits_are_those_of_the_contract() {
     );
 }
 
-/// What is in the document but has rules that no keyword and no word stands for.
+/// Fails for a rule that neither a keyword nor the description expresses.
 #[test]
-fn no_rule_of_the_contract_is_passed_over() {
+fn no_rule_of_the_contract_is_missing() {
     use prost_protovalidate_types::field_rules::Type;
     use prost_protovalidate_types::{FieldConstraintsExt as _, StringRules};
 
-    let document = whole();
-    let mut looked_at = 0;
+    let document = document();
+    let mut checked = 0;
     for name in document["components"]["schemas"]
         .as_object()
         .expect("it is an object")
@@ -233,7 +233,7 @@ fn no_rule_of_the_contract_is_passed_over() {
             let Some(rules) = field.field_constraints().expect("they can be read") else {
                 continue;
             };
-            looked_at += 1;
+            checked += 1;
             let known = match rules.r#type {
                 Some(Type::String(rules)) => {
                     let rest = StringRules {
@@ -247,7 +247,7 @@ fn no_rule_of_the_contract_is_passed_over() {
                     };
                     rest == StringRules::default()
                 }
-                // Digests: the length of what is base64 here.
+                // Lengths of digests, which the document writes in base64.
                 Some(Type::Bytes(_)) => true,
                 Some(Type::Uint32(rules)) => rules.r#in.is_empty() && rules.not_in.is_empty(),
                 Some(Type::Int64(rules)) => rules.r#in.is_empty(),
@@ -259,5 +259,5 @@ fn no_rule_of_the_contract_is_passed_over() {
             assert!(known, "{} has a rule of another kind", field.full_name());
         }
     }
-    assert!(looked_at > 30, "only {looked_at} fields");
+    assert!(checked > 30, "only {checked} fields");
 }

@@ -1,4 +1,4 @@
-//! Properties: whatever is asked in whatever order, pieces are never lost, invented or promised twice.
+//! Property tests: for any sequence of commands, pieces are never lost, invented or reserved twice.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ proptest! {
     #[test]
     fn pieces_balance(requests in prop::collection::vec(any_request(), 0..60), horizon_ms in any_horizon()) {
         let rules = StockRules { horizon_ms };
-        let mut ledger = Ledger::default();
+        let mut model = Model::default();
         let mut item = StockItem::default();
         let mut time_ms = NOW;
         for request in requests {
@@ -23,14 +23,14 @@ proptest! {
             prop_assert_eq!(&decided, &rules.decide(&item, &command, &context));
             for event in decided.unwrap_or_default() {
                 StockRules::evolve(&mut item, &event);
-                ledger.enter(&event);
-                ledger.check(&item);
+                model.apply(&event);
+                model.check(&item);
             }
         }
     }
 
     #[test]
-    fn every_request_of_an_order_is_answered_or_repeated(
+    fn reservations_and_releases_are_answered(
         requests in prop::collection::vec(any_request(), 0..60),
     ) {
         let mut item = StockItem::default();
@@ -52,12 +52,12 @@ proptest! {
 #[derive(Clone, Debug)]
 struct Request {
     pause_ms: i64,
-    what: What,
+    action: Action,
 }
 
 #[derive(Clone, Debug)]
-enum What {
-    /// An adjustment whose id is that much older or newer than the moment, rounded so that ids come again.
+enum Action {
+    /// An adjustment whose id differs from the current time by `id_offset_ms`, rounded so that ids repeat.
     Adjust {
         id_offset_ms: i64,
         salt: u8,
@@ -78,8 +78,8 @@ enum What {
 impl Request {
     fn command(&self, time_ms: i64) -> Command {
         const GRAIN_MS: i64 = 10 * 60_000;
-        match self.what {
-            What::Adjust {
+        match self.action {
+            Action::Adjust {
                 id_offset_ms,
                 salt,
                 delta,
@@ -87,48 +87,48 @@ impl Request {
                 let id_time = (time_ms + id_offset_ms) / GRAIN_MS * GRAIN_MS;
                 adjust(id_at(id_time - NOW, salt), delta)
             }
-            What::Reserve {
+            Action::Reserve {
                 order: number,
                 quantity,
             } => reserve(order(number), quantity),
-            What::Release { order: number } => release(order(number)),
-            What::Commit { order: number } => commit(order(number)),
+            Action::Release { order: number } => release(order(number)),
+            Action::Commit { order: number } => commit(order(number)),
         }
     }
 }
 
 fn any_request() -> impl Strategy<Value = Request> {
-    let what = prop_oneof![
-        3 => (-2 * REMEMBERED_MS..=ID_AHEAD_MS, 0..2_u8, -5..10_i64)
-            .prop_map(|(id_offset_ms, salt, delta)| What::Adjust { id_offset_ms, salt, delta }),
-        3 => (0..5_u8, 1..6_u32).prop_map(|(order, quantity)| What::Reserve { order, quantity }),
-        2 => (0..5_u8).prop_map(|order| What::Release { order }),
-        1 => (0..5_u8).prop_map(|order| What::Commit { order }),
+    let action = prop_oneof![
+        3 => (-2 * RETENTION_MS..=MAX_CLOCK_SKEW_MS, 0..2_u8, -5..10_i64)
+            .prop_map(|(id_offset_ms, salt, delta)| Action::Adjust { id_offset_ms, salt, delta }),
+        3 => (0..5_u8, 1..6_u32).prop_map(|(order, quantity)| Action::Reserve { order, quantity }),
+        2 => (0..5_u8).prop_map(|order| Action::Release { order }),
+        1 => (0..5_u8).prop_map(|order| Action::Commit { order }),
     ];
-    let pause_ms = prop_oneof![Just(0), 1..REMEMBERED_MS / 2];
-    (pause_ms, what).prop_map(|(pause_ms, what)| Request { pause_ms, what })
+    let pause_ms = prop_oneof![Just(0), 1..RETENTION_MS / 2];
+    (pause_ms, action).prop_map(|(pause_ms, action)| Request { pause_ms, action })
 }
 
-/// Also horizons longer than adjustments are remembered.
+/// Includes horizons longer than the retention of adjustments.
 fn any_horizon() -> impl Strategy<Value = i64> {
     prop_oneof![
         Just(RULES.horizon_ms),
-        Just(REMEMBERED_MS),
-        Just(4 * REMEMBERED_MS)
+        Just(RETENTION_MS),
+        Just(4 * RETENTION_MS)
     ]
 }
 
-/// The books, kept the simple way from the events alone.
+/// A simple model that is folded from the events alone.
 #[derive(Default)]
-struct Ledger {
-    /// Every adjustment ever made.
+struct Model {
+    /// All adjustments.
     adjustments: BTreeMap<String, i64>,
     reserved: BTreeMap<String, u64>,
     deducted: u64,
 }
 
-impl Ledger {
-    fn enter(&mut self, event: &Event) {
+impl Model {
+    fn apply(&mut self, event: &Event) {
         match event.clone() {
             Event::StockAdjusted(adjusted) => {
                 let id = adjusted.adjustment_id;
@@ -144,7 +144,7 @@ impl Ledger {
             Event::StockRefused(refused) => {
                 assert!(
                     u64::from(refused.quantity) > refused.available,
-                    "refused without need"
+                    "refused although available"
                 );
             }
             Event::StockReleased(released) => {

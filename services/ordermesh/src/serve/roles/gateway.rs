@@ -15,7 +15,7 @@ pub(in crate::serve) async fn start(
     roles: &BTreeSet<Role>,
 ) -> anyhow::Result<()> {
     let gateway = Gateway::bind(args.public.address, peers, process).await?;
-    // Without the others orders can still be placed; their commands wait in the log.
+    // Only the orders API is required: without the other services orders can be placed, and commands wait in the log.
     let mut remote = Vec::new();
     if !roles.contains(&Role::Orders) {
         remote.push(gateway::ORDERS);

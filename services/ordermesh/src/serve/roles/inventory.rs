@@ -6,16 +6,16 @@ use engine::CommandClient;
 use engine::worker::Settings;
 use inventory::StockRules;
 
-use crate::serve::calls::Calls;
+use crate::serve::pending_calls::PendingCalls;
 use crate::serve::runtime::{NoEffects, Runtime};
 
-/// Serves the API on a port that is bound already.
+/// Serves the API on an already bound port.
 pub(in crate::serve) fn serve_api(
     runtime: &Runtime,
     server: Server,
-    caller: CommandClient<contracts::Inventory>,
+    client: CommandClient<contracts::Inventory>,
 ) -> anyhow::Result<()> {
-    let api = inventory::Api::new(caller);
+    let api = inventory::Api::new(client);
     server
         .add_service(InventoryServiceServer::new(api))
         .serve(&runtime.process)?;
@@ -23,6 +23,6 @@ pub(in crate::serve) fn serve_api(
 }
 
 /// Starts the processor.
-pub(in crate::serve) fn start(runtime: &Runtime, calls: &Calls) -> anyhow::Result<()> {
+pub(in crate::serve) fn start(runtime: &Runtime, calls: &PendingCalls) -> anyhow::Result<()> {
     runtime.run_worker(StockRules::default(), NoEffects, Settings::default(), calls)
 }

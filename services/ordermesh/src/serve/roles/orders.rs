@@ -5,17 +5,17 @@ use contracts::orders::v1::order_service_server::OrderServiceServer;
 use engine::CommandClient;
 
 use crate::serve::Args;
-use crate::serve::calls::Calls;
+use crate::serve::pending_calls::PendingCalls;
 use crate::serve::runtime::{NoEffects, Runtime};
 
-/// Serves the API on a port that is bound already.
+/// Serves the API on an already bound port.
 pub(in crate::serve) fn serve_api(
     runtime: &Runtime,
     server: Server,
-    caller: CommandClient<contracts::Orders>,
+    client: CommandClient<contracts::Orders>,
     query: &Peer,
 ) -> anyhow::Result<()> {
-    let api = orders::Api::new(caller, query);
+    let api = orders::Api::new(client, query);
     server
         .add_service(OrderServiceServer::new(api))
         .serve(&runtime.process)?;
@@ -23,7 +23,11 @@ pub(in crate::serve) fn serve_api(
 }
 
 /// Starts the processor.
-pub(in crate::serve) fn start(runtime: &Runtime, args: &Args, calls: &Calls) -> anyhow::Result<()> {
+pub(in crate::serve) fn start(
+    runtime: &Runtime,
+    args: &Args,
+    calls: &PendingCalls,
+) -> anyhow::Result<()> {
     let settings = args.order_times.settings();
     runtime.run_worker(args.order_times.rules(), NoEffects, settings, calls)
 }

@@ -1,11 +1,11 @@
-//! Payments: the processor, which asks the payment provider.
+//! Payments: the processor, which calls the payment provider.
 
 use chassis::grpc::Peer;
 use engine::worker::Settings;
 use payments::Provider;
 
 use crate::serve::Args;
-use crate::serve::calls::Calls;
+use crate::serve::pending_calls::PendingCalls;
 use crate::serve::runtime::{PARTNER_DEADLINE, Runtime};
 
 /// Starts the processor.
@@ -13,7 +13,7 @@ pub(in crate::serve) fn start(
     runtime: &Runtime,
     args: &Args,
     partners: Peer,
-    calls: &Calls,
+    calls: &PendingCalls,
 ) -> anyhow::Result<()> {
     let provider = Provider::new(partners, PARTNER_DEADLINE);
     let rules = args.payment_times.rules();

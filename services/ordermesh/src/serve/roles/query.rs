@@ -33,7 +33,7 @@ pub(in crate::serve) fn start(
     let overview = query.run_table_metrics(runtime.process.shutdown());
     runtime.process.spawn("overview", overview);
     let stalls = query.watch_stalls();
-    runtime.process.spawn_beside("projector stalls", stalls);
+    runtime.process.spawn_detached("projector stalls", stalls);
     runtime
         .process
         .spawn_thread("projector", move |shutdown| query.project(&shutdown))?;

@@ -1,4 +1,4 @@
-//! The sandbox: a payment provider and a carrier to try the platform with.
+//! The sandbox: a payment provider and a carrier for tests.
 
 use anyhow::Context as _;
 use chassis::Process;

@@ -1,17 +1,17 @@
-//! Shipping: the processor, which asks the carrier.
+//! Shipping: the processor, which calls the carrier.
 
 use chassis::grpc::Peer;
 use engine::worker::Settings;
 use shipping::{Carrier, Deadlines, ShipmentRules};
 
-use crate::serve::calls::Calls;
+use crate::serve::pending_calls::PendingCalls;
 use crate::serve::runtime::{PARTNER_DEADLINE, Runtime, TRACKING_WAIT};
 
 /// Starts the processor.
 pub(in crate::serve) fn start(
     runtime: &Runtime,
     partners: Peer,
-    calls: &Calls,
+    calls: &PendingCalls,
 ) -> anyhow::Result<()> {
     let deadlines = Deadlines {
         call: PARTNER_DEADLINE,

@@ -1,4 +1,4 @@
-//! A query service that says what a test has written down.
+//! Tests with a scripted query service.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -16,25 +16,26 @@ use tonic::codegen::BoxStream;
 
 use super::*;
 
-const LONG: Duration = Duration::from_secs(10);
+const LONG_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What one watch tells: versions and statuses, then how it breaks off; it goes on for ever without that.
+/// The scripted result of one watch: an initial error, or changes and then an optional error. Without one, the stream
+/// stays open.
 #[derive(Clone)]
-struct Part {
-    refused: Option<Status>,
+struct ScriptedWatch {
+    initial_error: Option<Status>,
     changes: Vec<(u64, OrderStatus)>,
-    broken: Option<Status>,
+    final_error: Option<Status>,
 }
 
-/// One part for each watch, and the versions after which watches began.
+/// The results of the watches in order, and the versions after which the watches began.
 #[derive(Clone, Default)]
-struct Script {
-    parts: Arc<Mutex<VecDeque<Part>>>,
+struct ScriptedQuery {
+    watches: Arc<Mutex<VecDeque<ScriptedWatch>>>,
     began_after: Arc<Mutex<Vec<u64>>>,
 }
 
 #[tonic::async_trait]
-impl QueryService for Script {
+impl QueryService for ScriptedQuery {
     type WatchOrderStream = BoxStream<WatchOrderResponse>;
 
     async fn watch_order(
@@ -43,12 +44,12 @@ impl QueryService for Script {
     ) -> Result<Response<Self::WatchOrderStream>, Status> {
         let after = request.into_inner().after_version;
         self.began_after.lock().unwrap().push(after);
-        let part = self.parts.lock().unwrap().pop_front();
-        let part = part.expect("the test has written a part for each watch");
-        if let Some(refused) = part.refused {
-            return Err(refused);
+        let watch = self.watches.lock().unwrap().pop_front();
+        let watch = watch.expect("the test scripts every watch");
+        if let Some(error) = watch.initial_error {
+            return Err(error);
         }
-        let changes = part.changes.into_iter().map(|(version, status)| {
+        let changes = watch.changes.into_iter().map(|(version, status)| {
             let order = OrderView {
                 version,
                 status: status.into(),
@@ -61,8 +62,8 @@ impl QueryService for Script {
         });
         use tokio_stream::StreamExt as _;
         let changes = tokio_stream::iter(changes);
-        Ok(Response::new(match part.broken {
-            Some(broken) => Box::pin(changes.chain(tokio_stream::once(Err(broken)))),
+        Ok(Response::new(match watch.final_error {
+            Some(error) => Box::pin(changes.chain(tokio_stream::once(Err(error)))),
             None => Box::pin(changes.chain(tokio_stream::pending())),
         }))
     }
@@ -96,12 +97,12 @@ impl QueryService for Script {
     }
 }
 
-/// Awaits the confirmation of an order that is placed with this version and status.
-async fn confirmation(
-    script: &Script,
+/// Waits for the confirmation of an order that was placed with this version and status.
+async fn wait(
+    query: &ScriptedQuery,
     version: u64,
     status: OrderStatus,
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<(u64, OrderStatus), Code> {
     let process = Process::new();
     let server = Server::bind("query", ([127, 0, 0, 1], 0).into())
@@ -109,38 +110,38 @@ async fn confirmation(
         .unwrap();
     let address = server.local_addr().to_string().parse().unwrap();
     server
-        .add_service(QueryServiceServer::new(script.clone()))
+        .add_service(QueryServiceServer::new(query.clone()))
         .serve(&process)
         .unwrap();
-    let query = QueryServiceClient::new(Peer::connect_lazy("query", &[address]));
+    let client = QueryServiceClient::new(Peer::connect_lazy("query", &[address]));
     let placed = PlaceOrderResponse {
         order_id: "o".into(),
         status: status.into(),
         version,
     };
-    await_it(&query, placed, Deadline::after(patience))
+    wait_until_settled(&client, placed, Deadline::after(timeout))
         .await
         .map(|confirmed| (confirmed.version, confirmed.status()))
         .map_err(|status| status.code())
 }
 
-fn script(parts: impl IntoIterator<Item = Part>) -> Script {
-    Script {
-        parts: Arc::new(Mutex::new(parts.into_iter().collect())),
-        ..Script::default()
+fn scripted(watches: impl IntoIterator<Item = ScriptedWatch>) -> ScriptedQuery {
+    ScriptedQuery {
+        watches: Arc::new(Mutex::new(watches.into_iter().collect())),
+        ..ScriptedQuery::default()
     }
 }
 
-fn told(changes: &[(u64, OrderStatus)]) -> Part {
-    Part {
-        refused: None,
+fn watch_of(changes: &[(u64, OrderStatus)]) -> ScriptedWatch {
+    ScriptedWatch {
+        initial_error: None,
         changes: changes.to_vec(),
-        broken: None,
+        final_error: None,
     }
 }
 
 #[tokio::test]
-async fn what_is_settled_is_not_watched() {
+async fn a_settled_order_is_not_watched() {
     for status in [
         OrderStatus::Confirmed,
         OrderStatus::Shipped,
@@ -148,47 +149,47 @@ async fn what_is_settled_is_not_watched() {
         OrderStatus::Cancelled,
         OrderStatus::Rejected,
     ] {
-        let script = script([]);
-        let outcome = confirmation(&script, 5, status, LONG).await;
+        let query = scripted([]);
+        let outcome = wait(&query, 5, status, LONG_TIMEOUT).await;
         assert_eq!(outcome, Ok((5, status)));
     }
 }
 
 #[tokio::test]
-async fn a_watch_that_breaks_off_goes_on_where_it_was() {
-    let not_seen_yet = Part {
-        refused: Some(error::not_found("order")),
-        ..told(&[])
+async fn a_failed_watch_is_resumed_from_the_last_version() {
+    let not_found_yet = ScriptedWatch {
+        initial_error: Some(error::not_found("order")),
+        ..watch_of(&[])
     };
-    let broken = Part {
-        broken: Some(error::shutting_down()),
-        ..told(&[(2, OrderStatus::Pending), (3, OrderStatus::AwaitingPayment)])
+    let broken = ScriptedWatch {
+        final_error: Some(error::shutting_down()),
+        ..watch_of(&[(2, OrderStatus::Pending), (3, OrderStatus::AwaitingPayment)])
     };
-    let last = told(&[
+    let last = watch_of(&[
         (4, OrderStatus::Cancelling),
         (6, OrderStatus::Rejected),
         (7, OrderStatus::Pending),
     ]);
-    let script = script([not_seen_yet, broken, last]);
-    let outcome = confirmation(&script, 1, OrderStatus::Pending, LONG).await;
+    let query = scripted([not_found_yet, broken, last]);
+    let outcome = wait(&query, 1, OrderStatus::Pending, LONG_TIMEOUT).await;
     assert_eq!(outcome, Ok((6, OrderStatus::Rejected)));
-    assert_eq!(*script.began_after.lock().unwrap(), [1, 1, 3]);
+    assert_eq!(*query.began_after.lock().unwrap(), [1, 1, 3]);
 }
 
 #[tokio::test]
-async fn what_does_not_come_in_time_is_not_waited_for() {
-    let script = script([told(&[(2, OrderStatus::AwaitingPayment)])]);
+async fn the_wait_ends_at_the_deadline() {
+    let query = scripted([watch_of(&[(2, OrderStatus::AwaitingPayment)])]);
     let short = Duration::from_millis(200);
-    let outcome = confirmation(&script, 1, OrderStatus::Pending, short).await;
+    let outcome = wait(&query, 1, OrderStatus::Pending, short).await;
     assert_eq!(outcome, Err(Code::DeadlineExceeded));
 }
 
 #[tokio::test]
-async fn what_does_not_pass_is_told() {
-    let full = Part {
-        refused: Some(error::exhausted(error::RETRY_AFTER)),
-        ..told(&[])
+async fn a_permanent_error_is_returned() {
+    let full = ScriptedWatch {
+        initial_error: Some(error::exhausted(error::RETRY_AFTER)),
+        ..watch_of(&[])
     };
-    let outcome = confirmation(&script([full]), 1, OrderStatus::Pending, LONG).await;
+    let outcome = wait(&scripted([full]), 1, OrderStatus::Pending, LONG_TIMEOUT).await;
     assert_eq!(outcome, Err(Code::ResourceExhausted));
 }

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use super::*;
 
-/// Opens the file; tells its entries too.
+/// Opens the file and returns its entries as well.
 fn open(path: &Path) -> Result<(File, Vec<u64>), Error> {
     let mut entries = Vec::new();
     let file = File::open(path, |entry| entries.push(entry))?;
@@ -16,14 +16,16 @@ fn folder() -> (tempfile::TempDir, PathBuf) {
 }
 
 #[tokio::test]
-async fn what_is_durable_survives_in_order() {
+async fn durable_entries_survive_in_order() {
     let (_folder, path) = folder();
     let (file, entries) = open(&path).expect("a new file");
     assert!(entries.is_empty());
     for entry in 0..100_u64 {
         file.append(&entry).expect("it is open");
     }
-    file.durable(file.appended()).await.expect("the disk works");
+    file.wait_durable(file.appended_length())
+        .await
+        .expect("the disk works");
     // Read beside the open file, as a crash would leave it.
     let on_disk = fs::read_to_string(&path).expect("it is there");
     let expected: Vec<u64> = (0..100).collect();
@@ -57,7 +59,7 @@ async fn a_torn_last_line_is_cut_off() {
 }
 
 #[test]
-fn damage_before_the_last_line_is_no_mark_of_a_crash() {
+fn damage_before_the_last_line_is_an_error() {
     let (_folder, path) = folder();
     fs::write(&path, "1\nnonsense\n3\n").expect("the disk works");
     assert!(matches!(open(&path), Err(Error::Damaged { line: 2, .. })));
@@ -68,7 +70,7 @@ fn damage_before_the_last_line_is_no_mark_of_a_crash() {
 }
 
 #[test]
-fn two_cannot_have_it_open() {
+fn a_file_cannot_be_opened_twice() {
     let (_folder, path) = folder();
     let (first, _) = open(&path).expect("a new file");
     assert!(matches!(open(&path), Err(Error::InUse)));
@@ -77,14 +79,14 @@ fn two_cannot_have_it_open() {
 }
 
 #[tokio::test]
-async fn a_closed_file_takes_nothing_and_has_kept_everything() {
+async fn a_closed_file_refuses_entries_and_has_written_all_earlier_ones() {
     let (_folder, path) = folder();
     let (file, _) = open(&path).expect("a new file");
     file.append(&1).expect("it is open");
     file.close().await;
     file.close().await;
     assert!(matches!(file.append(&2), Err(Error::Closed)));
-    file.durable(file.appended())
+    file.wait_durable(file.appended_length())
         .await
         .expect("everything was written");
     assert_eq!(fs::read_to_string(&path).expect("it is there"), "1\n");
@@ -97,15 +99,15 @@ async fn a_failed_write_fails_everything_after_it() {
         .write(true)
         .open("/dev/full")
         .expect("the device is there");
-    let queue = Queue::default();
-    let (sender, mut durable) = watch::channel(Durable {
+    let buffer = WriteBuffer::default();
+    let (sender, mut durable) = watch::channel(DurableProgress {
         length: 0,
         groups: 0,
     });
-    queue.lock().lines.extend_from_slice(b"1\n");
-    queue.lock().appended = 2;
-    queue.write(full, sender);
-    assert!(queue.lock().state == State::Failed);
+    buffer.lock().lines.extend_from_slice(b"1\n");
+    buffer.lock().appended_length = 2;
+    buffer.run_writer(full, sender);
+    assert!(buffer.lock().state == State::Failed);
     assert!(
         durable
             .wait_for(|durable| durable.length >= 2)
@@ -114,7 +116,7 @@ async fn a_failed_write_fails_everything_after_it() {
     );
 }
 
-/// Whoever waits shares a sync with everybody else who does.
+/// Calls that wait at the same time share one sync.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_group_is_synced_once() {
     const CALLERS: u64 = 64;
@@ -128,7 +130,9 @@ async fn a_group_is_synced_once() {
         callers.spawn(async move {
             for call in 0..CALLS {
                 file.append(&(caller * CALLS + call)).expect("it is open");
-                file.durable(file.appended()).await.expect("the disk works");
+                file.wait_durable(file.appended_length())
+                    .await
+                    .expect("the disk works");
             }
         });
     }

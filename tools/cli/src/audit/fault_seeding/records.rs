@@ -1,7 +1,7 @@
-//! A copy of a healthy world, and the tools to spoil it.
+//! Evidence that mutations change.
 
 use audit::rows::Row;
-use audit::{ClientObservation, Memory, TopicPartition};
+use audit::{ClientObservation, InMemoryEvidence, TopicPartition};
 use contracts::core::v1::{Checkpoint, Metadata};
 use contracts::orders::v1::order_event::Event as OrderEvent;
 use contracts::sandbox::v1::LedgerPayment;
@@ -9,130 +9,159 @@ use contracts::{Contract, Orders, Record, StateBody, Topic};
 use engine::headers;
 use engine::log::Partition;
 
-use crate::audit::Books;
+use crate::audit::ServiceRuleBooks;
 
-/// Where a record stands.
+/// Position of a record in the evidence.
 #[derive(Clone, Copy, Debug)]
-pub struct Spot {
-    pub place: TopicPartition,
+pub struct RecordRef {
+    pub topic_partition: TopicPartition,
     pub index: usize,
 }
 
-/// A copy that is about to be spoiled.
-pub struct MutatedLog<'a> {
-    pub memory: &'a mut Memory,
-    books: &'a Books,
+/// Evidence that mutations change.
+pub struct MutableEvidence<'a> {
+    pub inner: &'a mut InMemoryEvidence,
+    rule_books: &'a ServiceRuleBooks,
 }
 
-impl<'a> MutatedLog<'a> {
-    pub fn new(memory: &'a mut Memory, books: &'a Books) -> Self {
-        Self { memory, books }
+impl<'a> MutableEvidence<'a> {
+    pub fn new(inner: &'a mut InMemoryEvidence, rule_books: &'a ServiceRuleBooks) -> Self {
+        Self { inner, rule_books }
     }
 
-    /// Every committed record of a topic that can be read.
-    fn all<C: Contract, R: Record>(&self, topic: Topic) -> Vec<(Spot, Metadata, R::Body)> {
-        let mut all = Vec::new();
-        for (place, records) in &self.memory.records {
-            if (place.service, place.topic) != (C::SERVICE, topic) {
+    /// Every committed record of a topic that can be decoded.
+    fn decoded_records<C: Contract, R: Record>(
+        &self,
+        topic: Topic,
+    ) -> Vec<(RecordRef, Metadata, R::Body)> {
+        let mut decoded_records = Vec::new();
+        for (topic_partition, records) in &self.inner.records {
+            if (topic_partition.service, topic_partition.topic) != (C::SERVICE, topic) {
                 continue;
             }
-            for (index, seen) in records.iter().enumerate() {
-                let opened = self.books.codec.own::<R>(C::SERVICE, topic, &seen.input);
-                if let (true, Ok((metadata, body))) = (seen.committed, opened) {
-                    let spot = Spot {
-                        place: *place,
+            for (index, record) in records.iter().enumerate() {
+                let decoded = self
+                    .rule_books
+                    .codec
+                    .decode::<R>(C::SERVICE, topic, &record.input);
+                if let (true, Ok((metadata, body))) = (record.committed, decoded) {
+                    let record_ref = RecordRef {
+                        topic_partition: *topic_partition,
                         index,
                     };
-                    all.push((spot, metadata, body));
+                    decoded_records.push((record_ref, metadata, body));
                 }
             }
         }
-        all
+        decoded_records
     }
 
     fn find<C: Contract, R: Record>(
         &self,
         topic: Topic,
-        is_it: impl Fn(&Metadata, &R::Body) -> bool,
-    ) -> (Spot, Metadata, R::Body) {
-        let all = self.all::<C, R>(topic);
-        let mut found = all
+        predicate: impl Fn(&Metadata, &R::Body) -> bool,
+    ) -> (RecordRef, Metadata, R::Body) {
+        let records = self.decoded_records::<C, R>(topic);
+        let mut found = records
             .into_iter()
-            .filter(|(_, metadata, body)| is_it(metadata, body));
-        found.next().expect("the healthy world has one")
+            .filter(|(_, metadata, body)| predicate(metadata, body));
+        found.next().expect("the healthy evidence has one")
     }
 
-    fn write<C: Contract, R: Record>(&mut self, spot: Spot, metadata: Metadata, body: R::Body) {
+    fn replace_record<C: Contract, R: Record>(
+        &mut self,
+        record_ref: RecordRef,
+        metadata: Metadata,
+        body: R::Body,
+    ) {
         let record = R::new_record(metadata, body);
-        let codec = &self.books.codec;
-        let payload = codec.encode(C::SERVICE, spot.place.topic, &record);
-        self.memory.records_mut(spot.place)[spot.index]
+        let codec = &self.rule_books.codec;
+        let payload = codec.encode(C::SERVICE, record_ref.topic_partition.topic, &record);
+        self.inner.records_mut(record_ref.topic_partition)[record_ref.index]
             .input
             .payload = Some(payload);
     }
 
-    pub fn event<C: Contract>(&self, is_it: impl Fn(&Metadata, &C::Event) -> bool) -> Spot {
-        self.find::<C, C::EventRecord>(Topic::Events, is_it).0
+    pub fn event<C: Contract>(
+        &self,
+        predicate: impl Fn(&Metadata, &C::Event) -> bool,
+    ) -> RecordRef {
+        self.find::<C, C::EventRecord>(Topic::Events, predicate).0
     }
 
-    pub fn metadata<C: Contract>(&self, is_it: impl Fn(&Metadata, &C::Event) -> bool) -> Metadata {
-        self.find::<C, C::EventRecord>(Topic::Events, is_it).1
+    pub fn metadata<C: Contract>(
+        &self,
+        predicate: impl Fn(&Metadata, &C::Event) -> bool,
+    ) -> Metadata {
+        self.find::<C, C::EventRecord>(Topic::Events, predicate).1
     }
 
-    pub fn command<C: Contract>(&self, is_it: impl Fn(&Metadata, &C::Command) -> bool) -> Spot {
-        self.find::<C, C::CommandRecord>(Topic::Commands, is_it).0
+    pub fn command<C: Contract>(
+        &self,
+        predicate: impl Fn(&Metadata, &C::Command) -> bool,
+    ) -> RecordRef {
+        self.find::<C, C::CommandRecord>(Topic::Commands, predicate)
+            .0
     }
 
-    pub fn outcome<C: Contract>(&self, is_it: impl Fn(&Metadata, &C::Outcome) -> bool) -> Spot {
-        self.find::<C, C::OutcomeRecord>(Topic::Outcomes, is_it).0
+    pub fn outcome<C: Contract>(
+        &self,
+        predicate: impl Fn(&Metadata, &C::Outcome) -> bool,
+    ) -> RecordRef {
+        self.find::<C, C::OutcomeRecord>(Topic::Outcomes, predicate)
+            .0
     }
 
-    /// The latest state of some aggregate.
-    pub fn state<C: Contract>(&self) -> Spot {
+    /// A state of an aggregate.
+    pub fn state<C: Contract>(&self) -> RecordRef {
         let is_aggregate =
             |_: &Metadata, body: &StateBody<C::State>| matches!(body, StateBody::Aggregate(_));
         self.find::<C, C::StateRecord>(Topic::State, is_aggregate).0
     }
 
-    /// Changes the first event that `change` takes.
+    /// Changes the first event for which `change` returns `true`.
     pub fn rewrite_event<C: Contract>(
         &mut self,
         mut change: impl FnMut(&mut Metadata, &mut C::Event) -> bool,
     ) {
-        for (spot, mut metadata, mut event) in self.all::<C, C::EventRecord>(Topic::Events) {
+        for (record_ref, mut metadata, mut event) in
+            self.decoded_records::<C, C::EventRecord>(Topic::Events)
+        {
             if change(&mut metadata, &mut event) {
-                return self.write::<C, C::EventRecord>(spot, metadata, event);
+                return self.replace_record::<C, C::EventRecord>(record_ref, metadata, event);
             }
         }
-        panic!("the healthy world has none");
+        panic!("the healthy evidence has none");
     }
 
     pub fn rewrite_command<C: Contract>(
         &mut self,
-        spot: Spot,
+        record_ref: RecordRef,
         change: impl FnOnce(&mut Metadata, &mut C::Command),
     ) {
-        let input = &self.memory.records_mut(spot.place)[spot.index]
+        let input = &self.inner.records_mut(record_ref.topic_partition)[record_ref.index]
             .input
             .clone();
-        let codec = &self.books.codec;
-        let opened = codec.own::<C::CommandRecord>(C::SERVICE, Topic::Commands, input);
-        let (mut metadata, mut command) = opened.expect("it was read before");
+        let codec = &self.rule_books.codec;
+        let decoded = codec.decode::<C::CommandRecord>(C::SERVICE, Topic::Commands, input);
+        let (mut metadata, mut command) = decoded.expect("it was read before");
         change(&mut metadata, &mut command);
-        self.write::<C, C::CommandRecord>(spot, metadata, command);
+        self.replace_record::<C, C::CommandRecord>(record_ref, metadata, command);
     }
 
-    /// Changes the first outcome that `change` takes.
+    /// Changes the first outcome for which `change` returns `true`.
     pub fn rewrite_outcome<C: Contract>(
         &mut self,
         mut change: impl FnMut(&mut Metadata, &mut C::Outcome) -> bool,
     ) {
-        for (spot, mut metadata, mut outcome) in self.all::<C, C::OutcomeRecord>(Topic::Outcomes) {
+        for (record_ref, mut metadata, mut outcome) in
+            self.decoded_records::<C, C::OutcomeRecord>(Topic::Outcomes)
+        {
             if change(&mut metadata, &mut outcome) {
-                return self.write::<C, C::OutcomeRecord>(spot, metadata, outcome);
+                return self.replace_record::<C, C::OutcomeRecord>(record_ref, metadata, outcome);
             }
         }
-        panic!("the healthy world has none");
+        panic!("the healthy evidence has none");
     }
 
     pub fn rewrite_state<C: Contract>(
@@ -140,55 +169,66 @@ impl<'a> MutatedLog<'a> {
         change: impl FnOnce(&mut Metadata, &mut StateBody<C::State>),
     ) {
         // The last one in the topic: no later version follows it.
-        let all = self.all::<C, C::StateRecord>(Topic::State);
-        let mut states = all
+        let records = self.decoded_records::<C, C::StateRecord>(Topic::State);
+        let mut states = records
             .into_iter()
             .filter(|(_, _, body)| matches!(body, StateBody::Aggregate(_)));
-        let (spot, mut metadata, mut body) = states.next_back().expect("there are states");
+        let (record_ref, mut metadata, mut body) = states.next_back().expect("there are states");
         change(&mut metadata, &mut body);
-        self.write::<C, C::StateRecord>(spot, metadata, body);
+        self.replace_record::<C, C::StateRecord>(record_ref, metadata, body);
     }
 
     /// Changes the last checkpoint of a partition.
     pub fn rewrite_checkpoint<C: Contract>(&mut self, change: impl FnOnce(&mut Checkpoint)) {
-        let all = self.all::<C, C::StateRecord>(Topic::State);
-        let mut checkpoints = all
+        let records = self.decoded_records::<C, C::StateRecord>(Topic::State);
+        let mut checkpoints = records
             .into_iter()
             .filter(|(_, _, body)| matches!(body, StateBody::Checkpoint(_)));
-        let (spot, metadata, body) = checkpoints.next_back().expect("there are checkpoints");
+        let (record_ref, metadata, body) = checkpoints.next_back().expect("there are checkpoints");
         if let StateBody::Checkpoint(mut checkpoint) = body {
             change(&mut checkpoint);
-            self.write::<C, C::StateRecord>(spot, metadata, StateBody::Checkpoint(checkpoint));
+            self.replace_record::<C, C::StateRecord>(
+                record_ref,
+                metadata,
+                StateBody::Checkpoint(checkpoint),
+            );
         }
     }
 
-    pub fn remove(&mut self, spot: Spot) {
-        self.memory.records_mut(spot.place).remove(spot.index);
+    pub fn remove(&mut self, record_ref: RecordRef) {
+        self.inner
+            .records_mut(record_ref.topic_partition)
+            .remove(record_ref.index);
     }
 
-    /// Removes every record of the key that stands there.
-    pub fn remove_key(&mut self, spot: Spot) {
-        let records = self.memory.records_mut(spot.place);
-        let key = records[spot.index].input.key.clone();
-        records.retain(|seen| seen.input.key != key);
+    /// Removes every record with the key of the record.
+    pub fn remove_key(&mut self, record_ref: RecordRef) {
+        let records = self.inner.records_mut(record_ref.topic_partition);
+        let key = records[record_ref.index].input.key.clone();
+        records.retain(|record| record.input.key != key);
     }
 
-    /// The record once more, behind all others.
-    pub fn append_copy(&mut self, spot: Spot) {
-        let seen = self.memory.records_mut(spot.place)[spot.index].clone();
-        self.append(spot.place, seen);
+    /// Appends a copy of the record.
+    pub fn append_copy(&mut self, record_ref: RecordRef) {
+        let record = self.inner.records_mut(record_ref.topic_partition)[record_ref.index].clone();
+        self.append(record_ref.topic_partition, record);
     }
 
-    fn append(&mut self, place: TopicPartition, mut seen: audit::Seen) {
-        let ends = self.memory.cut.ends.get_mut(&place).expect("it is known");
-        seen.input.offset = ends.high;
+    fn append(&mut self, topic_partition: TopicPartition, mut record: audit::LogRecord) {
+        let ends = self
+            .inner
+            .cut
+            .ends
+            .get_mut(&topic_partition)
+            .expect("it is known");
+        record.input.offset = ends.high;
         ends.high += 1;
-        self.memory.records_mut(place).push(seen);
+        self.inner.records_mut(topic_partition).push(record);
     }
 
-    /// Puts each record where the other one stands.
-    pub fn swap(&mut self, first: Spot, second: Spot) {
-        let records = self.memory.records_mut(first.place);
+    /// Swaps two records of one partition.
+    pub fn swap(&mut self, first: RecordRef, second: RecordRef) {
+        let records = self.inner.records_mut(first.topic_partition);
         let offsets = (
             records[first.index].input.offset,
             records[second.index].input.offset,
@@ -198,115 +238,122 @@ impl<'a> MutatedLog<'a> {
         records[second.index].input.offset = offsets.1;
     }
 
-    /// Two events of one command, one right behind the other.
-    pub fn neighbours<C: Contract>(&self) -> (Spot, Spot) {
-        let all = self.all::<C, C::EventRecord>(Topic::Events);
-        let pair = all.windows(2).find(|pair| {
+    /// Two consecutive events of one command.
+    pub fn consecutive_events<C: Contract>(&self) -> (RecordRef, RecordRef) {
+        let records = self.decoded_records::<C, C::EventRecord>(Topic::Events);
+        let pair = records.windows(2).find(|pair| {
             let ([first, second], true) = (pair, pair.len() == 2) else {
                 return false;
             };
-            first.0.place == second.0.place
+            first.0.topic_partition == second.0.topic_partition
                 && first.0.index + 1 == second.0.index
                 && first.1.causation_id == second.1.causation_id
         });
-        let pair = pair.expect("the healthy world has some");
+        let pair = pair.expect("the healthy evidence has some");
         (pair[0].0, pair[1].0)
     }
 
-    /// Writes the command that stands there to the dead letters.
-    pub fn dead_letter(&mut self, spot: Spot) {
-        let mut seen = self.memory.records_mut(spot.place)[spot.index].clone();
-        let place = TopicPartition {
+    /// Writes a dead letter for the command.
+    pub fn dead_letter(&mut self, record_ref: RecordRef) {
+        let mut record =
+            self.inner.records_mut(record_ref.topic_partition)[record_ref.index].clone();
+        let topic_partition = TopicPartition {
             topic: Topic::Dlq,
-            ..spot.place
+            ..record_ref.topic_partition
         };
-        let topic = self.books.cluster.topic(place.service, Topic::Commands);
+        let topic = self
+            .rule_books
+            .cluster
+            .topic(topic_partition.service, Topic::Commands);
         for (name, value) in [
             (headers::DEAD_SOURCE_TOPIC, topic),
-            (headers::DEAD_SOURCE_PARTITION, place.partition.to_string()),
-            (headers::DEAD_SOURCE_OFFSET, seen.input.offset.to_string()),
+            (
+                headers::DEAD_SOURCE_PARTITION,
+                topic_partition.partition.to_string(),
+            ),
+            (headers::DEAD_SOURCE_OFFSET, record.input.offset.to_string()),
             (headers::DEAD_ERROR_CLASS, "invalid".to_owned()),
         ] {
-            seen.input
+            record
+                .input
                 .headers
                 .push((name.to_owned(), value.into_bytes()));
         }
-        self.append(place, seen);
+        self.append(topic_partition, record);
     }
 
-    /// Makes the record that stands there one that nobody can read.
-    pub fn garble(&mut self, spot: Spot) {
-        let input = &mut self.memory.records_mut(spot.place)[spot.index].input;
+    /// Makes the record undecodable.
+    pub fn corrupt(&mut self, record_ref: RecordRef) {
+        let input = &mut self.inner.records_mut(record_ref.topic_partition)[record_ref.index].input;
         input.payload = Some(b"garbage".to_vec());
     }
 
-    /// Puts the record that stands there under another schema; its offset.
-    pub fn reframe(&mut self, spot: Spot, schema_id: u32) -> i64 {
-        let input = &mut self.memory.records_mut(spot.place)[spot.index].input;
+    /// Replaces the schema id of the record. Returns its offset.
+    pub fn set_schema_id(&mut self, record_ref: RecordRef, schema_id: u32) -> i64 {
+        let input = &mut self.inner.records_mut(record_ref.topic_partition)[record_ref.index].input;
         let payload = input.payload.as_mut().expect("a command has one");
         payload[1..5].copy_from_slice(&schema_id.to_be_bytes());
         input.offset
     }
 
-    pub fn note(&mut self, note: ClientObservation) {
-        self.memory.journal.get_or_insert_default().push(note);
+    pub fn add_observation(&mut self, observation: ClientObservation) {
+        self.inner.journal.get_or_insert_default().push(observation);
     }
 
-    /// Some order and its total.
-    pub fn created(&self) -> (String, i64) {
+    /// An order and its total.
+    pub fn created_order(&self) -> (String, i64) {
         let is_created =
             |_: &Metadata, event: &OrderEvent| matches!(event, OrderEvent::OrderCreated(_));
         let (_, metadata, event) =
             self.find::<Orders, <Orders as Contract>::EventRecord>(Topic::Events, is_created);
         match event {
             OrderEvent::OrderCreated(event) => (metadata.aggregate_id, event.total),
-            _ => unreachable!("it was looked for"),
+            _ => unreachable!("the predicate matches only this event"),
         }
     }
 
-    /// Some order that was delivered.
-    pub fn delivered(&self) -> String {
+    /// A delivered order.
+    pub fn delivered_order(&self) -> String {
         let is_delivered =
             |_: &Metadata, event: &OrderEvent| matches!(event, OrderEvent::OrderDelivered(_));
         self.metadata::<Orders>(is_delivered).aggregate_id
     }
 
     /// An event of an aborted transaction.
-    pub fn aborted(&self) -> (Partition, i64) {
-        let mut records =
-            self.memory.records.iter().filter(|(place, _)| {
-                (place.service, place.topic) == (Orders::SERVICE, Topic::Events)
-            });
-        let found = records.find_map(|(place, records)| {
-            let aborted = records.iter().find(|seen| !seen.committed)?;
-            Some((place.partition, aborted.input.offset))
+    pub fn aborted_event(&self) -> (Partition, i64) {
+        let mut records = self.inner.records.iter().filter(|(topic_partition, _)| {
+            (topic_partition.service, topic_partition.topic) == (Orders::SERVICE, Topic::Events)
         });
-        found.expect("the healthy world has an aborted transaction")
+        let found = records.find_map(|(topic_partition, records)| {
+            let aborted = records.iter().find(|record| !record.committed)?;
+            Some((topic_partition.partition, aborted.input.offset))
+        });
+        found.expect("the healthy evidence has an aborted transaction")
     }
 
-    pub fn ledger(&mut self) -> &mut Vec<LedgerPayment> {
-        self.memory.payments.as_mut().expect("there is a ledger")
+    pub fn payment_ledger(&mut self) -> &mut Vec<LedgerPayment> {
+        self.inner.payments.as_mut().expect("there is a ledger")
     }
 
-    /// Some charge of the ledger.
-    pub fn charge(&self) -> LedgerPayment {
-        self.entry("charged")
+    /// A charge in the ledger.
+    pub fn charge_entry(&self) -> LedgerPayment {
+        self.payment_entry("charged")
     }
 
-    /// Some refund of the ledger.
-    pub fn refund(&self) -> LedgerPayment {
-        self.entry("refunded")
+    /// A refund in the ledger.
+    pub fn refund_entry(&self) -> LedgerPayment {
+        self.payment_entry("refunded")
     }
 
-    fn entry(&self, kind: &str) -> LedgerPayment {
-        let mut entries = self.memory.payments.iter().flatten();
+    fn payment_entry(&self, kind: &str) -> LedgerPayment {
+        let mut entries = self.inner.payments.iter().flatten();
         let found = entries.find(|entry| entry.kind == kind);
         found.expect("the ledger has one").clone()
     }
 
-    /// Changes the first row that `change` takes.
-    pub fn row(&mut self, mut change: impl FnMut(&mut Row) -> bool) {
-        let rows = self.memory.rows.as_mut().expect("there is a read model");
+    /// Changes the first row for which `change` returns `true`.
+    pub fn rewrite_row(&mut self, mut change: impl FnMut(&mut Row) -> bool) {
+        let rows = self.inner.rows.as_mut().expect("there is a read model");
         assert!(rows.iter_mut().any(&mut change), "there is such a row");
     }
 }

@@ -1,4 +1,4 @@
-//! What has become of an order, from its events. Pure.
+//! The summary of an order, computed from its events. Pure.
 
 use std::collections::BTreeMap;
 
@@ -10,58 +10,58 @@ use engine::{Decider as _, State};
 use orders::OrderRules;
 use serde::Serialize;
 
-use super::timeline::{Event, Happened};
-use terminal::{Align, Table, count, duration_ms, end_reason, money, plain};
+use super::timeline::{Event, EventBody};
+use terminal::{Align, Table, count, duration_ms, end_reason, enum_text, money};
 
-/// What has become of an order.
+/// Status, money, stock and durations of an order. The fields are keys of `--json`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Summary {
-    /// Such as `awaiting payment`.
+    /// The status, such as `awaiting payment`.
     pub status: String,
-    /// Why it is cancelled or rejected; empty when it is not.
+    /// Why the order is cancelled or rejected; empty when it is neither.
     pub end_reason: String,
-    /// The order's version.
+    /// Version of the order.
     pub version: u64,
-    /// Not delivered by its deadline.
+    /// Whether the order was not delivered by its deadline.
     pub late: bool,
-    /// Of all amounts.
+    /// Currency of all amounts.
     pub currency: String,
-    /// Minor units that the order costs.
+    /// Total in minor units.
     pub total: i64,
-    /// Minor units that were taken.
+    /// Charged minor units.
     pub charged: i64,
-    /// Minor units that were given back.
+    /// Refunded minor units.
     pub refunded: i64,
-    /// What each of its products was asked for.
+    /// Stock movements by product.
     pub stock: Vec<Stock>,
-    /// How long the order stood in each status, in their order.
-    pub steps: Vec<Stay>,
+    /// How long the order was in each status, in order of time.
+    pub steps: Vec<StatusPeriod>,
 }
 
-/// What became of a product's pieces.
+/// The movements of one product for the order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Stock {
     /// The product.
     pub sku: String,
-    /// Pieces that were set aside.
+    /// Reserved pieces.
     pub reserved: u64,
-    /// Pieces that were given back.
+    /// Released pieces.
     pub released: u64,
-    /// Pieces that left.
+    /// Deducted pieces.
     pub deducted: u64,
 }
 
-/// A status that the order stood in.
+/// The time that the order spent in one status.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Stay {
-    /// Which status.
+pub struct StatusPeriod {
+    /// The status.
     pub status: String,
-    /// How long, milliseconds; `None` when it still stands in it.
+    /// Duration in milliseconds; `None` for the current status.
     pub ms: Option<i64>,
 }
 
 impl Summary {
-    /// Of the order's own events in the order of their versions, and its neighbours' in any.
+    /// Computes the summary. The events of the order must be in the order of their versions, the others may be in any.
     pub fn of(events: &[Event]) -> Self {
         let mut summary = Self::default();
         let mut order = State::<OrderRules>::default();
@@ -69,33 +69,33 @@ impl Summary {
         let mut stock: BTreeMap<&str, Stock> = BTreeMap::new();
         let mut amount = 0;
         for event in events {
-            match &event.happened {
-                Happened::Order(happened) => {
-                    OrderRules::evolve(&mut order, happened);
+            match &event.body {
+                EventBody::Order(body) => {
+                    OrderRules::evolve(&mut order, body);
                     summary.version = event.version;
-                    if let OrderEvent::OrderCancelling(cancelling) = happened {
+                    if let OrderEvent::OrderCancelling(cancelling) = body {
                         summary.end_reason = end_reason(cancelling.goal());
                     }
                     if entered.last().map(|(status, _)| *status) != Some(order.status()) {
                         entered.push((order.status(), event.time_ms));
                     }
                 }
-                Happened::Stock(happened) => {
+                EventBody::Stock(body) => {
                     let stock = stock.entry(&event.aggregate_id).or_default();
-                    match happened {
-                        StockEvent::StockReserved(taken) => {
-                            stock.reserved += u64::from(taken.quantity);
+                    match body {
+                        StockEvent::StockReserved(reserved) => {
+                            stock.reserved += u64::from(reserved.quantity);
                         }
-                        StockEvent::StockReleased(back) => {
-                            stock.released += u64::from(back.quantity);
+                        StockEvent::StockReleased(released) => {
+                            stock.released += u64::from(released.quantity);
                         }
-                        StockEvent::StockDeducted(gone) => {
-                            stock.deducted += u64::from(gone.quantity);
+                        StockEvent::StockDeducted(deducted) => {
+                            stock.deducted += u64::from(deducted.quantity);
                         }
                         StockEvent::StockRefused(_) | StockEvent::StockAdjusted(_) => {}
                     }
                 }
-                Happened::Payment(happened) => match happened {
+                EventBody::Payment(body) => match body {
                     PaymentEvent::PaymentRequested(requested) => {
                         amount = requested
                             .amount
@@ -109,10 +109,10 @@ impl Summary {
                     PaymentEvent::PaymentRefunded(_) => summary.refunded += amount,
                     _ => {}
                 },
-                Happened::Shipment(_) | Happened::Newer(_) => {}
+                EventBody::Shipment(_) | EventBody::Unknown(_) => {}
             }
         }
-        // A cancellation that came too late is forgotten.
+        // A cancellation that came too late has no effect.
         if order.goal() == EndReason::Unspecified {
             summary.end_reason.clear();
         }
@@ -127,16 +127,16 @@ impl Summary {
                 ..stock
             })
             .collect();
-        summary.steps = stays(&entered);
+        summary.steps = status_periods(&entered);
         summary
     }
 }
 
-/// From entering one status to entering the next; a final status is none to stand in.
-fn stays(entered: &[(OrderStatus, i64)]) -> Vec<Stay> {
-    let mut stays: Vec<_> = entered
+/// One period from entering a status to entering the next. A final status has no period.
+fn status_periods(entered: &[(OrderStatus, i64)]) -> Vec<StatusPeriod> {
+    let mut status_periods: Vec<_> = entered
         .windows(2)
-        .map(|pair| Stay {
+        .map(|pair| StatusPeriod {
             status: status(pair[0].0),
             ms: Some(pair[1].1 - pair[0].1),
         })
@@ -147,14 +147,14 @@ fn stays(entered: &[(OrderStatus, i64)]) -> Vec<Stay> {
             OrderStatus::Delivered | OrderStatus::Cancelled | OrderStatus::Rejected
         )
     });
-    stays.extend(open.map(|(last, _)| Stay {
+    status_periods.extend(open.map(|(last, _)| StatusPeriod {
         status: status(*last),
         ms: None,
     }));
-    stays
+    status_periods
 }
 
-impl Stay {
+impl StatusPeriod {
     fn text(&self) -> String {
         let took = self.ms.map_or("until now".to_owned(), duration_ms);
         format!("{} {took}", self.status)
@@ -162,7 +162,7 @@ impl Stay {
 }
 
 fn status(status: OrderStatus) -> String {
-    plain(status.as_str_name(), "ORDER_STATUS_")
+    enum_text(status.as_str_name(), "ORDER_STATUS_")
 }
 
 impl std::fmt::Display for Summary {
@@ -201,7 +201,7 @@ impl std::fmt::Display for Summary {
                 ),
             ]);
         }
-        let steps: Vec<_> = self.steps.iter().map(Stay::text).collect();
+        let steps: Vec<_> = self.steps.iter().map(StatusPeriod::text).collect();
         table.row(["steps".into(), steps.join(", ")]);
         write!(formatter, "{table}")
     }
@@ -219,23 +219,23 @@ mod tests {
 
     use super::*;
 
-    fn told(events: impl IntoIterator<Item = (&'static str, i64, Happened)>) -> Vec<Event> {
+    fn events_of(events: impl IntoIterator<Item = (&'static str, i64, EventBody)>) -> Vec<Event> {
         events
             .into_iter()
             .zip(1..)
-            .map(|((aggregate_id, time_ms, happened), version)| Event {
+            .map(|((aggregate_id, time_ms, body), version)| Event {
                 id: version.to_string(),
                 aggregate_id: aggregate_id.into(),
                 version,
                 time_ms,
                 command_id: String::new(),
                 actor: String::new(),
-                happened,
+                body,
             })
             .collect()
     }
 
-    fn placed_and_reserved() -> Vec<(&'static str, i64, Happened)> {
+    fn placed_and_reserved() -> Vec<(&'static str, i64, EventBody)> {
         let line = OrderLine {
             sku: "mug".into(),
             quantity: 2,
@@ -255,17 +255,21 @@ mod tests {
         };
         let line = OrderLineReserved { sku: "mug".into() };
         vec![
-            ("o", 0, Happened::Order(OrderEvent::OrderCreated(created))),
+            ("o", 0, EventBody::Order(OrderEvent::OrderCreated(created))),
             (
                 "mug",
                 5,
-                Happened::Stock(StockEvent::StockReserved(reserved)),
+                EventBody::Stock(StockEvent::StockReserved(reserved)),
             ),
-            ("o", 9, Happened::Order(OrderEvent::OrderLineReserved(line))),
             (
                 "o",
                 9,
-                Happened::Order(OrderEvent::OrderStockReserved(OrderStockReserved {
+                EventBody::Order(OrderEvent::OrderLineReserved(line)),
+            ),
+            (
+                "o",
+                9,
+                EventBody::Order(OrderEvent::OrderStockReserved(OrderStockReserved {
                     deadline_ms: 2,
                 })),
             ),
@@ -273,8 +277,8 @@ mod tests {
     }
 
     #[test]
-    fn an_open_order_stands_in_its_last_status() {
-        let summary = Summary::of(&told(placed_and_reserved()));
+    fn the_current_status_of_an_open_order_has_no_duration() {
+        let summary = Summary::of(&events_of(placed_and_reserved()));
         assert_eq!(
             (summary.status.as_str(), summary.total),
             ("awaiting payment", 300)
@@ -282,11 +286,11 @@ mod tests {
         assert_eq!(
             summary.steps,
             [
-                Stay {
+                StatusPeriod {
                     status: "pending".into(),
                     ms: Some(9)
                 },
-                Stay {
+                StatusPeriod {
                     status: "awaiting payment".into(),
                     ms: None
                 },
@@ -295,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn money_and_stock_of_a_cancelled_order_have_come_back() {
+    fn a_cancelled_order_has_its_money_refunded_and_its_stock_released() {
         let mut events = placed_and_reserved();
         let cancelling = OrderCancelling {
             goal: EndReason::Customer.into(),
@@ -320,42 +324,42 @@ mod tests {
             (
                 "o",
                 20,
-                Happened::Payment(PaymentEvent::PaymentRequested(requested)),
+                EventBody::Payment(PaymentEvent::PaymentRequested(requested)),
             ),
             (
                 "o",
                 30,
-                Happened::Order(OrderEvent::OrderCancelling(cancelling)),
+                EventBody::Order(OrderEvent::OrderCancelling(cancelling)),
             ),
             (
                 "o",
                 40,
-                Happened::Payment(PaymentEvent::PaymentRefundRequested(refund)),
+                EventBody::Payment(PaymentEvent::PaymentRefundRequested(refund)),
             ),
             (
                 "o",
                 50,
-                Happened::Payment(PaymentEvent::PaymentRefunded(PaymentRefunded::default())),
+                EventBody::Payment(PaymentEvent::PaymentRefunded(PaymentRefunded::default())),
             ),
             (
                 "mug",
                 50,
-                Happened::Stock(StockEvent::StockReleased(released)),
+                EventBody::Stock(StockEvent::StockReleased(released)),
             ),
             (
                 "o",
                 60,
-                Happened::Order(OrderEvent::OrderPaymentCancelled(OrderPaymentCancelled {
+                EventBody::Order(OrderEvent::OrderPaymentCancelled(OrderPaymentCancelled {
                     refunded: 300,
                 })),
             ),
             (
                 "o",
                 70,
-                Happened::Order(OrderEvent::OrderCancelled(OrderCancelled {})),
+                EventBody::Order(OrderEvent::OrderCancelled(OrderCancelled {})),
             ),
         ]);
-        let summary = Summary::of(&told(events));
+        let summary = Summary::of(&events_of(events));
         assert_eq!(
             (summary.status.as_str(), summary.end_reason.as_str()),
             ("cancelled", "customer")
@@ -373,7 +377,7 @@ mod tests {
         let last = summary
             .steps
             .last()
-            .map(|stay| (stay.status.as_str(), stay.ms));
+            .map(|period| (period.status.as_str(), period.ms));
         assert_eq!(last, Some(("cancelling", Some(40))));
         let text = summary.to_string();
         assert!(

@@ -1,4 +1,4 @@
-//! An order's records put in order: what happened, and why. Pure.
+//! The timeline of an order: its events in causal order, each with its cause. Pure.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -14,98 +14,99 @@ use crate::order::event_text;
 /// An event that belongs to an order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
-    /// Its own identity.
+    /// The event id.
     pub id: String,
-    /// The aggregate that it happened to.
+    /// The id of the aggregate.
     pub aggregate_id: String,
-    /// The aggregate's version after it.
+    /// Version of the aggregate after the event.
     pub version: u64,
-    /// When, by the log's own clock, Unix milliseconds.
+    /// Append time in the log, in Unix milliseconds.
     pub time_ms: i64,
-    /// The command that led to it.
+    /// The id of the command that caused the event.
     pub command_id: String,
-    /// Who had sent the command.
+    /// The sender of the command.
     pub actor: String,
-    /// What happened.
-    pub happened: Happened,
+    /// The content of the event.
+    pub body: EventBody,
 }
 
-/// What happened, to which kind of aggregate.
+/// The content of an event, by kind of aggregate.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Happened {
-    /// To the order.
+pub enum EventBody {
+    /// Of the order.
     Order(OrderEvent),
-    /// To a stock item.
+    /// Of a stock item.
     Stock(StockEvent),
-    /// To the payment.
+    /// Of the payment.
     Payment(PaymentEvent),
-    /// To the shipment.
+    /// Of the shipment.
     Shipment(ShipmentEvent),
-    /// Something newer than this program knows.
-    Newer(Service),
+    /// An event that a newer version of this program has written.
+    Unknown(Service),
 }
 
 /// A command that belongs to an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
-    /// Such as `place_order`.
+    /// The kind, such as `place_order`.
     pub kind: String,
-    /// Who sent it.
+    /// The sender.
     pub actor: String,
-    /// The event that led to it; empty when a client, a partner or a timer sent it.
+    /// The id of the event that caused the command; empty when a client, a partner or a timer sent it.
     pub event_id: String,
 }
 
-/// One event in its place.
+/// One event of the timeline. The fields are keys of `--json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Step {
-    /// When, Unix milliseconds.
+    /// Append time, in Unix milliseconds.
     pub time_ms: i64,
-    /// Since the order was placed, milliseconds.
+    /// Milliseconds since the order was placed.
     pub since_ms: i64,
-    /// Where.
+    /// The aggregate and its version after the event.
     #[serde(flatten)]
-    pub place: Place,
-    /// Identity of the event.
+    pub aggregate_version: AggregateVersion,
+    /// The event id.
     pub event_id: String,
-    /// Such as `order_created`.
+    /// The kind of the event, such as `order_created`.
     pub event: &'static str,
-    /// What happened, in words.
-    pub event_text: String,
-    /// Why.
+    /// The event as text.
+    #[serde(rename = "words")]
+    pub text: String,
+    /// The cause of the event.
     pub cause: Cause,
 }
 
-/// An aggregate at a version.
+/// An aggregate at a version. The fields are keys of `--json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Place {
-    /// Whose it is.
+pub struct AggregateVersion {
+    /// The service that owns the aggregate.
     pub service: &'static str,
     /// `order`, `stock item`, `payment` or `shipment`.
     pub aggregate: &'static str,
-    /// Its id.
+    /// The id of the aggregate.
     pub aggregate_id: String,
-    /// Its version after the event.
+    /// Version after the event.
     pub version: u64,
 }
 
-/// What led to an event.
+/// The cause of an event. The fields are keys of `--json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Cause {
-    /// Such as `PlaceOrder`; `None` when the command is no longer kept.
+    /// Such as `PlaceOrder`; `None` when retention has deleted the command.
     pub command: Option<String>,
-    /// Identity of the command.
+    /// The id of the command.
     pub command_id: String,
-    /// Who had sent it.
+    /// The sender of the command.
     pub actor: String,
-    /// The event that the sender had reacted to.
-    pub because: Option<Place>,
+    /// The event that the sender reacted to.
+    pub because: Option<AggregateVersion>,
 }
 
-/// The events of an order, each after what led to it.
+/// Orders the events so that each comes after its cause.
 ///
-/// Several events have the same millisecond, and the clocks of brokers differ a little: what led to what, and an
-/// aggregate's versions, say which came first.
+/// Times alone do not suffice: several events may have the same millisecond, and the clocks of brokers differ. The
+/// causes and the versions of each aggregate decide.
 pub fn timeline(
     events: &[Event],
     commands: &HashMap<String, Command>,
@@ -121,7 +122,7 @@ pub fn timeline(
     };
     let placed_ms = events
         .iter()
-        .filter(|event| event.happened.is_of_order())
+        .filter(|event| event.body.is_of_order())
         .map(|event| event.time_ms)
         .min()
         .unwrap_or_default();
@@ -130,30 +131,30 @@ pub fn timeline(
         .map(|event| Step {
             time_ms: event.time_ms,
             since_ms: event.time_ms - placed_ms,
-            place: event.place(),
+            aggregate_version: event.aggregate_version(),
             event_id: event.id.clone(),
-            event: event.happened.kind(),
-            event_text: event.happened.event_text(currency),
+            event: event.body.kind(),
+            text: event.body.text(currency),
             cause: Cause {
                 command: commands
                     .get(&event.command_id)
                     .map(|command| camel_case(&command.kind)),
                 command_id: event.command_id.clone(),
                 actor: event.actor.clone(),
-                because: trigger(event).map(Event::place),
+                because: trigger(event).map(Event::aggregate_version),
             },
         })
         .collect()
 }
 
-/// Sorted by time; at the same time, what led to others stands before them.
+/// Sorts by time; at the same time, causes come before their effects.
 fn in_order<'a>(
     events: &'a [Event],
     trigger: impl Fn(&'a Event) -> Option<&'a Event>,
 ) -> Vec<&'a Event> {
     let mut aggregates: BTreeMap<(&str, &str), Vec<&Event>> = BTreeMap::new();
     for event in events {
-        let key = (event.happened.aggregate(), event.aggregate_id.as_str());
+        let key = (event.body.aggregate(), event.aggregate_id.as_str());
         aggregates.entry(key).or_default().push(event);
     }
     let mut before: HashMap<&str, &Event> = HashMap::new();
@@ -163,69 +164,72 @@ fn in_order<'a>(
             before.insert(&pair[1].id, pair[0]);
         }
     }
-    let mut ranks: HashMap<&str, Rank> = HashMap::new();
+    let mut sort_keys: HashMap<&str, SortKey> = HashMap::new();
     for event in events {
-        let mut way = vec![event];
-        while let Some(&last) = way.last() {
-            let led = [trigger(last), before.get(last.id.as_str()).copied()];
-            let unranked = led
+        let mut stack = vec![event];
+        while let Some(&last) = stack.last() {
+            let causes = [trigger(last), before.get(last.id.as_str()).copied()];
+            let unvisited = causes
                 .into_iter()
                 .flatten()
-                .find(|event| !ranks.contains_key(event.id.as_str()));
-            match unranked {
-                // Damaged records could lead to each other.
-                Some(unranked) if way.len() <= events.len() => way.push(unranked),
+                .find(|event| !sort_keys.contains_key(event.id.as_str()));
+            match unvisited {
+                // Damaged records may cause each other: the search ends at the number of events.
+                Some(unvisited) if stack.len() <= events.len() => stack.push(unvisited),
                 _ => {
-                    let led = led
+                    let causes = causes
                         .into_iter()
                         .flatten()
-                        .filter_map(|event| ranks.get(event.id.as_str()));
-                    let rank = Rank::behind(led, last.time_ms);
-                    ranks.insert(&last.id, rank);
-                    way.pop();
+                        .filter_map(|event| sort_keys.get(event.id.as_str()));
+                    let sort_key = SortKey::after(causes, last.time_ms);
+                    sort_keys.insert(&last.id, sort_key);
+                    stack.pop();
                 }
             }
         }
     }
     let mut sorted: Vec<&Event> = events.iter().collect();
     sorted.sort_by_key(|event| {
-        let rank = ranks.get(event.id.as_str()).copied().unwrap_or_default();
-        (rank, event.aggregate_id.as_str(), event.version)
+        let sort_key = sort_keys
+            .get(event.id.as_str())
+            .copied()
+            .unwrap_or_default();
+        (sort_key, event.aggregate_id.as_str(), event.version)
     });
     sorted
 }
 
-/// An event's place in time, behind everything that led to it.
+/// Sort key of an event: greater than the keys of all its direct and indirect causes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-struct Rank {
+struct SortKey {
     time_ms: i64,
-    /// How many events led to it, on the longest way.
+    /// Length of the longest chain of causes.
     depth: usize,
 }
 
-impl Rank {
-    fn behind<'a>(led: impl Iterator<Item = &'a Self>, time_ms: i64) -> Self {
+impl SortKey {
+    fn after<'a>(causes: impl Iterator<Item = &'a Self>, time_ms: i64) -> Self {
         let first = Self { time_ms, depth: 0 };
-        led.fold(first, |rank, led| Self {
-            time_ms: rank.time_ms.max(led.time_ms),
-            depth: rank.depth.max(led.depth + 1),
+        causes.fold(first, |sort_key, cause| Self {
+            time_ms: sort_key.time_ms.max(cause.time_ms),
+            depth: sort_key.depth.max(cause.depth + 1),
         })
     }
 }
 
 impl Event {
-    fn place(&self) -> Place {
-        Place {
-            service: self.happened.service().name(),
-            aggregate: self.happened.aggregate(),
+    fn aggregate_version(&self) -> AggregateVersion {
+        AggregateVersion {
+            service: self.body.service().name(),
+            aggregate: self.body.aggregate(),
             aggregate_id: self.aggregate_id.clone(),
             version: self.version,
         }
     }
 }
 
-impl Place {
-    /// `order v3`; of a stock item with its name.
+impl AggregateVersion {
+    /// `order v3`; for a stock item, the SKU in place of the kind.
     pub fn short(&self) -> String {
         if self.service == Service::Inventory.name() {
             format!("{} v{}", self.aggregate_id, self.version)
@@ -242,14 +246,14 @@ impl Cause {
             Some(command) => format!("{command} from {}", self.actor),
             None => format!("a command from {}, no longer kept", self.actor),
         };
-        if let Some(place) = &self.because {
-            text.push_str(&format!(", {}", place.short()));
+        if let Some(cause) = &self.because {
+            text.push_str(&format!(", {}", cause.short()));
         }
         text
     }
 }
 
-impl Happened {
+impl EventBody {
     const fn is_of_order(&self) -> bool {
         matches!(self, Self::Order(_))
     }
@@ -260,7 +264,7 @@ impl Happened {
             Self::Stock(_) => Service::Inventory,
             Self::Payment(_) => Service::Payments,
             Self::Shipment(_) => Service::Shipping,
-            Self::Newer(service) => *service,
+            Self::Unknown(service) => *service,
         }
     }
 
@@ -280,17 +284,17 @@ impl Happened {
             Self::Stock(event) => event.kind(),
             Self::Payment(event) => event.kind(),
             Self::Shipment(event) => event.kind(),
-            Self::Newer(_) => "unknown",
+            Self::Unknown(_) => "unknown",
         }
     }
 
-    fn event_text(&self, currency: &str) -> String {
+    fn text(&self, currency: &str) -> String {
         match self {
             Self::Order(event) => event_text::of_order(event, currency),
             Self::Stock(event) => event_text::of_stock(event),
             Self::Payment(event) => event_text::of_payment(event),
             Self::Shipment(event) => event_text::of_shipment(event),
-            Self::Newer(_) => "something that a newer program has written".into(),
+            Self::Unknown(_) => "something that a newer program has written".into(),
         }
     }
 }

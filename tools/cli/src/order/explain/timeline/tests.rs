@@ -3,16 +3,16 @@ use contracts::orders::v1::{OrderCreated, OrderLineReserved, OrderStockReserved}
 
 use super::*;
 
-/// An event under its id, caused by the command `for-<id>`.
-fn event(id: &str, aggregate_id: &str, version: u64, time_ms: i64, happened: Happened) -> Event {
+/// An event caused by the command `for-<id>`.
+fn event(id: &str, aggregate_id: &str, version: u64, time_ms: i64, body: EventBody) -> Event {
     Event {
         id: id.into(),
         aggregate_id: aggregate_id.into(),
         version,
         time_ms,
         command_id: format!("for-{id}"),
-        actor: "somebody".into(),
-        happened,
+        actor: "actor".into(),
+        body,
     }
 }
 
@@ -24,7 +24,7 @@ fn command(kind: &str, actor: &str, event_id: &str) -> Command {
     }
 }
 
-/// An order of one mug until its stock is reserved, with all times the same.
+/// The events of an order of one mug until its stock is reserved, all at the same time.
 fn given() -> (Vec<Event>, HashMap<String, Command>) {
     let created = OrderEvent::OrderCreated(OrderCreated {
         customer_id: "ada".into(),
@@ -37,12 +37,12 @@ fn given() -> (Vec<Event>, HashMap<String, Command>) {
         ..Default::default()
     });
     let mut events = vec![
-        event("e4", "o", 3, 100, Happened::Order(stock)),
-        event("e2", "mug", 12, 100, Happened::Stock(reserved)),
-        event("e3", "o", 2, 100, Happened::Order(line)),
-        event("e1", "o", 1, 100, Happened::Order(created)),
+        event("e4", "o", 3, 100, EventBody::Order(stock)),
+        event("e2", "mug", 12, 100, EventBody::Stock(reserved)),
+        event("e3", "o", 2, 100, EventBody::Order(line)),
+        event("e1", "o", 1, 100, EventBody::Order(created)),
     ];
-    // Both events of the order come of one command.
+    // One command causes both events of the order.
     events[0].command_id = "for-e3".into();
     let commands = HashMap::from([
         ("for-e1".into(), command("place_order", "ada", "")),
@@ -56,7 +56,7 @@ fn given() -> (Vec<Event>, HashMap<String, Command>) {
 }
 
 #[test]
-fn what_led_to_an_event_stands_before_it_also_in_the_same_millisecond() {
+fn a_cause_comes_before_its_effect_in_the_same_millisecond() {
     let (events, commands) = given();
     let steps = timeline(&events, &commands, "EUR");
     let ids: Vec<_> = steps.iter().map(|step| step.event_id.as_str()).collect();
@@ -71,37 +71,40 @@ fn a_step_names_its_cause() {
     assert_eq!(
         causes,
         [
-            "PlaceOrder from somebody",
-            "ReserveStock from somebody, order v1",
-            "RecordStockReserved from somebody, mug v12",
-            "RecordStockReserved from somebody, mug v12",
+            "PlaceOrder from actor",
+            "ReserveStock from actor, order v1",
+            "RecordStockReserved from actor, mug v12",
+            "RecordStockReserved from actor, mug v12",
         ]
     );
-    assert_eq!(steps[1].event_text, "2 pieces reserved");
+    assert_eq!(steps[1].text, "2 pieces reserved");
     assert_eq!(
-        (steps[1].place.service, steps[1].place.short().as_str()),
+        (
+            steps[1].aggregate_version.service,
+            steps[1].aggregate_version.short().as_str()
+        ),
         ("inventory", "mug v12")
     );
 }
 
 #[test]
-fn a_command_that_retention_has_deleted_is_told_as_such() {
+fn a_deleted_command_is_reported_as_no_longer_kept() {
     let (events, _) = given();
     let steps = timeline(&events, &HashMap::new(), "EUR");
     assert_eq!(
         steps[0].cause.text(),
-        "a command from somebody, no longer kept"
+        "a command from actor, no longer kept"
     );
     let of_order: Vec<_> = steps
         .iter()
-        .filter(|step| step.place.service == "orders")
-        .map(|step| step.place.version)
+        .filter(|step| step.aggregate_version.service == "orders")
+        .map(|step| step.aggregate_version.version)
         .collect();
     assert_eq!(of_order, [1, 2, 3], "versions need no command");
 }
 
 #[test]
-fn times_count_from_the_placing() {
+fn times_are_relative_to_the_placing() {
     let (mut events, commands) = given();
     for (event, time_ms) in events.iter_mut().zip([130, 110, 130, 100]) {
         event.time_ms = time_ms;
@@ -112,7 +115,7 @@ fn times_count_from_the_placing() {
 }
 
 #[test]
-fn a_clock_that_is_behind_does_not_turn_cause_and_effect_round() {
+fn a_cause_comes_before_its_effect_when_clocks_differ() {
     let (mut events, commands) = given();
     let reserved = events.iter_mut().find(|event| event.id == "e2");
     reserved.expect("it is there").time_ms = 40;
@@ -122,7 +125,7 @@ fn a_clock_that_is_behind_does_not_turn_cause_and_effect_round() {
 }
 
 #[test]
-fn records_that_lead_to_each_other_are_told_all_the_same() {
+fn records_that_cause_each_other_are_still_listed() {
     let (events, mut commands) = given();
     commands.insert("for-e1".into(), command("place_order", "ada", "e2"));
     assert_eq!(timeline(&events, &commands, "EUR").len(), events.len());
