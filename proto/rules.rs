@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use prost_protovalidate::{Validate, Violation};
 use uuid::{Uuid, Version};
 
-use crate::orders::v1::{OrderLine, PlaceOrder, PlaceOrderRequest};
+use crate::orders::v1::{OrderLine, OrderStatus, PlaceOrder, PlaceOrderRequest};
 
 /// All violations of a message: of the rules in its proto file and of its cross-field rules.
 pub fn violations<M: Validate + CrossField>(message: &M) -> Vec<Violation> {
@@ -126,6 +126,18 @@ pub fn line_total(line: &OrderLine) -> Option<i64> {
         .checked_mul(line.unit_price)?
         .checked_sub(line.discount)
         .filter(|total| *total >= 0)
+}
+
+/// The statuses in which an order ends.
+pub const FINAL_ORDER_STATUSES: [OrderStatus; 3] = [
+    OrderStatus::Delivered,
+    OrderStatus::Cancelled,
+    OrderStatus::Rejected,
+];
+
+/// Whether an order in this status has ended.
+pub fn is_final(status: OrderStatus) -> bool {
+    FINAL_ORDER_STATUSES.contains(&status)
 }
 
 /// The timestamp of a UUIDv7, in Unix milliseconds; `None` for any other text.

@@ -1,12 +1,13 @@
 //! The project's alerts on a running system: a real Prometheus with its rules, a real Alertmanager with its routes, and
 //! a webhook receiver.
 
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use axum::extract::{Json, Path as Receiver, State};
 use axum::routing::post;
@@ -194,7 +195,7 @@ impl Alerts {
 
     /// Names of all alerts about the system that any receiver was notified of.
     pub fn notified_alerts(&self) -> BTreeSet<String> {
-        let notifications = self.notifications.lock().expect("no holder panics");
+        let notifications = self.notifications.lock();
         let names = notifications
             .keys()
             .map(|labels| labels["alertname"].clone());
@@ -204,7 +205,7 @@ impl Alerts {
     }
 
     fn notifications_of(&self, name: &str, labels: Labels<'_>) -> Vec<Notification> {
-        let notifications = self.notifications.lock().expect("no holder panics");
+        let notifications = self.notifications.lock();
         let notifications = notifications
             .iter()
             .filter(|(found, _)| matches(found, name, labels));
@@ -296,7 +297,7 @@ async fn receive_webhook(
     Receiver(receiver): Receiver<String>,
     Json(message): Json<Message>,
 ) {
-    let mut notifications = notifications.lock().expect("no holder panics");
+    let mut notifications = notifications.lock();
     for alert in message.alerts {
         let notification = Notification {
             receiver: receiver.clone(),

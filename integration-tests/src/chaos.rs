@@ -8,10 +8,11 @@ mod progress;
 pub mod proxy;
 pub mod stack;
 
+use parking_lot::{Mutex, MutexGuard};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::process::Command;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use contracts::Service;
@@ -136,7 +137,7 @@ impl ChaosRig {
         static TURN: Mutex<()> = Mutex::new(());
         let stack = Stack::shared(plan.seed, plan.scale);
         // One rig at a time: each needs the whole machine and stops shared parts.
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = TURN.lock();
         println!("seed {}", plan.seed);
         stack.heal();
         let tablespace = stack.tablespace();

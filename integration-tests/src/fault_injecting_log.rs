@@ -1,8 +1,9 @@
 //! A log with injected faults.
 
+use parking_lot::Mutex;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use contracts::Topic;
@@ -56,15 +57,11 @@ impl Plan {
     ///
     /// When a holder panicked.
     pub fn is_over(&self) -> bool {
-        self.inner
-            .lock()
-            .expect("no holder panics")
-            .faults
-            .is_empty()
+        self.inner.lock().faults.is_empty()
     }
 
     fn next(&self) -> Option<Fault> {
-        let mut inner = self.inner.lock().expect("no holder panics");
+        let mut inner = self.inner.lock();
         inner.commits += 1;
         let commits = inner.commits;
         inner

@@ -2,8 +2,9 @@
 
 mod transaction;
 
+use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, Once};
+use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 use contracts::core::v1::Metadata;
@@ -240,7 +241,7 @@ impl KafkaFixture {
     /// When Kafka cannot be reached, or a transaction stays open.
     pub fn end(&self, service: Service, topic: Topic, partition: Partition) -> i64 {
         let topic = self.cluster.topic(service, topic);
-        let reader = self.reader.lock().expect("no holder panics");
+        let reader = self.reader.lock();
         eventually("no transaction is open", || {
             let (_, high) = self
                 .watermarks
@@ -259,7 +260,7 @@ impl KafkaFixture {
     ///
     /// When Kafka cannot be reached.
     pub fn committed(&self, service: Service, partition: Partition) -> Option<i64> {
-        let mut groups = self.groups.lock().expect("no holder panics");
+        let mut groups = self.groups.lock();
         let consumer = groups.entry(service).or_insert_with(|| {
             client(&self.cluster)
                 .set("group.id", format!("{}{service}", self.cluster.prefix))
@@ -377,7 +378,7 @@ impl KafkaFixture {
     /// When Kafka cannot be reached.
     pub fn read(&self, service: Service, topic: Topic) -> Vec<Input> {
         let name = self.cluster.topic(service, topic);
-        let consumer = self.reader.lock().expect("no holder panics");
+        let consumer = self.reader.lock();
         let mut list = TopicPartitionList::new();
         for partition in 0..Partition::from(self.cluster.partitions) {
             list.add_partition_offset(&name, partition, Offset::Beginning)

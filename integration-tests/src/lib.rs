@@ -21,6 +21,7 @@ pub mod servers;
 mod signals;
 pub mod system;
 
+pub use engine::effects::NoEffects;
 pub use eventually::eventually;
 pub use kafka_fixture::{KafkaFixture, SentCommand};
-pub use runner::{NoEffects, RunningWorker};
+pub use runner::RunningWorker;

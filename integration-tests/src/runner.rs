@@ -1,12 +1,11 @@
 //! Workers on threads.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use contracts::Contract as _;
-use engine::effects::{Attempt, EffectHandler, Executor, Indeterminate, Limits};
+use engine::effects::{EffectHandler, Executor, Limits};
 use engine::log::Log;
 use engine::log::kafka::KafkaLog;
 use engine::worker::{Error, Settings, Status, Worker};
@@ -14,24 +13,6 @@ use engine::{Codec, Command, Decider, Metrics};
 use prometheus::proto::Metric;
 
 use crate::{KafkaFixture, eventually};
-
-/// Effect handler of rule books without effects.
-pub struct NoEffects;
-
-impl<D: Decider<Effect = Infallible>> EffectHandler<D> for NoEffects {
-    fn target(&self, effect: &Infallible) -> &'static str {
-        match *effect {}
-    }
-
-    async fn perform(
-        &self,
-        _key: &str,
-        effect: &Infallible,
-        _attempt: Attempt,
-    ) -> Result<Command<D>, Indeterminate> {
-        match *effect {}
-    }
-}
 
 /// A worker on a thread of its own.
 pub struct RunningWorker {

@@ -1,7 +1,7 @@
 //! The servers under test: their addresses, and shared or exclusive access to them.
 
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::process::Command;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Names of the environment variables with the addresses of the servers.
 pub mod env {
@@ -57,14 +57,14 @@ pub struct ExclusiveServers {
 /// Waits until no test has exclusive access.
 pub fn shared() -> SharedServers {
     SharedServers {
-        _use: IN_USE.read().unwrap_or_else(PoisonError::into_inner),
+        _use: IN_USE.read(),
     }
 }
 
 /// Waits until no other test uses the servers.
 pub fn exclusive() -> ExclusiveServers {
     ExclusiveServers {
-        _use: IN_USE.write().unwrap_or_else(PoisonError::into_inner),
+        _use: IN_USE.write(),
     }
 }
 

@@ -1,8 +1,9 @@
 //! Histograms with exemplars: a trace for each bucket.
 
+use parking_lot::Mutex;
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use prometheus::core::{Collector, Desc};
@@ -87,7 +88,7 @@ impl ExemplarStore {
         };
         let labels = labels.iter().map(|&label| label.to_owned()).collect();
         let bucket = self.upper_bounds.partition_point(|bound| *bound < value);
-        let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut series = self.series.lock();
         let buckets = series
             .entry(labels)
             .or_insert_with(|| vec![None; self.upper_bounds.len() + 1]);
@@ -101,7 +102,7 @@ impl ExemplarStore {
             Some(pair.value().to_owned())
         };
         let labels: Vec<_> = self.labels.iter().filter_map(value).collect();
-        let series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        let series = self.series.lock();
         series.get(&labels).cloned()
     }
 }

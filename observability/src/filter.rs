@@ -1,6 +1,7 @@
 //! The log filter, which can be changed at run time.
 
-use std::sync::{Mutex, OnceLock, PoisonError};
+use parking_lot::Mutex;
+use std::sync::OnceLock;
 
 use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
@@ -79,10 +80,7 @@ impl LogFilter {
 
     /// The current filter.
     pub fn text(&self) -> String {
-        self.text
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.text.lock().clone()
     }
 
     /// Changes the filter, at once and for all threads.
@@ -93,7 +91,7 @@ impl LogFilter {
     pub fn change(&self, text: &str) -> Result<(), BadFilter> {
         let text = text.trim();
         let filter = parse(text, self.traces)?;
-        let mut current = self.text.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.text.lock();
         (self.reload)(filter).map_err(|_no_subscriber| BadFilter::Fixed)?;
         text.clone_into(&mut current);
         Ok(())
@@ -138,9 +136,9 @@ pub(crate) fn one_line(reason: &impl ToString) -> String {
 
 /// Serialises the tests that change filters: the level of the `log` crate is global to the process.
 #[cfg(test)]
-pub(crate) fn serialize_tests() -> std::sync::MutexGuard<'static, ()> {
+pub(crate) fn serialize_tests() -> parking_lot::MutexGuard<'static, ()> {
     static LEVEL: Mutex<()> = Mutex::new(());
-    LEVEL.lock().unwrap_or_else(PoisonError::into_inner)
+    LEVEL.lock()
 }
 
 #[cfg(test)]

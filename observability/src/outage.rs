@@ -100,8 +100,9 @@ impl Drop for Outage {
 
 #[cfg(test)]
 mod tests {
+    use parking_lot::Mutex;
     use std::io;
-    use std::sync::{Arc, Mutex, PoisonError};
+    use std::sync::Arc;
 
     use super::*;
 
@@ -110,7 +111,7 @@ mod tests {
 
     impl io::Write for Lines {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut lines = self.0.lock();
             lines.extend_from_slice(bytes);
             Ok(bytes.len())
         }
@@ -145,7 +146,7 @@ mod tests {
             let mut unanswered = Outage::of("never back");
             unanswered.failed("gone");
         });
-        let bytes = lines.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = lines.0.lock();
         let text = String::from_utf8_lossy(&bytes);
         let expected = [
             "outage begins part=\"log\" cause=\"connection refused\"",

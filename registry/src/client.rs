@@ -114,11 +114,13 @@ impl Client {
             )));
         }
         let url = url.trim_end_matches('/').to_owned();
-        let http = reqwest::Client::builder().timeout(CALL_TIMEOUT).build();
+        // One configuration for both: calls of the converter and our own.
+        let settings = || reqwest::Client::builder().timeout(CALL_TIMEOUT);
+        let http = settings().build();
         let http = http.map_err(|error| address(error.to_string()))?;
         let converter = SrSettings::new_builder(url.clone())
             .set_timeout(CALL_TIMEOUT)
-            .build();
+            .build_with(settings());
         let converter = converter.map_err(|error| address(error.to_string()))?;
         Ok(Self {
             url,

@@ -1,9 +1,10 @@
 //! A client that sends a command and waits for its outcome.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::marker::PhantomData;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use contracts::core::v1::Metadata;
@@ -110,7 +111,7 @@ impl<C: Contract> CommandClient<C> {
     ///
     /// The reason, for readiness.
     pub fn health(&self) -> Result<(), String> {
-        let problem = self.inner.problem.lock().expect("no holder panics");
+        let problem = self.inner.problem.lock();
         match problem.clone() {
             Some(problem) => Err(problem),
             None if self.is_ready() => Ok(()),
@@ -124,7 +125,7 @@ impl<C: Contract> CommandClient<C> {
     }
 
     fn set_problem(&self, problem: Option<&str>) {
-        let mut current = self.inner.problem.lock().expect("no holder panics");
+        let mut current = self.inner.problem.lock();
         if current.as_deref() != problem {
             *current = problem.map(str::to_owned);
         }
@@ -132,7 +133,7 @@ impl<C: Contract> CommandClient<C> {
 
     /// Number of calls that wait for an outcome.
     pub fn in_flight(&self) -> usize {
-        self.inner.pending.lock().expect("no holder panics").len()
+        self.inner.pending.lock().len()
     }
 
     /// Receives outcomes until `stopped`; runs on a dedicated thread.
@@ -170,12 +171,7 @@ impl<C: Contract> CommandClient<C> {
                 .as_deref()
                 .map(String::from_utf8_lossy)
                 .unwrap_or_default();
-            let pending = self
-                .inner
-                .pending
-                .lock()
-                .expect("no holder panics")
-                .remove(&*id);
+            let pending = self.inner.pending.lock().remove(&*id);
             if let Some(pending) = pending {
                 let _ = pending.send(input);
             }
@@ -217,11 +213,7 @@ impl<C: Contract> CommandClient<C> {
         let payload = self.encode(&call, id.clone(), &self.inner.instance)?;
         let call_headers: Vec<_> = send_span.header().into_iter().collect();
         let (pending, outcome) = oneshot::channel();
-        self.inner
-            .pending
-            .lock()
-            .expect("no holder panics")
-            .insert(id.clone(), pending);
+        self.inner.pending.lock().insert(id.clone(), pending);
         let _pending_call = PendingCall {
             inner: &self.inner,
             id,
@@ -292,10 +284,6 @@ struct PendingCall<'a> {
 
 impl Drop for PendingCall<'_> {
     fn drop(&mut self) {
-        self.inner
-            .pending
-            .lock()
-            .expect("no holder panics")
-            .remove(&self.id);
+        self.inner.pending.lock().remove(&self.id);
     }
 }

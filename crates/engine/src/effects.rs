@@ -19,7 +19,7 @@ use crate::{Decider, Outstanding};
 
 pub(crate) use clock::unix_ms;
 pub use executor::{Executor, Limits};
-pub use handler::{Attempt, EffectHandler, Indeterminate};
+pub use handler::{Attempt, EffectHandler, Indeterminate, NoEffects};
 pub use runtime::EffectRuntime;
 pub use target_metrics::TargetMetrics;
 

@@ -1,9 +1,9 @@
 //! A process of one service: the real worker on the simulated log, and the real effect executor on a runtime with a
 //! paused clock.
 
-use std::convert::Infallible;
+use parking_lot::Mutex;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use contracts::{Contract as _, Service, Topic};
@@ -37,24 +37,6 @@ pub struct ProcessContext {
 
 /// A function that returns whether a command is an answer to an effect.
 pub type IsAnswer<D> = fn(&<D as Decider>::Effect, &Command<D>) -> bool;
-
-/// The handler for rule books without effects.
-pub struct NoEffects;
-
-impl<D: Decider<Effect = Infallible>> EffectHandler<D> for NoEffects {
-    fn target(&self, effect: &Infallible) -> &'static str {
-        match *effect {}
-    }
-
-    async fn perform(
-        &self,
-        _key: &str,
-        effect: &Infallible,
-        _attempt: Attempt,
-    ) -> Result<Command<D>, Indeterminate> {
-        match *effect {}
-    }
-}
 
 /// A process, as the scheduler sees it.
 pub trait Process {
@@ -215,7 +197,7 @@ impl<D: Decider, P> CheckedEffects<D, P> {
             .any(|(_, command)| (self.is_answer)(effect, &command));
         if is_answered {
             let violation = format!("{key} is executed although its answer was already in the log");
-            let mut violations = self.context.violations.lock().expect("no holder panics");
+            let mut violations = self.context.violations.lock();
             violations.push(violation);
         }
     }

@@ -7,10 +7,11 @@
 mod frames;
 mod relay;
 
+use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -195,20 +196,20 @@ impl Proxy {
 
     /// The `client.id`s of all Kafka clients that have connected so far.
     pub fn clients(&self) -> BTreeSet<String> {
-        let clients = self.state.clients.lock().expect("no holder panics");
+        let clients = self.state.clients.lock();
         clients.known.clone()
     }
 
     /// Disconnects a Kafka client from the broker permanently: each of its connections breaks at its first request. A
     /// client that replaces it has another `client.id`.
     pub fn disconnect_client(&self, client_id: &str) {
-        let mut clients = self.state.clients.lock().expect("no holder panics");
+        let mut clients = self.state.clients.lock();
         clients.disconnected.insert(client_id.to_owned());
     }
 
     /// Ends [`Proxy::disconnect_client`].
     pub fn reconnect_client(&self, client_id: &str) {
-        let mut clients = self.state.clients.lock().expect("no holder panics");
+        let mut clients = self.state.clients.lock();
         clients.disconnected.remove(client_id);
     }
 
@@ -230,8 +231,7 @@ impl Proxy {
     /// Holds the next message that matches `step`.
     pub fn intercept(&self, step: Step) -> PendingInterception {
         let (intercepted, wait) = oneshot::channel();
-        *self.state.interception.lock().expect("no holder panics") =
-            Some(Interception { step, intercepted });
+        *self.state.interception.lock() = Some(Interception { step, intercepted });
         PendingInterception {
             intercepted: wait,
             runtime: self.runtime.clone(),
@@ -291,7 +291,7 @@ impl ProxyState {
         &self,
         matches: impl FnOnce(&Step) -> bool,
     ) -> Option<oneshot::Sender<oneshot::Sender<Verdict>>> {
-        let mut interception = self.interception.lock().expect("no holder panics");
+        let mut interception = self.interception.lock();
         if !interception
             .as_ref()
             .is_some_and(|interception| matches(&interception.step))
@@ -305,7 +305,7 @@ impl ProxyState {
 
     /// Draws whether a request is refused.
     fn draw_refusal(&self, percent: u8) -> bool {
-        percent > 0 && self.random.lock().expect("no holder panics").u8(..100) < percent
+        percent > 0 && self.random.lock().u8(..100) < percent
     }
 }
 

@@ -1,11 +1,12 @@
 //! A stack of the fault tests' own, whose parts can be killed, frozen and cut off.
 
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
@@ -49,7 +50,7 @@ impl Stack {
     ///
     /// When the stack cannot be started.
     pub fn shared(seed: u64, scale: Scale) -> Arc<Self> {
-        let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = CURRENT.lock();
         current.upgrade().unwrap_or_else(|| {
             let stack = Arc::new(Self::start(seed, scale));
             *current = Arc::downgrade(&stack);

@@ -1,7 +1,8 @@
 //! Effects across take-overs.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use contracts::core::v1::Money;
@@ -34,7 +35,7 @@ impl Provider {
 
     /// All attempts for this order.
     fn attempts_for(&self, order_id: &str) -> Vec<Attempt> {
-        let asked = self.asked.lock().unwrap();
+        let asked = self.asked.lock();
         asked
             .iter()
             .filter(|(key, _)| key.contains(order_id))
@@ -54,7 +55,7 @@ impl EffectHandler<PaymentRules> for Provider {
         _effect: &Effect,
         attempt: Attempt,
     ) -> Result<Command, Indeterminate> {
-        self.asked.lock().unwrap().push((key.to_owned(), attempt));
+        self.asked.lock().push((key.to_owned(), attempt));
         if !self.answers {
             std::future::pending::<()>().await;
         }
@@ -170,7 +171,7 @@ fn an_answer_in_the_log_is_read_before_its_effect_is_repeated() {
     fixture.send(&last, charge());
     wait_until_processed(&fixture, &last);
     assert_eq!(
-        provider.asked.lock().unwrap().len(),
+        provider.asked.lock().len(),
         1,
         "only the new payment is asked for"
     );
@@ -229,7 +230,6 @@ impl EffectHandler<PaymentRules> for RefusingProvider {
     ) -> Result<Command, Indeterminate> {
         self.asked
             .lock()
-            .unwrap()
             .entry(key.to_owned())
             .or_insert_with(unix_ms);
         Ok(match effect {
@@ -294,7 +294,7 @@ fn a_delayed_effect_is_not_performed_early_by_another_owner() {
     worker.stop();
     let retries = retries(&fixture, &order_id);
     assert_eq!(retries.len(), 2);
-    let asked = provider.asked.lock().unwrap();
+    let asked = provider.asked.lock();
     for (attempt, retry_at_ms) in (2..).zip(retries) {
         let asked_ms = asked[&format!("{order_id}/refund/{attempt}")];
         assert!(

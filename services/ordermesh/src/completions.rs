@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::CommandFactory as _;
 use clap_complete::Shell;
+use terminal::print_line;
 
 use crate::command_line::Cli;
-use terminal::print_line;
 
 /// Arguments of `ordermesh completions`.
 #[derive(clap::Args, Clone, Copy, Debug)]

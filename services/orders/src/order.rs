@@ -33,7 +33,7 @@ use contracts::orders::v1::{
     OrderStockReserved, PaymentProgress, PlaceOrder, ShipmentProgress, order_command, order_event,
     order_outcome,
 };
-use contracts::rules::{CrossField as _, order_total, uuid_v7_time_ms};
+use contracts::rules::{CrossField as _, is_final, order_total, uuid_v7_time_ms};
 use contracts::{Message, Orders};
 use engine::{Context, Decider, Outstanding};
 use prost::Message as _;
@@ -171,10 +171,7 @@ impl Decider for OrderRules {
     }
 
     fn finished(order: &Order) -> bool {
-        matches!(
-            order.status(),
-            OrderStatus::Delivered | OrderStatus::Cancelled | OrderStatus::Rejected
-        )
+        is_final(order.status())
     }
 
     fn is_id(id: &str) -> bool {

@@ -1,7 +1,8 @@
 //! Notifies waiting reads of what the projector of this process has applied.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use contracts::Service;
 use tokio::sync::watch;
@@ -48,9 +49,7 @@ impl Progress {
 
     fn subscriptions(&self) -> MutexGuard<'_, HashMap<ProgressKey, watch::Sender<i64>>> {
         // Every change of the map is one operation: a panic of another holder leaves it consistent.
-        self.subscriptions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.subscriptions.lock()
     }
 }
 

@@ -2,8 +2,8 @@
 
 mod file;
 
+use parking_lot::{Mutex, MutexGuard};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -92,7 +92,7 @@ impl<I: Index> Ledger<I> {
     pub(crate) fn in_memory_entries(&self) -> Vec<Entry<I::Verdict>> {
         match &self.storage {
             Storage::File(_) => Vec::new(),
-            Storage::Memory(entries) => entries.lock().expect("no holder panics").clone(),
+            Storage::Memory(entries) => entries.lock().clone(),
         }
     }
 
@@ -187,7 +187,7 @@ impl<I: Index> Ledger<I> {
         match &self.storage {
             Storage::File(file) => file.append(entry),
             Storage::Memory(entries) => {
-                let mut entries = entries.lock().expect("no holder panics");
+                let mut entries = entries.lock();
                 entries.push(entry.clone());
                 Ok(())
             }
@@ -209,7 +209,7 @@ impl<I: Index> Ledger<I> {
     }
 
     fn index(&self) -> MutexGuard<'_, I> {
-        self.index.lock().expect("no holder panics")
+        self.index.lock()
     }
 }
 

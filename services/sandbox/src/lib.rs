@@ -11,8 +11,9 @@ mod faults;
 mod ledger;
 mod provider;
 
+use parking_lot::RwLock;
 use std::path::PathBuf;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use std::{fs, io};
 
@@ -194,11 +195,11 @@ impl SharedBehaviour {
     }
 
     fn get(&self) -> Behaviour {
-        *self.0.read().expect("no holder panics")
+        *self.0.read()
     }
 
     fn set(&self, behaviour: Behaviour) {
-        *self.0.write().expect("no holder panics") = behaviour;
+        *self.0.write() = behaviour;
     }
 }
 

@@ -15,13 +15,13 @@ use chassis::config;
 use engine::Cluster;
 use engine::log::kafka::client::ReplaceableClient;
 use http::uri::Authority;
+use lag::{BrokerProbe, ProbeResult};
+use terminal::print_line;
 
 use self::alerts::Alerts;
 use self::groups::Groups;
 use self::process::Reading;
 use self::snapshot::Snapshot;
-use lag::{BrokerProbe, ProbeResult};
-use terminal::print_line;
 
 /// Time between two snapshots with `--watch`.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);

@@ -16,16 +16,16 @@ use chassis::grpc::Peer;
 use contracts::sandbox::v1::sandbox_service_client::SandboxServiceClient;
 use contracts::{Service, Topic};
 use engine::Cluster;
+use platform_client::{Sandbox, Stack};
 use registry::Schemas;
 use serde::Serialize;
 use serde_json::json;
 use sqlx::PgPool;
+use terminal::{Align, Table, print_line};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::journal;
-use platform_client::{Sandbox, Stack};
-use terminal::{Align, Table, print_line};
 
 pub use orders_log::OrdersLog;
 pub use orders_model::open_orders;

@@ -16,8 +16,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use chassis::config;
 use contracts::{Service, Topic};
+use platform_client::topic_reader;
+use platform_client::{Api, Clients, Sandbox, Stack};
 use serde_json::json;
 use sqlx::PgPool;
+use terminal::progress::Progress;
+use terminal::{count, duration, print_line};
 use tokio_util::sync::CancellationToken;
 
 use crate::baskets::BasketFile;
@@ -26,12 +30,8 @@ use crate::journal::Journal;
 use crate::loader::{self, LoadSettings, PlacedOrders};
 use crate::{Counts, DEFAULT_CONCURRENCY};
 use figures::Speed;
-use platform_client::topic_reader;
-use platform_client::{Api, Clients, Sandbox, Stack};
 use scenarios::{ScenarioResults, ScenarioRunner};
 use services::{Phase, Services};
-use terminal::progress::Progress;
-use terminal::{count, duration, print_line};
 
 /// 5,000 real baskets; `data/README.md` says where they are from.
 pub const BASKETS: &[u8] = include_bytes!("../data/baskets.csv.gz");

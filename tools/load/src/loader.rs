@@ -7,6 +7,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use contracts::orders::v1::{PlaceOrderRequest, PlaceOrderResponse, PlaceOrderWait};
 use contracts::query::v1::GetOrderRequest;
+use platform_client::retry::{self, Backoff};
+use platform_client::{Clients, request};
+use terminal::progress::Progress;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Interval, interval};
@@ -17,9 +20,6 @@ use uuid::Uuid;
 use super::baskets::{Basket, CURRENCY, Line};
 use super::journal::{BasketState, Fact, Journal};
 use super::refusal::{Refusal, classify};
-use platform_client::retry::{self, Backoff};
-use platform_client::{Clients, request};
-use terminal::progress::Progress;
 
 /// More stale answers than this to fresh ids mean that the clocks differ.
 const MAX_STALE_ANSWERS: u32 = 3;

@@ -1,7 +1,7 @@
 //! Progress of a long command: a bar on a terminal, otherwise a line every two seconds.
 
+use parking_lot::Mutex;
 use std::io::{IsTerminal as _, stderr};
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -73,7 +73,7 @@ impl Progress {
     }
 
     fn print_plain(&self, last: &Mutex<Instant>, message: &str) {
-        let mut last = last.lock().expect("no holder panics");
+        let mut last = last.lock();
         if last.elapsed() >= PLAIN_INTERVAL {
             *last = Instant::now();
             let (position, total) = (self.bar.position(), self.bar.length().unwrap_or_default());

@@ -1,7 +1,7 @@
 //! One replica of a peer: its connections and its health.
 
+use parking_lot::Mutex;
 use std::error::Error;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use http::uri::Authority;
@@ -66,17 +66,11 @@ impl Replica {
 
     /// Marks the replica as down for [`DOWN_TIME`].
     pub(super) fn mark_down(&self) {
-        *self
-            .down_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + DOWN_TIME);
+        *self.down_until.lock() = Some(Instant::now() + DOWN_TIME);
     }
 
     pub(super) fn is_down(&self) -> bool {
-        let down_until = *self
-            .down_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let down_until = *self.down_until.lock();
         down_until.is_some_and(|until| Instant::now() < until)
     }
 

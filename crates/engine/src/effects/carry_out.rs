@@ -1,8 +1,9 @@
 //! Runs one effect: retried until its partner gives a definite answer.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use contracts::Contract;
 use futures::FutureExt as _;
@@ -30,7 +31,7 @@ pub struct Shared<P> {
 
 impl<P> Shared<P> {
     fn target(&self, service: &'static str, name: &'static str) -> Arc<Target> {
-        let mut targets = self.targets.lock().expect("no holder panics");
+        let mut targets = self.targets.lock();
         Arc::clone(targets.entry(name).or_insert_with(|| {
             let target = Arc::new(Target::new(service, name, self.limits.concurrency));
             self.metrics.targets.watch(&target);

@@ -1,7 +1,8 @@
 //! Runs effects and timers on tokio and sends their results to the service's own commands topic.
 
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use contracts::Contract;

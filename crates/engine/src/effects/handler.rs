@@ -1,5 +1,6 @@
 //! The interface by which a service carries out its effects.
 
+use std::convert::Infallible;
 use std::future::Future;
 
 use crate::{Command, Decider};
@@ -25,6 +26,25 @@ pub trait EffectHandler<D: Decider>: Send + Sync + 'static {
         effect: &D::Effect,
         attempt: Attempt,
     ) -> impl Future<Output = Result<Command<D>, Indeterminate>> + Send;
+}
+
+/// The handler of a rule book without effects.
+#[derive(Clone, Copy, Debug)]
+pub struct NoEffects;
+
+impl<D: Decider<Effect = Infallible>> EffectHandler<D> for NoEffects {
+    fn target(&self, effect: &Infallible) -> &'static str {
+        match *effect {}
+    }
+
+    async fn perform(
+        &self,
+        _key: &str,
+        effect: &Infallible,
+        _attempt: Attempt,
+    ) -> Result<Command<D>, Indeterminate> {
+        match *effect {}
+    }
 }
 
 /// One try of an effect.

@@ -1,7 +1,8 @@
 //! A partner of effects: its concurrency limit, its breaker, and the age of its unanswered effects.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
@@ -123,11 +124,11 @@ impl Target {
     }
 
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
-        self.breaker.lock().expect("no holder panics")
+        self.breaker.lock()
     }
 
     fn awaited(&self) -> MutexGuard<'_, AwaitedEffects> {
-        self.awaited.lock().expect("no holder panics")
+        self.awaited.lock()
     }
 }
 

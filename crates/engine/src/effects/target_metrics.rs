@@ -1,6 +1,7 @@
 //! Metrics of the targets, computed at each scrape: an age grows and a breaker half-opens without an event.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use parking_lot::Mutex;
+use std::sync::{Arc, Weak};
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
@@ -36,7 +37,7 @@ impl TargetMetrics {
 
     /// Exports a target while it exists.
     pub(super) fn watch(&self, target: &Arc<Target>) {
-        let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut targets = self.targets.lock();
         targets.push(Arc::downgrade(target));
     }
 }
@@ -50,7 +51,7 @@ impl Collector for TargetMetrics {
 
     fn collect(&self) -> Vec<MetricFamily> {
         // Held to the end, so that concurrent scrapes do not mix their values.
-        let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut targets = self.targets.lock();
         targets.retain(|target| target.strong_count() > 0);
         self.oldest_seconds.reset();
         self.breaker_state.reset();

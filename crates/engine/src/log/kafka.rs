@@ -138,7 +138,7 @@ impl KafkaLog {
         };
         let mut ids = group.members().iter().map(|member| member.id());
         let holder = ids.find(|id| is_of_instance(id));
-        let own_ids = self.member_ids.lock().expect("no holder panics");
+        let own_ids = self.member_ids.lock();
         Ok(holder
             .filter(|id| !own_ids.contains(*id))
             .map(str::to_owned))

@@ -1,7 +1,8 @@
 //! Status of a worker, for readiness.
 
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use contracts::Service;
 
@@ -50,7 +51,7 @@ impl Status {
     ///
     /// The reason, for readiness.
     pub fn ready(&self) -> Result<(), String> {
-        let inner = self.inner.lock().expect("no holder panics");
+        let inner = self.inner.lock();
         if let Some(reason) = &inner.unavailable {
             return Err(reason.clone());
         }
@@ -79,13 +80,13 @@ impl Status {
 
     /// The processed partitions.
     pub fn running(&self) -> Vec<Partition> {
-        self.inner.lock().expect("no holder panics").running.clone()
+        self.inner.lock().running.clone()
     }
 
     /// Finished iterations of the worker's loop. An idle worker iterates too: when the count does not advance, the worker
     /// is stuck.
     pub fn rounds(&self) -> u64 {
-        self.inner.lock().expect("no holder panics").rounds
+        self.inner.lock().rounds
     }
 
     pub(super) fn round_done(&self) {
@@ -117,7 +118,7 @@ impl Status {
 
     /// Number of stalled partitions.
     pub(super) fn stalled_count(&self) -> usize {
-        self.inner.lock().expect("no holder panics").stalled.len()
+        self.inner.lock().stalled.len()
     }
 
     /// All partitions but these advance.
@@ -179,6 +180,6 @@ impl Status {
     }
 
     fn change(&self, change: impl FnOnce(&mut Inner)) {
-        change(&mut self.inner.lock().expect("no holder panics"));
+        change(&mut self.inner.lock());
     }
 }

@@ -1,8 +1,9 @@
 //! The watch with an API whose streams break.
 
+use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use contracts::core::v1::Metadata;
 use contracts::orders::v1::{OrderEvent, OrderStatus};
@@ -39,8 +40,8 @@ impl QueryService for Query {
         request: Request<WatchOrderRequest>,
     ) -> Result<Response<Answers>, Status> {
         let after = request.into_inner().after_version;
-        self.requested_versions.lock().unwrap().push(after);
-        let responses = self.streams.lock().unwrap().pop_front();
+        self.requested_versions.lock().push(after);
+        let responses = self.streams.lock().pop_front();
         let responses = responses.ok_or_else(|| Status::not_found("order not found"))?;
         Ok(Response::new(Box::pin(stream::iter(responses))))
     }
@@ -135,7 +136,7 @@ async fn a_broken_stream_is_resumed_after_the_last_received_version() {
     ])
     .await;
     assert_eq!(versions(&mut watch).await.unwrap(), [1, 2, 3, 4, 5]);
-    assert_eq!(*requested_versions.lock().unwrap(), [0, 2, 2]);
+    assert_eq!(*requested_versions.lock(), [0, 2, 2]);
 }
 
 #[tokio::test]

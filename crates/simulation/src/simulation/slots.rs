@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use contracts::Service;
+use engine::effects::NoEffects;
 use engine::log::simulated::{ClientKind, Probe};
 use engine::worker::Error;
 use payments::Provider;
@@ -11,7 +12,7 @@ use shipping::{Carrier, Deadlines, ShipmentRules};
 
 use super::Simulation;
 use crate::checks;
-use crate::process::{self, NoEffects, Process};
+use crate::process::{self, Process};
 use crate::random_faults::RandomFaults;
 
 const PARTNER_DEADLINE: Duration = Duration::from_secs(2);

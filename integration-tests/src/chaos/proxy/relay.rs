@@ -1,9 +1,10 @@
 //! One proxied connection. Each direction is read, checked against the proxy's rules, and written when it is due.
 
+use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -106,7 +107,7 @@ async fn schedule(
         (Protocol::Kafka, false) => {
             let request = frames::request(frame)?;
             if let Some(client_id) = frames::client_id(frame) {
-                let mut clients = state.clients.lock().expect("no holder panics");
+                let mut clients = state.clients.lock();
                 if !clients.admit(client_id) {
                     return None;
                 }
@@ -127,7 +128,7 @@ async fn schedule(
                     at = at.max(Instant::now());
                 }
                 Some(ApiKey::AddOffsetsToTxn) if state.draw_refusal(rules.refused_percent) => {
-                    let mut refusals = refusals.lock().expect("no holder panics");
+                    let mut refusals = refusals.lock();
                     refusals.insert(request.correlation);
                 }
                 _ => {}
@@ -135,7 +136,7 @@ async fn schedule(
         }
         (Protocol::Kafka, true) => {
             let is_refused = frames::correlation_id(frame).is_some_and(|correlation| {
-                let mut refusals = refusals.lock().expect("no holder panics");
+                let mut refusals = refusals.lock();
                 refusals.remove(&correlation)
             });
             if is_refused {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chassis::{Component, Process};
 use contracts::{Contract, Service};
-use engine::effects::{Attempt, EffectHandler, Indeterminate, Limits};
+use engine::effects::{EffectHandler, Limits};
 use engine::worker::Settings;
 use engine::{Cluster, Codec, Command, CommandClient, Decider, Metrics, Processor, Sender};
 use tokio::runtime::Handle;
@@ -129,23 +129,5 @@ impl Runtime {
                 )
             })?;
         Ok(())
-    }
-}
-
-/// The effect handler of orders and inventory, which have no effects.
-pub(super) struct NoEffects;
-
-impl<D: Decider<Effect = std::convert::Infallible>> EffectHandler<D> for NoEffects {
-    fn target(&self, effect: &std::convert::Infallible) -> &'static str {
-        match *effect {}
-    }
-
-    async fn perform(
-        &self,
-        _key: &str,
-        effect: &std::convert::Infallible,
-        _attempt: Attempt,
-    ) -> Result<Command<D>, Indeterminate> {
-        match *effect {}
     }
 }

@@ -176,10 +176,5 @@ struct Incomplete {
 
 /// Whether the status is final.
 pub(crate) fn is_final(status: i16) -> bool {
-    const FINAL: [OrderStatus; 3] = [
-        OrderStatus::Delivered,
-        OrderStatus::Cancelled,
-        OrderStatus::Rejected,
-    ];
-    FINAL.iter().any(|last| *last as i16 == status)
+    OrderStatus::try_from(i32::from(status)).is_ok_and(contracts::rules::is_final)
 }

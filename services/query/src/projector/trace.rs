@@ -105,8 +105,9 @@ fn order_id(service: Service, aggregate_id: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use parking_lot::Mutex;
     use std::collections::HashMap;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Arc;
 
     use opentelemetry::trace::{SpanId, SpanKind, Status, TracerProvider as _};
     use opentelemetry_sdk::error::OTelSdkResult;
@@ -124,7 +125,7 @@ mod tests {
 
     impl SpanExporter for CollectingExporter {
         async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-            self.0.lock().unwrap().extend(batch);
+            self.0.lock().extend(batch);
             Ok(())
         }
     }
@@ -137,7 +138,7 @@ mod tests {
             .build();
         let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), work);
-        let spans = std::mem::take(&mut *exporter.0.lock().unwrap());
+        let spans = std::mem::take(&mut *exporter.0.lock());
         let by_name = spans.into_iter().map(|span| (span.name.to_string(), span));
         by_name.collect()
     }

@@ -3,10 +3,11 @@
 //! A call appends its line to a buffer and waits. One writer thread takes the buffer, writes it and syncs the file; lines
 //! that arrive meanwhile form the next group. One sync therefore serves all waiting calls.
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::fs::{self, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use serde::Serialize;
@@ -175,7 +176,7 @@ impl File {
         }
         self.buffer.changed.notify_one();
         drop(pending);
-        self.writer.lock().expect("no holder panics").take()
+        self.writer.lock().take()
     }
 }
 
@@ -191,7 +192,7 @@ impl Drop for File {
 
 impl WriteBuffer {
     fn lock(&self) -> MutexGuard<'_, Pending> {
-        self.pending.lock().expect("no holder panics")
+        self.pending.lock()
     }
 
     /// The loop of the writer thread. Returns when the file is closed and the buffer empty, or after the first failure.
@@ -218,10 +219,8 @@ impl WriteBuffer {
     /// is closed and every line taken.
     fn next_group(&self, group: &mut Vec<u8>) -> Option<u64> {
         let idle = |pending: &mut Pending| pending.lines.is_empty() && pending.state == State::Open;
-        let mut pending = self
-            .changed
-            .wait_while(self.lock(), idle)
-            .expect("no holder panics");
+        let mut pending = self.lock();
+        self.changed.wait_while(&mut pending, idle);
         if pending.lines.is_empty() {
             return None;
         }

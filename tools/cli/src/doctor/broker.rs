@@ -6,9 +6,9 @@ use std::time::Duration;
 use engine::Cluster;
 use engine::log::kafka::settings;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use terminal::count;
 
 use super::CheckResult;
-use terminal::count;
 
 pub const PART: &str = "broker";
 

@@ -12,11 +12,11 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
+use terminal::count;
 
 use super::broker::{self, TIMEOUT};
 use super::database::{self, location, options};
 use super::{CheckResult, topics};
-use terminal::count;
 
 pub const DATABASE: &str = "clock";
 pub const BROKER: &str = "broker's clock";

@@ -3,9 +3,9 @@
 use chassis::config;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions as _, Connection as _};
+use terminal::count;
 
 use super::{CheckResult, error_chain};
-use terminal::count;
 
 pub const PART: &str = "database";
 

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use chassis::config;
 use registry::{Error, Registration, Schemas, Settings, SubjectStatus};
+use terminal::count;
 
 use super::{CheckResult, error_chain};
-use terminal::count;
 
 pub const PART: &str = "registry";
 

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use platform_client::Api;
+use platform_client::retry;
 use serde_json::Value;
 use tonic::{Code, Request};
 use tonic_health::pb::HealthCheckRequest;
@@ -9,8 +11,6 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::{CheckResult, DEADLINE};
-use platform_client::Api;
-use platform_client::retry;
 
 pub const GATEWAY: &str = "gateway";
 pub const ADMIN: &str = "admin";

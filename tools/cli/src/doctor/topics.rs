@@ -2,10 +2,10 @@
 
 use engine::Cluster;
 use engine::topics::{self, Drift, Error};
+use terminal::count;
 
 use super::CheckResult;
 use super::broker::unreachable;
-use terminal::count;
 
 pub const PART: &str = "topics";
 

@@ -3,13 +3,13 @@
 use anyhow::anyhow;
 use contracts::orders::v1::{CancelOrderRequest, CancelOrderResponse, EndReason, OrderStatus};
 use orders::reasons::TOO_LATE;
+use platform_client::retry;
+use platform_client::{Api, Clients, request};
+use terminal::{print_json, print_line, status};
 use tonic::{Code, Status};
 use uuid::Uuid;
 
 use super::order_id;
-use platform_client::retry;
-use platform_client::{Api, Clients, request};
-use terminal::{print_json, print_line, status};
 
 /// Flags of `ordermesh order cancel`.
 #[derive(clap::Args, Clone, Debug)]

@@ -6,14 +6,14 @@ mod timeline;
 
 use anyhow::bail;
 use chassis::config;
+use platform_client::decoder::Decoder;
 use serde::Serialize;
+use terminal::{Align, Table, count, print_line, time};
 use uuid::Uuid;
 
 use super::order_id;
-use platform_client::decoder::Decoder;
 use reader::OrderRecords;
 use summary::Summary;
-use terminal::{Align, Table, count, print_line, time};
 use timeline::{EventBody, Step, timeline};
 
 /// Flags of `ordermesh order explain`.

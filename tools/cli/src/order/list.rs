@@ -8,10 +8,10 @@ use contracts::query::v1::ListOrdersRequest;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-
-use crate::BadInput;
 use platform_client::{Api, request};
 use terminal::{Align, Table, money, print_json, print_line, status, timestamp};
+
+use crate::BadInput;
 
 /// Largest page of the API.
 const PAGE_SIZE: u32 = 500;

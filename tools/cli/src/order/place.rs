@@ -4,13 +4,13 @@ use contracts::orders::v1::{
     Address, Contact, EndReason, OrderLine, OrderStatus, PlaceOrderRequest, PlaceOrderResponse,
     PlaceOrderWait,
 };
+use platform_client::retry;
+use platform_client::{Api, Clients, request};
+use terminal::{print_json, print_line};
 use tonic::Status;
 use uuid::Uuid;
 
 use super::order_id;
-use platform_client::retry;
-use platform_client::{Api, Clients, request};
-use terminal::{print_json, print_line};
 
 /// Flags of `ordermesh order place`.
 #[derive(clap::Args, Clone, Debug)]

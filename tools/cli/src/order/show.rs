@@ -4,14 +4,14 @@ use contracts::Body as _;
 use contracts::orders::v1::OrderEvent;
 use contracts::query::v1::{GetOrderHistoryRequest, GetOrderRequest, OrderView};
 use contracts::rules::line_total;
-use prost_types::Timestamp;
-use uuid::Uuid;
-
-use super::order_id;
 use platform_client::{Api, request};
+use prost_types::Timestamp;
 use terminal::{
     Align, Table, amount, count, money, print_json, print_line, status, time, timestamp,
 };
+use uuid::Uuid;
+
+use super::order_id;
 
 /// Flags of `ordermesh order get`.
 #[derive(clap::Args, Clone, Debug)]

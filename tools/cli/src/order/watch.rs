@@ -1,13 +1,14 @@
 //! `ordermesh order watch`.
 
-use contracts::orders::v1::{EndReason, OrderEvent, OrderStatus};
+use contracts::orders::v1::{EndReason, OrderEvent};
 use contracts::query::v1::OrderView;
-use uuid::Uuid;
-
-use super::{event_text, order_id};
+use contracts::rules::is_final;
 use platform_client::Api;
 use platform_client::order_watch::Watch;
 use terminal::{print_json, print_line, status, time};
+use uuid::Uuid;
+
+use super::{event_text, order_id};
 
 /// Flags of `ordermesh order watch`.
 #[derive(clap::Args, Clone, Debug)]
@@ -61,24 +62,17 @@ fn line(order: &OrderView, event: OrderEvent) -> String {
     );
     let version = format!("v{}", metadata.aggregate_version);
     let mut line = format!("{}  {version:<4} {text}", time(metadata.time_ms));
-    if metadata.aggregate_version == order.version && !is_end(order.status()) {
+    if metadata.aggregate_version == order.version && !is_final(order.status()) {
         let state = status(order.status(), EndReason::Unspecified);
         line.push_str(&format!("  [{state}]"));
     }
     line
 }
 
-const fn is_end(status: OrderStatus) -> bool {
-    matches!(
-        status,
-        OrderStatus::Delivered | OrderStatus::Cancelled | OrderStatus::Rejected
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use contracts::core::v1::Metadata;
-    use contracts::orders::v1::{OrderCancelled, OrderLineReserved, order_event};
+    use contracts::orders::v1::{OrderCancelled, OrderLineReserved, OrderStatus, order_event};
 
     use super::*;
 

@@ -4,10 +4,10 @@ use anyhow::bail;
 use clap::ValueEnum;
 use contracts::rules;
 use contracts::sandbox::v1::{Behaviour, Faults, GetBehaviourRequest, SetBehaviourRequest};
-
-use crate::BadInput;
 use platform_client::{Sandbox, request};
 use terminal::{Align, Table, count, print_json, print_line};
+
+use crate::BadInput;
 
 const PERCENT_MAX: i64 = 100;
 const SLOW_MS_MAX: i64 = 60_000;

@@ -6,12 +6,12 @@ use clap::ValueEnum;
 use contracts::sandbox::v1::{
     LedgerBooking, LedgerPayment, ListBookingsRequest, ListPaymentsRequest,
 };
+use platform_client::Sandbox;
+use terminal::{money, print_json, print_line};
 use tonic::{Request, Streaming};
 use uuid::Uuid;
 
 use crate::order::order_id;
-use platform_client::Sandbox;
-use terminal::{money, print_json, print_line};
 
 /// Time limit for reading a whole ledger.
 const TIMEOUT: Duration = Duration::from_secs(60);

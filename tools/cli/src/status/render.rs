@@ -3,8 +3,9 @@
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
-use super::snapshot::{Process, Snapshot, State};
 use terminal::{self, Align, Table, count};
+
+use super::snapshot::{Process, Snapshot, State};
 
 /// Shown in place of an unknown value.
 const UNKNOWN: &str = "–";

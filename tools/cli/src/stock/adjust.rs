@@ -3,13 +3,13 @@
 use anyhow::anyhow;
 use contracts::inventory::v1::AdjustStockRequest;
 use contracts::rules::uuid_v7_time_ms;
+use platform_client::retry;
+use platform_client::{Api, Clients, request};
+use terminal::{count, print_json, print_line};
 use tonic::{Code, Status};
 use uuid::Uuid;
 
 use super::sku;
-use platform_client::retry;
-use platform_client::{Api, Clients, request};
-use terminal::{count, print_json, print_line};
 
 /// Most pieces in one adjustment: the limit of the contract.
 const MOST: i64 = 1_000_000_000;

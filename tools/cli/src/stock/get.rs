@@ -2,11 +2,11 @@
 
 use anyhow::anyhow;
 use contracts::query::v1::GetStockRequest;
+use platform_client::{Api, request};
+use terminal::{Align, Table, count, print_json, print_line};
 use tonic::Code;
 
 use super::sku;
-use platform_client::{Api, request};
-use terminal::{Align, Table, count, print_json, print_line};
 
 /// Flags of `ordermesh stock get`.
 #[derive(clap::Args, Clone, Debug)]

@@ -11,13 +11,13 @@ use contracts::payments::v1::payment_event::Event;
 use contracts::sandbox::v1::{LedgerPayment, ListPaymentsRequest};
 use contracts::{Service, Topic};
 use engine::{Cluster, Codec};
+use platform_client::{retry, topic_reader};
 use registry::Schemas;
+use terminal::{amount, count};
 use tonic::Request;
 
 use super::{Check, Sources};
 use crate::baskets::CURRENCY;
-use platform_client::{retry, topic_reader};
-use terminal::{amount, count};
 
 const LEDGER_TIMEOUT: Duration = Duration::from_secs(60);
 

@@ -3,21 +3,20 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use contracts::orders::v1::OrderStatus;
+use contracts::rules::FINAL_ORDER_STATUSES;
 use sqlx::PgPool;
+use terminal::{amount, count};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::{AcknowledgedOrder, Check, OrdersLog};
 use crate::baskets::CURRENCY;
-use terminal::{amount, count};
 
 /// Final statuses.
-const FINAL: [i16; 3] = [
-    OrderStatus::Delivered as i16,
-    OrderStatus::Cancelled as i16,
-    OrderStatus::Rejected as i16,
-];
+const FINAL: [i16; FINAL_ORDER_STATUSES.len()] = {
+    let [first, second, third] = FINAL_ORDER_STATUSES;
+    [first as i16, second as i16, third as i16]
+};
 
 /// How long the projector may take to apply what the log held when it was read.
 const PROJECTOR_TIMEOUT: Duration = Duration::from_secs(10);

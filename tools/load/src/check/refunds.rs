@@ -1,12 +1,12 @@
 //! Checks refunds: a cancelled or rejected order gets back exactly what it was charged, a delivered one nothing.
 
+use terminal::{amount, count};
 use uuid::Uuid;
 
 use super::Check;
 use super::ledger::{Payment, Payments};
 use super::orders_log::{End, LoggedOrder, OrdersLog};
 use crate::baskets::CURRENCY;
-use terminal::{amount, count};
 
 /// Compares the ledger of the payment provider with the end of each order. Orders that are not final are skipped;
 /// another check reports them.

@@ -1,9 +1,9 @@
 //! Checks the stock: no piece is lost, none stays reserved.
 
 use sqlx::PgPool;
+use terminal::count;
 
 use super::Check;
-use terminal::count;
 
 /// For each product: received = on hand + deducted, and reserved = 0.
 pub async fn balances(pool: &PgPool, pieces: Option<i64>) -> sqlx::Result<Check> {

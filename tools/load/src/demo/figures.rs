@@ -7,12 +7,12 @@ use contracts::orders::v1::{EndReason, OrderStatus};
 use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::PgPool;
+use terminal::{Align, Table, amount, count, duration, status};
 
 use crate::baskets::CURRENCY;
 use crate::check::OrdersLog;
 use crate::latency::Latency;
 use crate::loader::{Order, PlacedOrders};
-use terminal::{Align, Table, amount, count, duration, status};
 
 /// The orders with one status and reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use contracts::inventory::v1::AdjustStockRequest;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use uuid::Uuid;
-
-use crate::baskets::BasketFile;
 use platform_client::retry::{self, Backoff};
 use platform_client::{Clients, request};
 use terminal::progress::Progress;
+use uuid::Uuid;
+
+use crate::baskets::BasketFile;
 
 /// Number of products with too few pieces: the most wanted ones.
 const SHORT_PRODUCTS: usize = 20;

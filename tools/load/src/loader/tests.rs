@@ -1,19 +1,19 @@
 //! The loader against a fake API that injects faults.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Mutex;
 
 use chassis::error;
 use contracts::orders::v1::order_service_server::{OrderService, OrderServiceServer};
 use contracts::orders::v1::{CancelOrderRequest, CancelOrderResponse, OrderStatus};
+use platform_client::Api;
 use tonic::{Request, Response};
 
 use super::*;
 use crate::baskets::BasketFile;
 use crate::journal::{self, BasketResult};
-use platform_client::Api;
 
 const LINES: &str = "basket_id,customer_id,sku,description,quantity,amount_cents
 1,ada,mug,Mug,3,100
@@ -51,13 +51,12 @@ impl OrderService for FakeOrderService {
         request: Request<PlaceOrderRequest>,
     ) -> Result<Response<PlaceOrderResponse>, Status> {
         let request = request.into_inner();
-        self.0.calls.lock().unwrap().push(request.clone());
+        self.0.calls.lock().push(request.clone());
         error::validate(&request)?;
         let fault = self
             .0
             .faults
             .lock()
-            .unwrap()
             .get_mut(&request.customer_id)
             .and_then(Vec::pop);
         if fault == Some(Fault::Stale) {
@@ -68,7 +67,6 @@ impl OrderService for FakeOrderService {
             .0
             .placed
             .lock()
-            .unwrap()
             .entry(order_id.clone())
             .or_insert(request.clone())
             .clone();
@@ -170,7 +168,7 @@ async fn refused_lines_are_dropped_and_recorded() {
     );
     assert_eq!(second.refused_lines.keys().collect::<Vec<_>>(), [&5]);
 
-    let order = api.placed.lock().unwrap()[&first.order_id.unwrap().to_string()].clone();
+    let order = api.placed.lock()[&first.order_id.unwrap().to_string()].clone();
     assert_eq!(contracts::rules::order_total(&order.lines), Some(107));
 }
 
@@ -180,11 +178,10 @@ async fn a_call_without_answer_is_retried_under_the_same_id() {
     let api = Arc::new(FakeApi::default());
     api.faults
         .lock()
-        .unwrap()
         .insert("ada".into(), vec![Fault::LoseAnswer; 3]);
     let (placed, journal) = load(&api, &folder.path().join("journal"), LONG).await;
     assert_eq!(placed.unwrap().orders.len(), 2);
-    assert_eq!(api.placed.lock().unwrap().len(), 2);
+    assert_eq!(api.placed.lock().len(), 2);
     assert_eq!(journal.history().acknowledged().count(), 2);
 }
 
@@ -196,7 +193,6 @@ async fn a_resumed_load_keeps_its_order_ids_and_places_nothing_twice() {
     for customer in ["ada", "cyd"] {
         api.faults
             .lock()
-            .unwrap()
             .insert(customer.into(), vec![Fault::LoseAnswer; 1_000]);
     }
     let (placed, journal) = load(&api, &path, Duration::ZERO).await;
@@ -208,18 +204,18 @@ async fn a_resumed_load_keeps_its_order_ids_and_places_nothing_twice() {
     );
     drop(journal);
 
-    api.faults.lock().unwrap().clear();
+    api.faults.lock().clear();
     let (placed, journal) = load(&api, &path, LONG).await;
     assert_eq!(placed.unwrap().orders.len(), 2);
     assert_eq!(journal.history().basket("1").order_id, unanswered.order_id);
-    assert_eq!(api.placed.lock().unwrap().len(), 2);
+    assert_eq!(api.placed.lock().len(), 2);
     drop(journal);
 
     // Every basket has a final answer: nothing more is sent.
-    let calls = api.calls.lock().unwrap().len();
+    let calls = api.calls.lock().len();
     let (placed, _journal) = load(&api, &path, LONG).await;
     assert!(placed.unwrap().orders.is_empty());
-    assert_eq!(api.calls.lock().unwrap().len(), calls);
+    assert_eq!(api.calls.lock().len(), calls);
 }
 
 #[tokio::test]
@@ -229,14 +225,12 @@ async fn a_new_id_is_chosen_only_after_the_old_one_is_stale_and_unknown() {
     // Faults are taken from the end.
     api.faults
         .lock()
-        .unwrap()
         .insert("cyd".into(), vec![Fault::LoseAnswer, Fault::Stale]);
     let (placed, journal) = load(&api, &folder.path().join("journal"), LONG).await;
     assert_eq!(placed.unwrap().orders.len(), 2);
     let ids: Vec<_> = api
         .calls
         .lock()
-        .unwrap()
         .iter()
         .filter(|call| call.customer_id == "cyd")
         .map(|call| call.order_id.clone())
@@ -260,7 +254,6 @@ async fn a_load_fails_when_the_clocks_differ() {
     let api = Arc::new(FakeApi::default());
     api.faults
         .lock()
-        .unwrap()
         .insert("cyd".into(), vec![Fault::Stale; 1_000]);
     let (placed, _journal) = load(&api, &folder.path().join("journal"), LONG).await;
     assert!(matches!(placed, Err(Error::Clocks)), "{placed:?}");
@@ -292,5 +285,5 @@ async fn an_interrupted_load_sends_nothing() {
     .await
     .unwrap();
     assert!(placed.interrupted && placed.orders.is_empty());
-    assert!(api.calls.lock().unwrap().is_empty());
+    assert!(api.calls.lock().is_empty());
 }

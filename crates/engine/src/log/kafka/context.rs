@@ -1,6 +1,6 @@
 //! Logs librdkafka's error reports and log lines at a fitting level.
 
-use std::sync::Mutex;
+use parking_lot::Mutex;
 
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -47,7 +47,7 @@ impl Reports {
                 | RDKafkaErrorCode::Resolve,
             ) => true,
             _ => {
-                let mut last = self.last.lock().expect("no holder panics");
+                let mut last = self.last.lock();
                 let is_repeated = *last == reason;
                 reason.clone_into(&mut last);
                 is_repeated

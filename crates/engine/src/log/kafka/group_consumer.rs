@@ -1,7 +1,8 @@
 //! The worker's consumer: a static member of the service's group.
 
+use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use contracts::{Service, Topic};
@@ -140,9 +141,9 @@ impl ClientContext for GroupContext {
 
     fn stats(&self, statistics: Statistics) {
         if let Some(statistics) = GroupStatistics::of(&statistics) {
-            *self.group.lock().expect("no holder panics") = Some(statistics);
+            *self.group.lock() = Some(statistics);
         }
-        let mut ends = self.stable_ends.lock().expect("no holder panics");
+        let mut ends = self.stable_ends.lock();
         ends.clear();
         for (number, partition) in statistics
             .topics
@@ -171,11 +172,11 @@ impl ConsumerContext for GroupContext {
         };
         if generation.is_some() {
             // The coordinator has just answered.
-            *self.group.lock().expect("no holder panics") = Some(GroupStatistics::confirmed());
+            *self.group.lock() = Some(GroupStatistics::confirmed());
         }
-        *self.generation.lock().expect("no holder panics") = generation;
+        *self.generation.lock() = generation;
         if let Some(member_id) = native::member_id(consumer) {
-            let mut known = self.member_ids.lock().expect("no holder panics");
+            let mut known = self.member_ids.lock();
             known.insert(member_id);
         }
         let numbers: Vec<_> = partitions
@@ -205,7 +206,7 @@ impl ConsumerContext for GroupContext {
         if let Err(error) = done {
             tracing::error!(%error, ?signal, "assignment could not be changed");
         }
-        self.signals.lock().expect("no holder panics").push(signal);
+        self.signals.lock().push(signal);
     }
 }
 
@@ -295,28 +296,14 @@ impl GroupConsumer {
                     error => return Err(error),
                 },
                 None => {
-                    signals.append(
-                        &mut self
-                            .consumer
-                            .context()
-                            .signals
-                            .lock()
-                            .expect("no holder panics"),
-                    );
+                    signals.append(&mut self.consumer.context().signals.lock());
                     if taken > 0 || !signals.is_empty() || Instant::now() >= deadline {
                         break;
                     }
                 }
             }
         }
-        signals.append(
-            &mut self
-                .consumer
-                .context()
-                .signals
-                .lock()
-                .expect("no holder panics"),
-        );
+        signals.append(&mut self.consumer.context().signals.lock());
         if signals.is_empty() {
             self.report_positions(&mut signals)?;
         }
@@ -343,12 +330,7 @@ impl GroupConsumer {
     /// The generation of the last assignment that was signalled to the worker, never a later one: librdkafka knows the
     /// next generation before it delivers the new assignment.
     pub fn generation(&self) -> Option<Arc<ConsumerGroupMetadata>> {
-        self.consumer
-            .context()
-            .generation
-            .lock()
-            .expect("no holder panics")
-            .clone()
+        self.consumer.context().generation.lock().clone()
     }
 
     pub fn committed(&self, partition: Partition) -> Result<Option<i64>, Error> {
@@ -372,10 +354,7 @@ impl GroupConsumer {
 
     pub fn stable_end(&self, partition: Partition) -> Option<i64> {
         let ends = &self.consumer.context().stable_ends;
-        ends.lock()
-            .expect("no holder panics")
-            .get(&partition)
-            .copied()
+        ends.lock().get(&partition).copied()
     }
 
     pub fn start(&mut self, partition: Partition, offset: i64) -> Result<(), Error> {
@@ -392,7 +371,7 @@ impl GroupConsumer {
     /// See [`crate::log::Log::membership`].
     pub fn membership(&self) -> Membership {
         let statistics = self.consumer.context().group.lock();
-        statistics.expect("no holder panics").as_ref().map_or_else(
+        statistics.as_ref().map_or_else(
             || Membership::Unconfirmed {
                 reason: "joining the group".to_owned(),
                 lasts: Duration::ZERO,

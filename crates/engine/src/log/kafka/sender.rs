@@ -1,7 +1,8 @@
 //! Sends single commands: calls, due timers and results of effects.
 
+use parking_lot::{Mutex, RwLock};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use contracts::{Service, Topic};
@@ -157,7 +158,7 @@ impl Sender {
                     );
                     failures.replaced();
                     number += 1;
-                    let mut current = self.producer.write().expect("no holder panics");
+                    let mut current = self.producer.write();
                     drop_in_background(std::mem::replace(&mut *current, Arc::new(fresh)));
                 }
                 Ok(Err(error)) => tracing::debug!(%error, "no fresh producer either"),
@@ -172,12 +173,12 @@ impl Sender {
     ///
     /// The reason, for readiness.
     pub fn health(&self) -> Result<(), String> {
-        let problem = self.problem.lock().expect("no holder panics");
+        let problem = self.problem.lock();
         problem.clone().map_or(Ok(()), Err)
     }
 
     fn set_problem(&self, problem: Option<&str>) {
-        let mut current = self.problem.lock().expect("no holder panics");
+        let mut current = self.problem.lock();
         if current.as_deref() != problem {
             *current = problem.map(str::to_owned);
         }
@@ -205,7 +206,7 @@ impl Sender {
     }
 
     fn current(&self) -> Producer {
-        Arc::clone(&self.producer.read().expect("no holder panics"))
+        Arc::clone(&self.producer.read())
     }
 
     /// Sends a command. The future ends when the command is durable, without a time-out; dropping it does not cancel the

@@ -1,8 +1,9 @@
 //! One transactional producer and its blocking calls, which run on a separate thread.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use contracts::{Service, Topic};
@@ -61,7 +62,7 @@ impl ProducerContext for Deliveries {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): Self::DeliveryOpaque) {
-        let mut results = self.results.lock().expect("no holder panics");
+        let mut results = self.results.lock();
         match result {
             Ok(message) => {
                 if message.topic() == self.events_topic {
@@ -145,7 +146,7 @@ impl Transactor {
             .map(|partition_writes| partition_writes.partition)
             .collect();
         let results = &self.producer.context().results;
-        *results.lock().expect("no holder panics") = DeliveryResults::default();
+        *results.lock() = DeliveryResults::default();
 
         let started_at = Instant::now();
         let ended = self
@@ -160,7 +161,7 @@ impl Transactor {
                 took.as_millis()
             ))),
             Ok(_) => {
-                let results = std::mem::take(&mut *results.lock().expect("no holder panics"));
+                let results = std::mem::take(&mut *results.lock());
                 Ok(partitions
                     .into_iter()
                     .filter_map(|partition| {
@@ -218,15 +219,7 @@ impl Transactor {
             }
         }
         native::flush(&self.producer, TRANSACTION_TIMEOUT)?;
-        match self
-            .producer
-            .context()
-            .results
-            .lock()
-            .expect("no holder panics")
-            .error
-            .take()
-        {
+        match self.producer.context().results.lock().error.take() {
             Some(failure) => Err(failure),
             None => Ok(()),
         }

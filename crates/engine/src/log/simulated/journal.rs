@@ -1,9 +1,10 @@
 //! The history of a run: one line for each step.
 
+use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::fmt;
 use std::hash::{DefaultHasher, Hasher as _};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use super::Clock;
 
@@ -34,7 +35,7 @@ impl Journal {
 
     /// Adds a line.
     pub fn note(&self, line: fmt::Arguments<'_>) {
-        let mut inner = self.0.lock().expect("no holder panics");
+        let mut inner = self.0.lock();
         let millis = inner.clock.elapsed().as_millis();
         let line = format!("{:>4}.{:03} {line}", millis / 1000, millis % 1000);
         inner.digest.write(line.as_bytes());
@@ -50,18 +51,18 @@ impl Journal {
 
     /// Adds bytes to the digest, without a line.
     pub fn digest_bytes(&self, bytes: &[u8]) {
-        let mut inner = self.0.lock().expect("no holder panics");
+        let mut inner = self.0.lock();
         inner.digest.write(bytes);
     }
 
     /// The digest of the history so far.
     pub fn digest(&self) -> u64 {
-        self.0.lock().expect("no holder panics").digest.finish()
+        self.0.lock().digest.finish()
     }
 
     /// Number of lines so far.
     pub fn len(&self) -> u64 {
-        self.0.lock().expect("no holder panics").count
+        self.0.lock().count
     }
 
     /// Whether there is no line yet.
@@ -71,7 +72,7 @@ impl Journal {
 
     /// The last lines, as many as are kept.
     pub fn lines(&self) -> Vec<String> {
-        let inner = self.0.lock().expect("no holder panics");
+        let inner = self.0.lock();
         inner.lines.iter().cloned().collect()
     }
 }

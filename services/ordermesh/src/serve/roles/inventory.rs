@@ -3,11 +3,12 @@
 use chassis::grpc::Server;
 use contracts::inventory::v1::inventory_service_server::InventoryServiceServer;
 use engine::CommandClient;
+use engine::effects::NoEffects;
 use engine::worker::Settings;
 use inventory::StockRules;
 
 use crate::serve::pending_calls::PendingCalls;
-use crate::serve::runtime::{NoEffects, Runtime};
+use crate::serve::runtime::Runtime;
 
 /// Serves the API on an already bound port.
 pub(in crate::serve) fn serve_api(

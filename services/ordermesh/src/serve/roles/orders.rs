@@ -3,10 +3,11 @@
 use chassis::grpc::{Peer, Server};
 use contracts::orders::v1::order_service_server::OrderServiceServer;
 use engine::CommandClient;
+use engine::effects::NoEffects;
 
 use crate::serve::Args;
 use crate::serve::pending_calls::PendingCalls;
-use crate::serve::runtime::{NoEffects, Runtime};
+use crate::serve::runtime::Runtime;
 
 /// Serves the API on an already bound port.
 pub(in crate::serve) fn serve_api(

@@ -1,7 +1,8 @@
 //! Tests with a scripted query service.
 
+use parking_lot::Mutex;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use chassis::Process;
 use chassis::grpc::Server;
@@ -43,8 +44,8 @@ impl QueryService for ScriptedQuery {
         request: Request<WatchOrderRequest>,
     ) -> Result<Response<Self::WatchOrderStream>, Status> {
         let after = request.into_inner().after_version;
-        self.began_after.lock().unwrap().push(after);
-        let watch = self.watches.lock().unwrap().pop_front();
+        self.began_after.lock().push(after);
+        let watch = self.watches.lock().pop_front();
         let watch = watch.expect("the test scripts every watch");
         if let Some(error) = watch.initial_error {
             return Err(error);
@@ -173,7 +174,7 @@ async fn a_failed_watch_is_resumed_from_the_last_version() {
     let query = scripted([not_found_yet, broken, last]);
     let outcome = wait(&query, 1, OrderStatus::Pending, LONG_TIMEOUT).await;
     assert_eq!(outcome, Ok((6, OrderStatus::Rejected)));
-    assert_eq!(*query.began_after.lock().unwrap(), [1, 1, 3]);
+    assert_eq!(*query.began_after.lock(), [1, 1, 3]);
 }
 
 #[tokio::test]

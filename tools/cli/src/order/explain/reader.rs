@@ -13,12 +13,12 @@ use contracts::shipping::v1::ShipmentEvent;
 use contracts::{Record as ContractRecord, Service, Topic};
 use engine::Cluster;
 use engine::log::{Input, Partition};
-use uuid::Uuid;
-
-use super::timeline::{Command, Event, EventBody};
 use platform_client::content::{Content, OrderFilter, Record};
 use platform_client::decoder::Decoder;
 use platform_client::topic_reader::TimeRangeReader;
+use uuid::Uuid;
+
+use super::timeline::{Command, Event, EventBody};
 
 const MINUTE_MS: i64 = 60_000;
 /// The clock that created the order id may be up to five minutes ahead of the broker; one more minute for differences

@@ -6,12 +6,13 @@ use contracts::inventory::v1::stock_event::Event as StockEvent;
 use contracts::orders::v1::order_event::Event as OrderEvent;
 use contracts::orders::v1::{EndReason, OrderStatus};
 use contracts::payments::v1::payment_event::Event as PaymentEvent;
+use contracts::rules::is_final;
 use engine::{Decider as _, State};
 use orders::OrderRules;
 use serde::Serialize;
+use terminal::{Align, Table, count, duration_ms, end_reason, enum_text, money};
 
 use super::timeline::{Event, EventBody};
-use terminal::{Align, Table, count, duration_ms, end_reason, enum_text, money};
 
 /// Status, money, stock and durations of an order. The fields are keys of `--json`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -141,12 +142,7 @@ fn status_periods(entered: &[(OrderStatus, i64)]) -> Vec<StatusPeriod> {
             ms: Some(pair[1].1 - pair[0].1),
         })
         .collect();
-    let open = entered.last().filter(|(status, _)| {
-        !matches!(
-            status,
-            OrderStatus::Delivered | OrderStatus::Cancelled | OrderStatus::Rejected
-        )
-    });
+    let open = entered.last().filter(|(status, _)| !is_final(*status));
     status_periods.extend(open.map(|(last, _)| StatusPeriod {
         status: status(*last),
         ms: None,
