@@ -109,7 +109,7 @@ fn dependencies_point_one_way() {
     let known: BTreeSet<_> = allowed.keys().copied().collect();
     assert_eq!(
         ours, known,
-        "a package is new or gone: say here where it stands"
+        "a package is new or gone: add it to or remove it from the list"
     );
     for package in &packages {
         for dependency in &package.dependencies {

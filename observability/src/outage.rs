@@ -62,7 +62,7 @@ impl Outage {
             tracing::warn!(part, cause, "outage has another cause");
             current.causes.push(cause);
         } else {
-            tracing::debug!(part, cause, "outage goes on");
+            tracing::debug!(part, cause, "outage continues");
         }
     }
 

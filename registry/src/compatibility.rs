@@ -157,7 +157,8 @@ fn oneof_name(oneof: &Option<String>) -> String {
         .map_or_else(|| "no oneof".to_owned(), |name| format!("oneof {name}"))
 }
 
-/// All incompatible changes from `old` and the files that it imports to `new`. When there is none, `new` contains `old`.
+/// All incompatible changes from `old` and the files that it imports to `new`. When there is none, `new` contains
+/// `old`.
 pub fn violations(old: &FileDescriptor, new: &FileDescriptor) -> Vec<Violation> {
     let mut found = Vec::new();
     for old in closure(old) {

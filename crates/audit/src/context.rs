@@ -9,8 +9,7 @@ use crate::read_model::ReadModel;
 use crate::reference_model::{EventContext, LiveAggregates, OrderLifecycle, ShippedPieces};
 use crate::report::{Example, Findings, Invariant};
 
-/// Records that are younger than this at the cut may be in flight: the transaction timeout, and differences between
-/// clocks.
+/// A record younger than this may lack its counterpart: transactions last, and clocks differ.
 const IN_FLIGHT_MS: i64 = 60_000;
 
 /// A record without its counterpart in the cut. While the system runs, the counterpart of a recent record may be beyond
@@ -29,7 +28,7 @@ pub(crate) struct AuditContext {
     pub(crate) ledgers: LedgerReconciliation,
     pub(crate) clients: ClientJournal,
     pub(crate) messages: Messages,
-    pub(crate) model: ReadModel,
+    pub(crate) read_model: ReadModel,
     pub(crate) shipped: ShippedPieces,
     /// Hashes of product and id of stock adjustments.
     pub(crate) adjustments: DedupWindow,
@@ -41,8 +40,8 @@ pub(crate) struct AuditContext {
     pub(crate) has_constant_times: bool,
     begun_ms: i64,
     unmatched: Vec<UnmatchedRecord>,
-    pub(crate) events: u64,
-    pub(crate) commands: u64,
+    pub(crate) event_count: u64,
+    pub(crate) command_count: u64,
     /// Commands that are not yet processed.
     pub(crate) pending_commands: u64,
     /// Events whose commands are beyond the cut.
@@ -54,7 +53,7 @@ impl AuditContext {
         evidence: &impl Evidence,
         remembered_ms: i64,
         has_constant_times: bool,
-        model: ReadModel,
+        read_model: ReadModel,
     ) -> Result<Self, Error> {
         Ok(Self {
             findings: Findings::new(),
@@ -62,7 +61,7 @@ impl AuditContext {
             ledgers: LedgerReconciliation::read(evidence)?,
             clients: ClientJournal::read(evidence)?,
             messages: Messages::new(remembered_ms),
-            model,
+            read_model,
             shipped: ShippedPieces::default(),
             adjustments: DedupWindow::new(remembered_ms.max(60 * 60_000)),
             event_ids: DedupWindow::new(remembered_ms),
@@ -70,8 +69,8 @@ impl AuditContext {
             has_constant_times,
             begun_ms: evidence.cut().begun_ms,
             unmatched: Vec::new(),
-            events: 0,
-            commands: 0,
+            event_count: 0,
+            command_count: 0,
             pending_commands: 0,
             events_beyond_cut: 0,
         })
@@ -112,7 +111,7 @@ impl AuditContext {
     /// Checks a lifecycle as far as it has been read.
     fn check_lifecycle(&mut self, id: &str, lifecycle: OrderLifecycle) {
         let violations = self.ledgers.reconcile(&mut self.findings, id, &lifecycle);
-        // The offsets of the orders group are the oldest of the cut: payments and shipments may be further ahead.
+        // The orders offsets are read first, so payments and shipments may be newer.
         let is_ahead = lifecycle.order.is_none();
         for (invariant, wrong) in violations {
             let example = Example::new(wrong).of_aggregate(id);
@@ -126,7 +125,7 @@ impl AuditContext {
             self.clients
                 .check_version(&mut self.findings, id, order.version);
         }
-        self.model.expect_lifecycle(lifecycle);
+        self.read_model.expect_lifecycle(lifecycle);
     }
 
     /// Checks the remaining aggregates after all records are read. Returns whether everything is at rest.
@@ -139,7 +138,7 @@ impl AuditContext {
         let at_rest = are_finished
             && self.pending_commands == 0
             && self.events_beyond_cut == 0
-            && self.model.is_complete();
+            && self.read_model.is_complete();
         let mut lifecycles: Vec<_> = std::mem::take(&mut self.aggregates.lifecycles)
             .into_iter()
             .collect();
@@ -187,7 +186,7 @@ impl AuditContext {
                 }
             }
             if let Some(row) = item.row {
-                self.model.expect(crate::rows::Row::Stock(row));
+                self.read_model.expect(crate::rows::Row::Stock(row));
             }
         }
     }

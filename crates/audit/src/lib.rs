@@ -43,7 +43,7 @@ pub use report::{Example, Finding, Invariant, Report};
 pub use rule_books::{DeciderConfig, RuleBooks};
 
 use context::AuditContext;
-use partition::{PartitionAudit, PartitionAuditor};
+use partition::{AnyPartitionAuditor, PartitionAuditor};
 use read_model::ReadModel;
 use report::Findings;
 
@@ -69,7 +69,7 @@ where
     check_not_truncated(evidence.cut())?;
     let mut pass = read_all(evidence, rule_books, BTreeSet::new())?;
     let findings = &mut pass.context.findings;
-    let differing = match pass.context.model.compare(evidence, findings) {
+    let differing = match pass.context.read_model.compare(evidence, findings) {
         Ok(differing) => differing,
         // Known violations are reported although the audit is incomplete.
         Err(error) if findings.has_violations() => {
@@ -99,7 +99,10 @@ fn report_differing_rows(
     read_again: impl FnOnce(BTreeSet<usize>) -> Result<AuditPass, Error>,
 ) -> Result<(), Error> {
     let suspects = read_model::first_suspects(differing);
-    let expected = read_again(suspects.clone())?.context.model.into_collected();
+    let expected = read_again(suspects.clone())?
+        .context
+        .read_model
+        .into_collected();
     match evidence.rows()? {
         Some(rows) => read_model::report_differences(expected, rows, &suspects, findings),
         None => Ok(()),
@@ -136,8 +139,8 @@ impl AuditPass {
         Report {
             at_rest,
             records,
-            events: context.events,
-            commands: context.commands,
+            events: context.event_count,
+            commands: context.command_count,
             aggregates: context.aggregates.total,
             most_live: context.aggregates.peak as u64,
             findings: Findings::into_inner(context.findings),
@@ -165,7 +168,7 @@ where
         rule_books.has_constant_times,
         model,
     )?;
-    let mut auditors: Vec<Box<dyn PartitionAudit + '_>> = Vec::new();
+    let mut auditors: Vec<Box<dyn AnyPartitionAuditor + '_>> = Vec::new();
     for partition in 0..cut.partitions {
         macro_rules! auditor {
             ($config:expr) => {

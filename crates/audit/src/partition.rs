@@ -22,7 +22,7 @@ use crate::evidence::{Error, Evidence, TopicPartition};
 use crate::reference_model::{ProcessedCommand, ReferenceModel};
 use crate::report::Invariant;
 use crate::rule_books::DeciderConfig;
-use dead_letters::{DeadLetters, number};
+use dead_letters::{DeadLetters, header_number};
 use outcomes::Outcomes;
 use replay_check::CommandRecords;
 use state_topic::StateTopic;
@@ -33,7 +33,7 @@ const UNREPRODUCIBLE_CLASSES: [&str; 4] =
     ["unprocessable", "panic", "unknown-schema", "foreign-schema"];
 
 /// A [`PartitionAuditor`] of any service.
-pub(crate) trait PartitionAudit {
+pub(crate) trait AnyPartitionAuditor {
     fn partition(&self) -> Partition;
     /// Time of the next record; `None` at the end.
     fn next_ms(&self) -> Option<i64>;
@@ -123,7 +123,7 @@ where
                 .messages
                 .set_first_command(service, partition, first_ms);
         }
-        let low = cut.ends(topic_partition(Topic::Commands)).low;
+        let log_start = cut.ends(topic_partition(Topic::Commands)).low;
         let committed = cut.committed.get(&(service, partition));
         let outcomes = stream(Topic::Outcomes)?;
         let commands_topic = cluster.topic(service, Topic::Commands);
@@ -142,10 +142,10 @@ where
                 context.remembered_ms,
                 commands.first_retained_ms,
             ),
-            dead_letters: DeadLetters::new(stream(Topic::Dlq)?, commands_topic, low),
+            dead_letters: DeadLetters::new(stream(Topic::Dlq)?, commands_topic, log_start),
             commands,
             states: StateTopic::read::<D>(evidence, topic_partition(Topic::State), codec, context)?,
-            committed: committed.copied().unwrap_or(low),
+            committed: committed.copied().unwrap_or(log_start),
             versions_beyond_cut: HashMap::new(),
             rules_version: D::RULES_VERSION,
         })
@@ -171,7 +171,7 @@ where
 
     /// Processes a command below the cut, with all its results.
     fn process_command(&mut self, context: &mut AuditContext, input: &Input) -> Result<(), Error> {
-        context.commands += 1;
+        context.command_count += 1;
         context.findings.checked(Invariant::I12);
         let dead_letters = self.dead_letters.take_for(context, input.offset)?;
         let decoded = self.replay.open(input).ok();
@@ -179,7 +179,7 @@ where
         while self
             .events
             .peek()
-            .is_some_and(|head| number(head, headers::SOURCE_OFFSET) == Some(input.offset))
+            .is_some_and(|head| header_number(head, headers::SOURCE_OFFSET) == Some(input.offset))
         {
             events.extend(self.next_event(context)?);
         }
@@ -234,7 +234,7 @@ where
                 events: count,
                 outcome: outcome.as_ref().map(|outcome| &outcome.body),
             };
-            <D::Contract as ReferenceModel>::check_outcome(context, &processed);
+            <D::Contract as ReferenceModel>::check_business_outcome(context, &processed);
         }
         Ok(())
     }
@@ -261,7 +261,7 @@ where
     }
 }
 
-impl<D> PartitionAudit for PartitionAuditor<'_, D>
+impl<D> AnyPartitionAuditor for PartitionAuditor<'_, D>
 where
     D: Decider,
     D::Contract: ReferenceModel,
@@ -299,7 +299,7 @@ where
                 self.record_arrival(context, &input, &metadata);
                 context.clients.mark_pending(&metadata.aggregate_id);
             }
-            // It becomes a dead letter. Otherwise the check of its sender reports the message as missing.
+            // A sent message that cannot be decoded never arrives here: its sender's check reports it as missing.
             Err(undecodable) => drop(undecodable_reason(
                 self.topic_partition(Topic::Commands),
                 input.offset,
@@ -333,11 +333,11 @@ where
         };
         for offset in self.events.take_aborted() {
             context
-                .model
+                .read_model
                 .record_aborted(self.events.topic_partition, offset);
         }
         self.outcomes.finish(context, version_of)?;
-        self.states.unmatched(context, version_of);
+        self.states.report_unmatched(context, version_of);
         self.dead_letters.finish(context, self.committed)?;
         Ok(self.commands.read
             + self.events.read
@@ -352,7 +352,7 @@ where
 struct ReplayResult {
     /// Number of events that the rules give.
     events: usize,
-    /// The same rules version replay_result the command.
+    /// The command was decided under the current rules version, so its records are compared.
     is_checked: bool,
     /// The records equal those of the log, and so does the replayed state.
     is_same: bool,

@@ -70,7 +70,7 @@ pub(crate) trait ReferenceModel: Contract + Sized {
     fn apply_event(context: &mut AuditContext, at: &EventContext<'_>, event: &Self::Event);
 
     /// Checks the outcome of a command.
-    fn check_outcome(context: &mut AuditContext, command: &ProcessedCommand<'_, Self>);
+    fn check_business_outcome(context: &mut AuditContext, command: &ProcessedCommand<'_, Self>);
 
     /// Clears the fields of an event that depend on configured waiting times.
     fn clear_deadlines(event: &mut Self::Event);

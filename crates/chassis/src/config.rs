@@ -62,7 +62,8 @@ impl std::fmt::Debug for Database {
 /// The identity of this process among its replicas.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct Instance {
-    /// Name of this instance, stable over restarts; transactional and group member ids are made of it [default: host name and admin port]
+    /// Name of this instance, stable over restarts; transactional and group member ids are made of it [default: host
+    /// name and admin port]
     #[arg(long = "instance", id = "instance", value_name = "NAME", env = env::INSTANCE, value_parser = instance)]
     name: Option<String>,
 }

@@ -45,7 +45,7 @@ struct Inner {
     listening: AtomicBool,
     /// Why outcomes may not be received now; `None` while healthy.
     problem: Mutex<Option<String>>,
-    rounds: AtomicU64,
+    iterations: AtomicU64,
 }
 
 /// Outcome of a command.
@@ -92,7 +92,7 @@ impl<C: Contract> CommandClient<C> {
             pending: Mutex::default(),
             listening: AtomicBool::new(false),
             problem: Mutex::default(),
-            rounds: AtomicU64::new(0),
+            iterations: AtomicU64::new(0),
         };
         Self {
             inner: Arc::new(inner),
@@ -120,8 +120,8 @@ impl<C: Contract> CommandClient<C> {
     }
 
     /// Finished iterations of the listening thread; when the count does not advance, the thread is stuck.
-    pub fn rounds(&self) -> u64 {
-        self.inner.rounds.load(Ordering::Relaxed)
+    pub fn iterations(&self) -> u64 {
+        self.inner.iterations.load(Ordering::Relaxed)
     }
 
     fn set_problem(&self, problem: Option<&str>) {
@@ -147,7 +147,7 @@ impl<C: Contract> CommandClient<C> {
             match Tail::at_end(&self.inner.cluster, C::SERVICE, Topic::Outcomes) {
                 Ok(tail) => break tail,
                 Err(log::Error::Unavailable(reason)) if !stopped() => {
-                    self.inner.rounds.fetch_add(1, Ordering::Relaxed);
+                    self.inner.iterations.fetch_add(1, Ordering::Relaxed);
                     self.set_problem(Some(&reason));
                     outage.failed(reason);
                 }
@@ -158,7 +158,7 @@ impl<C: Contract> CommandClient<C> {
         drop(outage);
         self.inner.listening.store(true, Ordering::Release);
         while !stopped() {
-            self.inner.rounds.fetch_add(1, Ordering::Relaxed);
+            self.inner.iterations.fetch_add(1, Ordering::Relaxed);
             self.set_problem(tail.problem());
             let Some(input) = tail.next(Duration::from_millis(100))? else {
                 continue;

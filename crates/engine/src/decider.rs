@@ -31,8 +31,8 @@ pub struct Context<'a> {
 /// The rule book of one kind of aggregate.
 ///
 /// All methods are synchronous, deterministic and free of side effects: no clock, no randomness, no I/O. This makes
-/// replay, simulation and audit possible: the same commands give the same events, byte for byte. Effects are returned as
-/// values ([`Outstanding`]); the executor carries them out after the events are durable.
+/// replay, simulation and audit possible: the same commands give the same events, byte for byte. Effects are returned
+/// as values ([`Outstanding`]); the executor carries them out after the events are durable.
 ///
 /// A rule book is a value: its configuration, such as durations, is set at construction.
 pub trait Decider: Send + Sync + 'static {
@@ -49,9 +49,9 @@ pub trait Decider: Send + Sync + 'static {
 
     /// The only service that sends commands to aggregates of this kind; `None` when clients send them too.
     ///
-    /// Commands of a service are never rejected because of their age, so an evicted aggregate must never receive another
-    /// one: it is evicted by the *asker's* time, which its messages carry. An asker at that time has read every answer
-    /// that was written before.
+    /// Commands of a service are never rejected because of their age, so an evicted aggregate must never receive
+    /// another one: it is evicted by the *asker's* time, which its messages carry. An asker at that time has read every
+    /// answer that was written before.
     const ASKER: Option<Service> = None;
 
     /// Decides a command. A repeated command gives no events.
@@ -73,8 +73,8 @@ pub trait Decider: Send + Sync + 'static {
     /// event.
     fn react(state: &State<Self>, event: &Event<Self>, id: &str) -> Vec<Message>;
 
-    /// The effects and timers that the aggregate `id` waits for in this state. They are derived from the state alone and
-    /// stored nowhere else.
+    /// The effects and timers that the aggregate `id` waits for in this state. They are derived from the state alone
+    /// and stored nowhere else.
     fn outstanding(state: &State<Self>, id: &str) -> Vec<Outstanding<Self>>;
 
     /// The outcome of an accepted command; `state` is the state after it.

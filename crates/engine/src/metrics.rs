@@ -56,13 +56,13 @@ pub mod names {
     pub const PRODUCERS_RECREATED: Metric = Metric::counter(
         "ordermesh_engine_producers_recreated_total",
         &["service"],
-        "Transactional producers made anew after an unclear end.",
+        "Transactional producers recreated after an unclear end.",
     );
     /// Recreated consumers.
     pub const CONSUMERS_RECREATED: Metric = Metric::counter(
         "ordermesh_engine_consumers_recreated_total",
         &["service"],
-        "Consumers made anew because they had lost their place in the group, and nobody else had taken it.",
+        "Consumers recreated because they lost their place in the group and no other process took it.",
     );
     /// Waiting commands.
     pub const LAG_RECORDS: Metric = Metric::gauge(

@@ -41,8 +41,8 @@ impl<D: Decider, P: EffectHandler<D>> Processor<D, P>
 where
     Command<D>: Into<contracts::Command>,
 {
-    /// Runs until `stopped`, on the calling thread. Passes the worker's status to `report_status` once, before the first
-    /// step.
+    /// Runs until `stopped`, on the calling thread. Passes the worker's status to `report_status` once, before the
+    /// first step.
     ///
     /// # Errors
     ///

@@ -1,8 +1,8 @@
 //! The worker: one OS thread, one consumer, one transactional producer, some partitions.
 //!
-//! [`Worker::step`] is one iteration of the loop: gather a window, decide it, write it in one transaction, and only then
-//! publish the results. Restart, rebalance, abort and an unclear transaction share one recovery path: drop every state
-//! and take the partitions over as if they had just been assigned.
+//! [`Worker::step`] is one iteration of the loop: gather a window, decide it, write it in one transaction, and only
+//! then publish the results. Restart, rebalance, abort and an unclear transaction share one recovery path: drop every
+//! state and take the partitions over as if they had just been assigned.
 
 mod aggregate;
 mod batch;
@@ -254,7 +254,7 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
         }
         self.recreate()?;
         match self.gather() {
-            Ok(Some(generation)) => self.process(&generation)?,
+            Ok(Some(generation)) => self.process_window(&generation)?,
             Ok(None) => {}
             Err(error) => {
                 self.handle_log_error(error)?;

@@ -39,10 +39,10 @@ pub struct RunReport {
 }
 
 /// Runs a seed, without one safeguard if it is given, and keeps the last `max_lines` lines of the history.
-pub fn run(seed: u64, without: Option<Safeguard>, max_lines: usize) -> RunReport {
+pub fn run(seed: u64, disabled_safeguard: Option<Safeguard>, max_lines: usize) -> RunReport {
     let rng = SeededRng::new(seed);
     let plan = Plan::draw(&rng);
-    let simulation = Simulation::new(plan, rng, without, max_lines);
+    let simulation = Simulation::new(plan, rng, disabled_safeguard, max_lines);
     simulation
         .journal
         .note(format_args!("seed {seed}: {:?}", simulation.plan));

@@ -30,7 +30,7 @@ pub struct ProcessContext {
     pub settings: Settings,
     /// See [`crate::Plan::unknown_send_ppm`].
     pub unknown_send_ppm: u32,
-    pub without: Option<Safeguard>,
+    pub disabled_safeguard: Option<Safeguard>,
     /// Violations that the processes have found.
     pub violations: Arc<Mutex<Vec<String>>>,
 }
@@ -79,15 +79,10 @@ where
 {
     let service: Service = D::Contract::SERVICE;
     let broker = context.broker.clone();
-    let disabled_safeguard = context.without.and_then(Safeguard::disabled_in_log);
-    let log = SimulatedLog::new(
-        broker.clone(),
-        faults,
-        service,
-        instance,
-        disabled_safeguard,
-    )
-    .ok()?;
+    let disabled_in_log = context
+        .disabled_safeguard
+        .and_then(Safeguard::disabled_in_log);
+    let log = SimulatedLog::new(broker.clone(), faults, service, instance, disabled_in_log).ok()?;
     let runtime = paused_runtime();
     let now = runtime.block_on(async { Instant::now() });
     let started = (now, broker.clock().unix_ms());
@@ -122,7 +117,9 @@ where
         executor,
         context.metrics.clone(),
         Settings {
-            disabled: context.without.and_then(Safeguard::disabled_in_worker),
+            disabled: context
+                .disabled_safeguard
+                .and_then(Safeguard::disabled_in_worker),
             ..context.settings.clone()
         },
     );
@@ -224,7 +221,7 @@ impl<D: Decider, P: EffectHandler<D>> EffectHandler<D> for CheckedEffects<D, P> 
             self.check_unanswered(key, effect);
         }
         let mut key = key.to_owned();
-        if self.context.without == Some(Safeguard::EffectKey) {
+        if self.context.disabled_safeguard == Some(Safeguard::EffectKey) {
             key = format!("{key}/{}", self.context.broker.clock().unix_ms());
         }
         let answer = self.handler.perform(&key, effect, attempt).await;

@@ -35,8 +35,8 @@ struct Projector {
 
 impl Projectors {
     /// An empty read model.
-    pub fn new(schemas: Schemas, without: Option<Safeguard>) -> Self {
-        let model = empty_model(without);
+    pub fn new(schemas: Schemas, disabled_safeguard: Option<Safeguard>) -> Self {
+        let model = empty_model(disabled_safeguard);
         Self {
             schemas,
             model: RefCell::new(model),
@@ -152,7 +152,7 @@ impl Projectors {
                 model.parked()
             ));
         }
-        let mut rebuilt = empty_model(simulation.process_context.without);
+        let mut rebuilt = empty_model(simulation.process_context.disabled_safeguard);
         let partitions: Vec<_> = (0..Partition::from(simulation.plan.partitions)).collect();
         let mut projection = Projection::begin(&mut rebuilt, self.schemas.clone(), &partitions)
             .now_or_never()
@@ -230,8 +230,8 @@ impl Projector {
     }
 }
 
-fn empty_model(without: Option<Safeguard>) -> MemoryReadModel {
-    if without == Some(Safeguard::PositionGuard) {
+fn empty_model(disabled_safeguard: Option<Safeguard>) -> MemoryReadModel {
+    if disabled_safeguard == Some(Safeguard::PositionGuard) {
         MemoryReadModel::without_fencing()
     } else {
         MemoryReadModel::default()

@@ -1,4 +1,4 @@
-//! Random faults between the steps of a worker.
+//! Random faults inside a worker's calls on the log.
 
 use std::rc::Weak;
 

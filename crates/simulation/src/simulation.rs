@@ -1,4 +1,4 @@
-//! The run of one seed, and its scheduler.
+//! The run of one seed.
 
 mod scheduler;
 mod slots;
@@ -34,7 +34,7 @@ pub use slots::Slot;
 /// Instance names of a service's processes.
 pub const INSTANCES: [&str; 5] = ["a", "b", "c", "d", "e"];
 /// Time to come to rest after the last fault, milliseconds.
-const QUIESCE_TIMEOUT_MS: i64 = 20 * 60_000;
+const REST_TIMEOUT_MS: i64 = 20 * 60_000;
 
 /// The state of a run.
 pub struct Simulation {
@@ -65,7 +65,7 @@ impl Simulation {
     pub fn new(
         plan: Plan,
         rng: SeededRng,
-        without: Option<Safeguard>,
+        disabled_safeguard: Option<Safeguard>,
         max_lines: usize,
     ) -> Rc<Self> {
         let clock = Clock::default();
@@ -89,7 +89,7 @@ impl Simulation {
                 disabled: None,
             },
             unknown_send_ppm: plan.unknown_send_ppm,
-            without,
+            disabled_safeguard,
             violations: Arc::default(),
         };
         let partners = Partners::new(plan.behaviour, &clock);
@@ -108,7 +108,7 @@ impl Simulation {
             process_context,
             partners,
             workload: Workload::default(),
-            projectors: Projectors::new(schemas(), without),
+            projectors: Projectors::new(schemas(), disabled_safeguard),
             slots: RefCell::new(slots),
             slow_leaders: RefCell::default(),
             faults_enabled: Cell::new(true),
@@ -130,18 +130,18 @@ impl Simulation {
         }
         self.faults_enabled.set(false);
         if self.violations.borrow().is_empty() {
-            self.quiesce();
+            self.run_to_rest();
         }
-        let mut violations = self.violations_at_rest();
+        let mut violations = self.collect_violations();
         if violations.is_empty() && self.plan.has_short_horizon() {
             self.repeat_after_eviction();
-            violations = self.violations_at_rest();
+            violations = self.collect_violations();
         }
         violations
     }
 
-    /// All violations, including those of the audit and of the checks.
-    fn violations_at_rest(self: &Rc<Self>) -> Vec<String> {
+    /// Violations of the run, else of the audit, and those of the log checks.
+    fn collect_violations(self: &Rc<Self>) -> Vec<String> {
         let mut violations = self.take_violations();
         if violations.is_empty() {
             violations = audit_violations(self);
@@ -193,7 +193,7 @@ impl Simulation {
     }
 
     /// Ends all faults, and runs until the platform has come to rest.
-    fn quiesce(self: &Rc<Self>) {
+    fn run_to_rest(self: &Rc<Self>) {
         self.journal.note(format_args!("all faults have ended"));
         let now_ms = self.clock.unix_ms();
         self.broker.set_unavailable(false);
@@ -209,8 +209,8 @@ impl Simulation {
             slot.frozen_until_ms = 0;
             slot.restart_ms = slot.restart_ms.map(|_| now_ms);
         }
-        let mut check_ms = now_ms;
-        while self.clock.unix_ms() < now_ms + QUIESCE_TIMEOUT_MS {
+        let mut next_check_ms = now_ms;
+        while self.clock.unix_ms() < now_ms + REST_TIMEOUT_MS {
             let now = self.clock.elapsed();
             let runnable = self.slots_where(|slot| match &slot.probe {
                 Some(probe) => probe.waits_until.get() <= now,
@@ -231,9 +231,9 @@ impl Simulation {
             if !self.violations.borrow().is_empty() {
                 return;
             }
-            if self.clock.unix_ms() >= check_ms {
-                check_ms = self.clock.unix_ms() + 1_000;
-                let is_processed = self.is_processed() && self.projectors.has_applied_all(self);
+            if self.clock.unix_ms() >= next_check_ms {
+                next_check_ms = self.clock.unix_ms() + 1_000;
+                let is_processed = self.is_log_processed() && self.projectors.has_applied_all(self);
                 if is_processed && checks::unfinished(self).is_empty() {
                     self.journal.note(format_args!("the platform is at rest"));
                     return;
@@ -245,7 +245,7 @@ impl Simulation {
         unfinished.truncate(5);
         let violation = format!(
             "not at rest within the timeout: processed {}, unfinished {unfinished:?}",
-            self.is_processed()
+            self.is_log_processed()
         );
         self.violations.borrow_mut().push(violation);
     }
@@ -255,10 +255,12 @@ impl Simulation {
         self.journal
             .note(format_args!("all requests are repeated after eviction"));
         let retention = self.plan.horizon + self.plan.slack;
+        // Eviction follows the times of records: the first repetition advances them, the second one finds the
+        // aggregates evicted.
         for _ in 0..2 {
             self.advance(i64::try_from(retention.as_millis()).unwrap_or(0));
             self.workload.repeat_all(self);
-            self.quiesce();
+            self.run_to_rest();
         }
     }
 
@@ -277,7 +279,7 @@ impl Simulation {
     }
 
     /// Whether every command is processed, and no transaction is open or has pending markers.
-    fn is_processed(&self) -> bool {
+    fn is_log_processed(&self) -> bool {
         let is_complete = |service, partition| {
             let commands = self
                 .broker

@@ -1,5 +1,5 @@
-//! A TCP proxy between two parts. It delays, cuts and resets connections, and knows enough of the Kafka and PostgreSQL
-//! protocols to hold a process between two of its steps.
+//! A TCP proxy between two parts. It delays, blocks and resets connections, and knows enough of the Kafka and
+//! PostgreSQL protocols to hold a process between two of its steps.
 //!
 //! That allows a kill between the flush of a transaction and its commit, or between an SQL commit and the next poll,
 //! without any code in the process that is killed.
@@ -36,7 +36,7 @@ pub struct Proxy {
 #[derive(Clone, Copy, Debug, Default)]
 struct TrafficRules {
     /// No byte passes. Connections stay open, and new ones are accepted.
-    cut: bool,
+    blackhole: bool,
     /// `InitProducerId` requests are held.
     blocks_producer_init: bool,
     /// Delay of every message, in both directions.
@@ -46,8 +46,8 @@ struct TrafficRules {
     /// Percentage of requests to add offsets to a transaction that are refused, so that the transaction has to be
     /// aborted.
     refused_percent: u8,
-    /// Counts the resets of all connections.
-    resets: u64,
+    /// Increases with each reset of all connections.
+    reset_generation: u64,
 }
 
 struct ProxyState {
@@ -58,7 +58,7 @@ struct ProxyState {
     random: Mutex<fastrand::Rng>,
     clients: Mutex<Clients>,
     refused: AtomicU64,
-    delayed: AtomicU64,
+    delayed_transaction_ends: AtomicU64,
     connections_reset: AtomicU64,
 }
 
@@ -137,7 +137,7 @@ impl Proxy {
             random: Mutex::new(fastrand::Rng::with_seed(seed)),
             clients: Mutex::default(),
             refused: AtomicU64::default(),
-            delayed: AtomicU64::default(),
+            delayed_transaction_ends: AtomicU64::default(),
             connections_reset: AtomicU64::default(),
         });
         let address = listener.local_addr().expect("it is bound");
@@ -154,9 +154,9 @@ impl Proxy {
         self.state.rules.send_modify(change);
     }
 
-    /// Cuts both directions until [`Proxy::heal`]. What is sent meanwhile is delivered then.
-    pub fn cut(&self) {
-        self.change(|rules| rules.cut = true);
+    /// Lets no byte pass in either direction until [`Proxy::heal`]. What is sent meanwhile is delivered then.
+    pub fn blackhole(&self) {
+        self.change(|rules| rules.blackhole = true);
     }
 
     /// Holds requests to become a transactional producer until [`Proxy::heal`].
@@ -164,11 +164,11 @@ impl Proxy {
         self.change(|rules| rules.blocks_producer_init = true);
     }
 
-    /// Removes all rules: messages pass without delay.
+    /// Removes all traffic rules; disconnected clients stay disconnected.
     pub fn heal(&self) {
         self.change(|rules| {
             *rules = TrafficRules {
-                resets: rules.resets,
+                reset_generation: rules.reset_generation,
                 ..TrafficRules::default()
             };
         });
@@ -185,13 +185,13 @@ impl Proxy {
     }
 
     /// Refuses this percentage of requests to add offsets to a transaction, in the name of the broker.
-    pub fn refuse(&self, percent: u8) {
+    pub fn refuse_offset_adds(&self, percent: u8) {
         self.change(|rules| rules.refused_percent = percent);
     }
 
     /// Resets all connections.
     pub fn reset(&self) {
-        self.change(|rules| rules.resets += 1);
+        self.change(|rules| rules.reset_generation += 1);
     }
 
     /// The `client.id`s of all Kafka clients that have connected so far.
@@ -219,12 +219,12 @@ impl Proxy {
     }
 
     /// Number of delayed ends of transactions so far.
-    pub fn delayed(&self) -> u64 {
-        self.state.delayed.load(Ordering::Relaxed)
+    pub fn delayed_transaction_ends(&self) -> u64 {
+        self.state.delayed_transaction_ends.load(Ordering::Relaxed)
     }
 
     /// Number of connections reset so far.
-    pub fn resets(&self) -> u64 {
+    pub fn connections_reset(&self) -> u64 {
         self.state.connections_reset.load(Ordering::Relaxed)
     }
 
@@ -267,7 +267,9 @@ impl PendingInterception {
 
 impl InterceptedMessage {
     /// Forwards the message.
-    pub fn release(self) {}
+    pub fn release(self) {
+        // Drop forwards it.
+    }
 
     /// Drops the message and its connection.
     pub fn discard(mut self) {
@@ -311,20 +313,20 @@ impl ProxyState {
 
 /// Accepts connections. Closes the listener while the upstream does not listen.
 async fn accept(mut listener: TcpListener, address: SocketAddr, state: Arc<ProxyState>) {
-    let ended = Arc::new(Notify::new());
+    let connection_ended = Arc::new(Notify::new());
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 let Ok((client, _)) = accepted else { continue };
-                let (state, ended) = (Arc::clone(&state), Arc::clone(&ended));
+                let (state, connection_ended) = (Arc::clone(&state), Arc::clone(&connection_ended));
                 tokio::spawn(async move {
                     if let Ok(server) = TcpStream::connect(state.upstream).await {
                         relay::relay(client, server, &state).await;
                     }
-                    ended.notify_one();
+                    connection_ended.notify_one();
                 });
             }
-            () = ended.notified() => {
+            () = connection_ended.notified() => {
                 if TcpStream::connect(state.upstream).await.is_err() {
                     drop(listener);
                     listener = rebind(address, &state).await;

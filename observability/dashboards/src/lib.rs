@@ -1,7 +1,8 @@
 //! The dashboards as code. A panel has a title, the question it answers, a unit and queries; the other settings of
 //! Grafana are the same for all panels and are added here.
 //!
-//! `cargo run -p dashboards` writes `observability/grafana/dashboards/` and the index `observability/grafana/PANELS.md`.
+//! `cargo run -p dashboards` writes `observability/grafana/dashboards/` and the index
+//! `observability/grafana/PANELS.md`.
 
 pub mod dashboard;
 pub mod files;

@@ -133,7 +133,7 @@ fn check_monotonic(previous: &Cut, cut: &Cut) -> anyhow::Result<()> {
             let after = now.get(key).copied().unwrap_or(0);
             if after < *before {
                 bail!(
-                    "the {what} of {key:?} went back from {before} to {after}: it was reset, or its topic made anew"
+                    "the {what} of {key:?} went back from {before} to {after}: it was reset, or its topic recreated"
                 );
             }
         }

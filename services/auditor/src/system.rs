@@ -143,7 +143,7 @@ impl SystemEvidence {
             if *committed > commands.high {
                 bail!(
                     "group {service} has processed its commands up to {committed} in partition {partition}, which ends at \
-                     {}: the topic was truncated or made anew",
+                     {}: the topic was truncated or recreated",
                     commands.high
                 );
             }
@@ -163,7 +163,7 @@ impl SystemEvidence {
             if *partition >= self.cut.partitions || *position > events.high {
                 bail!(
                     "the read model has applied {service}.events up to {position} in partition {partition}, which ends at \
-                     {}: it is that of another log, or the topic was truncated or made anew",
+                     {}: it is that of another log, or the topic was truncated or recreated",
                     events.high
                 );
             }

@@ -1,8 +1,8 @@
 //! The public entry point: gRPC and REST on one port.
 //!
 //! The gateway forwards gRPC calls to the services without decoding them ([`forward`]). It translates REST calls into
-//! calls of the same methods, with the canonical JSON of the same messages ([`rest`]); an OpenAPI document describes them.
-//! It serves reflection and health itself and reports each service with the health of its peer.
+//! calls of the same methods, with the canonical JSON of the same messages ([`rest`]); an OpenAPI document describes
+//! them. It serves reflection and health itself and reports each service with the health of its peer.
 
 mod forward;
 mod rest;
@@ -35,8 +35,8 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Opens the public port. Before the first call, only the health of the peers is requested. The metrics of `process`
-    /// count the calls to the peers.
+    /// Opens the public port. Before the first call, only the health of the peers is requested. The metrics of
+    /// `process` count the calls to the peers.
     ///
     /// # Errors
     ///

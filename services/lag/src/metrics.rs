@@ -32,8 +32,8 @@ pub mod names {
     pub const UNSTABLE_SECONDS: Metric = Metric::gauge(
         "ordermesh_lag_unstable_seconds",
         &["topic", "partition"],
-        "For how long the last stable offset has stood still behind the high watermark: somebody's transaction does \
-         not end. 0 when it moves or is not behind.",
+        "For how long the last stable offset has stood still behind the high watermark: a transaction does not \
+         end. 0 when it moves or is not behind.",
     );
     /// End offsets.
     pub const END_OFFSET: Metric = Metric::gauge(

@@ -4,7 +4,7 @@ mod pending_calls;
 mod ports;
 mod readiness;
 mod roles;
-mod runtime;
+mod shared_connections;
 mod startup;
 
 use std::collections::BTreeSet;
@@ -19,7 +19,7 @@ use platform_client::Stack;
 
 use pending_calls::PendingCalls;
 use ports::Ports;
-use runtime::Runtime;
+use shared_connections::SharedConnections;
 
 /// Longest time for calls and batches in progress to finish at shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
@@ -101,15 +101,15 @@ pub struct Args {
     #[command(flatten)]
     peers: config::Peers,
     #[command(flatten)]
-    order_times: orders::Config,
+    orders: orders::Config,
     #[command(flatten)]
-    payment_times: payments::Config,
+    payments: payments::Config,
     #[command(flatten)]
     sandbox: sandbox::Config,
     #[command(flatten)]
     lag: lag::Config,
     #[command(flatten)]
-    audit: auditor::Config,
+    auditor: auditor::Config,
 }
 
 impl Args {
@@ -154,7 +154,7 @@ async fn start(args: &Args, process: &Process) -> anyhow::Result<()> {
     let ports = Ports::bind(args, &roles).await?;
     let peers = ports.peers(args);
     // Keeps the process not ready until all components are registered.
-    let parts = process.readiness().component("parts");
+    let startup = process.readiness().component("parts");
     ports.admin.serve(process);
 
     if roles.contains(&Role::Lag) {
@@ -164,63 +164,68 @@ async fn start(args: &Args, process: &Process) -> anyhow::Result<()> {
         roles::auditor::start(args, process, &peers)?;
     }
     let services: Vec<Service> = roles.iter().filter_map(|role| role.service()).collect();
-    let mut runtime = None;
+    let mut connections = None;
     if !services.is_empty() || roles.contains(&Role::Query) {
-        runtime = Some(Runtime::connect(args, process, &parts, &services, &roles).await?);
+        connections =
+            Some(SharedConnections::connect(args, process, &startup, &services, &roles).await?);
     }
     if let Some(server) = ports.sandbox {
         roles::sandbox::start(args, process, server)?;
     }
-    if let Some(runtime) = &runtime {
-        let calls = serve_apis(runtime, ports.orders, ports.inventory, &peers)?;
-        start_workers(runtime, args, &services, &peers, &calls)?;
+    if let Some(connections) = &connections {
+        let pending_calls = serve_apis(connections, ports.orders, ports.inventory, &peers)?;
+        start_workers(connections, args, &services, &peers, &pending_calls)?;
         if let Some(server) = ports.query {
-            roles::query::start(runtime, args, server)?;
+            roles::query::start(connections, args, server)?;
         }
     }
     if roles.contains(&Role::Gateway) {
         roles::gateway::start(args, process, &peers, &roles).await?;
     }
-    parts.ready();
+    startup.ready();
     Ok(())
 }
 
 /// Serves the APIs that send commands. Returns the calls that wait for outcomes.
 fn serve_apis(
-    runtime: &Runtime,
+    connections: &SharedConnections,
     orders: Option<Server>,
     inventory: Option<Server>,
     peers: &config::Peers,
 ) -> anyhow::Result<PendingCalls> {
-    let mut calls = PendingCalls::default();
+    let mut pending_calls = PendingCalls::default();
     if let Some(server) = orders {
-        let query = Peer::connect_lazy("query", &peers.query).measured_by(&runtime.process);
-        let client = runtime.command_client(&mut calls);
-        roles::orders::serve_api(runtime, server, client, &query)?;
+        let query = Peer::connect_lazy("query", &peers.query).measured_by(&connections.process);
+        let client = connections.command_client(&mut pending_calls);
+        roles::orders::serve_api(connections, server, client, &query)?;
     }
     if let Some(server) = inventory {
-        let client = runtime.command_client(&mut calls);
-        roles::inventory::serve_api(runtime, server, client)?;
+        let client = connections.command_client(&mut pending_calls);
+        roles::inventory::serve_api(connections, server, client)?;
     }
-    calls.listen(&runtime.process)?;
-    Ok(calls)
+    pending_calls.listen(&connections.process)?;
+    Ok(pending_calls)
 }
 
 /// Starts a worker for each service.
 fn start_workers(
-    runtime: &Runtime,
+    connections: &SharedConnections,
     args: &Args,
     services: &[Service],
     peers: &config::Peers,
-    calls: &PendingCalls,
+    pending_calls: &PendingCalls,
 ) -> anyhow::Result<()> {
-    let partners = Peer::connect_lazy("sandbox", &peers.sandbox).measured_by(&runtime.process);
+    let partners = Peer::connect_lazy("sandbox", &peers.sandbox).measured_by(&connections.process);
     for service in services {
         match service {
-            Service::Orders => roles::orders::start(runtime, args, calls)?,
-            Service::Inventory => roles::inventory::start(runtime, calls)?,
-            Service::Payments => roles::payments::start(runtime, args, partners.clone(), calls)?,
-            Service::Shipping => roles::shipping::start(runtime, partners.clone(), calls)?,
+            Service::Orders => roles::orders::start(connections, args, pending_calls)?,
+            Service::Inventory => roles::inventory::start(connections, pending_calls)?,
+            Service::Payments => {
+                roles::payments::start(connections, args, partners.clone(), pending_calls)?
+            }
+            Service::Shipping => {
+                roles::shipping::start(connections, partners.clone(), pending_calls)?
+            }
         }
     }
     Ok(())

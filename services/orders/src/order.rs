@@ -12,8 +12,9 @@
 //! PENDING           a line refused         CANCELLING(OUT_OF_STOCK)
 //! AWAITING_PAYMENT  declined               CANCELLING(PAYMENT_DECLINED)
 //! CONFIRMED         refused by the carrier CANCELLING(UNDELIVERABLE)
-//! these three       deadline               CANCELLING(EXPIRED)
-//! these three       CancelOrder            CANCELLING(CUSTOMER)
+//! PENDING, AWAITING_PAYMENT or CONFIRMED:
+//!                   deadline               CANCELLING(EXPIRED)
+//!                   CancelOrder            CANCELLING(CUSTOMER)
 //!
 //! CANCELLING        a shipment was requested: cancel it and wait for shipping's decision, which is one of
 //!                   dispatched             SHIPPED            too late to cancel: the happy path continues
@@ -112,7 +113,7 @@ impl Decider for OrderRules {
         match command {
             Command::PlaceOrder(command) => self.place(order, command, context),
             Command::CancelOrder(command) => cancel(order, command),
-            answer => Ok(self.advance(order, answer, context.time_ms)),
+            trigger => Ok(self.advance(order, trigger, context.time_ms)),
         }
     }
 
@@ -186,10 +187,10 @@ impl OrderRules {
     fn place(
         &self,
         order: &Order,
-        place: &PlaceOrder,
+        request: &PlaceOrder,
         context: &Context<'_>,
     ) -> Result<Vec<Event>, Rejection> {
-        let body_digest = Sha256::digest(place.encode_to_vec()).to_vec();
+        let body_digest = Sha256::digest(request.encode_to_vec()).to_vec();
         if order.status() != OrderStatus::Unspecified {
             return if order.body_digest == body_digest {
                 Ok(Vec::new())
@@ -201,23 +202,23 @@ impl OrderRules {
             return reject(OrderRejectionCode::Stale, order);
         }
         let mut violations = Vec::new();
-        place.cross_field(&mut violations);
-        let total = order_total(&place.lines).filter(|_| violations.is_empty());
+        request.cross_field(&mut violations);
+        let total = order_total(&request.lines).filter(|_| violations.is_empty());
         let Some(total) = total else {
             return reject(OrderRejectionCode::Invalid, order);
         };
         Ok(vec![Event::OrderCreated(OrderCreated {
-            customer_id: place.customer_id.clone(),
-            contact: place.contact.clone(),
-            lines: place.lines.clone(),
-            currency: place.currency.clone(),
+            customer_id: request.customer_id.clone(),
+            contact: request.contact.clone(),
+            lines: request.lines.clone(),
+            currency: request.currency.clone(),
             total,
             body_digest,
             deadline_ms: context.time_ms.saturating_add(self.stock_wait_ms),
         })])
     }
 
-    /// Whether the id of an unknown order cannot be that of an evicted order.
+    /// Whether an unknown id is certainly new, not that of an evicted order.
     fn can_be_new(&self, context: &Context<'_>) -> bool {
         let oldest = context.time_ms.saturating_sub(self.horizon_ms);
         let newest = context.time_ms.saturating_add(MAX_CLOCK_SKEW_MS);
@@ -226,13 +227,13 @@ impl OrderRules {
         })
     }
 
-    /// The process manager: the events that follow from an answer of another service or from a timer. An answer that does
-    /// not fit the status is late or repeated, and nothing follows from it.
-    fn advance(&self, order: &Order, answer: &Command, time_ms: i64) -> Vec<Event> {
+    /// The process manager: the events that follow from an answer of another service or from a timer. An answer that
+    /// does not fit the status is late or repeated, and nothing follows from it.
+    fn advance(&self, order: &Order, trigger: &Command, time_ms: i64) -> Vec<Event> {
         use LineProgress::{Asked, Releasing};
         use OrderStatus::{AwaitingPayment, Cancelling, Confirmed, Pending, Shipped};
         use order_command::Command::*;
-        match (order.status(), answer) {
+        match (order.status(), trigger) {
             // Happy path.
             (Pending, RecordStockReserved(answer)) if has_line(order, &answer.sku, Asked) => {
                 self.line_reserved(order, answer.sku.clone(), time_ms)
@@ -322,11 +323,11 @@ impl OrderRules {
     }
 }
 
-fn cancel(order: &Order, cancel: &CancelOrder) -> Result<Vec<Event>, Rejection> {
+fn cancel(order: &Order, request: &CancelOrder) -> Result<Vec<Event>, Rejection> {
     use OrderStatus::*;
     match order.status() {
         Unspecified => reject(OrderRejectionCode::UnknownOrder, order),
-        _ if order.customer_id != cancel.customer_id => {
+        _ if order.customer_id != request.customer_id => {
             reject(OrderRejectionCode::ForeignOrder, order)
         }
         Pending | AwaitingPayment | Confirmed => {
@@ -337,14 +338,14 @@ fn cancel(order: &Order, cancel: &CancelOrder) -> Result<Vec<Event>, Rejection> 
     }
 }
 
-/// Begins the compensation. Ends it at once when nothing but the refused part was pending.
-fn begin_compensation(order: &Order, refusal: Option<Event>, goal: EndReason) -> Vec<Event> {
+/// Begins the compensation. Ends it at once when only the refused part was unresolved.
+fn begin_compensation(order: &Order, refusal: Option<Event>, end_reason: EndReason) -> Vec<Event> {
     let refused = usize::from(refusal.is_some());
     let mut events = Vec::from_iter(refusal);
     events.push(Event::OrderCancelling(OrderCancelling {
-        goal: goal.into(),
+        goal: end_reason.into(),
     }));
-    events.extend((unresolved_parts(order) == refused).then(|| end_event(goal)));
+    events.extend((unresolved_parts(order) == refused).then(|| end_event(end_reason)));
     events
 }
 
@@ -355,8 +356,8 @@ fn continue_compensation(order: &Order, answer: Event) -> Vec<Event> {
     events
 }
 
-fn end_event(goal: EndReason) -> Event {
-    match goal {
+fn end_event(end_reason: EndReason) -> Event {
+    match end_reason {
         EndReason::Customer => Event::OrderCancelled(OrderCancelled {}),
         reason => Event::OrderRejected(OrderRejected {
             reason: reason.into(),

@@ -48,8 +48,8 @@ pub(crate) const REFUND_WAIT_MAX_MS: i64 = 60 * 60_000;
 /// The rules of a payment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PaymentRules {
-    /// Time from the first refusal of a refund to its next attempt, milliseconds. Every further refusal doubles it, up to
-    /// an hour.
+    /// Time from the first refusal of a refund to its next attempt, milliseconds. Every further refusal doubles it, up
+    /// to an hour.
     pub refund_wait_ms: i64,
 }
 
@@ -254,10 +254,9 @@ impl Decider for PaymentRules {
     }
 
     fn outstanding(payment: &Payment, id: &str) -> Vec<Outstanding<Self>> {
-        let charge_key = format!("{id}/charge/{CHARGE_ATTEMPT}");
         let (key, effect, not_before_ms) = match payment.status() {
             Status::Requested => (
-                charge_key,
+                charge_key(id),
                 Effect::Charge {
                     amount: amount(payment),
                     customer_id: payment.customer_id.clone(),
@@ -265,17 +264,19 @@ impl Decider for PaymentRules {
                 0,
             ),
             Status::CancelRequested => (
-                format!("{id}/void/{CHARGE_ATTEMPT}"),
-                Effect::Void { charge_key },
+                void_key(id),
+                Effect::Void {
+                    charge_key: charge_key(id),
+                },
                 0,
             ),
             Status::Refunding => {
                 let attempt = payment.refund_attempt;
                 (
-                    format!("{id}/refund/{attempt}"),
+                    refund_key(id, attempt),
                     Effect::Refund {
                         attempt,
-                        charge_key,
+                        charge_key: charge_key(id),
                         amount: amount(payment),
                     },
                     payment.refund_at_ms,
@@ -322,12 +323,27 @@ impl PaymentRules {
     }
 }
 
+/// The key of the charge of the payment `id`.
+fn charge_key(id: &str) -> String {
+    format!("{id}/charge/{CHARGE_ATTEMPT}")
+}
+
+/// The key under which the charge of the payment `id` is voided.
+fn void_key(id: &str) -> String {
+    format!("{id}/void/{CHARGE_ATTEMPT}")
+}
+
+/// The key of a refund of the payment `id`.
+fn refund_key(id: &str, attempt: u32) -> String {
+    format!("{id}/refund/{attempt}")
+}
+
 fn cancelled(refunded: i64) -> OrderCommand {
     OrderCommand::RecordPaymentCancelled(RecordPaymentCancelled { refunded })
 }
 
-/// The payment's amount. The field rules require it in every `ChargePayment`; the provider would refuse a payment without
-/// one.
+/// The payment's amount. The field rules require it in every `ChargePayment`; the provider would refuse a payment
+/// without one.
 fn amount(payment: &Payment) -> Money {
     payment.amount.clone().unwrap_or_default()
 }

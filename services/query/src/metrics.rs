@@ -75,7 +75,7 @@ pub mod names {
     pub const FENCED: Metric = Metric::counter(
         "ordermesh_query_fenced_total",
         &[],
-        "Batches dropped because a position had been moved by somebody else.",
+        "Batches dropped because a position had been moved by another projector.",
     );
     /// Time from creation to a milestone.
     pub const ORDER_SECONDS: Metric = Metric::histogram(

@@ -115,7 +115,7 @@ pub struct Projector {
     pub metrics: Metrics,
     /// The projector's entry in the readiness.
     pub readiness: Component,
-    /// Counts the rounds of its loops.
+    /// Counts the iterations of its loops.
     pub iterations: Iterations,
     /// Time origin of the failure durations of log clients.
     pub created_at: Instant,
@@ -129,7 +129,7 @@ struct RetryState {
     pause: Duration,
     database_outage: Outage,
     /// For how long the log clients have failed.
-    log_client: FailureTracker,
+    log_failures: FailureTracker,
 }
 
 impl Projector {
@@ -142,7 +142,7 @@ impl Projector {
         let mut retry = RetryState {
             pause: MIN_PAUSE,
             database_outage: Outage::of(DATABASE),
-            log_client: FailureTracker::default(),
+            log_failures: FailureTracker::default(),
         };
         while !shutdown.is_cancelled() {
             self.iterations.increment();
@@ -204,7 +204,7 @@ impl Projector {
                 runtime,
                 &mut connection,
                 ownership.partitions(),
-                &mut retry.log_client,
+                &mut retry.log_failures,
             )?;
             let end = session.run(&mut ownership, shutdown);
             self.metrics.reset_partitions();

@@ -1,4 +1,5 @@
-//! The rules of the payment provider: the verdict on a key, given the verdicts on earlier keys. Pure; a verdict is final.
+//! The rules of the payment provider: the verdict on a key, given the verdicts on earlier keys. Pure; a verdict is
+//! final.
 
 use std::collections::{HashMap, HashSet};
 

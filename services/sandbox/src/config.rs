@@ -272,7 +272,8 @@ impl FromArgMatches for Config {
     }
 }
 
-/// Reports a violated field rule by the flag of its field: `behaviour.provider.slow_ms` is `--sandbox-provider-slow-ms`.
+/// Reports a violated field rule by the flag of its field: `behaviour.provider.slow_ms` is
+/// `--sandbox-provider-slow-ms`.
 fn invalid_flag(violation: &Violation) -> clap::Error {
     let path = violation.field_path();
     let field = path.strip_prefix("behaviour.").unwrap_or(&path);

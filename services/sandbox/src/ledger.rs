@@ -52,8 +52,8 @@ pub(crate) trait Index: Default + Send + 'static {
 
 /// An open ledger.
 ///
-/// Decisions are serialised. A verdict is returned once every entry that it may depend on is durable: its own, and those
-/// that concurrent calls have appended before.
+/// Decisions are serialised. A verdict is returned once every entry that it may depend on is durable: its own, and
+/// those that concurrent calls have appended before.
 pub(crate) struct Ledger<I: Index> {
     index: Mutex<I>,
     storage: Storage<I::Verdict>,

@@ -37,8 +37,8 @@ const TRACKING_NUMBER_MAX_LEN: usize = 64;
 pub struct Deadlines {
     /// Of every call. Without a response by then, the result is unknown.
     pub call: Duration,
-    /// How long a tracking call waits for the delivery, in addition to `call`; at most a minute. The sum must not exceed
-    /// the engine's deadline of an effect.
+    /// How long a tracking call waits for the delivery, in addition to `call`; at most a minute. The sum must not
+    /// exceed the engine's deadline of an effect.
     pub tracking_wait: Duration,
 }
 
@@ -181,7 +181,8 @@ fn booking_command(
         BookingStatus::Refused => Ok(Command::RecordBookingRefused(RecordBookingRefused {
             reason: reason.chars().take(REASON_MAX_LEN).collect(),
         })),
-        // A booking gets this response when a void came first: this process or a later owner is cancelling the shipment.
+        // A booking gets this response when a void came first: this process or a later owner is cancelling the
+        // shipment.
         BookingStatus::Voided => Ok(Command::RecordBookingVoided(RecordBookingVoided {})),
         BookingStatus::InProgress => Err(Indeterminate {
             reason: "the carrier is still processing the key".into(),

@@ -180,7 +180,8 @@ impl Decider for ShipmentRules {
             Status::Requested => (
                 booking_key,
                 Effect::Book {
-                    // The field rules require a contact in every `ShipOrder`; the carrier would refuse a booking without one.
+                    // The field rules require a contact in every `ShipOrder`; the carrier would refuse a booking
+                    // without one.
                     contact: shipment.contact.clone().unwrap_or_default(),
                     pieces: shipment.pieces,
                 },

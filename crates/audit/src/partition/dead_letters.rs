@@ -13,13 +13,13 @@ pub(crate) struct DeadLetters<'e> {
     pub(crate) stream: Stream<'e>,
     commands_topic: String,
     /// The first retained offset of the commands.
-    low: i64,
+    log_start: i64,
     /// Dead letters of commands below may be redriven or discarded, and deleted.
     deleted_below: i64,
 }
 
 /// Parses a header as a number.
-pub(crate) fn number(input: &Input, header: &str) -> Option<i64> {
+pub(crate) fn header_number(input: &Input, header: &str) -> Option<i64> {
     std::str::from_utf8(input.header(header)?)
         .ok()?
         .parse()
@@ -27,10 +27,10 @@ pub(crate) fn number(input: &Input, header: &str) -> Option<i64> {
 }
 
 impl<'e> DeadLetters<'e> {
-    pub(crate) fn new(stream: Stream<'e>, commands_topic: String, low: i64) -> Self {
+    pub(crate) fn new(stream: Stream<'e>, commands_topic: String, log_start: i64) -> Self {
         let first = stream
             .peek()
-            .and_then(|head| number(head, headers::DEAD_SOURCE_OFFSET));
+            .and_then(|head| header_number(head, headers::DEAD_SOURCE_OFFSET));
         let deleted_below = match stream.first_retained_ms {
             Some(_) => first.unwrap_or(i64::MAX),
             None => 0,
@@ -38,7 +38,7 @@ impl<'e> DeadLetters<'e> {
         Self {
             stream,
             commands_topic,
-            low,
+            log_start,
             deleted_below,
         }
     }
@@ -49,8 +49,8 @@ impl<'e> DeadLetters<'e> {
     }
 
     /// The first retained offset of the commands.
-    pub(crate) const fn low(&self) -> i64 {
-        self.low
+    pub(crate) const fn log_start(&self) -> i64 {
+        self.log_start
     }
 
     /// Takes the dead letters of the command at `offset`. Those of earlier offsets have no command.
@@ -61,7 +61,7 @@ impl<'e> DeadLetters<'e> {
     ) -> Result<Vec<Input>, Error> {
         let mut dead_letters = Vec::new();
         while let Some(head) = self.stream.peek() {
-            let source = number(head, headers::DEAD_SOURCE_OFFSET);
+            let source = header_number(head, headers::DEAD_SOURCE_OFFSET);
             if source.is_some_and(|source| source > offset) {
                 break;
             }
@@ -71,11 +71,11 @@ impl<'e> DeadLetters<'e> {
             let topic_partition = self.stream.topic_partition;
             let is_own = input.header(headers::DEAD_SOURCE_TOPIC)
                 == Some(self.commands_topic.as_bytes())
-                && number(&input, headers::DEAD_SOURCE_PARTITION)
+                && header_number(&input, headers::DEAD_SOURCE_PARTITION)
                     == Some(topic_partition.partition.into());
             match source {
                 Some(source) if source == offset && is_own => dead_letters.push(input),
-                Some(source) if source < self.low => {}
+                Some(source) if source < self.log_start => {}
                 source => {
                     let wrong = match source {
                         Some(source) => format!(
@@ -98,9 +98,9 @@ impl<'e> DeadLetters<'e> {
         committed: i64,
     ) -> Result<(), Error> {
         while let Some(input) = self.stream.next()? {
-            let source = number(&input, headers::DEAD_SOURCE_OFFSET);
+            let source = header_number(&input, headers::DEAD_SOURCE_OFFSET);
             let at = |wrong| Example::new(wrong).at(self.stream.topic_partition, input.offset);
-            if source.is_some_and(|source| source < self.low) {
+            if source.is_some_and(|source| source < self.log_start) {
                 continue;
             }
             if source.is_some_and(|source| source >= committed) {

@@ -7,7 +7,7 @@ use contracts::{Body as _, Contract, Topic};
 use engine::log::Input;
 use engine::{Decider, Event, State, describe, headers};
 
-use super::dead_letters::number;
+use super::dead_letters::header_number;
 use super::{Fold, PartitionAuditor, content, undecodable_reason};
 use crate::context::AuditContext;
 use crate::evidence::Error;
@@ -29,7 +29,7 @@ where
     pub(super) fn is_event_due(&self, offset: i64) -> bool {
         let head = self.events.peek();
         head.is_some_and(|head| {
-            number(head, headers::SOURCE_OFFSET).is_none_or(|source| source < offset)
+            header_number(head, headers::SOURCE_OFFSET).is_none_or(|source| source < offset)
         })
     }
 
@@ -42,10 +42,10 @@ where
             return Ok(None);
         };
         for offset in self.events.take_aborted() {
-            context.model.record_aborted(topic_partition, offset);
+            context.read_model.record_aborted(topic_partition, offset);
         }
         context
-            .model
+            .read_model
             .record_event(self.service, self.partition, input.offset);
         let decoded = self.codec.decode::<<D::Contract as Contract>::EventRecord>(
             self.service,
@@ -69,7 +69,7 @@ where
         let Some(event) = self.next_event(context)? else {
             return Ok(());
         };
-        let source = number(&event.input, headers::SOURCE_OFFSET);
+        let source = header_number(&event.input, headers::SOURCE_OFFSET);
         if let (Ok((metadata, _)), Some(source)) = (&event.decoded, source)
             && source >= self.committed
         {
@@ -94,7 +94,7 @@ where
             );
             return Ok(());
         }
-        if source.is_none_or(|source| source >= self.dead_letters.low()) {
+        if source.is_none_or(|source| source >= self.dead_letters.log_start()) {
             let wrong = match source {
                 Some(source) => format!(
                     "an event of command {source}, which is missing or was processed before"
@@ -136,7 +136,7 @@ where
         index: Option<usize>,
     ) {
         let topic_partition = self.topic_partition(Topic::Events);
-        context.events += 1;
+        context.event_count += 1;
         context.findings.checked(Invariant::I16);
         let ConsumedEvent { input, decoded } = event;
         let at = |wrong: String| Example::new(wrong).at(topic_partition, input.offset);
@@ -187,7 +187,7 @@ where
             time_ms: metadata.time_ms,
             record: content(input.payload.as_deref()),
             is_applied: context
-                .model
+                .read_model
                 .has_applied(self.service, self.partition, input.offset),
         };
         context.check_event_id(&event_context, &metadata.id);

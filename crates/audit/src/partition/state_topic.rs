@@ -278,7 +278,7 @@ impl StateTopic {
 
     /// Reports the states that match no event. `version_of` returns the version of an aggregate in the log, including
     /// events beyond the cut.
-    pub(crate) fn unmatched(
+    pub(crate) fn report_unmatched(
         &mut self,
         context: &mut AuditContext,
         version_of: impl Fn(&str) -> u64,

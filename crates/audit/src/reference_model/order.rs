@@ -306,13 +306,13 @@ impl ReferenceModel for Orders {
         {
             order.row = updated_row(order.row.take(), order_id, at, event);
             for row in inserted_rows(order_id, at, event) {
-                context.model.expect(row);
+                context.read_model.expect(row);
             }
         }
         aggregates.queue_if_finished(at.id);
     }
 
-    fn check_outcome(context: &mut AuditContext, processed: &ProcessedCommand<'_, Self>) {
+    fn check_business_outcome(context: &mut AuditContext, processed: &ProcessedCommand<'_, Self>) {
         let id = processed.metadata.aggregate_id.as_str();
         let Command::PlaceOrder(request) = processed.command else {
             return;

@@ -128,7 +128,7 @@ impl ReferenceModel for Payments {
         context.aggregates.queue_if_finished(at.id);
     }
 
-    fn check_outcome(_: &mut AuditContext, _: &ProcessedCommand<'_, Self>) {}
+    fn check_business_outcome(_: &mut AuditContext, _: &ProcessedCommand<'_, Self>) {}
 
     fn clear_deadlines(event: &mut Event) {
         if let Event::PaymentRefundRefused(event) = event {

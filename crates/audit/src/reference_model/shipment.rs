@@ -108,7 +108,7 @@ impl ReferenceModel for Shipping {
         context.aggregates.queue_if_finished(at.id);
     }
 
-    fn check_outcome(_: &mut AuditContext, _: &ProcessedCommand<'_, Self>) {}
+    fn check_business_outcome(_: &mut AuditContext, _: &ProcessedCommand<'_, Self>) {}
 
     fn clear_deadlines(_: &mut Event) {}
 

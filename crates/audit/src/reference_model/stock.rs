@@ -148,7 +148,7 @@ impl ReferenceModel for Inventory {
         }
     }
 
-    fn check_outcome(_: &mut AuditContext, _: &ProcessedCommand<'_, Self>) {}
+    fn check_business_outcome(_: &mut AuditContext, _: &ProcessedCommand<'_, Self>) {}
 
     fn clear_deadlines(_: &mut Event) {}
 

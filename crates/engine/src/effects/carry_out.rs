@@ -23,7 +23,7 @@ use crate::{Command, Decider};
 pub struct Shared<P> {
     pub handler: P,
     pub results: ResultSender,
-    pub runtime: Arc<dyn EffectRuntime>,
+    pub environment: Arc<dyn EffectRuntime>,
     pub metrics: Metrics,
     pub limits: Limits,
     pub targets: Mutex<HashMap<&'static str, Arc<Target>>>,
@@ -58,7 +58,7 @@ pub async fn carry_out<D: Decider, P: EffectHandler<D>>(
 ) where
     Command<D>: Into<contracts::Command>,
 {
-    let wait = duration_until(pending.not_before_ms, shared.runtime.unix_ms());
+    let wait = duration_until(pending.not_before_ms, shared.environment.unix_ms());
     if !wait.is_zero() {
         tokio::time::sleep(wait).await;
     }
@@ -80,7 +80,7 @@ pub async fn carry_out<D: Decider, P: EffectHandler<D>>(
             .inc();
     };
     let mut may_have_run = pending.context.origin == Origin::TakenOver;
-    let mut random = shared.runtime.random();
+    let mut random = shared.environment.random();
     for number in 1.. {
         let attempt = Attempt {
             number,

@@ -23,8 +23,8 @@ use crate::log::Partition;
 use crate::metrics::Metrics;
 use crate::{Command, Decider, Outstanding};
 
-/// A timer that is due later fires after this time; its rule book ignores a stale one. The queue panics beyond about
-/// two years, and a clock may be wrong by more.
+/// Timers fire after this time at the latest. One that is due later fires too early: its rule book compares deadlines,
+/// not times. The queue panics beyond about two years, and a clock may be wrong by more.
 const LONGEST_TIMER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Limits of the executor.
@@ -47,10 +47,10 @@ impl Default for Limits {
 
 /// The worker's handle on the executor task.
 pub struct Executor<D: Decider> {
-    commands: mpsc::UnboundedSender<SchedulerCommand<D>>,
+    requests: mpsc::UnboundedSender<ScheduleRequest<D>>,
 }
 
-enum SchedulerCommand<D: Decider> {
+enum ScheduleRequest<D: Decider> {
     Replace {
         partition: Partition,
         id: String,
@@ -73,7 +73,7 @@ where
         outstanding: Vec<Outstanding<D>>,
         context: EffectContext,
     ) {
-        let _ = self.commands.send(SchedulerCommand::Replace {
+        let _ = self.requests.send(ScheduleRequest::Replace {
             partition,
             id,
             outstanding,
@@ -82,11 +82,11 @@ where
     }
 
     fn forget(&mut self, partition: Partition) {
-        let _ = self.commands.send(SchedulerCommand::Forget { partition });
+        let _ = self.requests.send(ScheduleRequest::Forget { partition });
     }
 
     fn is_alive(&self) -> bool {
-        !self.commands.is_closed()
+        !self.requests.is_closed()
     }
 }
 
@@ -94,26 +94,26 @@ impl<D: Decider> Executor<D>
 where
     Command<D>: Into<contracts::Command>,
 {
-    /// Starts the executor on `tokio`; it ends when this handle is dropped.
+    /// Starts the executor on the runtime of `handle`; it ends when this handle is dropped.
     pub fn start<P: EffectHandler<D>>(
-        tokio: &Handle,
+        handle: &Handle,
         handler: P,
-        runtime: impl EffectRuntime,
+        environment: impl EffectRuntime,
         codec: Codec,
         metrics: Metrics,
         limits: Limits,
     ) -> Self {
-        let (commands, received) = mpsc::unbounded_channel();
-        let runtime: Arc<dyn EffectRuntime> = Arc::new(runtime);
+        let (requests, received) = mpsc::unbounded_channel();
+        let environment: Arc<dyn EffectRuntime> = Arc::new(environment);
         let shared = Arc::new(Shared {
             handler,
-            results: ResultSender::new(Arc::clone(&runtime), codec),
-            runtime,
+            results: ResultSender::new(Arc::clone(&environment), codec),
+            environment,
             metrics,
             limits,
             targets: Mutex::default(),
         });
-        tokio.spawn(
+        handle.spawn(
             ExecutorTask {
                 shared,
                 scheduled: BTreeMap::new(),
@@ -121,7 +121,7 @@ where
             }
             .run(received),
         );
-        Self { commands }
+        Self { requests }
     }
 }
 
@@ -129,10 +129,10 @@ where
 struct ExecutorTask<D: Decider, P: EffectHandler<D>> {
     shared: Arc<Shared<P>>,
     scheduled: BTreeMap<Partition, BTreeMap<String, Vec<ScheduledItem<D>>>>,
-    timers: DelayQueue<DueTimer<D>>,
+    timers: DelayQueue<ScheduledTimer<D>>,
 }
 
-struct DueTimer<D: Decider> {
+struct ScheduledTimer<D: Decider> {
     partition: Partition,
     id: String,
     command: Command<D>,
@@ -154,20 +154,20 @@ impl<D: Decider, P: EffectHandler<D>> ExecutorTask<D, P>
 where
     Command<D>: Into<contracts::Command>,
 {
-    async fn run(mut self, mut commands: mpsc::UnboundedReceiver<SchedulerCommand<D>>) {
+    async fn run(mut self, mut requests: mpsc::UnboundedReceiver<ScheduleRequest<D>>) {
         let service = D::Contract::SERVICE.name();
         let metrics = &self.shared.metrics;
         let timers_waiting = metrics.timers_waiting.with_label_values(&[service]);
         loop {
             tokio::select! {
-                // Fixed order, so that a run is reproducible; due timers are few and do not starve the commands.
+                // Fixed order, so that a run is reproducible; due timers are few and do not starve the requests.
                 biased;
                 Some(due) = self.timers.next() => self.fire(due),
-                command = commands.recv() => match command {
-                    Some(SchedulerCommand::Replace { partition, id, outstanding, context }) => {
+                request = requests.recv() => match request {
+                    Some(ScheduleRequest::Replace { partition, id, outstanding, context }) => {
                         self.replace(partition, id, outstanding, context);
                     }
-                    Some(SchedulerCommand::Forget { partition }) => self.forget(partition),
+                    Some(ScheduleRequest::Forget { partition }) => self.forget(partition),
                     None => break,
                 },
             }
@@ -187,37 +187,40 @@ where
         outstanding: Vec<Outstanding<D>>,
         context: EffectContext,
     ) {
-        let mut before = self
+        let mut previous = self
             .scheduled
             .entry(partition)
             .or_default()
             .remove(&id)
             .unwrap_or_default();
-        let mut now = Vec::with_capacity(outstanding.len());
+        let mut current = Vec::with_capacity(outstanding.len());
         for outstanding in outstanding {
-            match before
+            match previous
                 .iter()
                 .position(|item| item.outstanding == outstanding)
             {
-                Some(index) => now.push(before.swap_remove(index)),
+                Some(index) => current.push(previous.swap_remove(index)),
                 None => {
-                    let handle = self.begin(partition, &id, &outstanding, context);
-                    now.push(ScheduledItem {
+                    let handle = self.start_item(partition, &id, &outstanding, context);
+                    current.push(ScheduledItem {
                         outstanding,
                         handle,
                     });
                 }
             }
         }
-        for item in before {
-            self.end(item);
+        for item in previous {
+            self.cancel_item(item);
         }
-        if !now.is_empty() {
-            self.scheduled.entry(partition).or_default().insert(id, now);
+        if !current.is_empty() {
+            self.scheduled
+                .entry(partition)
+                .or_default()
+                .insert(id, current);
         }
     }
 
-    fn begin(
+    fn start_item(
         &mut self,
         partition: Partition,
         id: &str,
@@ -241,13 +244,13 @@ where
                 ItemHandle::Effect(tokio::spawn(task).abort_handle())
             }
             Outstanding::Timer { due_ms, command } => {
-                let due = DueTimer {
+                let due = ScheduledTimer {
                     partition,
                     id: id.to_owned(),
                     command: command.clone(),
                     trace: context.trace,
                 };
-                let now_ms = self.shared.runtime.unix_ms();
+                let now_ms = self.shared.environment.unix_ms();
                 let wait = duration_until(*due_ms, now_ms).min(LONGEST_TIMER);
                 let key = self.timers.insert(due, wait);
                 ItemHandle::Timer(Some(key))
@@ -255,7 +258,7 @@ where
         }
     }
 
-    fn end(&mut self, item: ScheduledItem<D>) {
+    fn cancel_item(&mut self, item: ScheduledItem<D>) {
         match item.handle {
             ItemHandle::Effect(task) => task.abort(),
             ItemHandle::Timer(Some(key)) => {
@@ -268,14 +271,14 @@ where
     fn forget(&mut self, partition: Partition) {
         for (_, list) in self.scheduled.remove(&partition).unwrap_or_default() {
             for item in list {
-                self.end(item);
+                self.cancel_item(item);
             }
         }
     }
 
-    fn fire(&mut self, due: delay_queue::Expired<DueTimer<D>>) {
+    fn fire(&mut self, due: delay_queue::Expired<ScheduledTimer<D>>) {
         let key = due.key();
-        let DueTimer {
+        let ScheduledTimer {
             partition,
             id,
             command,

@@ -12,14 +12,14 @@ use crate::send_span::SendSpan;
 
 /// Writes commands to the service's own topic.
 pub struct ResultSender {
-    runtime: Arc<dyn EffectRuntime>,
+    environment: Arc<dyn EffectRuntime>,
     codec: Codec,
 }
 
 impl ResultSender {
-    /// Sends through `runtime`, encoded by `codec`.
-    pub fn new(runtime: Arc<dyn EffectRuntime>, codec: Codec) -> Self {
-        Self { runtime, codec }
+    /// Sends through `environment`, encoded by `codec`.
+    pub fn new(environment: Arc<dyn EffectRuntime>, codec: Codec) -> Self {
+        Self { environment, codec }
     }
 
     /// Retries until the command is durable: a lost answer would leave its effect without an answer in the log. The
@@ -36,18 +36,18 @@ impl ResultSender {
         let kind = message.kind();
         let send_span = SendSpan::begin(service, kind, id, trace);
         let headers: Vec<_> = send_span.header().into_iter().collect();
-        let mut random = self.runtime.random();
+        let mut random = self.environment.random();
         for number in 1.. {
             // A fresh id for each try: a failed try may have been written all the same, and no id is written twice.
             let metadata = Metadata {
-                id: self.runtime.fresh_id().to_string(),
+                id: self.environment.fresh_id().to_string(),
                 aggregate_id: id.to_owned(),
-                time_ms: self.runtime.unix_ms(),
+                time_ms: self.environment.unix_ms(),
                 actor: actor.to_owned(),
                 ..Metadata::default()
             };
             let payload = self.codec.encode_message(message.clone(), metadata);
-            let sent = self.runtime.send(service, id, &payload, &headers);
+            let sent = self.environment.send(service, id, &payload, &headers);
             match sent.await {
                 Ok(_) => return,
                 Err(error) => {

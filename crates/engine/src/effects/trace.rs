@@ -6,8 +6,8 @@ use tracing::field::Empty;
 
 use super::Attempt;
 
-/// Span of a running try; spans of its call are children. A dropped one was abandoned: its aggregate no longer waits for
-/// it.
+/// Span of a running try; spans of its call are children. A dropped one was abandoned: its aggregate no longer waits
+/// for it.
 pub struct AttemptSpan {
     span: Span,
     outcome: &'static str,

@@ -8,7 +8,7 @@ mod reader;
 mod sender;
 pub mod settings;
 mod tail;
-mod transactions;
+mod transaction_thread;
 mod transactor;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -30,7 +30,7 @@ pub use tail::Tail;
 use self::client::{ReplaceableClient, drop_in_background};
 use self::context::LoggingContext;
 use self::group_consumer::{GroupConsumer, MemberIds};
-use self::transactions::Transactions;
+use self::transaction_thread::TransactionThread;
 use super::limits::SESSION_TIMEOUT;
 use super::{
     Appended, Cluster, Ends, Error, Failure, Header, Input, Log, Membership, Partition,
@@ -57,7 +57,7 @@ pub struct KafkaLog {
     group_consumer: GroupConsumer,
     /// Number of consumers created so far.
     consumers: u32,
-    transactions: Transactions,
+    transactions: TransactionThread,
     reader: KafkaReader,
     /// Fetches high watermarks: a `read_committed` client gets last stable offsets instead.
     lookups: ReplaceableClient<BaseConsumer<LoggingContext>>,
@@ -80,13 +80,14 @@ impl KafkaLog {
         let client_id = consumer_id(&member, consumers);
         let named = (client_id.as_str(), &member_ids);
         let group_consumer = GroupConsumer::join(&cluster, service, &group, &member, named)?;
-        let transactions = match Transactions::new(Arc::clone(&cluster), service, member.clone()) {
-            Ok(transactions) => transactions,
-            Err(error) => {
-                drop_in_background(group_consumer);
-                return Err(error);
-            }
-        };
+        let transactions =
+            match TransactionThread::new(Arc::clone(&cluster), service, member.clone()) {
+                Ok(transactions) => transactions,
+                Err(error) => {
+                    drop_in_background(group_consumer);
+                    return Err(error);
+                }
+            };
         Ok(Self {
             cluster,
             service,
@@ -109,7 +110,7 @@ impl KafkaLog {
     /// without it until the next poll. A broker that is back by then rejects them with the same error as after a
     /// replacement. So the broker is asked which member holds the instance id.
     fn refusal(&mut self) -> Error {
-        let reason = self.group_consumer.fenced().unwrap_or_default();
+        let reason = self.group_consumer.fatal_reason().unwrap_or_default();
         match self.foreign_holder() {
             Ok(Some(_)) => Error::Fenced(reason),
             Ok(None) => Error::Displaced(reason),
@@ -155,7 +156,7 @@ impl Log for KafkaLog {
         inputs: &mut Vec<Input>,
     ) -> Result<Vec<Signal>, Error> {
         let polled = self.group_consumer.poll(max, wait, inputs);
-        if self.group_consumer.fenced().is_some() || matches!(polled, Err(Error::Fenced(_))) {
+        if self.group_consumer.fatal_reason().is_some() || matches!(polled, Err(Error::Fenced(_))) {
             inputs.clear();
             return Err(self.refusal());
         }
@@ -184,7 +185,7 @@ impl Log for KafkaLog {
     }
 
     fn start(&mut self, partition: Partition, offset: i64) -> Result<(), Error> {
-        self.group_consumer.start(partition, offset)
+        self.group_consumer.resume_from(partition, offset)
     }
 
     fn pause(&mut self, partition: Partition) -> Result<(), Error> {
@@ -234,9 +235,9 @@ impl Log for KafkaLog {
     }
 
     fn is_member(&mut self) -> Result<bool, Error> {
-        match self.group_consumer.fenced() {
+        match self.group_consumer.fatal_reason() {
             Some(_) => Err(self.refusal()),
-            None => Ok(self.group_consumer.is_assigned()),
+            None => Ok(self.group_consumer.has_assignment()),
         }
     }
 
@@ -251,8 +252,8 @@ impl Log for KafkaLog {
             self.foreign_member = None;
             return Ok(());
         };
-        // It may be this process's own consumer, which joined and lost the broker before it received its member id. Such
-        // a member sends no heartbeats, and the broker removes it when its session ends.
+        // It may be this process's own consumer, which joined and lost the broker before it received its member id.
+        // Such a member sends no heartbeats, and the broker removes it when its session ends.
         let since = match &self.foreign_member {
             Some((known, since)) if *known == holder => *since,
             _ => Instant::now(),

@@ -17,21 +17,20 @@ use crate::codec::{Poison, Undecodable};
 use crate::effects::{EffectContext, EffectScheduler, Origin};
 use crate::log::{Failure, Input, Log, Output, Partition, PartitionWrites};
 
-/// A window with at least this many dead letters, which are more than half of it, indicates a bad deploy, not a bad
-/// record.
+/// At least this many dead letters, and more than half of the window: a bad deploy, not bad records.
 const POISON_LIMIT: usize = 64;
 /// After a longer call the process may have been frozen beyond the group's session.
 const FROZEN: Duration = Duration::from_secs(15);
-/// Delay for some heartbeats.
-const HEARTBEATS: Duration = Duration::from_secs(3);
+/// Time in which the group reports a replacement.
+const REPLACEMENT_CHECK_DELAY: Duration = Duration::from_secs(3);
 
 impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
     /// Decides the window and writes the results.
-    pub(super) fn process(&mut self, generation: &L::Generation) -> Result<(), Error> {
+    pub(super) fn process_window(&mut self, generation: &L::Generation) -> Result<(), Error> {
         let mut writes: BTreeMap<Partition, PartitionWrites> = BTreeMap::new();
         let inputs = std::mem::take(&mut self.inputs);
-        let mut dead = 0;
-        let mut processed = 0;
+        let mut dead_letters = 0;
+        let mut processed_inputs = 0;
         for input in &inputs {
             let partition = input.partition;
             let Some(partition_state) = self.partitions.get_mut(&partition) else {
@@ -55,13 +54,13 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
                 &mut partition_writes.outputs,
             ) {
                 Processed::Done => {}
-                Processed::DeadLetter => dead += 1,
-                Processed::Blocked(reason) => {
+                Processed::DeadLetter => dead_letters += 1,
+                Processed::PartitionBlocked(reason) => {
                     self.status.blocked(partition, reason);
                     partition_state.blocked_until = Some(self.log.now() + RETRY * 5);
                     continue;
                 }
-                Processed::Reset(poison) => {
+                Processed::ResetPartitions(poison) => {
                     tracing::error!(
                         service = %D::Contract::SERVICE, partition, offset = input.offset,
                         class = poison.class, message = poison.message,
@@ -73,21 +72,21 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
                     return Ok(());
                 }
             }
-            processed += 1;
+            processed_inputs += 1;
             partition_state.time_ms = partition_state.time_ms.max(input.time_ms);
             partition_writes.offset = input.offset + 1;
         }
         self.inputs = inputs;
-        if dead >= POISON_LIMIT && dead * 2 > processed {
+        if dead_letters >= POISON_LIMIT && dead_letters * 2 > processed_inputs {
             return Err(Error::Poisoned {
-                dead,
-                inputs: processed,
+                dead: dead_letters,
+                inputs: processed_inputs,
             });
         }
         self.pause_blocked();
-        self.advance(&mut writes);
+        self.pass_markers(&mut writes);
         self.add_checkpoints(&mut writes);
-        self.add_positions(&mut writes);
+        self.commit_idle_positions(&mut writes);
         writes.retain(|partition, partition_writes| {
             !partition_writes.outputs.is_empty()
                 || self
@@ -100,11 +99,11 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
         if writes.is_empty() || self.recreate_at.is_some() {
             return Ok(());
         }
-        self.write(generation, writes.into_values().collect(), processed)
+        self.commit_writes(generation, writes.into_values().collect(), processed_inputs)
     }
 
     /// Advances positions past markers and aborted records after the window's inputs.
-    fn advance(&mut self, writes: &mut BTreeMap<Partition, PartitionWrites>) {
+    fn pass_markers(&mut self, writes: &mut BTreeMap<Partition, PartitionWrites>) {
         for (partition, offset) in std::mem::take(&mut self.reached) {
             let Some(partition_state) = self.partitions.get_mut(&partition) else {
                 continue;
@@ -143,7 +142,7 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
                     partition_state.observe_asker(&metadata);
                     let before = outputs.len();
                     trace = spans.begin::<D>(input, command.kind());
-                    // Catches the panics that `decide` does not catch itself, as of the outcomes.
+                    // Catches the panics that `decide` does not catch itself, for example while building the outcome.
                     let decided = catch_unwind(AssertUnwindSafe(|| {
                         decide::decide(
                             context,
@@ -170,7 +169,7 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
                                 .inc();
                             return Processed::Done;
                         }
-                        Err(Reject::Reset(poison)) => return Processed::Reset(poison),
+                        Err(Reject::Reset(poison)) => return Processed::ResetPartitions(poison),
                         Err(Reject::Poison(poison)) => {
                             outputs.truncate(before);
                             poison
@@ -179,12 +178,12 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
                 }
                 Err(Undecodable::Poison(poison)) => poison,
                 Err(Undecodable::Newer(id)) => {
-                    return Processed::Blocked(format!(
+                    return Processed::PartitionBlocked(format!(
                         "schema {id} is newer than this version: it must be upgraded"
                     ));
                 }
                 Err(Undecodable::Pending(id)) => {
-                    return Processed::Blocked(format!(
+                    return Processed::PartitionBlocked(format!(
                         "waiting for the registry to resolve schema {id}"
                     ));
                 }
@@ -251,7 +250,7 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
     }
 
     /// Commits positions that advanced without input (markers, aborted records).
-    fn add_positions(&mut self, writes: &mut BTreeMap<Partition, PartitionWrites>) {
+    fn commit_idle_positions(&mut self, writes: &mut BTreeMap<Partition, PartitionWrites>) {
         for (partition, partition_state) in &self.partitions {
             if partition_state.position > partition_state.committed {
                 let partition_writes =
@@ -265,7 +264,7 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
         }
     }
 
-    fn write(
+    fn commit_writes(
         &mut self,
         generation: &L::Generation,
         writes: Vec<PartitionWrites>,
@@ -304,7 +303,7 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
                 for (partition, offset) in offsets {
                     self.poisoned
                         .retain(|(p, o)| *p != partition || *o >= offset);
-                    self.committed(partition, offset);
+                    self.on_committed(partition, offset);
                 }
                 self.observe_command_waits(service);
                 self.spans.end();
@@ -318,13 +317,13 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
                 if let Some(batch) = &batch {
                     observability::mark_failed(batch, result);
                 }
-                self.failed(failure, took)
+                self.on_failed(failure, took)
             }
         }
     }
 
     /// Updates the partition after a commit, and only now passes effects and timers on.
-    fn committed(&mut self, partition: Partition, offset: i64) {
+    fn on_committed(&mut self, partition: Partition, offset: i64) {
         let Some(partition_state) = self.partitions.get_mut(&partition) else {
             return;
         };
@@ -351,7 +350,7 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
         }
     }
 
-    fn failed(&mut self, failure: Failure, took: Duration) -> Result<(), Error> {
+    fn on_failed(&mut self, failure: Failure, took: Duration) -> Result<(), Error> {
         let service = D::Contract::SERVICE.name();
         tracing::warn!(service, error = %failure, "transaction failed, taking the partitions over again");
         self.context
@@ -366,10 +365,10 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
                     .or_else(|error| self.handle_log_error(error));
             }
             Failure::Aborted(_) => {}
-            // A replacement may have taken over: after some heartbeats the consumer knows.
             Failure::Unclear(_) if took < FROZEN => self.recreate_at = Some(self.log.now()),
+            // A replacement may exist. After some heartbeats the consumer reports it.
             Failure::Unclear(_) | Failure::Fenced(_) => {
-                self.recreate_at = Some(self.log.now() + HEARTBEATS);
+                self.recreate_at = Some(self.log.now() + REPLACEMENT_CHECK_DELAY);
             }
         }
         self.reset_partitions();
@@ -388,6 +387,6 @@ fn result_of(failure: &Failure) -> &'static str {
 enum Processed {
     Done,
     DeadLetter,
-    Blocked(String),
-    Reset(Poison),
+    PartitionBlocked(String),
+    ResetPartitions(Poison),
 }

@@ -1,13 +1,14 @@
 //! The worker's group membership, and the broker's availability.
 //!
 //! A worker checks once a second that a command would be processed now: the broker answers, the group's coordinator has
-//! confirmed the membership within the last heartbeats, and no partition is stalled. Otherwise the process is not ready.
+//! confirmed the membership within the last heartbeats, and no partition is stalled. Otherwise the process is not
+//! ready.
 //!
-//! librdkafka reconnects and rejoins by itself, but not always: when a broker is fenced and its clients receive metadata
-//! of a cluster without brokers, 2.12.1 may drop every connection and open none again (librdkafka #5301, open in 2.15.0).
-//! So the worker recreates a consumer, under the same instance id, when its membership is not confirmed for some seconds
-//! although the coordinator answers another client, and when it is reported fenced although no replacement member
-//! exists: [`Log::poll`] asks the broker which member holds the instance id.
+//! librdkafka reconnects and rejoins by itself, but not always: when a broker is fenced and its clients receive
+//! metadata of a cluster without brokers, 2.12.1 may drop every connection and open none again (librdkafka #5301, open
+//! in 2.15.0). So the worker recreates a consumer, under the same instance id, when its membership is not confirmed for
+//! some seconds although the coordinator answers another client, and when it is reported fenced although no replacement
+//! member exists: [`Log::poll`] asks the broker which member holds the instance id.
 
 use std::time::Duration;
 

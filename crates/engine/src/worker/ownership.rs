@@ -130,8 +130,8 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
         }
     }
 
-    /// Ends the worker, unless its membership is unconfirmed: a process that was frozen during a take-over, and replaced
-    /// meanwhile, may have combined reads from before and after. Such a member starts the take-over again.
+    /// Ends the worker, unless its membership is unconfirmed: a process that was frozen during a take-over, and
+    /// replaced meanwhile, may have combined reads from before and after. Such a member starts the take-over again.
     fn damaged(&mut self, error: takeover::Error) -> Result<(), Error> {
         let Membership::Unconfirmed { .. } = self.log.membership() else {
             return Err(error.into());

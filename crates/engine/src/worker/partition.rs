@@ -138,8 +138,8 @@ pub struct Finished {
 }
 
 impl Finished {
-    /// With an asker, the time in memory starts now at the earliest: the asker learns of the end when it reads the record
-    /// that is written now, however old the command was.
+    /// With an asker, the time in memory starts now at the earliest: the asker learns of the end when it reads the
+    /// record that is written now, however old the command was.
     pub fn new<D: Decider>(id: &str, time_ms: i64, now_ms: i64, settings: &Settings) -> Self {
         let since_ms = if evicts_by_asker_time::<D>(settings) {
             time_ms.max(now_ms)

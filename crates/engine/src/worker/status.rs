@@ -26,7 +26,7 @@ struct Inner {
     unavailable: Option<String>,
     /// Why a take-over has to wait.
     delayed: Option<String>,
-    rounds: u64,
+    iterations: u64,
 }
 
 impl Default for Inner {
@@ -39,7 +39,7 @@ impl Default for Inner {
             stalled: BTreeMap::new(),
             unavailable: None,
             delayed: None,
-            rounds: 0,
+            iterations: 0,
         }
     }
 }
@@ -83,14 +83,14 @@ impl Status {
         self.inner.lock().running.clone()
     }
 
-    /// Finished iterations of the worker's loop. An idle worker iterates too: when the count does not advance, the worker
-    /// is stuck.
-    pub fn rounds(&self) -> u64 {
-        self.inner.lock().rounds
+    /// Finished iterations of the worker's loop. An idle worker iterates too: when the count does not advance, the
+    /// worker is stuck.
+    pub fn iterations(&self) -> u64 {
+        self.inner.lock().iterations
     }
 
     pub(super) fn round_done(&self) {
-        self.change(|inner| inner.rounds += 1);
+        self.change(|inner| inner.iterations += 1);
     }
 
     /// Why the group membership is not confirmed; `None` when it is.

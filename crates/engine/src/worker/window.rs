@@ -29,7 +29,8 @@ impl Window {
         self.length
     }
 
-    /// Adapts the window after a transaction: `work` of `elapsed`, the time since the previous one ended, was spent in it.
+    /// Adapts the window after a transaction: `work` of `elapsed`, the time since the previous one ended, was spent in
+    /// it.
     pub fn adapt(&mut self, work: Duration, elapsed: Duration) {
         if elapsed.is_zero() {
             return;

@@ -15,19 +15,19 @@ pub fn partitions(rig: &mut ChaosRig) {
     rig.random.shuffle(&mut services);
     let mut lasting = rig.scale.seconds(18, 20);
     for service in services.into_iter().take(rig.scale.select(2, 4)) {
-        rig.stack.kafka[service].cut();
+        rig.stack.kafka[service].blackhole();
         rig.hold_fault(lasting);
         rig.stack.kafka[service].heal();
         rig.wait_for_progress(&format!("{service} was cut off from the broker"), service);
         lasting = rig.scale.seconds(5, 20);
     }
     for (what, service, proxy) in selectors() {
-        proxy(rig).cut();
+        proxy(rig).blackhole();
         rig.hold_fault(lasting);
         proxy(rig).heal();
         rig.wait_for_progress(&format!("{what} were cut off from each other"), service);
     }
-    let resets = || -> u64 { rig.stack.kafka.values().map(Proxy::resets).sum() };
+    let resets = || -> u64 { rig.stack.kafka.values().map(Proxy::connections_reset).sum() };
     let before = resets();
     for_each_proxy(rig, |proxy| proxy.delay(DELAY));
     for _ in 0..rig.scale.select(2, 12) {

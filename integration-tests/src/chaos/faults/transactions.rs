@@ -31,11 +31,11 @@ pub fn unclear(rig: &mut ChaosRig) {
     for (service, late) in [("payments", 4), ("inventory", 8)] {
         let names = [1, 2].map(|number| format!("{service}-{number}"));
         let before = names.each_ref().map(|name| unclear_ends(rig, name));
-        let delayed = rig.stack.kafka[service].delayed();
+        let delayed = rig.stack.kafka[service].delayed_transaction_ends();
         rig.stack.kafka[service].delay_transaction_ends(Duration::from_secs(late));
         wait_for_recreation(rig, &names, &before);
         rig.hold_fault(rig.scale.seconds(0, 30));
-        assert!(rig.stack.kafka[service].delayed() > delayed);
+        assert!(rig.stack.kafka[service].delayed_transaction_ends() > delayed);
         rig.stack.kafka[service].heal();
         rig.wait_for_progress(&format!("transaction ends were {late} s late"), service);
     }
@@ -67,7 +67,7 @@ pub fn aborts(rig: &mut ChaosRig) {
     let refused = || PROCESSORS.map(|service| rig.stack.kafka[service].refused());
     let refused_before = refused();
     for service in PROCESSORS {
-        rig.stack.kafka[service].refuse(5);
+        rig.stack.kafka[service].refuse_offset_adds(5);
     }
     eventually("some transactions of each service are refused", || {
         let most = rig.scale.select(3, 15);

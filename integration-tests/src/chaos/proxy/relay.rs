@@ -25,7 +25,7 @@ pub async fn relay(client: TcpStream, server: TcpStream, state: &Arc<ProxyState>
     let _ = client.set_nodelay(true);
     let _ = server.set_nodelay(true);
     let mut rules = state.rules.subscribe();
-    let resets_at_start = rules.borrow_and_update().resets;
+    let reset_generation_at_start = rules.borrow_and_update().reset_generation;
     let (mut client, mut server) = (client, server);
     {
         let (mut from_client, mut to_client) = client.split();
@@ -44,7 +44,7 @@ pub async fn relay(client: TcpStream, server: TcpStream, state: &Arc<ProxyState>
                     return;
                 }
             }
-            _ = rules.wait_for(|rules| rules.resets != resets_at_start) => {
+            _ = rules.wait_for(|rules| rules.reset_generation != reset_generation_at_start) => {
                 state.connections_reset.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -81,12 +81,12 @@ async fn forward(
         let mut rules = state.rules.subscribe();
         while let Some((at, frame)) = due.recv().await {
             sleep_until(at).await;
-            if rules.wait_for(|rules| !rules.cut).await.is_err() {
+            if rules.wait_for(|rules| !rules.blackhole).await.is_err() {
                 break;
             }
             to.write_all(&frame).await?;
         }
-        let _ = rules.wait_for(|rules| !rules.cut).await;
+        let _ = rules.wait_for(|rules| !rules.blackhole).await;
         to.shutdown().await
     };
     let (read, written) = tokio::join!(reading, writing);
@@ -118,7 +118,9 @@ async fn schedule(
                         matches!(step, Step::EndTransaction(name) if frames::contains(frame, name))
                     });
                     if !rules.transaction_end_delay.is_zero() {
-                        state.delayed.fetch_add(1, Ordering::Relaxed);
+                        state
+                            .delayed_transaction_ends
+                            .fetch_add(1, Ordering::Relaxed);
                         at += rules.transaction_end_delay;
                     }
                 }

@@ -52,7 +52,7 @@ fn lag_at_the_broker() -> Vec<Panel> {
         .alarm_at(60.0),
         Panel::lines(
             "Members of the groups",
-            "Does every group have somebody who reads?",
+            "Does every group have a member?",
             Unit::Count,
         )
         .query("max by (group) (ordermesh_lag_members)", "{{group}}")
@@ -214,8 +214,8 @@ fn transactions() -> Vec<Panel> {
         )
         .alarm_at(0.1),
         Panel::lines(
-            "Clients made anew",
-            "How often must producers and consumers be made anew, in the time shown?",
+            "Recreated clients",
+            "How often were producers and consumers recreated, in the time shown?",
             Unit::Count,
         )
         .query(
@@ -246,7 +246,7 @@ fn take_overs() -> Vec<Panel> {
     vec![
         Panel::lines(
             "Partitions processed",
-            "Is every partition processed by somebody?",
+            "Is every partition processed?",
             Unit::Count,
         )
         .query(gauge("ordermesh_engine_partitions", "sum"), "{{service}}"),
@@ -261,7 +261,7 @@ fn take_overs() -> Vec<Panel> {
         )
         .alarm_at(1.0),
         Panel::lines(
-            "Standing partitions",
+            "Stalled partitions",
             "How many partitions have commands that wait and are not delivered, for no reason that the worker knows?",
             Unit::Count,
         )
@@ -340,7 +340,7 @@ fn dead_letters() -> Vec<Panel> {
         .alarm_at(1.0),
         Panel::lines(
             "Records in the dead-letter topics",
-            "How many dead letters wait for somebody to look at them?",
+            "How many dead letters wait for inspection?",
             Unit::Count,
         )
         .query("max by (topic) (ordermesh_lag_dead_letters)", "{{topic}}")

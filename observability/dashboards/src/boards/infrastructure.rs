@@ -274,7 +274,7 @@ fn telemetry() -> Vec<Panel> {
         .query_or_zero(total_rate("ordermesh_trace_bad_parents_total"), "bad"),
         Panel::lines(
             "Duration of scrapes",
-            "How long does a process take to tell its figures?",
+            "How long does a process take to answer a scrape?",
             Unit::Seconds,
         )
         .query(

@@ -74,7 +74,7 @@ fn progress() -> Vec<Panel> {
         .alarm_at(60.0),
         Panel::lines(
             "Partitions applied",
-            "Is every partition applied by somebody?",
+            "Is every partition applied?",
             Unit::Count,
         )
         .query(
@@ -229,7 +229,7 @@ fn held_up() -> Vec<Panel> {
         .alarm_at(1.0),
         Panel::lines(
             "Fenced batches",
-            "How often did somebody else move a position, per second?",
+            "How often did another projector move a position, per second?",
             Unit::PerSecond,
         )
         .query(total_rate("ordermesh_query_fenced_total"), "fenced")

@@ -26,7 +26,7 @@ trait OutcomeListener: Send + Sync {
     fn name(&self) -> &'static str;
     fn in_flight(&self) -> usize;
     fn health(&self) -> Result<(), String>;
-    fn rounds(&self) -> u64;
+    fn iterations(&self) -> u64;
     fn listen(&self, stopped: &dyn Fn() -> bool) -> Result<(), engine::log::Error>;
 }
 
@@ -43,8 +43,8 @@ impl<C: Contract> OutcomeListener for CommandClient<C> {
         Self::health(self)
     }
 
-    fn rounds(&self) -> u64 {
-        Self::rounds(self)
+    fn iterations(&self) -> u64 {
+        Self::iterations(self)
     }
 
     fn listen(&self, stopped: &dyn Fn() -> bool) -> Result<(), engine::log::Error> {
@@ -61,16 +61,16 @@ impl PendingCalls {
     /// Receives outcomes, each client on a thread of its own. The process is ready only while all of them receive.
     pub fn listen(&self, process: &Process) -> anyhow::Result<()> {
         for client in &self.clients {
-            let (listener, calls) = (Arc::clone(client), self.clone());
+            let (listener, pending_calls) = (Arc::clone(client), self.clone());
             process.spawn_thread(format!("{} outcomes", client.name()), move |shutdown| {
-                listener.listen(&|| calls.allow_shutdown(&shutdown))
+                listener.listen(&|| pending_calls.allow_shutdown(&shutdown))
             })?;
             let component = process
                 .readiness()
                 .component(format!("{} outcomes", client.name()));
-            let (iterations, health) = (Arc::clone(client), Arc::clone(client));
+            let (listener, health) = (Arc::clone(client), Arc::clone(client));
             let report = report_loop_health(
-                move || iterations.rounds(),
+                move || listener.iterations(),
                 move || health.health(),
                 component,
             );

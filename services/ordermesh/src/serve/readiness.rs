@@ -62,7 +62,7 @@ mod tests {
         let status = Status::default();
         let health = status.clone();
         tokio::spawn(report_loop_health(
-            move || status.rounds(),
+            move || status.iterations(),
             move || health.ready(),
             component,
         ));

@@ -20,7 +20,7 @@ const REGISTRY_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 /// # Errors
 ///
 /// Topics are missing (`ordermesh topics apply` creates them), or have another number of partitions.
-pub(super) async fn topics(cluster: &Arc<Cluster>, parts: &Component) -> anyhow::Result<()> {
+pub(super) async fn topics(cluster: &Arc<Cluster>, startup: &Component) -> anyhow::Result<()> {
     let mut outage = Outage::of("broker");
     loop {
         let checked_cluster = Arc::clone(cluster);
@@ -29,7 +29,7 @@ pub(super) async fn topics(cluster: &Arc<Cluster>, parts: &Component) -> anyhow:
         match checked {
             Err(error @ engine::topics::Error::Broker { .. }) => {
                 outage.failed(&error);
-                parts.not_ready(format!("waiting for the broker: {error}"));
+                startup.not_ready(format!("waiting for the broker: {error}"));
             }
             result => {
                 outage.answered();
@@ -47,7 +47,7 @@ pub(super) async fn topics(cluster: &Arc<Cluster>, parts: &Component) -> anyhow:
 pub(super) async fn schemas(
     args: &Args,
     process: &Process,
-    parts: &Component,
+    startup: &Component,
     services: &[Service],
     roles: &BTreeSet<Role>,
 ) -> anyhow::Result<Schemas> {
@@ -91,7 +91,7 @@ pub(super) async fn schemas(
         match Schemas::register(&settings, metrics.clone(), &writes, &reads).await {
             Err(error @ registry::Error::Unavailable { .. }) => {
                 outage.failed(&error);
-                parts.not_ready(format!("waiting for the schema registry: {error}"));
+                startup.not_ready(format!("waiting for the schema registry: {error}"));
             }
             result => {
                 outage.answered();

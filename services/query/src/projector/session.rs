@@ -26,10 +26,10 @@ use crate::tables::{Advance, RecordIdentity, Store as _};
 const OWNERSHIP_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the lag of one partition is measured; the partitions take turns.
 const LAG_INTERVAL: Duration = Duration::from_millis(250);
-/// The same while the broker does not answer.
+/// Interval of lag measurements while the broker does not answer.
 const LAG_RETRY_INTERVAL: Duration = Duration::from_secs(2);
 const LAG_TIMEOUT: Duration = Duration::from_secs(1);
-/// A position that is behind the end and does not advance for longer is stalled.
+/// A position behind the end that has not advanced for this time is stalled.
 const STALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often held records are retried.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
@@ -49,6 +49,15 @@ pub enum SessionEnd {
     Fenced,
     /// The log client fails while a fresh client gets answers.
     ClientLost,
+}
+
+/// Whether the log client works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LogClient {
+    /// It works, or it is not known to be lost.
+    Working,
+    /// It must be replaced: a fresh client gets answers, but it does not.
+    Lost,
 }
 
 /// All state of the owned partitions. It is dropped after any failure.
@@ -74,7 +83,7 @@ pub struct OwnershipSession<'a> {
     /// Positions that are behind the end of their partition, and since when they have not advanced.
     behind: HashMap<Source, (i64, Instant)>,
     /// For how long the log clients have failed; kept across sessions.
-    log_client: &'a mut FailureTracker,
+    log_failures: &'a mut FailureTracker,
 }
 
 impl<'a> OwnershipSession<'a> {
@@ -85,7 +94,7 @@ impl<'a> OwnershipSession<'a> {
         runtime: &'a Runtime,
         connection: &'a mut PgConnection,
         partitions: &[i32],
-        log_client: &'a mut FailureTracker,
+        log_failures: &'a mut FailureTracker,
     ) -> Result<Self, Error> {
         let statements = projector.metrics.statements.clone();
         let (positions, writer) = runtime.block_on(with_deadline(async {
@@ -133,7 +142,7 @@ impl<'a> OwnershipSession<'a> {
             lag: LagEstimator::new(positions.keys().copied().collect(), unix_ms()),
             measure_at: now,
             behind: HashMap::new(),
-            log_client,
+            log_failures,
             positions,
         })
     }
@@ -152,7 +161,7 @@ impl<'a> OwnershipSession<'a> {
                 return Ok(SessionEnd::Fenced);
             }
             self.projector.iterations.increment();
-            if self.measure_lag() {
+            if self.check_log() == LogClient::Lost {
                 return Ok(SessionEnd::ClientLost);
             }
             if Instant::now() >= rebalance_at {
@@ -193,9 +202,7 @@ impl<'a> OwnershipSession<'a> {
                 Ok(()) => {
                     self.last_records.insert(source, identity);
                 }
-                Err((record, error @ SchemaError::Unknown { .. }))
-                    if self.is_registry_trusted()? =>
-                {
+                Err((record, error @ SchemaError::Unknown { .. })) if self.check_registry()? => {
                     batch.push_unreadable(record, error.to_string());
                     self.last_records.insert(source, identity);
                 }
@@ -212,7 +219,7 @@ impl<'a> OwnershipSession<'a> {
 
     /// Whether a record with an unknown schema id is poison. Only a registry that still knows an id in use can decide
     /// this: with a wiped registry every record would look like poison. `false` when the registry does not answer.
-    fn is_registry_trusted(&mut self) -> Result<bool, Error> {
+    fn check_registry(&mut self) -> Result<bool, Error> {
         let Some(schema_id) = self.schema_id else {
             return Ok(true);
         };
@@ -247,7 +254,7 @@ impl<'a> OwnershipSession<'a> {
 
     /// Commits a batch together with the positions after it. Returns `false` when it was fenced.
     fn write(&mut self, mut batch: Batch) -> Result<bool, Error> {
-        let advances = self.offset_advances()?;
+        let advances = self.pending_advances()?;
         if advances.is_empty() && batch.len() == 0 {
             self.projector.progress.publish(&HashMap::new());
             return Ok(true);
@@ -291,7 +298,7 @@ impl<'a> OwnershipSession<'a> {
     }
 
     /// The advances of the positions after a gather.
-    fn offset_advances(&self) -> Result<Vec<Advance>, Error> {
+    fn pending_advances(&self) -> Result<Vec<Advance>, Error> {
         let reached = self.log.positions()?;
         let first_held = |source| {
             let held = self.held.get(&source).and_then(VecDeque::front);
@@ -327,15 +334,14 @@ impl<'a> OwnershipSession<'a> {
     }
 
     /// Measures the lag of one partition, and checks that the log client works: the broker reports the end of the
-    /// partition, and positions behind their end advance. Updates the readiness. Returns whether the client must be
-    /// replaced.
-    fn measure_lag(&mut self) -> bool {
+    /// partition, and positions behind their end advance. Updates the readiness.
+    fn check_log(&mut self) -> LogClient {
         let now = Instant::now();
         if now < self.measure_at {
-            return false;
+            return LogClient::Working;
         }
         let Some(source) = self.lag.next_partition() else {
-            return false;
+            return LogClient::Working;
         };
         let end = match self.log.end(source, LAG_TIMEOUT) {
             Ok(end) => end,
@@ -344,7 +350,7 @@ impl<'a> OwnershipSession<'a> {
                 self.log.failed(&error);
                 self.projector.metrics.reset_lag();
                 self.projector.readiness.not_ready(LOG_UNAVAILABLE);
-                return self.is_client_lost(source);
+                return self.record_client_failure(source);
             }
         };
         self.measure_at = now + LAG_INTERVAL;
@@ -371,30 +377,34 @@ impl<'a> OwnershipSession<'a> {
                 && now.duration_since(*since) > STALL_TIMEOUT
         });
         let Some((&(service, partition), &(position, since))) = stalled else {
-            self.log_client.answered();
+            self.log_failures.answered();
             self.projector.readiness.ready();
-            return false;
+            return LogClient::Working;
         };
         self.projector.readiness.not_ready(format!(
             "{} [{partition}] has been stalled at offset {position} for {} s",
             self.topics.of(service),
             now.duration_since(since).as_secs()
         ));
-        self.is_client_lost((service, partition))
+        self.record_client_failure((service, partition))
     }
 
-    /// Records a failure of the log client. Returns whether it must be replaced, because a fresh client gets answers.
-    fn is_client_lost(&mut self, source: Source) -> bool {
-        let is_lost = self.log_client.failed(self.projector.created_at.elapsed())
+    /// Records a failure of the log client. It is lost when it has failed for some time and a fresh client gets
+    /// answers.
+    fn record_client_failure(&mut self, source: Source) -> LogClient {
+        let is_lost = self
+            .log_failures
+            .failed(self.projector.created_at.elapsed())
             && self.log.fresh_client_answers(source, LAG_TIMEOUT);
-        if is_lost {
-            self.log_client.replaced();
-            tracing::warn!(
-                client = "projector",
-                "log client replaced: a fresh one gets answers"
-            );
+        if !is_lost {
+            return LogClient::Working;
         }
-        is_lost
+        self.log_failures.replaced();
+        tracing::warn!(
+            client = "projector",
+            "log client replaced: a fresh one gets answers"
+        );
+        LogClient::Lost
     }
 }
 

@@ -33,7 +33,7 @@ pub struct Writer {
 pub struct CommittedBatch {
     /// New versions of orders and stock items.
     pub progress: HashMap<ProgressKey, i64>,
-    /// EventCounts by service.
+    /// Event counts by service.
     pub counts: Vec<(Service, EventCounts)>,
     /// Milestones that orders reached.
     pub milestones: Vec<Milestone>,

@@ -1,7 +1,7 @@
 //! An append-only file of JSON lines with group commit.
 //!
-//! A call appends its line to a buffer and waits. One writer thread takes the buffer, writes it and syncs the file; lines
-//! that arrive meanwhile form the next group. One sync therefore serves all waiting calls.
+//! A call appends its line to a buffer and waits. One writer thread takes the buffer, writes it and syncs the file;
+//! lines that arrive meanwhile form the next group. One sync therefore serves all waiting calls.
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::fs::{self, OpenOptions, TryLockError};
@@ -215,8 +215,8 @@ impl WriteBuffer {
         }
     }
 
-    /// Waits for lines, swaps them into the empty `group` and returns the file's length after them; `None` once the file
-    /// is closed and every line taken.
+    /// Waits for lines, swaps them into the empty `group` and returns the file's length after them; `None` once the
+    /// file is closed and every line taken.
     fn next_group(&self, group: &mut Vec<u8>) -> Option<u64> {
         let idle = |pending: &mut Pending| pending.lines.is_empty() && pending.state == State::Open;
         let mut pending = self.lock();

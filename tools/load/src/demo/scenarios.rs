@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use contracts::Service;
 use contracts::orders::v1::{
     Address, CancelOrderRequest, Contact, EndReason, OrderLine, OrderStatus, PlaceOrderRequest,
@@ -127,16 +127,21 @@ impl ScenarioRunner {
         scenario: impl AsyncFnOnce(&Self, Uuid) -> anyhow::Result<String>,
     ) -> Ending {
         let order_id = Uuid::now_v7();
-        let result = async {
+        let result = timeout(TIMEOUT, async {
             self.set_behaviour(healthy_partners()).await?;
-            let outcome = scenario(self, order_id).await;
-            self.set_behaviour(healthy_partners()).await?;
-            outcome
-        };
-        let (passed, detail) = match timeout(TIMEOUT, result).await {
-            Ok(Ok(outcome)) => (true, outcome),
-            Ok(Err(error)) => (false, format!("{error:#}")),
-            Err(_) => (false, format!("not reached within {} s", TIMEOUT.as_secs())),
+            scenario(self, order_id).await
+        })
+        .await;
+        let result = result.unwrap_or_else(|_| {
+            let seconds = TIMEOUT.as_secs();
+            Err(anyhow!("the end was not reached within {seconds} s"))
+        });
+        // Outside the time limit, so that a scenario that exceeds it does not affect the next one.
+        let restored = self.set_behaviour(healthy_partners()).await;
+        let result = result.and_then(|ending_text| restored.map(|()| ending_text));
+        let (passed, detail) = match result {
+            Ok(ending_text) => (true, ending_text),
+            Err(error) => (false, format!("{error:#}")),
         };
         Ending {
             name,
@@ -190,17 +195,17 @@ impl ScenarioRunner {
             .await?;
         let payments = self.tap(Service::Payments).await?;
         self.cancel(order_id).await?;
-        // Before that event, a provider that is back could still be asked to charge.
+        // Until that event, a recovered provider could still receive the charge.
         payments
             .wait_for(order_id, "payment_cancel_requested")
             .await?;
         self.set_behaviour(healthy_partners()).await?;
         let reason = EndReason::Customer;
-        let outcome = self
+        let ending_text = self
             .expect_end(order_id, OrderStatus::Cancelled, reason, 0)
             .await?;
         self.check_never_charged(order_id).await?;
-        Ok(format!("{outcome}, never charged"))
+        Ok(format!("{ending_text}, never charged"))
     }
 
     /// The carrier has an outage: the parcel is not booked when the customer cancels, and never will be.
@@ -219,7 +224,7 @@ impl ScenarioRunner {
             .await?;
         let shipping = self.tap(Service::Shipping).await?;
         self.cancel(order_id).await?;
-        // Before that event, a carrier that is back could still be asked to book the parcel.
+        // Until that event, a recovered carrier could still receive the booking.
         shipping
             .wait_for(order_id, "shipment_cancel_requested")
             .await?;
@@ -244,10 +249,10 @@ impl ScenarioRunner {
             Err(status) if retry::reason(&status) == TOO_LATE => status.message().to_owned(),
             Err(status) => return Err(self.clients.failed(&status)),
         };
-        let outcome = self
+        let ending_text = self
             .expect_end(order_id, OrderStatus::Delivered, EndReason::Unspecified, 0)
             .await?;
-        Ok(format!("{TOO_LATE}: {refusal}; then {outcome}"))
+        Ok(format!("{TOO_LATE}: {refusal}; then {ending_text}"))
     }
 
     /// The provider has an outage that is longer than an order waits for its payment.
@@ -261,11 +266,11 @@ impl ScenarioRunner {
             .wait_for(order_id, "payment_cancel_requested")
             .await?;
         self.set_behaviour(healthy_partners()).await?;
-        let outcome = self
+        let ending_text = self
             .expect_end(order_id, OrderStatus::Rejected, EndReason::Expired, 0)
             .await?;
         self.check_never_charged(order_id).await?;
-        Ok(format!("{outcome}, never charged"))
+        Ok(format!("{ending_text}, never charged"))
     }
 
     async fn place(&self, order_id: Uuid, sku: &str) -> anyhow::Result<()> {
@@ -337,7 +342,7 @@ impl ScenarioRunner {
         let mut last = OrderView::default();
         let mut watch = Watch::new(self.clients.clone(), order_id, 0);
         while let Some(change) = watch.next().await? {
-            last = change.order.context("a change names its order")?;
+            last = change.order.context("change without an order")?;
             if last.status() == wanted {
                 return Ok(last);
             }

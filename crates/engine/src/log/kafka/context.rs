@@ -28,8 +28,8 @@ impl ConsumerContext for LoggingContext {}
 /// Logs a client's error reports.
 ///
 /// librdkafka reports an unreachable broker with each connection attempt. The caller sees the failure too and logs the
-/// outage once, so the reports are logged at debug level. So is a report that repeats the last one: a record that cannot
-/// be decompressed is reported with each fetch.
+/// outage once, so the reports are logged at debug level. So is a report that repeats the last one: a record that
+/// cannot be decompressed is reported with each fetch.
 #[derive(Debug, Default)]
 pub struct Reports {
     last: Mutex<String>,
@@ -61,8 +61,8 @@ impl Reports {
     }
 }
 
-/// Facilities of log lines on lost and refused connections, request time-outs, and their consequences for partitions and
-/// transactions: one line for each try, client and partition.
+/// Facilities of log lines on lost and refused connections, request time-outs, and their consequences for partitions
+/// and transactions: one line for each try, client and partition.
 const CONNECTION_FACILITIES: [&str; 8] = [
     "FAIL",
     "ERROR",

@@ -21,8 +21,7 @@ use super::{
 };
 use crate::log::limits::HEARTBEAT_INTERVAL;
 
-/// The coordinator confirms the membership with each answer to a heartbeat; after this time without one it is
-/// unconfirmed.
+/// Longest time without a coordinator answer during which the membership counts as confirmed.
 const CONFIRMED_WITHIN: Duration = HEARTBEAT_INTERVAL.saturating_mul(3);
 /// Older statistics are ignored: librdkafka's own thread, which makes them, may be stuck.
 const STATISTICS_MAX_AGE: Duration = STATISTICS_INTERVAL.saturating_mul(5);
@@ -34,7 +33,7 @@ pub struct GroupConsumer {
     consumer: BaseConsumer<GroupContext>,
     topic: String,
     /// When the last poll ended.
-    polled: Instant,
+    last_poll: Instant,
     /// Positions that were reported to the worker.
     reported_positions: HashMap<Partition, i64>,
 }
@@ -51,7 +50,7 @@ struct GroupContext {
     /// Member ids that the broker has given to this process so far.
     member_ids: MemberIds,
     /// As of the last statistics.
-    group: Mutex<Option<GroupStatistics>>,
+    statistics: Mutex<Option<GroupStatistics>>,
 }
 
 /// The group part of librdkafka's statistics.
@@ -98,10 +97,10 @@ impl GroupStatistics {
     }
 
     /// The membership as of a poll: polls deliver the statistics, however old they are.
-    fn membership(&self, polled: Instant) -> Membership {
+    fn membership(&self, last_poll: Instant) -> Membership {
         let unconfirmed =
             |reason: String, lasts: Duration| Membership::Unconfirmed { reason, lasts };
-        let age = polled.saturating_duration_since(self.at);
+        let age = last_poll.saturating_duration_since(self.at);
         if age > STATISTICS_MAX_AGE {
             return unconfirmed("the client reports no group statistics".to_owned(), age);
         }
@@ -141,7 +140,7 @@ impl ClientContext for GroupContext {
 
     fn stats(&self, statistics: Statistics) {
         if let Some(statistics) = GroupStatistics::of(&statistics) {
-            *self.group.lock() = Some(statistics);
+            *self.statistics.lock() = Some(statistics);
         }
         let mut ends = self.stable_ends.lock();
         ends.clear();
@@ -172,7 +171,7 @@ impl ConsumerContext for GroupContext {
         };
         if generation.is_some() {
             // The coordinator has just answered.
-            *self.group.lock() = Some(GroupStatistics::confirmed());
+            *self.statistics.lock() = Some(GroupStatistics::confirmed());
         }
         *self.generation.lock() = generation;
         if let Some(member_id) = native::member_id(consumer) {
@@ -186,7 +185,7 @@ impl ConsumerContext for GroupContext {
             .collect();
         // A cooperative group needs the incremental calls. No transaction is open here: the worker polls only between
         // transactions.
-        let (done, signal) = match error {
+        let (result, signal) = match error {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
                 set_initial_offsets(consumer, partitions);
                 let assigned = consumer
@@ -203,18 +202,18 @@ impl ConsumerContext for GroupContext {
                 return;
             }
         };
-        if let Err(error) = done {
+        if let Err(error) = result {
             tracing::error!(%error, ?signal, "assignment could not be changed");
         }
         self.signals.lock().push(signal);
     }
 }
 
-/// Sets the offsets of assigned partitions to their ends. Take-over selects the start offset later, and the partition is
-/// paused until then; but librdkafka needs an offset, and may fetch from it before the pause takes effect.
+/// Sets the offsets of assigned partitions to their ends. Take-over selects the start offset later, and the partition
+/// is paused until then; but librdkafka needs an offset, and may fetch from it before the pause takes effect.
 ///
 /// The offset is a number: librdkafka resolves a name ("beginning") in the background, and an answer that arrives after
-/// the seek would undo it. The offset exists: one that retention has deleted is an error. When the broker does not
+/// the seek would undo it. The end always exists; a deleted offset would be an error. When the broker does not
 /// answer, "beginning" is used; the records that it delivers lie below the worker's position and are skipped.
 fn set_initial_offsets(consumer: &BaseConsumer<GroupContext>, partitions: &mut TopicPartitionList) {
     let assigned: Vec<_> = partitions
@@ -259,7 +258,7 @@ impl GroupConsumer {
         Ok(Self {
             consumer,
             topic,
-            polled: Instant::now(),
+            last_poll: Instant::now(),
             reported_positions: HashMap::new(),
         })
     }
@@ -308,12 +307,12 @@ impl GroupConsumer {
             self.report_positions(&mut signals)?;
         }
         signals.extend(disconnected);
-        self.polled = Instant::now();
+        self.last_poll = Instant::now();
         Ok(signals)
     }
 
-    /// Transaction markers and aborted records follow the last record. librdkafka's position includes them as soon as it
-    /// has passed them, and never includes a record that has not been delivered.
+    /// Transaction markers and aborted records follow the last record. librdkafka's position includes them as soon as
+    /// it has passed them, and never includes a record that has not been delivered.
     fn report_positions(&mut self, signals: &mut Vec<Signal>) -> Result<(), Error> {
         for element in self.consumer.position().map_err(error)?.elements() {
             let partition = element.partition();
@@ -357,37 +356,41 @@ impl GroupConsumer {
         ends.lock().get(&partition).copied()
     }
 
-    pub fn start(&mut self, partition: Partition, offset: i64) -> Result<(), Error> {
+    pub fn resume_from(&mut self, partition: Partition, offset: i64) -> Result<(), Error> {
         self.reported_positions.remove(&partition);
         self.seek(partition, offset)?;
-        self.consumer.resume(&self.only(partition)).map_err(error)
+        self.consumer
+            .resume(&self.single_partition(partition))
+            .map_err(error)
     }
 
     pub fn pause(&mut self, partition: Partition) -> Result<(), Error> {
         self.reported_positions.remove(&partition);
-        self.consumer.pause(&self.only(partition)).map_err(error)
+        self.consumer
+            .pause(&self.single_partition(partition))
+            .map_err(error)
     }
 
     /// See [`crate::log::Log::membership`].
     pub fn membership(&self) -> Membership {
-        let statistics = self.consumer.context().group.lock();
+        let statistics = self.consumer.context().statistics.lock();
         statistics.as_ref().map_or_else(
             || Membership::Unconfirmed {
                 reason: "joining the group".to_owned(),
                 lasts: Duration::ZERO,
             },
-            |statistics| statistics.membership(self.polled),
+            |statistics| statistics.membership(self.last_poll),
         )
     }
 
     /// The fatal error of a fenced consumer; a fenced consumer no longer works.
-    pub fn fenced(&self) -> Option<String> {
+    pub fn fatal_reason(&self) -> Option<String> {
         let fatal = self.consumer.client().fatal_error();
         fatal.map(|(_, reason)| reason)
     }
 
     /// `false` after a session time-out, until the consumer has joined again.
-    pub fn is_assigned(&self) -> bool {
+    pub fn has_assignment(&self) -> bool {
         !self.consumer.assignment_lost()
     }
 
@@ -406,7 +409,7 @@ impl GroupConsumer {
         }
     }
 
-    fn only(&self, partition: Partition) -> TopicPartitionList {
+    fn single_partition(&self, partition: Partition) -> TopicPartitionList {
         let mut list = TopicPartitionList::new();
         list.add_partition(&self.topic, partition);
         list

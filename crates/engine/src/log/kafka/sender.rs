@@ -77,8 +77,8 @@ pub struct ConnectionActivity {
 }
 
 impl ConnectionActivity {
-    /// Whether all connections are idle: no request is in flight, and only answers to the producer's own metadata requests
-    /// have arrived. A call that the producer repeats at the broker's request causes many answers.
+    /// Whether all connections are idle: no request is in flight, and only answers to the producer's own metadata
+    /// requests have arrived. A call that the producer repeats at the broker's request causes many answers.
     pub fn is_idle(&self, statistics: &Statistics) -> bool {
         let brokers = statistics.brokers.values();
         let is_active = |broker: &Broker| {
@@ -209,8 +209,8 @@ impl Sender {
         Arc::clone(&self.producer.read())
     }
 
-    /// Sends a command. The future ends when the command is durable, without a time-out; dropping it does not cancel the
-    /// write.
+    /// Sends a command. The future ends when the command is durable, without a time-out; dropping it does not cancel
+    /// the write.
     ///
     /// # Errors
     ///
@@ -263,8 +263,8 @@ fn producer(cluster: &Cluster, number: u32) -> KafkaResult<ThreadedProducer<Deli
     settings::producer(cluster)
         .set("client.id", format!("{}commands-{number}", cluster.prefix))
         .set("linger.ms", "1")
-        // No limit: when a record expires, librdkafka restarts under another producer id and sends the records in flight
-        // again, and the broker cannot detect the duplicates. Callers have deadlines.
+        // No limit: when a record expires, librdkafka restarts under another producer id and sends the records in
+        // flight again, and the broker cannot detect the duplicates. Callers have deadlines.
         .set("delivery.timeout.ms", "0")
         .create_with_context(DeliveryContext::default())
 }

@@ -10,8 +10,8 @@ use crate::log::limits::{
     TRANSACTION_TIMEOUT,
 };
 
-/// Between librdkafka's statistics, which show whether the coordinator answers, and the ends of the partitions. They are
-/// some kilobytes of JSON.
+/// Between librdkafka's statistics, which show whether the coordinator answers, and the ends of the partitions. They
+/// are some kilobytes of JSON.
 pub const STATISTICS_INTERVAL: Duration = Duration::from_secs(1);
 fn client(cluster: &Cluster) -> ClientConfig {
     let mut config = ClientConfig::new();
@@ -21,8 +21,8 @@ fn client(cluster: &Cluster) -> ClientConfig {
         // By default, a connection that is not accepted is given up after 30 s.
         .set("socket.connection.setup.timeout.ms", "3000")
         .set("socket.nagle.disable", "true")
-        // A client keeps metadata that it received while the broker was fenced (no leaders, or no brokers) until the next
-        // refresh: by default after five minutes, and three times as long for cached lookups.
+        // A client keeps metadata that it received while the broker was fenced (no leaders, or no brokers) until the
+        // next refresh: by default after five minutes, and three times as long for cached lookups.
         .set("topic.metadata.refresh.interval.ms", "1000")
         .set("metadata.max.age.ms", "3000")
         .set("reconnect.backoff.ms", "50")
@@ -50,8 +50,8 @@ fn reading(cluster: &Cluster, isolation: &str) -> ClientConfig {
     config
 }
 
-/// The worker's consumer. It uses the classic protocol, in which a killed static member rejoins at once; under KIP-848 it
-/// would wait for the end of its own former session.
+/// The worker's consumer. It uses the classic protocol, in which a killed static member rejoins at once; under KIP-848
+/// it would wait for the end of its own former session.
 pub fn group_member(cluster: &Cluster, group: &str, instance: &str) -> ClientConfig {
     let mut config = reading(cluster, "read_committed");
     config

@@ -17,8 +17,8 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// New records are delivered within this time; otherwise the partition is stalled.
 const STALLED_AFTER: Duration = Duration::from_secs(3);
 
-/// Follows every partition of one topic from its end on. Each second it fetches the end of one partition and compares it
-/// with its position.
+/// Follows every partition of one topic from its end on. Each second it fetches the end of one partition and compares
+/// it with its position.
 pub struct Tail {
     client: ReplaceableClient<BaseConsumer<LoggingContext>>,
     topic: String,
@@ -119,7 +119,7 @@ impl Tail {
             return;
         }
         self.check_at = Instant::now() + CHECK_INTERVAL;
-        // A partition with a problem is checked_partition until it is healthy.
+        // A partition with a problem is checked again until it is healthy.
         if self.problem.is_none() {
             self.checked_partition = (self.checked_partition + 1) % self.partitions.len().max(1);
         }

@@ -66,8 +66,8 @@ pub enum MemberError {
 }
 
 impl Group {
-    /// Adds a member, or replaces the member with the same instance id: the replacement takes over its assignment, and the
-    /// former member is fenced.
+    /// Adds a member, or replaces the member with the same instance id: the replacement takes over its assignment, and
+    /// the former member is fenced.
     pub fn join(&mut self, instance: &str, now_ms: i64) -> u64 {
         self.next_member += 1;
         let id = self.next_member;

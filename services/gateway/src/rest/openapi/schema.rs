@@ -42,7 +42,8 @@ impl Schemas {
         reference(name)
     }
 
-    /// The schema of a message. The fields in `optional` are also set elsewhere in the request, so they are not required.
+    /// The schema of a message. The fields in `optional` are also set elsewhere in the request, so they are not
+    /// required.
     pub(super) fn object(&mut self, message: &MessageDescriptor, optional: &[&str]) -> Value {
         let mut properties = Map::new();
         let mut required = Vec::new();

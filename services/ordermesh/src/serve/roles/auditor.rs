@@ -14,9 +14,9 @@ pub(in crate::serve) fn start(
 ) -> anyhow::Result<()> {
     let sandbox = peers.sandbox.first().context("no sandbox is configured")?;
     let sources = cli::audit::sources(&args.stack, &Sandbox::at(sandbox.clone()));
-    let (orders, payments) = (args.order_times, args.payment_times);
+    let (orders, payments) = (args.orders, args.payments);
     let audit = move |system: &auditor::SystemEvidence| {
         audit::audit(system, &cli::audit::rule_books(system, orders, payments))
     };
-    auditor::serve(process, sources, Box::new(audit), args.audit)
+    auditor::serve(process, sources, Box::new(audit), args.auditor)
 }

@@ -8,22 +8,30 @@ use engine::worker::Settings;
 use inventory::StockRules;
 
 use crate::serve::pending_calls::PendingCalls;
-use crate::serve::runtime::Runtime;
+use crate::serve::shared_connections::SharedConnections;
 
 /// Serves the API on an already bound port.
 pub(in crate::serve) fn serve_api(
-    runtime: &Runtime,
+    connections: &SharedConnections,
     server: Server,
     client: CommandClient<contracts::Inventory>,
 ) -> anyhow::Result<()> {
     let api = inventory::Api::new(client);
     server
         .add_service(InventoryServiceServer::new(api))
-        .serve(&runtime.process)?;
+        .serve(&connections.process)?;
     Ok(())
 }
 
 /// Starts the processor.
-pub(in crate::serve) fn start(runtime: &Runtime, calls: &PendingCalls) -> anyhow::Result<()> {
-    runtime.run_worker(StockRules::default(), NoEffects, Settings::default(), calls)
+pub(in crate::serve) fn start(
+    connections: &SharedConnections,
+    pending_calls: &PendingCalls,
+) -> anyhow::Result<()> {
+    connections.run_worker(
+        StockRules::default(),
+        NoEffects,
+        Settings::default(),
+        pending_calls,
+    )
 }

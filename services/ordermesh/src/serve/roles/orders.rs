@@ -7,11 +7,11 @@ use engine::effects::NoEffects;
 
 use crate::serve::Args;
 use crate::serve::pending_calls::PendingCalls;
-use crate::serve::runtime::Runtime;
+use crate::serve::shared_connections::SharedConnections;
 
 /// Serves the API on an already bound port.
 pub(in crate::serve) fn serve_api(
-    runtime: &Runtime,
+    connections: &SharedConnections,
     server: Server,
     client: CommandClient<contracts::Orders>,
     query: &Peer,
@@ -19,16 +19,16 @@ pub(in crate::serve) fn serve_api(
     let api = orders::Api::new(client, query);
     server
         .add_service(OrderServiceServer::new(api))
-        .serve(&runtime.process)?;
+        .serve(&connections.process)?;
     Ok(())
 }
 
 /// Starts the processor.
 pub(in crate::serve) fn start(
-    runtime: &Runtime,
+    connections: &SharedConnections,
     args: &Args,
-    calls: &PendingCalls,
+    pending_calls: &PendingCalls,
 ) -> anyhow::Result<()> {
-    let settings = args.order_times.settings();
-    runtime.run_worker(args.order_times.rules(), NoEffects, settings, calls)
+    let settings = args.orders.settings();
+    connections.run_worker(args.orders.rules(), NoEffects, settings, pending_calls)
 }

@@ -6,16 +6,16 @@ use payments::Provider;
 
 use crate::serve::Args;
 use crate::serve::pending_calls::PendingCalls;
-use crate::serve::runtime::{PARTNER_DEADLINE, Runtime};
+use crate::serve::shared_connections::{PARTNER_DEADLINE, SharedConnections};
 
 /// Starts the processor.
 pub(in crate::serve) fn start(
-    runtime: &Runtime,
+    connections: &SharedConnections,
     args: &Args,
     partners: Peer,
-    calls: &PendingCalls,
+    pending_calls: &PendingCalls,
 ) -> anyhow::Result<()> {
     let provider = Provider::new(partners, PARTNER_DEADLINE);
-    let rules = args.payment_times.rules();
-    runtime.run_worker(rules, provider, Settings::default(), calls)
+    let rules = args.payments.rules();
+    connections.run_worker(rules, provider, Settings::default(), pending_calls)
 }

@@ -4,37 +4,39 @@ use chassis::grpc::Server;
 use query::Query;
 
 use crate::serve::Args;
-use crate::serve::runtime::Runtime;
+use crate::serve::shared_connections::SharedConnections;
 
 const QUERY_SERVICE: &str = "ordermesh.query.v1.QueryService";
 
 /// Starts the projector and serves the API.
 pub(in crate::serve) fn start(
-    runtime: &Runtime,
+    connections: &SharedConnections,
     args: &Args,
     server: Server,
 ) -> anyhow::Result<()> {
     let config = query::Config {
         database: args.stack.database.url.clone(),
-        kafka: runtime.cluster.bootstrap.clone(),
-        prefix: runtime.cluster.prefix.clone(),
-        partitions: runtime.cluster.partitions,
+        kafka: connections.cluster.bootstrap.clone(),
+        prefix: connections.cluster.prefix.clone(),
+        partitions: connections.cluster.partitions,
     };
     let query = Query::new(
         config,
-        runtime.codec.schemas().clone(),
-        runtime.process.readiness(),
-        runtime.process.registry(),
+        connections.codec.schemas().clone(),
+        connections.process.readiness(),
+        connections.process.registry(),
     )?;
     let routes = query.routes().into_axum_router().reset_fallback();
     server
         .add_routes(QUERY_SERVICE, routes)
-        .serve(&runtime.process)?;
-    let overview = query.run_table_metrics(runtime.process.shutdown());
-    runtime.process.spawn("overview", overview);
+        .serve(&connections.process)?;
+    let overview = query.run_table_metrics(connections.process.shutdown());
+    connections.process.spawn("overview", overview);
     let stalls = query.watch_stalls();
-    runtime.process.spawn_detached("projector stalls", stalls);
-    runtime
+    connections
+        .process
+        .spawn_detached("projector stalls", stalls);
+    connections
         .process
         .spawn_thread("projector", move |shutdown| query.project(&shutdown))?;
     Ok(())

@@ -5,18 +5,18 @@ use engine::worker::Settings;
 use shipping::{Carrier, Deadlines, ShipmentRules};
 
 use crate::serve::pending_calls::PendingCalls;
-use crate::serve::runtime::{PARTNER_DEADLINE, Runtime, TRACKING_WAIT};
+use crate::serve::shared_connections::{PARTNER_DEADLINE, SharedConnections, TRACKING_WAIT};
 
 /// Starts the processor.
 pub(in crate::serve) fn start(
-    runtime: &Runtime,
+    connections: &SharedConnections,
     partners: Peer,
-    calls: &PendingCalls,
+    pending_calls: &PendingCalls,
 ) -> anyhow::Result<()> {
     let deadlines = Deadlines {
         call: PARTNER_DEADLINE,
         tracking_wait: TRACKING_WAIT,
     };
     let carrier = Carrier::new(partners, deadlines);
-    runtime.run_worker(ShipmentRules, carrier, Settings::default(), calls)
+    connections.run_worker(ShipmentRules, carrier, Settings::default(), pending_calls)
 }

@@ -1,5 +1,5 @@
-//! Fixtures: given/when/then, an order of two lines, constructors of its commands, events and messages, and a history for
-//! every status.
+//! Fixtures: given/when/then, an order of two lines, constructors of its commands, events and messages, and a history
+//! for every status.
 
 use contracts::Message;
 use contracts::inventory::v1::{CommitStock, ReleaseStock, ReserveStock, stock_command};

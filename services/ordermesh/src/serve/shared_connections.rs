@@ -21,7 +21,7 @@ pub(super) const PARTNER_DEADLINE: Duration = Duration::from_secs(5);
 pub(super) const TRACKING_WAIT: Duration = Duration::from_secs(20);
 
 /// The connections and metrics that the services of this process share.
-pub(super) struct Runtime {
+pub(super) struct SharedConnections {
     pub(super) process: Process,
     pub(super) cluster: Arc<Cluster>,
     pub(super) codec: Codec,
@@ -30,7 +30,7 @@ pub(super) struct Runtime {
     instance: String,
 }
 
-impl Runtime {
+impl SharedConnections {
     /// Connects to the log, and registers the contracts of `services` and `roles`.
     ///
     /// # Errors
@@ -39,13 +39,13 @@ impl Runtime {
     pub(super) async fn connect(
         args: &Args,
         process: &Process,
-        parts: &Component,
+        startup: &Component,
         services: &[Service],
         roles: &BTreeSet<Role>,
     ) -> anyhow::Result<Self> {
         let cluster = Arc::new(platform_client::cluster(&args.stack.kafka));
-        startup::topics(&cluster, parts).await?;
-        let schemas = startup::schemas(args, process, parts, services, roles).await?;
+        startup::topics(&cluster, startup).await?;
+        let schemas = startup::schemas(args, process, startup, services, roles).await?;
         let monitored_schemas = schemas.clone();
         process.spawn_detached("registry", async move { monitored_schemas.monitor().await });
         let sender = Sender::new(Arc::clone(&cluster))?;
@@ -66,14 +66,17 @@ impl Runtime {
         })
     }
 
-    /// A command client of a service; `calls` receives its outcomes.
-    pub(super) fn command_client<C: Contract>(&self, calls: &mut PendingCalls) -> CommandClient<C> {
+    /// A command client of a service; `pending_calls` receives its outcomes.
+    pub(super) fn command_client<C: Contract>(
+        &self,
+        pending_calls: &mut PendingCalls,
+    ) -> CommandClient<C> {
         let client = CommandClient::new(
             Arc::clone(&self.cluster),
             self.sender.clone(),
             self.codec.clone(),
         );
-        calls.add(&client);
+        pending_calls.add(&client);
         client
     }
 
@@ -83,7 +86,7 @@ impl Runtime {
         rules: D,
         handler: P,
         settings: Settings,
-        calls: &PendingCalls,
+        pending_calls: &PendingCalls,
     ) -> anyhow::Result<()>
     where
         D: Decider,
@@ -92,7 +95,7 @@ impl Runtime {
     {
         let service = D::Contract::SERVICE;
         let component = self.process.readiness().component(service.name());
-        let runtime = Handle::current();
+        let tokio_handle = Handle::current();
         let processor = Processor {
             rules,
             handler,
@@ -103,24 +106,25 @@ impl Runtime {
             metrics: self.metrics.clone(),
             settings,
             limits: Limits {
+                // Tracking calls take the longest; the deadline must allow for them.
                 deadline: PARTNER_DEADLINE + TRACKING_WAIT,
                 ..Limits::default()
             },
         };
-        let calls = calls.clone();
+        let pending_calls = pending_calls.clone();
         let process = self.process.clone();
         self.process
             .spawn_thread(format!("{service} worker"), move |shutdown| {
                 // The worker spawns tasks from this thread.
-                let _guard = runtime.enter();
+                let _guard = tokio_handle.enter();
                 processor.run(
-                    &runtime,
-                    || calls.allow_shutdown(&shutdown),
+                    &tokio_handle,
+                    || pending_calls.allow_shutdown(&shutdown),
                     |status| {
                         // Detached: it runs until the process ends.
-                        let rounds = status.clone();
+                        let worker_status = status.clone();
                         let report = report_loop_health(
-                            move || rounds.rounds(),
+                            move || worker_status.iterations(),
                             move || status.ready(),
                             component,
                         );

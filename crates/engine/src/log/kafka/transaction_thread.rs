@@ -1,9 +1,9 @@
 //! The worker's transactional producer, on a separate thread.
 //!
 //! librdkafka's transaction calls block, and some of them for longer than their time-outs when the broker's connections
-//! are lost for good: `send_offsets_to_transaction` waits for a coordinator without a limit (librdkafka #5456, #5511). So
-//! they run on a thread that the worker can abandon together with its producer: the end of that transaction is unclear
-//! then, and the next producer of the same transactional id ends it.
+//! are lost for good: `send_offsets_to_transaction` waits for a coordinator without a limit (librdkafka #5456, #5511).
+//! So they run on a thread that the worker can abandon together with its producer: the end of that transaction is
+//! unclear then, and the next producer of the same transactional id ends it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,14 +26,14 @@ const INIT_PATIENCE: Duration = PATIENCE.saturating_mul(2);
 /// Longest duration of a transaction by its own time-outs: flush, send offsets, commit or abort.
 const MAX_WAIT: Duration = TRANSACTION_TIMEOUT.saturating_add(SOCKET_TIMEOUT.saturating_mul(3));
 
-pub struct Transactions {
+pub struct TransactionThread {
     cluster: Arc<Cluster>,
     service: Service,
     transactional_id: String,
     commands_topic: String,
     /// Number of producers created so far.
     producers: u32,
-    /// `None` after an unclear end, until [`Transactions::recreate`].
+    /// `None` after an unclear end, until [`TransactionThread::recreate`].
     producer: Option<ProducerThread>,
 }
 
@@ -59,7 +59,7 @@ struct Commit {
     writes: Vec<PartitionWrites>,
 }
 
-impl Transactions {
+impl TransactionThread {
     pub fn new(
         cluster: Arc<Cluster>,
         service: Service,
@@ -139,7 +139,8 @@ impl Transactions {
         patience: Duration,
     ) -> Option<T> {
         let mut failures = FailureTracker::with_patience(patience);
-        // Counts checks instead of time: a process that was frozen meanwhile receives the result of its transaction first.
+        // Counts checks instead of time: a process that was frozen meanwhile receives the result of its transaction
+        // first.
         let mut waited = Duration::ZERO;
         while waited < MAX_WAIT {
             match done.recv_timeout(CHECK_INTERVAL) {
