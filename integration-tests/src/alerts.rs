@@ -1,7 +1,6 @@
 //! The project's alerts on a running system: a real Prometheus with its rules, a real Alertmanager with its routes, and
 //! a webhook receiver.
 
-use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::SocketAddr;
@@ -11,6 +10,7 @@ use std::sync::Arc;
 
 use axum::extract::{Json, Path as Receiver, State};
 use axum::routing::post;
+use parking_lot::Mutex;
 use regex::{Captures, Regex};
 use serde::Deserialize;
 use tokio::runtime::Runtime;

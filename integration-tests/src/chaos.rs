@@ -8,7 +8,6 @@ mod progress;
 pub mod proxy;
 pub mod stack;
 
-use parking_lot::{Mutex, MutexGuard};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -17,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use contracts::Service;
 use contracts::orders::v1::OrderStatus;
+use parking_lot::{Mutex, MutexGuard};
 
 use self::layout::{Layout, sandbox_proxy};
 use self::load::{Load, WorkloadMix};

@@ -1,6 +1,5 @@
 //! A log with injected faults.
 
-use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -11,6 +10,7 @@ use engine::log::{
     Appended, Ends, Error, Failure, Input, Log, Membership, Output, Partition, PartitionWrites,
     Peek, Progress, Signal,
 };
+use parking_lot::Mutex;
 
 /// Fault of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +101,8 @@ impl ConsumerState {
     }
 }
 
-/// How much faster the log's clock runs with a controlled consumer.
+/// How much faster the log's clock runs while a fault of the consumer lasts. Otherwise it is the real one: a broker that
+/// is slow for a moment must not look like one that is unavailable for seconds.
 const TIME_FACTOR: u32 = 30;
 
 /// A log whose transactions fail by plan, or whose consumer is controlled. All other calls are forwarded.
@@ -110,10 +111,24 @@ pub struct FaultInjectingLog<L> {
     plan: Plan,
     consumer: ConsumerControl,
     loss_reported: bool,
-    time_factor: u32,
+    clock: Mutex<Clock>,
+}
+
+/// A clock that has run at different speeds.
+#[derive(Debug, Default)]
+struct Clock {
+    /// The real time at the last reading.
+    real: Duration,
+    /// What was read then.
+    shown: Duration,
 }
 
 impl<L: Log> FaultInjectingLog<L> {
+    fn time_factor(&self) -> u32 {
+        let is_faulty = self.consumer.has_lost_membership() || self.consumer.is_unresponsive();
+        if is_faulty { TIME_FACTOR } else { 1 }
+    }
+
     /// Fails by `plan`, which may span several logs.
     pub fn new(log: L, plan: Plan) -> Self {
         Self {
@@ -121,15 +136,14 @@ impl<L: Log> FaultInjectingLog<L> {
             plan,
             consumer: ConsumerControl::default(),
             loss_reported: false,
-            time_factor: 1,
+            clock: Mutex::default(),
         }
     }
 
-    /// Puts the consumer under control and accelerates the clock.
+    /// Puts the consumer under control, and accelerates the clock while one of its faults lasts.
     pub fn controlled(log: L, consumer: ConsumerControl) -> Self {
         Self {
             consumer,
-            time_factor: TIME_FACTOR,
             ..Self::new(log, Plan::default())
         }
     }
@@ -155,7 +169,7 @@ impl<L: Log> Log for FaultInjectingLog<L> {
                 vec![Signal::Revoked(vec![0, 1])]
             });
         }
-        self.log.poll(max, wait / self.time_factor, inputs)
+        self.log.poll(max, wait / self.time_factor(), inputs)
     }
 
     fn generation(&mut self) -> Option<Self::Generation> {
@@ -281,7 +295,13 @@ impl<L: Log> Log for FaultInjectingLog<L> {
     }
 
     fn now(&self) -> Duration {
-        self.log.now() * self.time_factor
+        let real = self.log.now();
+        let factor = self.time_factor();
+        let mut clock = self.clock.lock();
+        let elapsed = real.saturating_sub(clock.real);
+        clock.shown += elapsed * factor;
+        clock.real = real;
+        clock.shown
     }
 
     fn unix_ms(&self) -> i64 {

@@ -2,7 +2,6 @@
 
 mod transaction;
 
-use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
@@ -12,6 +11,7 @@ use contracts::{Message, Service, Topic};
 use engine::log::kafka::settings;
 use engine::log::{Input, Partition};
 use engine::{Cluster, Codec, Sender};
+use parking_lot::Mutex;
 use rdkafka::ClientContext;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;

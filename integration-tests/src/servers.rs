@@ -1,7 +1,8 @@
 //! The servers under test: their addresses, and shared or exclusive access to them.
 
-use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::process::Command;
+
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Names of the environment variables with the addresses of the servers.
 pub mod env {

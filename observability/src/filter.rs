@@ -1,8 +1,8 @@
 //! The log filter, which can be changed at run time.
 
-use parking_lot::Mutex;
 use std::sync::OnceLock;
 
+use parking_lot::Mutex;
 use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::Directive;

@@ -100,9 +100,10 @@ impl Drop for Outage {
 
 #[cfg(test)]
 mod tests {
-    use parking_lot::Mutex;
     use std::io;
     use std::sync::Arc;
+
+    use parking_lot::Mutex;
 
     use super::*;
 

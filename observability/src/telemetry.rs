@@ -198,8 +198,9 @@ fn resource(settings: &Settings) -> Resource {
 
 #[cfg(test)]
 mod tests {
-    use parking_lot::Mutex;
     use std::sync::Arc;
+
+    use parking_lot::Mutex;
 
     use super::*;
     use crate::TraceParent;

@@ -1,6 +1,5 @@
 //! The schema ids of the topics: the id to write with, and the meaning of an id that was read.
 
-use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::error::Error as _;
 use std::fmt;
 use std::iter;
@@ -8,6 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use contracts::{Service, Topic};
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::runtime::Handle;
 use tokio::time::MissedTickBehavior;
 

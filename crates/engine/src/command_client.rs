@@ -1,6 +1,5 @@
 //! A client that sends a command and waits for its outcome.
 
-use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -10,6 +9,7 @@ use std::time::Duration;
 use contracts::core::v1::Metadata;
 use contracts::{Body as _, Contract, Topic};
 use observability::Outage;
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 

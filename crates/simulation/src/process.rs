@@ -1,7 +1,6 @@
 //! A process of one service: the real worker on the simulated log, and the real effect executor on a runtime with a
 //! paused clock.
 
-use parking_lot::Mutex;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +11,7 @@ use engine::log::partitioner::partition_of;
 use engine::log::simulated::{Broker, FaultInjector, Probe, SimulatedLog};
 use engine::worker::{Settings, Worker};
 use engine::{Cluster, Codec, Command, Decider, Metrics};
+use parking_lot::Mutex;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::Instant;
 

@@ -1,9 +1,9 @@
 //! The only source of randomness in a run.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 
 use fastrand::Rng;
+use parking_lot::{Mutex, MutexGuard};
 
 /// A random number generator that depends on the seed alone. Clones share its state.
 #[derive(Clone)]

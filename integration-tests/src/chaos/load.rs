@@ -2,7 +2,6 @@
 
 mod client;
 
-use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -12,6 +11,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use chassis::grpc::Peer;
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::json;
 use tokio::task::JoinHandle;
 use tonic::Status;

@@ -1,6 +1,5 @@
 //! A stack of the fault tests' own, whose parts can be killed, frozen and cut off.
 
-use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
@@ -9,6 +8,7 @@ use std::process::Command;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 
 use super::Scale;

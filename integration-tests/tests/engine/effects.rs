@@ -1,6 +1,5 @@
 //! Effects across take-overs.
 
-use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -14,6 +13,7 @@ use contracts::payments::v1::{
 use contracts::{Payments, Service};
 use engine::effects::{Attempt, EffectHandler, Indeterminate};
 use harness::{KafkaFixture, eventually};
+use parking_lot::Mutex;
 use payments::{Effect, PaymentRules};
 
 use super::inventory_helpers::{frequent_checkpoints, fresh_id};

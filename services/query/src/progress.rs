@@ -1,10 +1,10 @@
 //! Notifies waiting reads of what the projector of this process has applied.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use contracts::Service;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 /// What a read can wait for.

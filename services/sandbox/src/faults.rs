@@ -1,6 +1,5 @@
 //! Injects faults into the calls of the partners. Every call passes through [`FaultInjector::call`].
 
-use parking_lot::Mutex;
 use std::future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +8,7 @@ use chassis::error;
 use contracts::sandbox::v1::{Behaviour, Faults};
 use contracts::{Validate, carrier, provider, rules};
 use hashlink::LruCache;
+use parking_lot::Mutex;
 use tonic::{Request, Response, Status};
 
 use crate::{SharedBehaviour, derived};

@@ -2,9 +2,9 @@
 
 mod file;
 
-use parking_lot::{Mutex, MutexGuard};
 use std::path::Path;
 
+use parking_lot::{Mutex, MutexGuard};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;

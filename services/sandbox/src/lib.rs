@@ -11,7 +11,6 @@ mod faults;
 mod ledger;
 mod provider;
 
-use parking_lot::RwLock;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -21,6 +20,7 @@ use contracts::carrier::v1::carrier_server::{self, CarrierServer};
 use contracts::provider::v1::payment_provider_server::{PaymentProvider, PaymentProviderServer};
 use contracts::sandbox::v1::sandbox_service_server::{SandboxService, SandboxServiceServer};
 use contracts::sandbox::v1::{Behaviour, LedgerBooking, LedgerPayment};
+use parking_lot::RwLock;
 use tonic::service::Routes;
 
 pub use config::{Config, env};

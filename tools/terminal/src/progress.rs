@@ -1,10 +1,10 @@
 //! Progress of a long command: a bar on a terminal, otherwise a line every two seconds.
 
-use parking_lot::Mutex;
 use std::io::{IsTerminal as _, stderr};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use parking_lot::Mutex;
 
 use crate::count;
 

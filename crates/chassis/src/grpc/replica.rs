@@ -1,11 +1,11 @@
 //! One replica of a peer: its connections and its health.
 
-use parking_lot::Mutex;
 use std::error::Error;
 use std::time::Duration;
 
 use http::uri::Authority;
 use http::{Request, Response};
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 use tonic::body::Body;
 use tonic::transport::{Channel, Endpoint};

@@ -1,6 +1,5 @@
 //! The spans and metrics of calls.
 
-use parking_lot::Mutex;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use opentelemetry::trace::{SpanKind, Status, TracerProvider as _};
 use opentelemetry::{Context, Value};
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, Span, SpanData, SpanProcessor};
+use parking_lot::Mutex;
 use tonic::Request;
 use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;

@@ -1,12 +1,12 @@
 //! Runs one effect: retried until its partner gives a definite answer.
 
-use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use contracts::Contract;
 use futures::FutureExt as _;
+use parking_lot::Mutex;
 use tracing::Instrument as _;
 
 use super::clock::duration_until;

@@ -1,6 +1,5 @@
 //! Runs effects and timers on tokio and sends their results to the service's own commands topic.
 
-use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +7,7 @@ use std::time::Duration;
 use contracts::Contract;
 use futures::StreamExt as _;
 use observability::TraceParent;
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;

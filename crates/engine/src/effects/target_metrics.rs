@@ -1,8 +1,8 @@
 //! Metrics of the targets, computed at each scrape: an age grows and a breaker half-opens without an event.
 
-use parking_lot::Mutex;
 use std::sync::{Arc, Weak};
 
+use parking_lot::Mutex;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{GaugeVec, IntGaugeVec};

@@ -1,10 +1,10 @@
 //! Status of a worker, for readiness.
 
-use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use contracts::Service;
+use parking_lot::Mutex;
 
 use crate::log::Partition;
 

@@ -1,6 +1,5 @@
 //! The watch with an API whose streams break.
 
-use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,6 +12,7 @@ use contracts::query::v1::{
     GetStockRequest, GetStockResponse, ListOrdersRequest, ListOrdersResponse, OrderView,
 };
 use futures::stream::{self, Stream};
+use parking_lot::Mutex;
 use tonic::Response;
 
 use super::*;

@@ -105,13 +105,13 @@ fn order_id(service: Service, aggregate_id: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use parking_lot::Mutex;
     use std::collections::HashMap;
     use std::sync::Arc;
 
     use opentelemetry::trace::{SpanId, SpanKind, Status, TracerProvider as _};
     use opentelemetry_sdk::error::OTelSdkResult;
     use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};
+    use parking_lot::Mutex;
     use tracing_subscriber::layer::SubscriberExt as _;
 
     use super::*;

@@ -3,13 +3,13 @@
 //! A call appends its line to a buffer and waits. One writer thread takes the buffer, writes it and syncs the file;
 //! lines that arrive meanwhile form the next group. One sync therefore serves all waiting calls.
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::fs::{self, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;

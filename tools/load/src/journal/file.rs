@@ -1,10 +1,10 @@
 //! The journal file, open for writing. A thread writes and syncs it.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{mpsc, oneshot};
 
 use super::lines::{encode, parse_history};

@@ -1,6 +1,5 @@
 //! The loader against a fake API that injects faults.
 
-use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -8,6 +7,7 @@ use std::path::Path;
 use chassis::error;
 use contracts::orders::v1::order_service_server::{OrderService, OrderServiceServer};
 use contracts::orders::v1::{CancelOrderRequest, CancelOrderResponse, OrderStatus};
+use parking_lot::Mutex;
 use platform_client::Api;
 use tonic::{Request, Response};
 

@@ -1,11 +1,11 @@
 //! Sends single commands: calls, due timers and results of effects.
 
-use parking_lot::{Mutex, RwLock};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use contracts::{Service, Topic};
+use parking_lot::{Mutex, RwLock};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header as RecordHeader, Message as _, OwnedHeaders};

@@ -1,10 +1,10 @@
 //! The broker: topics, transactions and groups.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use contracts::{Service, Topic};
+use parking_lot::{Mutex, MutexGuard};
 
 use super::group::{Generation, Group, MemberError, MembershipReply};
 use super::journal::Journal;

@@ -1,10 +1,11 @@
 //! The history of a run: one line for each step.
 
-use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::fmt;
 use std::hash::{DefaultHasher, Hasher as _};
 use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::Clock;
 

@@ -1,6 +1,5 @@
 //! Tests with a scripted query service.
 
-use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -12,6 +11,7 @@ use contracts::query::v1::{
     GetStockRequest, GetStockResponse, ListOrdersRequest, ListOrdersResponse, OrderView,
     WatchOrderResponse,
 };
+use parking_lot::Mutex;
 use tonic::Response;
 use tonic::codegen::BoxStream;
 
