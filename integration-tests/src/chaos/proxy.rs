@@ -7,11 +7,11 @@
 mod frames;
 mod relay;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
@@ -65,15 +65,17 @@ struct ProxyState {
 /// Kafka clients by their `client.id`.
 #[derive(Default)]
 struct Clients {
-    known: BTreeSet<String>,
+    /// With the time of the last request.
+    known: BTreeMap<String, Instant>,
     disconnected: BTreeSet<String>,
 }
 
 impl Clients {
     /// Records the client of a request. Returns whether the request passes.
     fn admit(&mut self, client_id: &str) -> bool {
-        if !self.known.contains(client_id) {
-            self.known.insert(client_id.to_owned());
+        match self.known.get_mut(client_id) {
+            Some(last_request) => *last_request = Instant::now(),
+            None => drop(self.known.insert(client_id.to_owned(), Instant::now())),
         }
         !self.disconnected.contains(client_id)
     }
@@ -197,7 +199,16 @@ impl Proxy {
     /// The `client.id`s of all Kafka clients that have connected so far.
     pub fn clients(&self) -> BTreeSet<String> {
         let clients = self.state.clients.lock();
-        clients.known.clone()
+        clients.known.keys().cloned().collect()
+    }
+
+    /// The `client.id`s of the Kafka clients that have sent a request within this time: a former client of a process
+    /// sends none.
+    pub fn active_clients(&self, within: Duration) -> BTreeSet<String> {
+        let clients = self.state.clients.lock();
+        let known = clients.known.iter();
+        let active = known.filter(|(_, last_request)| last_request.elapsed() <= within);
+        active.map(|(id, _)| id.clone()).collect()
     }
 
     /// Disconnects a Kafka client from the broker permanently: each of its connections breaks at its first request. A

@@ -265,19 +265,29 @@ const KINDS: [&str; 7] = [
     ".projector-",
 ];
 
+/// A client in use sends a request at least this often.
+const ACTIVE_WITHIN: Duration = Duration::from_secs(3);
+
 /// Each kind of Kafka client loses the broker permanently, one after the other, while the broker itself is healthy.
 pub fn clients(rig: &mut ChaosRig) {
     let mut times = RecoveryTimes::default();
     let mut lost: BTreeMap<String, usize> = BTreeMap::new();
     for service in KAFKA_CLIENTS {
         let known = rig.stack.kafka[service].clients();
+        let active = rig.stack.kafka[service].active_clients(ACTIVE_WITHIN);
         for kind in KINDS {
             let prefix = rig.system.variable("ORDERMESH_PREFIX").to_owned();
-            let of_kind: Vec<_> = known
-                .iter()
-                .filter(|id| id.starts_with(&prefix) && id.contains(kind))
-                .cloned()
-                .collect();
+            let of_kind = |ids: &BTreeSet<String>| -> Vec<String> {
+                let ids = ids.iter();
+                ids.filter(|id| id.starts_with(&prefix) && id.contains(kind))
+                    .cloned()
+                    .collect()
+            };
+            // A reader may be idle; of the other kinds, one that sends nothing has been replaced already.
+            let of_kind = match of_kind(&active) {
+                active if active.is_empty() => of_kind(&known),
+                active => active,
+            };
             let is_left_out = rig.scale == Scale::Short && !matches!(service, "orders" | "query");
             if of_kind.is_empty() || is_left_out {
                 continue;
