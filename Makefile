@@ -4,7 +4,8 @@
 
 help:
 	@echo 'make demo   install, build, process real orders on a fresh stack, audit, stop'
-	@echo 'make test   format, clippy, dependency rules and every test, on a stack of its own, except:'
+	@echo 'make test   format, clippy, dependency rules and every test, on a stack of its own, except'
+	@echo '            those of make test-observability and make chaos'
 	@echo 'make test-observability'
 	@echo '            test every alert, panel and trace on a running system; FORM=short skips long tests'
 	@echo 'make sim SEEDS=10000'

@@ -121,12 +121,13 @@ struct Clock {
     real: Duration,
     /// What was read then.
     shown: Duration,
+    /// Whether a fault lasted then.
+    was_faulty: bool,
 }
 
 impl<L: Log> FaultInjectingLog<L> {
-    fn time_factor(&self) -> u32 {
-        let is_faulty = self.consumer.has_lost_membership() || self.consumer.is_unresponsive();
-        if is_faulty { TIME_FACTOR } else { 1 }
+    fn is_faulty(&self) -> bool {
+        self.consumer.has_lost_membership() || self.consumer.is_unresponsive()
     }
 
     /// Fails by `plan`, which may span several logs.
@@ -169,7 +170,8 @@ impl<L: Log> Log for FaultInjectingLog<L> {
                 vec![Signal::Revoked(vec![0, 1])]
             });
         }
-        self.log.poll(max, wait / self.time_factor(), inputs)
+        let speed = if self.is_faulty() { TIME_FACTOR } else { 1 };
+        self.log.poll(max, wait / speed, inputs)
     }
 
     fn generation(&mut self) -> Option<Self::Generation> {
@@ -296,11 +298,18 @@ impl<L: Log> Log for FaultInjectingLog<L> {
 
     fn now(&self) -> Duration {
         let real = self.log.now();
-        let factor = self.time_factor();
+        let is_faulty = self.is_faulty();
         let mut clock = self.clock.lock();
+        // Only while the fault has lasted for the whole time between the two readings.
+        let factor = if is_faulty && clock.was_faulty {
+            TIME_FACTOR
+        } else {
+            1
+        };
         let elapsed = real.saturating_sub(clock.real);
         clock.shown += elapsed * factor;
         clock.real = real;
+        clock.was_faulty = is_faulty;
         clock.shown
     }
 

@@ -1,6 +1,10 @@
 //! The servers under test: their addresses, and shared or exclusive access to them.
 
-use std::process::Command;
+use std::io::{Write as _, stderr};
+use std::process::{Command, abort};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::Duration;
 
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -45,20 +49,49 @@ impl Addresses {
 /// Read lock: a test uses the servers. Write lock: a test kills parts of them.
 static IN_USE: RwLock<()> = RwLock::new(());
 
+/// No test uses the servers for longer. One that hangs would block all tests that need exclusive access.
+const MAX_USE: Duration = Duration::from_secs(20 * 60);
+
 /// Shared access to the servers, together with other tests.
 pub struct SharedServers {
     _use: RwLockReadGuard<'static, ()>,
+    _watchdog: Watchdog,
 }
 
 /// Exclusive access to the servers: the test may kill them.
 pub struct ExclusiveServers {
     _use: RwLockWriteGuard<'static, ()>,
+    _watchdog: Watchdog,
+}
+
+/// Names the test and aborts the process when it is not dropped within [`MAX_USE`].
+struct Watchdog {
+    _alive: Sender<()>,
+}
+
+impl Watchdog {
+    fn start() -> Self {
+        let (alive, dropped) = channel();
+        let test = thread::current().name().unwrap_or("a test").to_owned();
+        thread::spawn(move || {
+            if dropped.recv_timeout(MAX_USE) == Err(RecvTimeoutError::Timeout) {
+                // `eprintln!` would be captured, and its text be lost with the process.
+                let _ = writeln!(
+                    stderr(),
+                    "{test} hangs: it has used the servers for {MAX_USE:?}"
+                );
+                abort();
+            }
+        });
+        Self { _alive: alive }
+    }
 }
 
 /// Waits until no test has exclusive access.
 pub fn shared() -> SharedServers {
     SharedServers {
         _use: IN_USE.read(),
+        _watchdog: Watchdog::start(),
     }
 }
 
@@ -66,6 +99,7 @@ pub fn shared() -> SharedServers {
 pub fn exclusive() -> ExclusiveServers {
     ExclusiveServers {
         _use: IN_USE.write(),
+        _watchdog: Watchdog::start(),
     }
 }
 

@@ -114,7 +114,7 @@ impl Client {
             )));
         }
         let url = url.trim_end_matches('/').to_owned();
-        // One configuration for both: calls of the converter and our own.
+        // One configuration for both: calls of the converter and our own. The converter overrides the time-out.
         let settings = || reqwest::Client::builder().timeout(CALL_TIMEOUT);
         let http = settings().build();
         let http = http.map_err(|error| address(error.to_string()))?;

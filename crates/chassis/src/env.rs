@@ -1,4 +1,4 @@
-//! Every environment variable of the configuration, except those of telemetry, which are in `observability::names`.
+//! The variables that several services share. Those of telemetry are in `observability::names`.
 
 /// Kafka bootstrap servers.
 pub const KAFKA: &str = "ORDERMESH_KAFKA";

@@ -9,7 +9,6 @@ use tokio::runtime::Handle;
 use crate::codec::Codec;
 use crate::effects::{EffectHandler, Executor, Limits};
 use crate::log::Cluster;
-use crate::log::kafka::client::drop_in_background;
 use crate::log::kafka::{KafkaLog, Sender};
 use crate::metrics::Metrics;
 use crate::worker::{Error, Settings, Status, Worker};
@@ -82,17 +81,10 @@ where
             self.settings,
         );
         report_status(worker.status());
-        let ended = loop {
-            if stopped() {
-                worker.close();
-                break Ok(());
-            }
-            if let Err(error) = worker.step() {
-                break Err(error);
-            }
-        };
-        // Closing a consumer in the middle of a rebalance can hang.
-        drop_in_background(worker);
-        ended
+        while !stopped() {
+            worker.step()?;
+        }
+        worker.close();
+        Ok(())
     }
 }

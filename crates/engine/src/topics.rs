@@ -13,7 +13,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::types::RDKafkaErrorCode;
 
 use crate::log::Cluster;
-use crate::log::kafka::client::drop_in_background;
+use crate::log::kafka::client::BackgroundDrop;
 use crate::log::kafka::context::LoggingContext;
 use crate::log::kafka::settings;
 
@@ -236,9 +236,10 @@ pub async fn drifted(cluster: &Cluster) -> Result<Vec<Drift>, Error> {
     }
 }
 
-fn admin(cluster: &Cluster) -> Result<AdminClient<DefaultClientContext>, Error> {
+fn admin(cluster: &Cluster) -> Result<BackgroundDrop<AdminClient<DefaultClientContext>>, Error> {
     settings::admin(cluster)
         .create()
+        .map(BackgroundDrop::new)
         .map_err(|error| broker_error(cluster, error.to_string()))
 }
 
@@ -263,9 +264,7 @@ fn partition_counts(cluster: &Cluster) -> Result<BTreeMap<String, usize>, Error>
         let client: BaseConsumer<LoggingContext> = settings::admin(cluster)
             .create_with_context(LoggingContext::default())
             .map_err(|error| broker(error.to_string()))?;
-        let metadata = client.fetch_metadata(None, METADATA_TIMEOUT);
-        drop_in_background(client);
-        match metadata {
+        match BackgroundDrop::new(client).fetch_metadata(None, METADATA_TIMEOUT) {
             Ok(metadata) => {
                 return Ok(metadata
                     .topics()

@@ -6,18 +6,24 @@ use std::time::Duration;
 use contracts::{Service, Topic};
 use engine::Cluster;
 use engine::log::Partition;
+use engine::log::kafka::client::BackgroundDrop;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::{ClientConfig, ClientContext};
+
+/// A client that joins no group. Dropping it does not wait for the broker.
+pub type Client = BackgroundDrop<BaseConsumer<DebugLogContext>>;
 
 /// Creates a client that reports errors only as results of its calls.
 ///
 /// # Errors
 ///
 /// A setting is refused.
-pub fn client(config: ClientConfig) -> KafkaResult<BaseConsumer<DebugLogContext>> {
-    config.create_with_context(DebugLogContext)
+pub fn client(config: ClientConfig) -> KafkaResult<Client> {
+    config
+        .create_with_context(DebugLogContext)
+        .map(BackgroundDrop::new)
 }
 
 /// Logs errors of the client at debug level: librdkafka repeats them every second while the broker is unreachable.
@@ -41,7 +47,7 @@ impl ConsumerContext for DebugLogContext {}
 ///
 /// The broker does not answer.
 pub fn committed(
-    client: &BaseConsumer<DebugLogContext>,
+    client: &Client,
     cluster: &Cluster,
     service: Service,
     timeout: Duration,

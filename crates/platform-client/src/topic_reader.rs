@@ -8,10 +8,12 @@ use contracts::{Service, Topic};
 use engine::Cluster;
 use engine::log::kafka::{KafkaReader, settings};
 use engine::log::{Ends, Input, Partition, Progress};
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::runtime::Handle;
+
+use crate::kafka::{Client, client};
 
 /// Longest wait for one lookup at the broker.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -26,7 +28,7 @@ const READ_TIMEOUT: Duration = Duration::from_millis(200);
 /// The broker does not answer, or there is no such topic.
 pub fn ends(cluster: &Cluster, service: Service, topic: Topic) -> anyhow::Result<Vec<Ends>> {
     // A read_committed consumer would get the last stable offsets instead.
-    let consumer: BaseConsumer = settings::reader(cluster, "read_uncommitted").create()?;
+    let consumer = client(settings::reader(cluster, "read_uncommitted"))?;
     let name = cluster.topic(service, topic);
     (0..i32::from(cluster.partitions))
         .map(|partition| {
@@ -89,7 +91,7 @@ pub fn read(
 /// Reads time ranges of single partitions.
 pub struct TimeRangeReader<'a> {
     cluster: &'a Cluster,
-    lookup: BaseConsumer,
+    lookup: Client,
     reader: KafkaReader,
 }
 
@@ -103,7 +105,7 @@ impl<'a> TimeRangeReader<'a> {
         Ok(Self {
             cluster,
             // As in `ends`.
-            lookup: settings::reader(cluster, "read_uncommitted").create()?,
+            lookup: client(settings::reader(cluster, "read_uncommitted"))?,
             reader: KafkaReader::new(cluster, "reader")?,
         })
     }

@@ -48,7 +48,7 @@ const HISTORY_TEXTS: [&str; 34] = [
     "broker: a delayed end of",
     "has expired",
     "has a new generation",
-    "removes",
+    "is removed from group",
     "compacted",
     "the broker is unavailable",
     "the broker is available again",

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use chassis::grpc::Peer;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use serde_json::json;
 use tokio::task::JoinHandle;
 use tonic::Status;
@@ -151,12 +151,12 @@ impl Load {
 
     /// The failures of the call that failed most often before it succeeded, since the last call of this method.
     pub fn take_most_failures(&self) -> Vec<Status> {
-        std::mem::take(&mut *lock(&self.state.most_failures))
+        std::mem::take(&mut *self.state.most_failures.lock())
     }
 
     /// Times from call to acknowledgement since the last call of this method.
     pub fn take_latencies(&self) -> Vec<Duration> {
-        std::mem::take(&mut *lock(&self.state.latencies))
+        std::mem::take(&mut *self.state.latencies.lock())
     }
 
     /// Waits until this many more orders are acknowledged.
@@ -186,10 +186,12 @@ impl Load {
         eventually("every call has its answer", || {
             self.is_finished().then_some(())
         });
-        lock(&self.state.journal)
+        self.state
+            .journal
+            .lock()
             .flush()
             .expect("the journal can be written");
-        let violations = lock(&self.state.violations);
+        let violations = self.state.violations.lock();
         assert!(violations.is_empty(), "violations: {violations:#?}");
         let gave_up = self.state.counters.gave_up.load(Ordering::Relaxed);
         assert_eq!(gave_up, 0, "calls without an answer");
@@ -219,10 +221,6 @@ impl Drop for Load {
 /// SKU of a product.
 pub fn sku(product: usize) -> String {
     format!("product-{product:03}")
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock()
 }
 
 /// Cumulated popularity of the products by rank.

@@ -73,10 +73,7 @@ struct Clients {
 impl Clients {
     /// Records the client of a request. Returns whether the request passes.
     fn admit(&mut self, client_id: &str) -> bool {
-        match self.known.get_mut(client_id) {
-            Some(last_request) => *last_request = Instant::now(),
-            None => drop(self.known.insert(client_id.to_owned(), Instant::now())),
-        }
+        self.known.insert(client_id.to_owned(), Instant::now());
         !self.disconnected.contains(client_id)
     }
 }
@@ -350,8 +347,9 @@ async fn accept(mut listener: TcpListener, address: SocketAddr, state: Arc<Proxy
 /// Listens again once the upstream does.
 async fn rebind(address: SocketAddr, state: &ProxyState) -> TcpListener {
     const PROBE_INTERVAL: Duration = Duration::from_millis(10);
+    let mut probes = tokio::time::interval(PROBE_INTERVAL);
     loop {
-        tokio::time::sleep(PROBE_INTERVAL).await;
+        probes.tick().await;
         if TcpStream::connect(state.upstream).await.is_ok()
             && let Ok(listener) = TcpListener::bind(address).await
         {

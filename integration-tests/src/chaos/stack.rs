@@ -119,14 +119,14 @@ impl Stack {
         script(&self.settings, &arguments)
     }
 
-    /// Starts the broker with this session: its controller fences it when it sends no heartbeat for so long.
+    /// Starts the broker. Its controller fences it when it sends no heartbeat for `session_timeout`.
     ///
     /// # Panics
     ///
     /// See [`Stack::control`].
-    pub fn start_kafka(&self, session: Duration) {
+    pub fn start_kafka(&self, session_timeout: Duration) {
         let mut settings = self.settings.clone();
-        let session_ms = session.as_millis().to_string();
+        let session_ms = session_timeout.as_millis().to_string();
         settings.push(("ORDERMESH_KAFKA_SESSION_MS", session_ms));
         script(&settings, &["start", "kafka"]);
     }

@@ -1,7 +1,7 @@
 //! Every fault raises the alert that names it, and the alert resolves after the repair.
 //!
-//! `culprits` always runs. `ORDERMESH_LONG=1` (`make test-observability`) adds the rest, in files named like those of
-//! the rules.
+//! `culprits` always runs. `ORDERMESH_LONG=1` (`make test-observability` without `FORM=short`) adds the rest, in files
+//! named like those of the rules.
 
 mod audit;
 mod culprits;
@@ -44,7 +44,10 @@ fn monitored(mut system: System, factor: u32) -> Option<(System, Alerts)> {
 /// Like [`monitored`], for a test that runs only on demand. Prints that it is skipped otherwise.
 fn monitored_long(factor: u32) -> Option<(System, Alerts)> {
     if std::env::var_os(LONG).is_none() {
-        let _ = writeln!(stderr(), "not tested here, but by make test-observability");
+        let _ = writeln!(
+            stderr(),
+            "not tested here, but by make test-observability without FORM=short"
+        );
         return None;
     }
     monitored(System::new(), factor)

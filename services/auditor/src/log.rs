@@ -10,7 +10,7 @@ use contracts::{Service, Topic};
 use engine::Cluster;
 use engine::log::kafka::settings;
 use engine::log::{Ends, Input, Partition};
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -18,7 +18,7 @@ use registry::{Resolution, Schemas};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use platform_client::kafka::{DebugLogContext, client, committed};
+use platform_client::kafka::{Client, client, committed};
 
 /// Records that are read of one partition before another partition is read.
 const CHUNK: usize = 2_000;
@@ -32,8 +32,8 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 /// The difference is aborted.
 pub struct Log {
     cluster: Cluster,
-    all: BaseConsumer<DebugLogContext>,
-    committed: BaseConsumer<DebugLogContext>,
+    all: Client,
+    committed: Client,
     /// Resolves schemas in the registry.
     remote_schemas: Schemas,
     /// The resolved schemas.
@@ -144,7 +144,7 @@ impl Log {
 
     fn assign(
         &self,
-        consumer: &BaseConsumer<DebugLogContext>,
+        consumer: &Client,
         topic_partition: TopicPartition,
         from: i64,
     ) -> anyhow::Result<()> {
@@ -161,7 +161,7 @@ impl Log {
     /// Up to `max` records below `until`, and the first offset that was not read.
     fn poll_records(
         &self,
-        consumer: &BaseConsumer<DebugLogContext>,
+        consumer: &Client,
         topic_partition: TopicPartition,
         max: usize,
         until: i64,

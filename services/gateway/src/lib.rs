@@ -13,8 +13,11 @@ use chassis::config::Peers;
 use chassis::grpc::{Limits, Peer, Server, server};
 use chassis::{Component, Process};
 use contracts::inventory::v1::inventory_service_client::InventoryServiceClient;
+use contracts::inventory::v1::inventory_service_server;
 use contracts::orders::v1::order_service_client::OrderServiceClient;
+use contracts::orders::v1::order_service_server;
 use contracts::query::v1::query_service_client::QueryServiceClient;
+use contracts::query::v1::query_service_server;
 
 const NAME: &str = "gateway";
 /// Name of the peer with the order service.
@@ -23,9 +26,6 @@ pub const ORDERS: &str = "orders";
 pub const INVENTORY: &str = "inventory";
 /// Name of the peer with the query service.
 pub const QUERY: &str = "query";
-const ORDER_SERVICE: &str = "ordermesh.orders.v1.OrderService";
-const INVENTORY_SERVICE: &str = "ordermesh.inventory.v1.InventoryService";
-const QUERY_SERVICE: &str = "ordermesh.query.v1.QueryService";
 
 /// The gateway with an open port that is not served yet.
 #[derive(Debug)]
@@ -61,18 +61,18 @@ impl Gateway {
         let server = Server::bind(NAME, public)
             .await?
             .add_forwarded(
-                ORDER_SERVICE,
-                forward::routes(ORDER_SERVICE, orders.clone()),
+                order_service_server::SERVICE_NAME,
+                forward::routes(order_service_server::SERVICE_NAME, orders.clone()),
                 &orders,
             )
             .add_forwarded(
-                INVENTORY_SERVICE,
-                forward::routes(INVENTORY_SERVICE, inventory.clone()),
+                inventory_service_server::SERVICE_NAME,
+                forward::routes(inventory_service_server::SERVICE_NAME, inventory.clone()),
                 &inventory,
             )
             .add_forwarded(
-                QUERY_SERVICE,
-                forward::routes(QUERY_SERVICE, query.clone()),
+                query_service_server::SERVICE_NAME,
+                forward::routes(query_service_server::SERVICE_NAME, query.clone()),
                 &query,
             )
             .add_rest(rest::routes(api), rest::problem::translate);

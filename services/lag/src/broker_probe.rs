@@ -7,8 +7,8 @@ use engine::Cluster;
 use engine::log::Partition;
 use engine::log::kafka::client::ReplaceableClient;
 use engine::log::kafka::settings;
-use platform_client::kafka::{DebugLogContext, client, committed};
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use platform_client::kafka::{Client, client, committed};
+use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 
 use super::dead_letters::DeadLetters;
@@ -89,9 +89,9 @@ impl End {
 pub struct BrokerProbe {
     cluster: Cluster,
     /// Configured with the id of each group, to fetch its offsets; they subscribe to nothing, so they join no group.
-    groups: Vec<(Service, BaseConsumer<DebugLogContext>)>,
+    groups: Vec<(Service, Client)>,
     /// A `read_committed` client: it gets last stable offsets where the others get high watermarks.
-    committed_reader: BaseConsumer<DebugLogContext>,
+    committed_reader: Client,
     stability: StabilityTracker<(Service, Topic, Partition)>,
     oldest: OldestRecords,
     dead_letters: DeadLetters,
@@ -249,7 +249,7 @@ impl GroupPosition {
     }
 }
 
-fn members(client: &BaseConsumer<DebugLogContext>, group: &str) -> KafkaResult<Vec<Member>> {
+fn members(client: &Client, group: &str) -> KafkaResult<Vec<Member>> {
     let list = client.client().fetch_group_list(Some(group), TIMEOUT)?;
     let found = list.groups().iter().find(|found| found.name() == group);
     Ok(found.map_or_else(Vec::new, |found| members::of(found, &format!("{group}."))))

@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 use contracts::{Service, Topic};
 use engine::Cluster;
 use engine::log::Partition;
-use engine::log::kafka::client::drop_in_background;
 use engine::log::kafka::settings;
-use platform_client::kafka::{DebugLogContext, client};
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use platform_client::kafka::{Client, client};
+use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -26,7 +25,7 @@ const POLL_TIMEOUT: Duration = Duration::from_millis(20);
 /// too.
 pub struct DeadLetters {
     cluster: Cluster,
-    reader: BaseConsumer<DebugLogContext>,
+    reader: Client,
     /// Consecutive probes in which the reader returned nothing before the ends, while the broker answered the rest of
     /// the probe.
     silent_probes: u32,
@@ -60,7 +59,7 @@ impl DeadLetters {
         })
     }
 
-    fn reader(cluster: &Cluster) -> KafkaResult<BaseConsumer<DebugLogContext>> {
+    fn reader(cluster: &Cluster) -> KafkaResult<Client> {
         let mut config = settings::reader(cluster, "read_committed");
         config
             .set("queued.max.messages.kbytes", "4096")
@@ -75,14 +74,10 @@ impl DeadLetters {
     /// # Errors
     ///
     /// The broker does not answer.
-    pub fn count(
-        &mut self,
-        ends: &BaseConsumer<DebugLogContext>,
-    ) -> KafkaResult<Vec<(String, usize)>> {
+    pub fn count(&mut self, ends: &Client) -> KafkaResult<Vec<(String, usize)>> {
         let read = self.update_offsets(ends).and_then(|()| self.read());
         if self.silent_probes >= MAX_SILENT_PROBES {
-            let fresh = Self::reader(&self.cluster)?;
-            drop_in_background(std::mem::replace(&mut self.reader, fresh));
+            self.reader = Self::reader(&self.cluster)?;
             self.silent_probes = 0;
             // Count from the beginning.
             self.partitions.clear();
@@ -109,7 +104,7 @@ impl DeadLetters {
     }
 
     /// Updates the start and end of each partition, and drops dead letters that have been deleted.
-    fn update_offsets(&mut self, ends: &BaseConsumer<DebugLogContext>) -> KafkaResult<()> {
+    fn update_offsets(&mut self, ends: &Client) -> KafkaResult<()> {
         let mut starts = TopicPartitionList::new();
         let is_new = self.partitions.is_empty();
         let mut partitions = std::mem::take(&mut self.partitions);

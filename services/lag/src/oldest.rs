@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 use contracts::{Service, Topic};
 use engine::Cluster;
 use engine::log::Partition;
-use engine::log::kafka::client::drop_in_background;
 use engine::log::kafka::settings;
-use platform_client::kafka::{DebugLogContext, client};
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use platform_client::kafka::{Client, client};
+use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -29,7 +28,7 @@ type CommandsPartition = (Service, Partition);
 /// Reads the first record at or after the position of each group, once for each position.
 pub struct OldestRecords {
     cluster: Cluster,
-    reader: BaseConsumer<DebugLogContext>,
+    reader: Client,
     /// Consecutive probes in which the reader returned nothing although there were records, while the broker answered
     /// the rest of the probe.
     silent_probes: u32,
@@ -68,7 +67,7 @@ impl OldestRecords {
         })
     }
 
-    fn reader(cluster: &Cluster) -> KafkaResult<BaseConsumer<DebugLogContext>> {
+    fn reader(cluster: &Cluster) -> KafkaResult<Client> {
         let mut config = settings::reader(cluster, "read_committed");
         config
             .set("fetch.message.max.bytes", FETCH_BYTES)
@@ -140,8 +139,7 @@ impl OldestRecords {
         self.reader.unassign()?;
         self.silent_probes = if read? { 0 } else { self.silent_probes + 1 };
         if self.silent_probes >= MAX_SILENT_PROBES {
-            let fresh = Self::reader(&self.cluster)?;
-            drop_in_background(std::mem::replace(&mut self.reader, fresh));
+            self.reader = Self::reader(&self.cluster)?;
             self.silent_probes = 0;
         }
         Ok(())

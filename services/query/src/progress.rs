@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use contracts::Service;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 /// What a read can wait for.
@@ -27,7 +27,8 @@ impl Progress {
     /// Receives the values of a key that are published from now on. Subscribe *before* reading the database.
     pub fn subscribe(self: &Arc<Self>, key: ProgressKey) -> ProgressReceiver {
         let published = self
-            .subscriptions()
+            .subscriptions
+            .lock()
             .entry(key.clone())
             .or_insert_with(|| watch::Sender::new(0))
             .subscribe();
@@ -40,16 +41,11 @@ impl Progress {
 
     /// Publishes committed values.
     pub fn publish(&self, values: &HashMap<ProgressKey, i64>) {
-        for (key, sender) in self.subscriptions().iter() {
+        for (key, sender) in self.subscriptions.lock().iter() {
             if let Some(value) = values.get(key) {
                 sender.send_replace(*value);
             }
         }
-    }
-
-    fn subscriptions(&self) -> MutexGuard<'_, HashMap<ProgressKey, watch::Sender<i64>>> {
-        // Every change of the map is one operation: a panic of another holder leaves it consistent.
-        self.subscriptions.lock()
     }
 }
 
@@ -79,7 +75,7 @@ impl ProgressReceiver {
 
 impl Drop for ProgressReceiver {
     fn drop(&mut self) {
-        let mut subscriptions = self.progress.subscriptions();
+        let mut subscriptions = self.progress.subscriptions.lock();
         // The receiver that is being dropped is still counted.
         if subscriptions
             .get(&self.key)
@@ -122,8 +118,8 @@ mod tests {
         let (one, other) = (progress.subscribe(key()), progress.subscribe(key()));
         drop(progress.subscribe(ProgressKey::Position(Service::Orders, 2)));
         drop(one);
-        assert_eq!(progress.subscriptions().len(), 1);
+        assert_eq!(progress.subscriptions.lock().len(), 1);
         drop(other);
-        assert_eq!(progress.subscriptions().len(), 0);
+        assert_eq!(progress.subscriptions.lock().len(), 0);
     }
 }

@@ -1,5 +1,5 @@
--- The read model, version 1. It is a fold of the log and can be dropped and rebuilt, so it is never migrated: another
--- version is another schema, which is filled while this one is still used.
+-- The read model, version 1. It is a fold of the log and can be dropped and rebuilt: a changed shape is another schema,
+-- which is filled while this one is still used. Only columns are added here, and rows already written lack them.
 CREATE SCHEMA IF NOT EXISTS read_v1;
 SET LOCAL search_path TO read_v1;
 

@@ -4,7 +4,7 @@ mod file;
 
 use std::path::Path;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -107,7 +107,7 @@ impl<I: Index> Ledger<I> {
         decide: impl FnOnce(&I, &str) -> Result<Decision<I::Verdict>, Status>,
     ) -> Result<I::Verdict, Status> {
         let (verdict, length) = {
-            let mut index = self.index();
+            let mut index = self.index.lock();
             let verdict = match decide(&index, &key)? {
                 Decision::Known(verdict) => verdict,
                 Decision::New(verdict) => {
@@ -134,7 +134,7 @@ impl<I: Index> Ledger<I> {
     /// UNAVAILABLE when the ledger cannot be written.
     pub(crate) async fn lookup(&self, key: &str) -> Result<Option<I::Verdict>, Status> {
         let (verdict, length) = {
-            let index = self.index();
+            let index = self.index.lock();
             (index.verdict(key).cloned(), self.appended_length())
         };
         self.wait_durable(length).await.map_err(unavailable)?;
@@ -206,10 +206,6 @@ impl<I: Index> Ledger<I> {
             Storage::File(file) => file.wait_durable(length).await,
             Storage::Memory(_) => Ok(()),
         }
-    }
-
-    fn index(&self) -> MutexGuard<'_, I> {
-        self.index.lock()
     }
 }
 

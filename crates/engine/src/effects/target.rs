@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
@@ -63,7 +63,7 @@ impl Target {
         let permit = permit.expect("the semaphore is never closed");
         let _turn = self.turn.lock().await;
         loop {
-            let admission = self.breaker().admit(Instant::now());
+            let admission = self.breaker.lock().admit(Instant::now());
             match admission {
                 Admission::Admitted(kind) => {
                     return CallPermit {
@@ -84,7 +84,7 @@ impl Target {
 
     /// Counts an effect as unanswered since `since_ms` (Unix milliseconds) until the result is dropped.
     pub fn track(self: &Arc<Self>, since_ms: i64) -> TrackedEffect {
-        let mut awaited = self.awaited();
+        let mut awaited = self.awaited.lock();
         awaited.next += 1;
         let entry = (since_ms, awaited.next);
         awaited.since.insert(entry);
@@ -96,17 +96,21 @@ impl Target {
 
     /// Start time of the oldest effect without an answer, Unix milliseconds.
     pub fn oldest_ms(&self) -> Option<i64> {
-        self.awaited().since.first().map(|(since_ms, _)| *since_ms)
+        self.awaited
+            .lock()
+            .since
+            .first()
+            .map(|(since_ms, _)| *since_ms)
     }
 
     /// State of the breaker.
     pub fn state(&self) -> State {
-        self.breaker().state(Instant::now())
+        self.breaker.lock().state(Instant::now())
     }
 
     fn record(&self, kind: CallKind, result: CallResult) {
         let now = Instant::now();
-        let mut breaker = self.breaker();
+        let mut breaker = self.breaker.lock();
         let before = breaker.state(now);
         breaker.record(kind, result, now);
         let after = breaker.state(now);
@@ -121,14 +125,6 @@ impl Target {
         } else if after == State::Closed {
             tracing::info!(service, target_name, "answered again: breaker closed");
         }
-    }
-
-    fn breaker(&self) -> MutexGuard<'_, Breaker> {
-        self.breaker.lock()
-    }
-
-    fn awaited(&self) -> MutexGuard<'_, AwaitedEffects> {
-        self.awaited.lock()
     }
 }
 
@@ -167,7 +163,7 @@ pub struct TrackedEffect {
 
 impl Drop for TrackedEffect {
     fn drop(&mut self) {
-        self.target.awaited().since.remove(&self.entry);
+        self.target.awaited.lock().since.remove(&self.entry);
     }
 }
 

@@ -27,7 +27,7 @@ pub use reader::KafkaReader;
 pub use sender::Sender;
 pub use tail::Tail;
 
-use self::client::{ReplaceableClient, drop_in_background};
+use self::client::{BackgroundDrop, ReplaceableClient};
 use self::context::LoggingContext;
 use self::group_consumer::{GroupConsumer, MemberIds};
 use self::transaction_thread::TransactionThread;
@@ -80,14 +80,7 @@ impl KafkaLog {
         let client_id = consumer_id(&member, consumers);
         let named = (client_id.as_str(), &member_ids);
         let group_consumer = GroupConsumer::join(&cluster, service, &group, &member, named)?;
-        let transactions =
-            match TransactionThread::new(Arc::clone(&cluster), service, member.clone()) {
-                Ok(transactions) => transactions,
-                Err(error) => {
-                    drop_in_background(group_consumer);
-                    return Err(error);
-                }
-            };
+        let transactions = TransactionThread::new(Arc::clone(&cluster), service, member.clone())?;
         Ok(Self {
             cluster,
             service,
@@ -222,7 +215,7 @@ impl Log for KafkaLog {
     fn rejoin(&mut self) -> Result<(), Error> {
         self.consumers += 1;
         let client_id = consumer_id(&self.member, self.consumers);
-        let group_consumer = GroupConsumer::join(
+        self.group_consumer = GroupConsumer::join(
             &self.cluster,
             self.service,
             &self.group,
@@ -230,7 +223,6 @@ impl Log for KafkaLog {
             (&client_id, &self.member_ids),
         )?;
         self.foreign_member = None;
-        drop_in_background(std::mem::replace(&mut self.group_consumer, group_consumer));
         Ok(())
     }
 
@@ -276,9 +268,8 @@ impl Log for KafkaLog {
                 .set("client.id", format!("{}.peek", self.member))
                 .create_with_context(LoggingContext::default())
                 .map_err(error)?;
-        let found = peek(&client, &topic, partition, offset);
-        drop_in_background(client);
-        found.map_err(error)
+        let client = BackgroundDrop::new(client);
+        peek(&client, &topic, partition, offset).map_err(error)
     }
 
     fn now(&self) -> Duration {

@@ -20,7 +20,7 @@ use crate::log::{Failure, Input, Log, Output, Partition, PartitionWrites};
 /// At least this many dead letters, and more than half of the window: a bad deploy, not bad records.
 const POISON_LIMIT: usize = 64;
 /// After a longer call the process may have been frozen beyond the group's session.
-const FROZEN: Duration = Duration::from_secs(15);
+const FREEZE_SUSPECTED_AFTER: Duration = Duration::from_secs(15);
 /// Time in which the group reports a replacement.
 const REPLACEMENT_CHECK_DELAY: Duration = Duration::from_secs(3);
 
@@ -365,7 +365,9 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
                     .or_else(|error| self.handle_log_error(error));
             }
             Failure::Aborted(_) => {}
-            Failure::Unclear(_) if took < FROZEN => self.recreate_at = Some(self.log.now()),
+            Failure::Unclear(_) if took < FREEZE_SUSPECTED_AFTER => {
+                self.recreate_at = Some(self.log.now())
+            }
             // A replacement may exist. After some heartbeats the consumer reports it.
             Failure::Unclear(_) | Failure::Fenced(_) => {
                 self.recreate_at = Some(self.log.now() + REPLACEMENT_CHECK_DELAY);

@@ -273,27 +273,25 @@ pub fn clients(rig: &mut ChaosRig) {
     let mut times = RecoveryTimes::default();
     let mut lost: BTreeMap<String, usize> = BTreeMap::new();
     for service in KAFKA_CLIENTS {
-        let known = rig.stack.kafka[service].clients();
-        let active = rig.stack.kafka[service].active_clients(ACTIVE_WITHIN);
         for kind in KINDS {
-            let prefix = rig.system.variable("ORDERMESH_PREFIX").to_owned();
-            let of_kind = |ids: &BTreeSet<String>| -> Vec<String> {
-                let ids = ids.iter();
-                ids.filter(|id| id.starts_with(&prefix) && id.contains(kind))
-                    .cloned()
-                    .collect()
-            };
+            let proxy = &rig.stack.kafka[service];
+            let known = proxy.clients();
             // A reader may be idle; of the other kinds, one that sends nothing has been replaced already.
-            let of_kind = match of_kind(&active) {
-                active if active.is_empty() => of_kind(&known),
-                active => active,
+            let in_use = if kind == ".reader-" {
+                known.clone()
+            } else {
+                proxy.active_clients(ACTIVE_WITHIN)
             };
+            let prefix = rig.system.variable("ORDERMESH_PREFIX");
+            let candidates: Vec<_> = in_use
+                .iter()
+                .filter(|id| id.starts_with(prefix) && id.contains(kind))
+                .collect();
             let is_left_out = rig.scale == Scale::Short && !matches!(service, "orders" | "query");
-            if of_kind.is_empty() || is_left_out {
+            if candidates.is_empty() || is_left_out {
                 continue;
             }
-            let victim = of_kind[rig.random.usize(..of_kind.len())].clone();
-            let proxy = &rig.stack.kafka[service];
+            let victim = candidates[rig.random.usize(..candidates.len())].clone();
             proxy.disconnect_client(&victim);
             proxy.reset();
             let what = format!("{victim} has lost the broker");

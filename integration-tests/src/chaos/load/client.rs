@@ -12,11 +12,12 @@ use contracts::orders::v1::{
 };
 use contracts::query::v1::GetOrderRequest;
 use contracts::query::v1::query_service_client::QueryServiceClient;
+use platform_client::retry::is_retryable;
 use serde_json::json;
 use tonic::{Code, Request, Status};
 use uuid::Uuid;
 
-use super::{LoadState, lock, sku};
+use super::{LoadState, sku};
 use crate::system::order_of;
 
 /// Time-out of one call.
@@ -36,7 +37,7 @@ const CUSTOMERS: u32 = 5_000;
 /// Places one order, and repeats, reads or cancels it.
 pub(super) async fn run_client(state: &LoadState) {
     let (order, is_cancelled, is_repeated, is_read, pause) = {
-        let mut random = lock(&state.random);
+        let mut random = state.random.lock();
         let order = random_order(state, &mut random);
         let is_cancelled = random.u8(..100) < state.mix.cancelled_percent;
         let is_repeated = random.u8(..100) < state.mix.repeated_percent;
@@ -54,7 +55,7 @@ pub(super) async fn run_client(state: &LoadState) {
         Ok(answer) => answer,
         Err(status) => return state.failed("place", &order.order_id, &status),
     };
-    lock(&state.latencies).push(began.elapsed());
+    state.latencies.lock().push(began.elapsed());
     state.acknowledged(&order, &answer);
     if is_repeated {
         match state.place(&order).await {
@@ -73,6 +74,7 @@ pub(super) async fn run_client(state: &LoadState) {
         state.read_own_writes(&order, answer.version).await;
     }
     if is_cancelled {
+        // A customer changes their mind after a while; nothing is waited for.
         tokio::time::sleep(Duration::from_millis(pause)).await;
         match state.cancel(&order).await {
             Ok(()) => {
@@ -176,7 +178,7 @@ impl LoadState {
                 "order_id": order.order_id,
                 "version": version,
             });
-            writeln!(lock(&self.journal), "{fact}").expect("the journal can be written");
+            writeln!(self.journal.lock(), "{fact}").expect("the journal can be written");
         }
     }
 
@@ -196,12 +198,12 @@ impl LoadState {
             match answer {
                 Err(status) if is_retryable(&status) && Instant::now() < end => {
                     failures.push(status);
-                    let share = lock(&self.random).f64();
+                    let share = self.random.lock().f64();
                     tokio::time::sleep(pause.mul_f64(share)).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
                 answer => {
-                    let mut most = lock(&self.most_failures);
+                    let mut most = self.most_failures.lock();
                     if failures.len() > most.len() {
                         *most = failures;
                     }
@@ -226,7 +228,7 @@ impl LoadState {
             "lines": order.lines.len(),
             "cents": cents,
         });
-        writeln!(lock(&self.journal), "{fact}").expect("the journal can be written");
+        writeln!(self.journal.lock(), "{fact}").expect("the journal can be written");
         self.counters.acknowledged.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -238,7 +240,7 @@ impl LoadState {
     }
 
     fn record_violation(&self, what: String) {
-        lock(&self.violations).push(what);
+        self.violations.lock().push(what);
     }
 }
 
@@ -246,18 +248,4 @@ fn with_deadline<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(CALL_DEADLINE);
     request
-}
-
-/// Whether the same call may succeed later. The codes that a broken connection produces are included.
-fn is_retryable(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::Unavailable
-            | Code::DeadlineExceeded
-            | Code::ResourceExhausted
-            | Code::Cancelled
-            | Code::Unknown
-            | Code::Internal
-            | Code::Aborted
-    )
 }

@@ -47,9 +47,9 @@ const DRAIN: Duration = Duration::from_secs(10);
 #[derive(Clone, Default)]
 pub struct Observed {
     /// The last ListOrders.
-    pub list: Arc<std::sync::Mutex<Option<ListOrdersRequest>>>,
+    pub list: Arc<parking_lot::Mutex<Option<ListOrdersRequest>>>,
     /// The last WatchOrder.
-    pub watch: Arc<std::sync::Mutex<Option<WatchOrderRequest>>>,
+    pub watch: Arc<parking_lot::Mutex<Option<WatchOrderRequest>>>,
     /// Calls for [`FLAKY`].
     pub flaky: Arc<AtomicU32>,
     /// A call for [`NEVER`] has begun.
@@ -114,7 +114,7 @@ impl QueryService for Fake {
         &self,
         request: Request<ListOrdersRequest>,
     ) -> Result<Response<ListOrdersResponse>, Status> {
-        *self.observed.list.lock().expect("no test panics in here") = Some(request.into_inner());
+        *self.observed.list.lock() = Some(request.into_inner());
         Ok(Response::new(ListOrdersResponse::default()))
     }
 
@@ -126,7 +126,7 @@ impl QueryService for Fake {
         request: Request<WatchOrderRequest>,
     ) -> Result<Response<Self::WatchOrderStream>, Status> {
         let request = request.into_inner();
-        *self.observed.watch.lock().expect("no test panics in here") = Some(request.clone());
+        *self.observed.watch.lock() = Some(request.clone());
         let change = |number: u64, status: OrderStatus| {
             let order = OrderView {
                 order_id: request.order_id.clone(),

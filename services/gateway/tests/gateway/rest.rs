@@ -242,14 +242,7 @@ async fn orders_are_listed_by_status_in_pages() {
             nanos: 500_000_000,
         }),
     };
-    assert_eq!(
-        observed
-            .list
-            .lock()
-            .expect("no test panics in there")
-            .take(),
-        Some(expected)
-    );
+    assert_eq!(observed.list.lock().take(), Some(expected));
 
     let refused = problem(
         get(

@@ -26,7 +26,7 @@ fn events(text: &str) -> Vec<Event> {
 }
 
 fn last_watch(observed: &Observed) -> WatchOrderRequest {
-    let mut watch = observed.watch.lock().expect("no test panics in there");
+    let mut watch = observed.watch.lock();
     watch.take().expect("the watch reached the service")
 }
 

@@ -6,7 +6,7 @@ mod record;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use engine::log::kafka::client::drop_in_background;
+use engine::log::kafka::client::BackgroundDrop;
 use engine::log::kafka::context::{LoggingContext, cause};
 use observability::Outage;
 use rdkafka::config::ClientConfig;
@@ -44,9 +44,8 @@ pub fn cluster_id(bootstrap: &str) -> Result<Option<String>, Error> {
         .set("bootstrap.servers", bootstrap)
         .create_with_context(LoggingContext::default())
         .map_err(Error::Client)?;
-    let cluster_id = client.client().fetch_cluster_id(CLUSTER_ID_TIMEOUT);
-    drop_in_background(client);
-    Ok(cluster_id)
+    let client = BackgroundDrop::new(client);
+    Ok(client.client().fetch_cluster_id(CLUSTER_ID_TIMEOUT))
 }
 
 /// A consumer of some partitions of all events topics, without a consumer group: the positions are stored in the read
@@ -57,7 +56,7 @@ pub fn cluster_id(bootstrap: &str) -> Result<Option<String>, Error> {
 /// records.
 pub struct LogReader {
     /// `None` only while it is dropped.
-    consumer: Option<BaseConsumer<LoggingContext>>,
+    consumer: BackgroundDrop<BaseConsumer<LoggingContext>>,
     settings: ClientConfig,
     outage: Outage,
     topics: Topics,
@@ -110,6 +109,7 @@ impl LogReader {
         let consumer: BaseConsumer<LoggingContext> = settings
             .create_with_context(LoggingContext::default())
             .map_err(Error::Client)?;
+        let consumer = BackgroundDrop::new(consumer);
         let mut start_offsets = positions.clone();
         start_offsets.extend(
             expected
@@ -124,7 +124,7 @@ impl LogReader {
         }
         consumer.assign(&assignment).map_err(Error::Client)?;
         Ok(Self {
-            consumer: Some(consumer),
+            consumer,
             settings,
             outage: Outage::of("projector log"),
             topics: topics.clone(),
@@ -134,19 +134,16 @@ impl LogReader {
         })
     }
 
-    fn consumer(&self) -> &BaseConsumer<LoggingContext> {
-        self.consumer.as_ref().expect("it is not being dropped")
-    }
-
     /// Whether a fresh client gets a response for this partition.
     pub fn fresh_client_answers(&self, (service, partition): Source, timeout: Duration) -> bool {
         let mut settings = self.settings.clone();
         settings.set("client.id", format!("{}.probe", self.topics.group()));
         let fresh: KafkaResult<BaseConsumer<LoggingContext>> =
             settings.create_with_context(LoggingContext::default());
-        let Ok(fresh) = fresh else { return false };
+        let Ok(fresh) = fresh.map(BackgroundDrop::new) else {
+            return false;
+        };
         let answer = fresh.fetch_watermarks(self.topics.of(service), partition, timeout);
-        drop_in_background(fresh);
         answer.is_ok()
     }
 
@@ -197,7 +194,7 @@ impl LogReader {
     ///
     /// [`Error::Client`].
     pub fn positions(&self) -> Result<HashMap<Source, i64>, Error> {
-        let positions = self.consumer().position().map_err(Error::Client)?;
+        let positions = self.consumer.position().map_err(Error::Client)?;
         Ok(positions
             .elements()
             .iter()
@@ -217,7 +214,7 @@ impl LogReader {
     ///
     /// [`Error::Client`].
     pub fn pause(&self, source: Source) -> Result<(), Error> {
-        self.consumer()
+        self.consumer
             .pause(&self.partition_list(source))
             .map_err(Error::Client)
     }
@@ -228,7 +225,7 @@ impl LogReader {
     ///
     /// [`Error::Client`].
     pub fn resume(&self, source: Source) -> Result<(), Error> {
-        self.consumer()
+        self.consumer
             .resume(&self.partition_list(source))
             .map_err(Error::Client)
     }
@@ -241,15 +238,14 @@ impl LogReader {
     pub fn end(&self, (service, partition): Source, timeout: Duration) -> KafkaResult<i64> {
         // The high watermark of a read_committed client is the last stable offset.
         let (_, end) =
-            self.consumer()
+            self.consumer
                 .fetch_watermarks(self.topics.of(service), partition, timeout)?;
         Ok(end)
     }
 
     fn poll(&mut self, timeout: Duration) -> Result<Option<FetchedRecord>, Error> {
         loop {
-            let consumer = self.consumer.as_ref().expect("it is not being dropped");
-            match consumer.poll(timeout) {
+            match self.consumer.poll(timeout) {
                 None => return Ok(None),
                 Some(Ok(message)) => {
                     let Some(record) = FetchedRecord::from_message(&self.topics, &message) else {
@@ -294,7 +290,7 @@ impl LogReader {
             let (service, partition) = *source;
             let topic = self.topics.of(service);
             let (low, high) = self
-                .consumer()
+                .consumer
                 .fetch_watermarks(topic, partition, WATERMARK_TIMEOUT)
                 .map_err(Error::Client)?;
             if !(low..=high).contains(&position) {
@@ -314,14 +310,6 @@ impl LogReader {
         let mut list = TopicPartitionList::new();
         list.add_partition(self.topics.of(service), partition);
         list
-    }
-}
-
-impl Drop for LogReader {
-    fn drop(&mut self) {
-        if let Some(consumer) = self.consumer.take() {
-            drop_in_background(consumer);
-        }
     }
 }
 

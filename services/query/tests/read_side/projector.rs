@@ -83,7 +83,7 @@ async fn aborted_records_never_appear_and_positions_pass_their_markers() {
     // After the abort the same version gets another event.
     fixture.abort(&[
         new_record::<Orders>(metadata(&committed, 2), events::confirmed()),
-        new_record::<Orders>(metadata(&aborted, 1), created("nobody", 1)),
+        new_record::<Orders>(metadata(&aborted, 1), created("berta", 1)),
     ]);
     let reserved = OrderStockReserved {
         deadline_ms: events::START_MS,
@@ -95,11 +95,7 @@ async fn aborted_records_never_appear_and_positions_pass_their_markers() {
     ));
     fixture.wait_until_applied().await;
     // The log ends with an aborted transaction.
-    fixture.abort(&event_records::<Orders>(
-        &aborted,
-        1,
-        [created("nobody", 1)],
-    ));
+    fixture.abort(&event_records::<Orders>(&aborted, 1, [created("berta", 1)]));
     let end = fixture.end(Service::Orders, 0).await;
     // Two committed records, three aborted ones, and four markers.
     assert_eq!(end, 2 + 3 + 4);

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -101,7 +101,7 @@ impl File {
         sync_folder(path).map_err(Error::Io)?;
 
         let buffer = Arc::new(WriteBuffer::default());
-        buffer.lock().appended_length = length;
+        buffer.pending.lock().appended_length = length;
         let (sender, durable) = watch::channel(DurableProgress { length, groups: 0 });
         let writer = thread::Builder::new()
             .name("sandbox-ledger".into())
@@ -122,7 +122,7 @@ impl File {
     pub(super) fn append(&self, entry: &impl Serialize) -> Result<(), Error> {
         let mut line = serde_json::to_vec(entry).expect("an entry has string keys only");
         line.push(b'\n');
-        let mut pending = self.buffer.lock();
+        let mut pending = self.buffer.pending.lock();
         match pending.state {
             State::Open => {}
             State::Closed => return Err(Error::Closed),
@@ -136,7 +136,7 @@ impl File {
 
     /// Length of the file once everything appended so far is written, bytes.
     pub(super) fn appended_length(&self) -> u64 {
-        self.buffer.lock().appended_length
+        self.buffer.pending.lock().appended_length
     }
 
     /// Waits until the file is durable up to `length`.
@@ -170,7 +170,7 @@ impl File {
 
     /// Asks the writer to stop and returns its thread; `None` when an earlier call has taken it.
     fn stop_writer(&self) -> Option<JoinHandle<()>> {
-        let mut pending = self.buffer.lock();
+        let mut pending = self.buffer.pending.lock();
         if pending.state == State::Open {
             pending.state = State::Closed;
         }
@@ -191,10 +191,6 @@ impl Drop for File {
 }
 
 impl WriteBuffer {
-    fn lock(&self) -> MutexGuard<'_, Pending> {
-        self.pending.lock()
-    }
-
     /// The loop of the writer thread. Returns when the file is closed and the buffer empty, or after the first failure.
     fn run_writer(&self, mut file: fs::File, durable: watch::Sender<DurableProgress>) {
         let mut group = Vec::new();
@@ -204,7 +200,7 @@ impl WriteBuffer {
                     error = &error as &dyn std::error::Error,
                     "cannot write the ledger"
                 );
-                self.lock().state = State::Failed;
+                self.pending.lock().state = State::Failed;
                 return;
             }
             group.clear();
@@ -219,7 +215,7 @@ impl WriteBuffer {
     /// file is closed and every line taken.
     fn next_group(&self, group: &mut Vec<u8>) -> Option<u64> {
         let idle = |pending: &mut Pending| pending.lines.is_empty() && pending.state == State::Open;
-        let mut pending = self.lock();
+        let mut pending = self.pending.lock();
         self.changed.wait_while(&mut pending, idle);
         if pending.lines.is_empty() {
             return None;

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use engine::Cluster;
 use engine::log::kafka::settings;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use platform_client::kafka::client;
+use rdkafka::consumer::Consumer as _;
 use terminal::count;
 
 use super::CheckResult;
@@ -29,7 +30,7 @@ pub async fn check(cluster: &Cluster) -> CheckResult {
 }
 
 fn probe(cluster: &Cluster) -> Result<String, rdkafka::error::KafkaError> {
-    let client: BaseConsumer = settings::admin(cluster).create()?;
+    let client = client(settings::admin(cluster))?;
     let metadata = client.fetch_metadata(None, TIMEOUT)?;
     let brokers = match metadata.brokers().len() {
         1 => "1 broker".to_owned(),

@@ -7,7 +7,8 @@ use chassis::config;
 use contracts::{Service, Topic};
 use engine::Cluster;
 use engine::log::kafka::settings;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use platform_client::kafka::client;
+use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use sqlx::Connection as _;
@@ -100,7 +101,7 @@ fn is_missing(error: &KafkaError) -> bool {
 }
 
 fn has_future_records(cluster: &Cluster) -> KafkaResult<bool> {
-    let client: BaseConsumer = settings::reader(cluster, "read_uncommitted").create()?;
+    let client = client(settings::reader(cluster, "read_uncommitted"))?;
     let soon = unix_ms() + i64::try_from(TOLERANCE.as_millis()).unwrap_or_default();
     let mut times = TopicPartitionList::new();
     for service in Service::ALL {

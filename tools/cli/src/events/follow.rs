@@ -6,7 +6,7 @@ use std::time::Duration;
 use contracts::{Service, Topic};
 use engine::Cluster;
 use engine::log::Input;
-use engine::log::kafka::client::{ReplaceableClient, drop_in_background};
+use engine::log::kafka::client::ReplaceableClient;
 use engine::log::kafka::context::LoggingContext;
 use engine::log::kafka::{input, settings};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -88,8 +88,6 @@ pub fn follow(
                     let answer = fresh.fetch_watermarks(name, *partition, LOOKUP_TIMEOUT);
                     if answer.is_ok() && assign(&fresh, &next).is_ok() {
                         client.replace(fresh);
-                    } else {
-                        drop_in_background(fresh);
                     }
                 }
                 Err(_) => {}

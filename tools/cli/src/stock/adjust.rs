@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::sku;
 
 /// Most pieces in one adjustment: the limit of the contract.
-const MOST: i64 = 1_000_000_000;
+const MAX_DELTA: i64 = 1_000_000_000;
 
 /// Flags of `ordermesh stock adjust`.
 #[derive(clap::Args, Clone, Debug)]
@@ -87,7 +87,7 @@ fn refused(clients: &Clients, args: &Args, adjustment_id: Uuid, status: &Status)
 fn delta(text: &str) -> Result<i64, String> {
     text.parse()
         .ok()
-        .filter(|delta| *delta != 0 && (-MOST..=MOST).contains(delta))
+        .filter(|delta| *delta != 0 && (-MAX_DELTA..=MAX_DELTA).contains(delta))
         .ok_or_else(|| "expected pieces, from -1000000000 to 1000000000 and not 0".to_owned())
 }
 

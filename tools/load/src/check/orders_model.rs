@@ -12,11 +12,10 @@ use uuid::Uuid;
 use super::{AcknowledgedOrder, Check, OrdersLog};
 use crate::baskets::CURRENCY;
 
-/// Final statuses.
-const FINAL: [i16; FINAL_ORDER_STATUSES.len()] = {
-    let [first, second, third] = FINAL_ORDER_STATUSES;
-    [first as i16, second as i16, third as i16]
-};
+/// The final statuses, as the read model stores them.
+fn final_statuses() -> [i16; FINAL_ORDER_STATUSES.len()] {
+    FINAL_ORDER_STATUSES.map(|status| status as i16)
+}
 
 /// How long the projector may take to apply what the log held when it was read.
 const PROJECTOR_TIMEOUT: Duration = Duration::from_secs(10);
@@ -29,7 +28,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// The database does not answer.
 pub async fn open_orders(pool: &PgPool) -> sqlx::Result<i64> {
     sqlx::query_scalar("SELECT count(*) FROM orders WHERE status <> ALL($1)")
-        .bind(FINAL)
+        .bind(final_statuses())
         .fetch_one(pool)
         .await
 }
@@ -87,12 +86,16 @@ pub async fn all_final(
             let ended = sqlx::query_scalar(
                 "SELECT count(*) FROM orders WHERE order_id = ANY($1) AND status = ANY($2)",
             );
-            let ended: i64 = ended.bind(ids).bind(FINAL).fetch_one(pool).await?;
+            let ended: i64 = ended
+                .bind(ids)
+                .bind(final_statuses())
+                .fetch_one(pool)
+                .await?;
             (i64::try_from(orders.len()).unwrap_or(i64::MAX), ended)
         }
         None => {
             sqlx::query_as("SELECT count(*), count(*) FILTER (WHERE status = ANY($1)) FROM orders")
-                .bind(FINAL)
+                .bind(final_statuses())
                 .fetch_one(pool)
                 .await?
         }

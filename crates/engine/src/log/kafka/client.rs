@@ -1,5 +1,6 @@
 //! A librdkafka client that is replaced when it fails and a fresh one does not.
 
+use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
 use observability::Outage;
@@ -17,12 +18,10 @@ type Factory<C> = Box<dyn Fn(&str) -> KafkaResult<C> + Send>;
 /// A client for requests, replaced by the rule of [`crate::log::replacement`].
 ///
 /// Each client has a number in its `client.id`, so that the broker's log distinguishes a client from its predecessor.
-/// Former and dropped clients are closed on a separate thread: librdkafka may wait for an unavailable broker.
 pub struct ReplaceableClient<C: Send + 'static> {
     name: String,
     factory: Factory<C>,
-    /// `None` only during drop.
-    client: Option<C>,
+    client: BackgroundDrop<C>,
     number: u32,
     failures: FailureTracker,
     /// `None` when the owner reports outages itself.
@@ -43,7 +42,7 @@ impl<C: Send + 'static> ReplaceableClient<C> {
         let name = name.into();
         let number = 1;
         Ok(Self {
-            client: Some(factory(&client_id(&name, number))?),
+            client: BackgroundDrop::new(factory(&client_id(&name, number))?),
             outage: Some(Outage::of(&name)),
             name,
             factory: Box::new(factory),
@@ -74,8 +73,7 @@ impl<C: Send + 'static> ReplaceableClient<C> {
     ///
     /// The client's failure, when a fresh one fails as well or it is too early to compare.
     pub fn call<T>(&mut self, mut request: impl FnMut(&mut C) -> KafkaResult<T>) -> KafkaResult<T> {
-        let client = self.client.as_mut().expect("it is not being dropped");
-        let answer = request(client);
+        let answer = request(&mut self.client);
         let Err(failure) = answer else {
             self.answered();
             return answer;
@@ -83,20 +81,15 @@ impl<C: Send + 'static> ReplaceableClient<C> {
         if !self.failed(cause(&failure)) {
             return Err(failure);
         }
-        let mut fresh = (self.factory)(&client_id(&self.name, self.number + 1))?;
-        match request(&mut fresh) {
-            Ok(found) => {
-                self.replace(fresh);
-                if let Some(outage) = &mut self.outage {
-                    outage.answered();
-                }
-                Ok(found)
-            }
-            Err(_) => {
-                drop_in_background(fresh);
-                Err(failure)
-            }
+        let mut fresh = self.fresh()?;
+        let Ok(found) = request(&mut fresh) else {
+            return Err(failure);
+        };
+        self.replace(fresh);
+        if let Some(outage) = &mut self.outage {
+            outage.answered();
         }
+        Ok(found)
     }
 
     /// Records that the client works.
@@ -120,12 +113,12 @@ impl<C: Send + 'static> ReplaceableClient<C> {
     /// # Errors
     ///
     /// A setting is rejected.
-    pub fn fresh(&self) -> KafkaResult<C> {
-        (self.factory)(&client_id(&self.name, self.number + 1))
+    pub fn fresh(&self) -> KafkaResult<BackgroundDrop<C>> {
+        (self.factory)(&client_id(&self.name, self.number + 1)).map(BackgroundDrop::new)
     }
 
     /// Replaces the client with a fresh one.
-    pub fn replace(&mut self, fresh: C) {
+    pub fn replace(&mut self, fresh: BackgroundDrop<C>) {
         self.number += 1;
         self.failures.replaced();
         tracing::warn!(
@@ -133,22 +126,12 @@ impl<C: Send + 'static> ReplaceableClient<C> {
             number = self.number,
             "log client replaced: a fresh one gets answers"
         );
-        if let Some(former) = self.client.replace(fresh) {
-            drop_in_background(former);
-        }
+        self.client = fresh;
     }
 
     /// The current client.
     pub fn get(&self) -> &C {
-        self.client.as_ref().expect("it is not being dropped")
-    }
-}
-
-impl<C: Send + 'static> Drop for ReplaceableClient<C> {
-    fn drop(&mut self) {
-        if let Some(client) = self.client.take() {
-            drop_in_background(client);
-        }
+        &self.client
     }
 }
 
@@ -160,9 +143,10 @@ fn client_id(name: &str, number: u32) -> String {
 pub fn fresh_client_succeeds(cluster: &Cluster, topic: &str) -> bool {
     let client = settings::admin(cluster)
         .create_with_context::<_, BaseConsumer<LoggingContext>>(LoggingContext::default());
-    let Ok(client) = client else { return false };
+    let Ok(client) = client.map(BackgroundDrop::new) else {
+        return false;
+    };
     let answer = client.fetch_metadata(Some(topic), LOOKUP_TIMEOUT);
-    drop_in_background(client);
     answer.is_ok_and(|metadata| has_leaders(&metadata))
 }
 
@@ -175,11 +159,42 @@ pub fn has_leaders(metadata: &Metadata) -> bool {
     !metadata.brokers().is_empty() && partitions.all(|partition| partition.leader() >= 0)
 }
 
-/// Drops a client on a separate thread: closing a librdkafka client may wait for a broker that does not answer, or for
-/// ever.
-pub fn drop_in_background(client: impl Send + 'static) {
-    // Without a free thread the closure, and with it the client, is dropped on this one.
-    let _ = std::thread::Builder::new().spawn(move || drop(client));
+/// A librdkafka client that is dropped on a separate thread: closing one may wait for a broker that does not answer, or
+/// for ever, when it is in the middle of a rebalance.
+pub struct BackgroundDrop<C: Send + 'static> {
+    /// `None` only during drop.
+    client: Option<C>,
+}
+
+impl<C: Send + 'static> BackgroundDrop<C> {
+    /// Wraps a client.
+    pub fn new(client: C) -> Self {
+        Self {
+            client: Some(client),
+        }
+    }
+}
+
+impl<C: Send + 'static> Deref for BackgroundDrop<C> {
+    type Target = C;
+
+    fn deref(&self) -> &C {
+        self.client.as_ref().expect("it is not being dropped")
+    }
+}
+
+impl<C: Send + 'static> DerefMut for BackgroundDrop<C> {
+    fn deref_mut(&mut self) -> &mut C {
+        self.client.as_mut().expect("it is not being dropped")
+    }
+}
+
+impl<C: Send + 'static> Drop for BackgroundDrop<C> {
+    fn drop(&mut self) {
+        let client = self.client.take();
+        // Without a free thread the closure, and with it the client, is dropped on this one.
+        let _ = std::thread::Builder::new().spawn(move || drop(client));
+    }
 }
 
 #[cfg(test)]
@@ -187,7 +202,7 @@ mod tests {
     use std::sync::mpsc;
     use std::time::Duration;
 
-    use super::drop_in_background;
+    use super::BackgroundDrop;
 
     /// A client whose drop waits for an answer.
     struct Stuck {
@@ -206,7 +221,7 @@ mod tests {
     fn dropping_a_former_client_does_not_block() {
         let (answers, answer) = mpsc::channel();
         let (ended, ends) = mpsc::channel();
-        drop_in_background(Stuck { answer, ended });
+        drop(BackgroundDrop::new(Stuck { answer, ended }));
         answers.send(()).expect("it still waits");
         assert_eq!(ends.recv(), Ok(true));
     }

@@ -13,6 +13,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Statistics};
 
+use super::client::BackgroundDrop;
 use super::context::{Reports, log};
 use super::settings::STATISTICS_INTERVAL;
 use super::{
@@ -30,7 +31,7 @@ const STATISTICS_MAX_AGE: Duration = STATISTICS_INTERVAL.saturating_mul(5);
 pub type MemberIds = Arc<Mutex<HashSet<String>>>;
 
 pub struct GroupConsumer {
-    consumer: BaseConsumer<GroupContext>,
+    consumer: BackgroundDrop<BaseConsumer<GroupContext>>,
     topic: String,
     /// When the last poll ended.
     last_poll: Instant,
@@ -256,7 +257,7 @@ impl GroupConsumer {
             .map_err(error)?;
         consumer.subscribe(&[&topic]).map_err(error)?;
         Ok(Self {
-            consumer,
+            consumer: BackgroundDrop::new(consumer),
             topic,
             last_poll: Instant::now(),
             reported_positions: HashMap::new(),

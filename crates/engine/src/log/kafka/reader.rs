@@ -7,7 +7,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::client::{ReplaceableClient, drop_in_background};
+use super::client::ReplaceableClient;
 use super::context::LoggingContext;
 use super::{Cluster, Error, Input, LOOKUP_TIMEOUT, Partition, Progress, error, input, settings};
 
@@ -166,9 +166,8 @@ impl KafkaReader {
             let answer = fresh
                 .fetch_watermarks(&read.topic, read.partition, LOOKUP_TIMEOUT)
                 .and_then(|_| read.assign(&fresh));
-            match answer {
-                Ok(()) => self.client.replace(fresh),
-                Err(_) => drop_in_background(fresh),
+            if answer.is_ok() {
+                self.client.replace(fresh);
             }
         }
         let is_early = |read: &Read| {

@@ -15,7 +15,7 @@ use rdkafka::{ClientContext, Statistics};
 use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
 
-use super::client::{drop_in_background, fresh_client_succeeds, has_leaders};
+use super::client::{BackgroundDrop, fresh_client_succeeds, has_leaders};
 use super::context::{Reports, cause, log};
 use super::{Error, LOOKUP_TIMEOUT, error, settings};
 use crate::log::replacement::FailureTracker;
@@ -37,7 +37,7 @@ pub struct Sender {
     problem: Arc<Mutex<Option<String>>>,
 }
 
-type Producer = Arc<ThreadedProducer<DeliveryContext>>;
+type Producer = Arc<BackgroundDrop<ThreadedProducer<DeliveryContext>>>;
 
 /// Completes the futures of written records, on the polling thread: it must not block.
 #[derive(Default)]
@@ -114,7 +114,7 @@ impl Sender {
     ///
     /// A setting is rejected.
     pub fn new(cluster: Arc<Cluster>) -> Result<Self, Error> {
-        let producer = Arc::new(producer(&cluster, 1).map_err(error)?);
+        let producer = producer(&cluster, 1).map_err(error)?;
         Ok(Self {
             cluster,
             producer: Arc::new(RwLock::new(producer)),
@@ -158,8 +158,7 @@ impl Sender {
                     );
                     failures.replaced();
                     number += 1;
-                    let mut current = self.producer.write();
-                    drop_in_background(std::mem::replace(&mut *current, Arc::new(fresh)));
+                    *self.producer.write() = fresh;
                 }
                 Ok(Err(error)) => tracing::debug!(%error, "no fresh producer either"),
                 Err(error) => tracing::error!(%error, "a fresh producer could not be created"),
@@ -259,7 +258,7 @@ impl Sender {
     }
 }
 
-fn producer(cluster: &Cluster, number: u32) -> KafkaResult<ThreadedProducer<DeliveryContext>> {
+fn producer(cluster: &Cluster, number: u32) -> KafkaResult<Producer> {
     settings::producer(cluster)
         .set("client.id", format!("{}commands-{number}", cluster.prefix))
         .set("linger.ms", "1")
@@ -267,10 +266,11 @@ fn producer(cluster: &Cluster, number: u32) -> KafkaResult<ThreadedProducer<Deli
         // flight again, and the broker cannot detect the duplicates. Callers have deadlines.
         .set("delivery.timeout.ms", "0")
         .create_with_context(DeliveryContext::default())
+        .map(|producer| Arc::new(BackgroundDrop::new(producer)))
 }
 
 /// A producer, if the broker answers a fresh client.
-fn fresh(cluster: &Cluster, number: u32) -> KafkaResult<ThreadedProducer<DeliveryContext>> {
+fn fresh(cluster: &Cluster, number: u32) -> KafkaResult<Producer> {
     let topic = cluster.topic(Service::Orders, Topic::Commands);
     if fresh_client_succeeds(cluster, &topic) {
         producer(cluster, number)

@@ -8,7 +8,7 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::client::{ReplaceableClient, drop_in_background};
+use super::client::ReplaceableClient;
 use super::context::{LoggingContext, cause};
 use super::{Cluster, Error, Input, LOOKUP_TIMEOUT, Partition, error, input, settings};
 
@@ -187,9 +187,8 @@ impl Tail {
         let answer = fresh
             .fetch_watermarks(&self.topic, partition, LOOKUP_TIMEOUT)
             .and_then(|_| self.assign(&fresh));
-        match answer {
-            Ok(()) => self.client.replace(fresh),
-            Err(_) => drop_in_background(fresh),
+        if answer.is_ok() {
+            self.client.replace(fresh);
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use contracts::{Service, Topic};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::group::{Generation, Group, MemberError, MembershipReply};
 use super::journal::Journal;
@@ -121,13 +121,13 @@ impl Broker {
 
     /// Whether it answers no request now.
     pub fn is_unavailable(&self) -> bool {
-        self.state().is_unavailable
+        self.state.lock().is_unavailable
     }
 
     /// Makes it unavailable or available. Session timeouts restart.
     pub fn set_unavailable(&self, is_unavailable: bool) {
         let now_ms = self.clock.unix_ms();
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.is_unavailable = is_unavailable;
         for group in state.groups.values_mut() {
             group.restart_sessions(now_ms);
@@ -149,7 +149,7 @@ impl Broker {
             payload,
             headers,
         };
-        self.state().records(tp).append(now_ms, new, None)
+        self.state.lock().records(tp).append(now_ms, new, None)
     }
 
     /// Begins a transaction of a producer outside of the simulated logs.
@@ -170,18 +170,18 @@ impl Broker {
 
     /// At most `max` committed records of a partition, from `from` on.
     pub fn fetch(&self, tp: TopicPartition, from: i64, max: usize) -> Fetched {
-        let (inputs, position) = self.state().records(tp).committed(tp.2, from, max);
+        let (inputs, position) = self.state.lock().records(tp).committed(tp.2, from, max);
         Fetched { inputs, position }
     }
 
     /// All records of a partition, including those of aborted and open transactions, each with whether it is committed.
     pub fn all(&self, tp: TopicPartition) -> Vec<(Input, bool)> {
-        self.state().records(tp).all(tp.2)
+        self.state.lock().records(tp).all(tp.2)
     }
 
     /// Low and high watermark of a partition.
     pub fn ends(&self, tp: TopicPartition) -> Ends {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let records = state.records(tp);
         Ends {
             low: records.low(),
@@ -191,19 +191,19 @@ impl Broker {
 
     /// The last stable offset.
     pub fn stable_end(&self, tp: TopicPartition) -> i64 {
-        self.state().records(tp).stable_end()
+        self.state.lock().records(tp).stable_end()
     }
 
     /// The committed offset of a group; `None` while an offset commit is pending.
     pub fn committed(&self, service: Service, partition: Partition) -> Option<i64> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.group(service).committed(partition).ok().flatten()
     }
 
     /// The actions that can be performed now, without the compaction of states.
     pub fn pending_actions(&self) -> Vec<PendingAction> {
         let now_ms = self.clock.unix_ms();
-        let state = self.state();
+        let state = self.state.lock();
         let mut pending_actions = Vec::new();
         if state.is_unavailable {
             return pending_actions;
@@ -234,7 +234,7 @@ impl Broker {
     /// Performs one action.
     pub fn perform(&self, action: &PendingAction) {
         let now_ms = self.clock.unix_ms();
-        let mut state = self.state();
+        let mut state = self.state.lock();
         match action {
             PendingAction::WriteMarker(id, target) => {
                 let Some(transaction) = state.transactions.get_mut(id) else {
@@ -268,8 +268,9 @@ impl Broker {
             }
             PendingAction::RemoveMember(service, name) => {
                 state.group(*service).remove(name);
-                self.journal
-                    .note(format_args!("broker: group {service} removes {name}"));
+                self.journal.note(format_args!(
+                    "broker: {name} is removed from group {service}"
+                ));
             }
             PendingAction::ExpireTransaction(id) => {
                 if let Some(transaction) = state.transactions.get_mut(id) {
@@ -317,7 +318,7 @@ impl Broker {
     }
 
     pub(super) fn init(&self, id: &str) -> Result<u32, CoordinatorError> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let next = state.transactions.len() as u64 + 1;
         state
             .transactions
@@ -346,7 +347,7 @@ impl Broker {
             return Err(TransactionError::RecordTooLarge);
         }
         let now_ms = self.clock.unix_ms();
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let producer = state.transaction(id)?.producer;
         let is_included = state.transaction(id)?.includes(epoch, tp);
         let records = state.records(tp);
@@ -373,7 +374,7 @@ impl Broker {
         tp: TopicPartition,
     ) -> Result<(), TransactionError> {
         let now_ms = self.clock.unix_ms();
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let target = MarkerTarget::Data(tp);
         Ok(state.transaction(id)?.add(epoch, target, now_ms)?)
     }
@@ -388,7 +389,7 @@ impl Broker {
         offsets: &[(Partition, i64)],
     ) -> Result<(), TransactionError> {
         let now_ms = self.clock.unix_ms();
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let transaction = state.transaction(id)?;
         transaction.add(epoch, MarkerTarget::Offsets(service), now_ms)?;
         let producer = transaction.producer;
@@ -405,7 +406,7 @@ impl Broker {
         generation: &Generation,
         offsets: &[(Partition, i64)],
     ) -> Result<(), TransactionError> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let group = state.group(service);
         check_generation(group, instance, Some(generation))?;
         group.commit_offsets(offsets);
@@ -414,13 +415,13 @@ impl Broker {
 
     /// Ends the transaction; its markers are pending afterwards.
     pub(super) fn end(&self, id: &str, epoch: u32, commit: bool) -> Result<(), TransactionError> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         Ok(state.transaction(id)?.end(epoch, commit)?)
     }
 
     /// Delays a request to end the transaction until `arrives_ms`.
     pub(super) fn delay_end(&self, id: &str, epoch: u32, commit: bool, arrives_ms: i64) {
-        self.state().delayed_ends.push(DelayedEnd {
+        self.state.lock().delayed_ends.push(DelayedEnd {
             transactional_id: id.to_owned(),
             epoch,
             commit,
@@ -431,7 +432,7 @@ impl Broker {
     /// Adds a worker to its group and returns its member id.
     pub(super) fn join(&self, service: Service, instance: &str) -> u64 {
         let now_ms = self.clock.unix_ms();
-        self.state().group(service).join(instance, now_ms)
+        self.state.lock().group(service).join(instance, now_ms)
     }
 
     /// A heartbeat of a member, and the coordinator's response.
@@ -441,7 +442,7 @@ impl Broker {
         instance: &str,
         member: u64,
     ) -> MembershipReply {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let group = state.group(service);
         group.heartbeat(instance, member, self.clock.unix_ms());
         group.next_reply(instance, member)
@@ -450,7 +451,7 @@ impl Broker {
     /// A heartbeat of a member's background thread, without a response.
     pub fn heartbeat(&self, service: Service, instance: &str, member: u64) {
         let now_ms = self.clock.unix_ms();
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if !state.is_unavailable {
             state.group(service).heartbeat(instance, member, now_ms);
         }
@@ -463,7 +464,10 @@ impl Broker {
         instance: &str,
         member: u64,
     ) -> Result<(), MemberError> {
-        self.state().group(service).check_member(instance, member)
+        self.state
+            .lock()
+            .group(service)
+            .check_member(instance, member)
     }
 
     pub(super) fn group_committed(
@@ -471,7 +475,7 @@ impl Broker {
         service: Service,
         partition: Partition,
     ) -> Result<Option<i64>, ()> {
-        self.state().group(service).committed(partition)
+        self.state.lock().group(service).committed(partition)
     }
 
     fn note_append(&self, tp: TopicPartition, key: Option<&[u8]>, payload: Option<&[u8]>) {
@@ -483,10 +487,6 @@ impl Broker {
             String::from_utf8_lossy(key.unwrap_or_default())
         ));
         self.journal.digest_bytes(payload.unwrap_or_default());
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
     }
 }
 

@@ -1,12 +1,11 @@
 //! The read side: the projector, and the API over its tables.
 
 use chassis::grpc::Server;
+use contracts::query::v1::query_service_server::SERVICE_NAME;
 use query::Query;
 
 use crate::serve::Args;
 use crate::serve::shared_connections::SharedConnections;
-
-const QUERY_SERVICE: &str = "ordermesh.query.v1.QueryService";
 
 /// Starts the projector and serves the API.
 pub(in crate::serve) fn start(
@@ -28,7 +27,7 @@ pub(in crate::serve) fn start(
     )?;
     let routes = query.routes().into_axum_router().reset_fallback();
     server
-        .add_routes(QUERY_SERVICE, routes)
+        .add_routes(SERVICE_NAME, routes)
         .serve(&connections.process)?;
     let overview = query.run_table_metrics(connections.process.shutdown());
     connections.process.spawn("overview", overview);

@@ -104,10 +104,10 @@ async fn a_failed_write_fails_everything_after_it() {
         length: 0,
         groups: 0,
     });
-    buffer.lock().lines.extend_from_slice(b"1\n");
-    buffer.lock().appended_length = 2;
+    buffer.pending.lock().lines.extend_from_slice(b"1\n");
+    buffer.pending.lock().appended_length = 2;
     buffer.run_writer(full, sender);
-    assert!(buffer.lock().state == State::Failed);
+    assert!(buffer.pending.lock().state == State::Failed);
     assert!(
         durable
             .wait_for(|durable| durable.length >= 2)
