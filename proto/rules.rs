@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use prost_protovalidate::{Validate, Violation};
-use uuid::{Uuid, Version};
+use uuid::{Builder, Uuid, Version};
 
 use crate::orders::v1::{OrderLine, OrderStatus, PlaceOrder, PlaceOrderRequest};
 
@@ -140,17 +140,41 @@ pub fn is_final(status: OrderStatus) -> bool {
     FINAL_ORDER_STATUSES.contains(&status)
 }
 
+/// A UUIDv7 of this time (Unix milliseconds); `random` distinguishes ids of the same time.
+///
+/// [`Uuid::now_v7`] makes one of the current time. This one is for clocks other than that of the machine.
+pub fn uuid_v7_at(time_ms: u64, random: &[u8; 10]) -> Uuid {
+    Builder::from_unix_timestamp_millis(time_ms, random).into_uuid()
+}
+
+/// Parses a UUIDv7 in any form of a UUID; `None` for any other text.
+pub fn uuid_v7(text: &str) -> Option<Uuid> {
+    let id = Uuid::try_parse(text).ok()?;
+    (id.get_version() == Some(Version::SortRand)).then_some(id)
+}
+
+/// Parses a UUID in its canonical form, in lower case with hyphens; `None` for any other text. The id of an aggregate
+/// has only this form: two forms of one id would be two record keys, possibly on two partitions.
+pub fn canonical_uuid(text: &str) -> Option<Uuid> {
+    let id = Uuid::try_parse(text).ok()?;
+    (id.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == text).then_some(id)
+}
+
 /// The timestamp of a UUIDv7, in Unix milliseconds; `None` for any other text.
-pub fn uuid_v7_time_ms(id: &str) -> Option<i64> {
-    let id = Uuid::try_parse(id).ok()?;
-    if id.get_version() != Some(Version::SortRand) {
-        return None;
-    }
-    let (seconds, nanos) = id.get_timestamp()?.to_unix();
+pub fn uuid_v7_time_ms(text: &str) -> Option<i64> {
+    let (seconds, nanos) = uuid_v7(text)?.get_timestamp()?.to_unix();
     i64::try_from(seconds)
         .ok()?
         .checked_mul(1000)?
         .checked_add(i64::from(nanos / 1_000_000))
+}
+
+/// The longest reason of a partner's refusal that the field rules allow, characters.
+const REASON_MAX_LEN: usize = 256;
+
+/// The reason of a partner's refusal, shortened to what the field rules allow.
+pub fn shorten_reason(reason: &str) -> String {
+    reason.chars().take(REASON_MAX_LEN).collect()
 }
 
 /// Whether `text` is a valid SKU: 1 to 64 bytes, because it is a record key, without control characters.
@@ -333,16 +357,51 @@ mod tests {
 
     #[test]
     fn only_a_uuid_v7_has_a_time() {
-        let id = Uuid::new_v7(uuid::Timestamp::from_unix(
-            uuid::NoContext,
-            1_700_000_000,
-            123_000_000,
-        ));
-        assert_eq!(uuid_v7_time_ms(&id.to_string()), Some(1_700_000_000_123));
-        assert_eq!(
-            uuid_v7_time_ms("6ba7b810-9dad-11d1-80b4-00c04fd430c8"),
-            None
-        );
-        assert_eq!(uuid_v7_time_ms("orders"), None);
+        let id = uuid_v7_at(1_700_000_000_123, &[7; 10]);
+        for text in [
+            id.to_string(),
+            id.to_string().to_uppercase(),
+            id.simple().to_string(),
+        ] {
+            assert_eq!(uuid_v7(&text), Some(id), "{text}");
+            assert_eq!(uuid_v7_time_ms(&text), Some(1_700_000_000_123), "{text}");
+        }
+        for text in ["6ba7b810-9dad-11d1-80b4-00c04fd430c8", "orders", ""] {
+            assert_eq!(uuid_v7(text), None, "{text}");
+            assert_eq!(uuid_v7_time_ms(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_uuid_has_one_canonical_form() {
+        for text in [
+            "0190d9a2-7d3a-7c1e-8b1a-0123456789ab",
+            "6ba7b810-9dad-11d1-80b4-00c04fd430c8",
+        ] {
+            let id: Uuid = text.parse().expect("a UUID");
+            assert_eq!(canonical_uuid(text), Some(id));
+            for other in [
+                text.to_uppercase(),
+                id.simple().to_string(),
+                id.braced().to_string(),
+                id.urn().to_string(),
+                format!(" {text}"),
+            ] {
+                assert_eq!(canonical_uuid(&other), None, "{other}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_shortened_reason_satisfies_the_field_rules() {
+        let is_valid = |reason: &str| {
+            let reason = reason.to_owned();
+            let refused = crate::shipping::v1::RecordBookingRefused { reason };
+            field_violations(&refused).is_empty()
+        };
+        let long = "ü".repeat(REASON_MAX_LEN + 1);
+        assert!(!is_valid(&long));
+        assert!(is_valid(&shorten_reason(&long)));
+        assert_eq!(shorten_reason("no stock"), "no stock");
     }
 }

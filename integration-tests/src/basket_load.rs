@@ -1,7 +1,7 @@
 //! A load of real baskets beside a test, run by `ordermesh load`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Child;
+use std::process::{Child, Output};
 
 use crate::eventually::eventually;
 use crate::system::System;
@@ -14,6 +14,8 @@ const BASKETS_FILE: &str = concat!(
 const BASKETS: usize = 1_200;
 /// Orders per second, so that the load lasts long enough to be interrupted.
 const RATE: &str = "150";
+/// Upper limit of the time until every order is final, back-offs included.
+const VERIFY_SECONDS: u32 = 90;
 
 /// Stocks the products of the baskets, some of them short, and starts to load the baskets.
 pub fn load(system: &System) -> Child {
@@ -22,24 +24,32 @@ pub fn load(system: &System) -> Child {
         *pieces = (*pieces / 2).max(1);
     }
     system.stock_all(pieces_by_sku);
-    system.spawn(
+    let arguments = arguments(system);
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    system.spawn("load", &arguments)
+}
+
+/// The command of the load; run again, it continues.
+fn arguments(system: &System) -> Vec<String> {
+    let limit = BASKETS.to_string();
+    let (journal, report) = (system.path("journal"), system.path("report.csv"));
+    [
         "load",
-        &[
-            "load",
-            "--file",
-            BASKETS_FILE,
-            "--limit",
-            &BASKETS.to_string(),
-            "--rate",
-            RATE,
-            "--concurrency",
-            "64",
-            "--journal",
-            &system.path("journal"),
-            "--report",
-            &system.path("report.csv"),
-        ],
-    )
+        "--file",
+        BASKETS_FILE,
+        "--limit",
+        &limit,
+        "--rate",
+        RATE,
+        "--concurrency",
+        "64",
+        "--journal",
+        &journal,
+        "--report",
+        &report,
+    ]
+    .map(str::to_owned)
+    .into()
 }
 
 /// Pieces of each product in all baskets.
@@ -78,4 +88,25 @@ pub fn wait_for_acknowledged(system: &System, orders: usize) {
 pub fn wait_for_load(system: &System, load: &mut Child) {
     let status = eventually("the load ends", || load.try_wait().expect("a child"));
     assert!(status.success(), "{status}\n{}", system.log_tail("load"));
+}
+
+/// Compares the acknowledged orders of a finished load with what the API reports, and waits this long until all of them
+/// are final.
+pub fn verify(system: &System, seconds: u32) -> Output {
+    let mut arguments = arguments(system);
+    arguments.extend(["--verify".to_owned(), seconds.to_string()]);
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    system.try_run(&arguments)
+}
+
+/// Asserts that every acknowledged order of a finished load is final and has the total of its accepted lines, and that
+/// an audit at rest with the journal of the load finds nothing wrong.
+///
+/// # Panics
+///
+/// When an order differs or an invariant is violated.
+pub fn verify_and_audit(system: &System) {
+    let output = verify(system, VERIFY_SECONDS);
+    assert!(output.status.success(), "{output:?}");
+    system.audit_at_rest(Some(&system.path("journal")));
 }

@@ -46,7 +46,8 @@ impl Addresses {
     }
 }
 
-/// Read lock: a test uses the servers. Write lock: a test kills parts of them.
+/// Read lock: a test uses the servers. Write lock: a test kills parts of them. The lock is of this process: other
+/// processes are not excluded.
 static IN_USE: RwLock<()> = RwLock::new(());
 
 /// No test uses the servers for longer. One that hangs would block all tests that need exclusive access.
@@ -64,7 +65,7 @@ pub struct ExclusiveServers {
     _watchdog: Watchdog,
 }
 
-/// Names the test and aborts the process when it is not dropped within [`MAX_USE`].
+/// Prints the test's name and aborts the process if it is not dropped within [`MAX_USE`].
 struct Watchdog {
     _alive: Sender<()>,
 }
@@ -130,6 +131,10 @@ impl ExclusiveServers {
 /// When it is not set: a test without servers must not pass.
 pub fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| {
-        panic!("{name} is not set: run `make test`, or start a stack and load `compose/native/stack env`")
+        panic!(
+            "{name} is not set: run `make test`, or start a stack, load `compose/native/stack env` and export {} \
+             (see CONTRIBUTING.md)",
+            env::STACK
+        )
     })
 }

@@ -13,8 +13,9 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 pub use calls::{FAULTLESS, OUTAGE, PROVIDER_OUTAGE, order_of};
+use serde_json::Value;
 
-use crate::eventually::{DEADLINE, eventually};
+use crate::eventually::{DEADLINE, eventually, within};
 use crate::servers::{self, Addresses, SharedServers};
 use crate::signals;
 
@@ -28,6 +29,9 @@ pub const SERVICES: [&str; 7] = [
     "shipping",
     "gateway",
 ];
+
+/// Upper limit of the time until nothing is in flight any more, repeated refunds and back-offs included.
+const REST_DEADLINE: Duration = Duration::from_secs(90);
 
 /// Below the ephemeral ports: one of those may be taken again before a process listens on it.
 const PORTS: Range<u16> = 22_000..32_000;
@@ -287,6 +291,12 @@ impl System {
         get(self.processes[name].admin, "/metrics").1
     }
 
+    /// The states of the parts of a process, from its admin port.
+    pub fn states(&self, name: &str) -> Value {
+        let states = get(self.processes[name].admin, "/state").1;
+        serde_json::from_str(&states).expect("they are JSON")
+    }
+
     /// The last lines of a process's log.
     pub fn log_tail(&self, name: &str) -> String {
         let text = std::fs::read(self.folder.join(format!("{name}.log"))).unwrap_or_default();
@@ -335,13 +345,25 @@ impl System {
         self.processes.get_mut(name).expect("it runs")
     }
 
-    /// Compares log, read model and ledger, once nothing is in flight.
-    pub fn check(&self, journal: Option<&str>) {
-        let mut arguments = vec!["check", "--wait", "90"];
+    /// Audits until everything is at rest.
+    ///
+    /// # Panics
+    ///
+    /// When an invariant is violated or not completely checked, or the system does not come to rest in time.
+    pub fn audit_at_rest(&self, journal: Option<&str>) {
+        let mut arguments = vec!["audit", "--json"];
         if let Some(journal) = journal {
             arguments.extend(["--journal", journal]);
         }
-        println!("{}", self.run(&arguments));
+        let report = within(REST_DEADLINE, "an audit finds everything at rest", || {
+            // It fails when something is violated, at rest or not.
+            let report: Value = serde_json::from_str(&self.run(&arguments)).expect("it is JSON");
+            (report["at_rest"] == true).then_some(report)
+        });
+        for finding in report["findings"].as_array().expect("it has findings") {
+            let (violated, unchecked) = (&finding["violated"], &finding["unchecked"]);
+            assert!(violated == 0 && unchecked == 0, "{finding:#}");
+        }
     }
 
     /// Audits everything that was written, once nothing is in flight.

@@ -11,6 +11,7 @@ use serde::Deserialize;
 const ALLOWED: &[(&str, &[&str])] = &[
     ("ordermesh-contracts", &[]),
     ("observability", &[]),
+    ("append-only-file", &[]),
     ("registry", &["ordermesh-contracts", "observability"]),
     (
         "engine",
@@ -94,13 +95,17 @@ fn dependencies_point_one_way() {
     for service in SERVICES {
         allowed.insert(service, FOUNDATION.iter().copied().collect());
     }
+    // Of the services only the sandbox has a file of its own.
+    let sandbox = allowed.entry("sandbox").or_default();
+    sandbox.insert("append-only-file");
     let services: BTreeSet<_> = FOUNDATION.iter().chain(SERVICES).copied().collect();
     let with = |others: &[&'static str]| {
         let all = services.iter().copied().chain(others.iter().copied());
         all.collect::<BTreeSet<_>>()
     };
     let readers = ["audit", "auditor", "lag", "platform-client"];
-    allowed.insert("load", with(&[&readers[..], &["terminal"]].concat()));
+    let load = [&readers[..], &["terminal", "append-only-file"]].concat();
+    allowed.insert("load", with(&load));
     allowed.insert("cli", with(&[&readers[..], &["terminal", "load"]].concat()));
     allowed.insert(BINARY, with(&[&readers[..], TOOLS].concat()));
     allowed.insert(SIMULATION, with(&["audit"]));

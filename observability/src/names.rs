@@ -68,7 +68,7 @@ pub const ERROR_TYPE: &str = "error.type";
 pub const OUTCOME: &str = "ordermesh.outcome";
 /// Attribute: the idempotency key of an effect.
 pub const EFFECT_KEY: &str = "ordermesh.effect.key";
-/// Attribute: number of the attempt.
+/// Attribute: number of the try of an effect, from 1.
 pub const ATTEMPT: &str = "ordermesh.attempt";
 /// Attribute: records in a batch.
 pub const MESSAGING_BATCH: &str = "messaging.batch.message_count";

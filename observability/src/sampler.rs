@@ -5,7 +5,7 @@ use opentelemetry::{Context, KeyValue, TraceId};
 use opentelemetry_sdk::trace::{Sampler, SamplingDecision, SamplingResult, ShouldSample};
 
 /// A head sampler. A span with a parent follows the parent's decision. A root span is sampled when it is linked to a
-/// sampled span, otherwise by ratio. So the span of a batch is recorded whenever something in the batch is.
+/// sampled span, otherwise by ratio. So the span of a window or of a batch is recorded whenever a record in it is.
 #[derive(Clone, Debug)]
 pub(crate) struct HeadSampler(Sampler);
 

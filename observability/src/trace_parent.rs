@@ -15,7 +15,7 @@ use crate::names::{self, TRACEPARENT};
 
 /// The trace context of one span.
 ///
-/// A small value that can be passed where a span cannot: between threads, through a batch, in a record. Calls always
+/// A small value that can be passed where a span cannot: between threads, through a window, in a record. Calls always
 /// carry it, so that a decision *not* to record is followed too. Records carry it only when it is sampled: the reader
 /// of a record without one creates no span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

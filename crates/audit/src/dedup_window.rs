@@ -1,4 +1,4 @@
-//! A window over window values, to detect duplicates.
+//! The values of a period of time, to detect duplicates.
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher as _};

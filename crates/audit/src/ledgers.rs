@@ -379,6 +379,10 @@ fn check_provider_ledger(
     if payment.status == PaymentStatus::Declined && provider.declined == 0 {
         wrong("the log has a refusal that the provider's ledger lacks".into());
     }
+    let refusals = u32::from(payment.status == PaymentStatus::Declined);
+    if provider.declined > refusals && !is_awaited {
+        wrong("the provider's ledger has a refusal that the log lacks".into());
+    }
     if payment.status == PaymentStatus::Voided && provider.voided == 0 {
         wrong("the log has a void that the provider's ledger lacks".into());
     }

@@ -150,6 +150,15 @@ pub struct Finding {
     pub examples: Vec<Example>,
 }
 
+impl Finding {
+    fn add_violation(&mut self, example: Example) {
+        self.violated += 1;
+        if self.examples.len() < MAX_EXAMPLES {
+            self.examples.push(example);
+        }
+    }
+}
+
 /// The result of an audit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
@@ -180,6 +189,13 @@ impl Report {
     pub fn violated(&self) -> Vec<Invariant> {
         let violated = self.findings.iter().filter(|finding| finding.violated > 0);
         violated.map(|finding| finding.id).collect()
+    }
+
+    /// Adds a violation that was found by comparing this audit with another one.
+    pub fn add_violation(&mut self, id: Invariant, example: Example) {
+        for finding in self.findings.iter_mut().filter(|finding| finding.id == id) {
+            finding.add_violation(example.clone());
+        }
     }
 
     /// The result for one invariant.
@@ -239,11 +255,7 @@ impl Findings {
 
     /// Adds a violation.
     pub(crate) fn violated(&mut self, id: Invariant, example: Example) {
-        let finding = self.finding_mut(id);
-        finding.violated += 1;
-        if finding.examples.len() < MAX_EXAMPLES {
-            finding.examples.push(example);
-        }
+        self.finding_mut(id).add_violation(example);
     }
 
     pub(crate) fn has_violations(&self) -> bool {

@@ -119,6 +119,18 @@ pub fn internal(error: &(dyn Error + 'static)) -> Status {
     Status::internal("internal error")
 }
 
+/// Whether a code blames this one request, so that its failure says nothing about the health of the server.
+pub const fn blames_request(code: Code) -> bool {
+    matches!(
+        code,
+        Code::InvalidArgument
+            | Code::NotFound
+            | Code::AlreadyExists
+            | Code::FailedPrecondition
+            | Code::OutOfRange
+    )
+}
+
 /// The name of a code as the gRPC specification writes it.
 pub const fn code_name(code: Code) -> &'static str {
     match code {
@@ -230,6 +242,23 @@ mod tests {
                 .and_then(|info| info.retry_delay),
             Some(RETRY_AFTER)
         );
+    }
+
+    #[test]
+    fn a_code_blames_the_request_or_the_server() {
+        let blamed: Vec<_> = (0..=16)
+            .map(Code::from_i32)
+            .filter(|code| blames_request(*code))
+            .map(code_name)
+            .collect();
+        let expected = [
+            "INVALID_ARGUMENT",
+            "NOT_FOUND",
+            "ALREADY_EXISTS",
+            "FAILED_PRECONDITION",
+            "OUT_OF_RANGE",
+        ];
+        assert_eq!(blamed, expected);
     }
 
     #[test]

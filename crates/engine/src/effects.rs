@@ -6,6 +6,7 @@ mod carry_out;
 mod clock;
 mod executor;
 mod handler;
+mod indeterminate;
 mod result_sender;
 mod runtime;
 mod target;

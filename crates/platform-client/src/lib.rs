@@ -77,7 +77,7 @@ impl Api {
 
     /// Clients of the services behind the API.
     pub fn connect(&self) -> Clients {
-        // Writes are not retried by the peer: only the command knows whether a call may be repeated.
+        // Writes are not retried by the peer: only the caller knows whether a call may be repeated.
         let peer = self.peer();
         Clients {
             address: self.address.clone(),

@@ -99,7 +99,6 @@ fn json_fields(system: &System, order_id: &str) -> BTreeSet<String> {
         ["baskets.csv.gz", "journal", "report.csv"].map(|name| system.path(name));
     let mut fields = BTreeSet::new();
     for (name, arguments) in [
-        ("check", vec!["check", "--journal", &journal]),
         ("order explain", vec!["order", "explain", order_id]),
         ("order get", vec!["order", "get", order_id]),
         ("order list", vec!["order", "list"]),
@@ -127,6 +126,8 @@ fn json_fields(system: &System, order_id: &str) -> BTreeSet<String> {
                 &journal,
                 "--report",
                 &report,
+                "--verify",
+                "60",
             ],
         ),
         ("sandbox ledger", vec!["sandbox", "ledger", "payments"]),

@@ -113,7 +113,7 @@ fn a_call_waits_until_its_order_is_confirmed() {
     refused.wait = PlaceOrderWait::Confirmed.into();
     let refused = place_within(&system, refused, Duration::from_secs(60)).unwrap();
     assert_eq!(refused.status(), OrderStatus::Rejected);
-    system.check(None);
+    system.audit_at_rest(None);
 }
 
 #[test]

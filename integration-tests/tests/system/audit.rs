@@ -13,7 +13,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde_json::Value;
 
-use harness::basket_load::{load, wait_for_acknowledged, wait_for_load};
+use harness::basket_load::{load, verify, wait_for_acknowledged, wait_for_load};
 
 const TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -40,6 +40,21 @@ fn an_audit_is_clean_under_load_and_at_rest_and_finds_manual_changes() {
     for finding in at_rest["findings"].as_array().unwrap() {
         assert!(finding["checked"].as_u64() > Some(0), "{finding}");
     }
+
+    // The load generator compares totals with the accepted lines.
+    let verified = verify(&system, 0);
+    assert!(verified.status.success(), "{}", output_text(&verified));
+    let change = "UPDATE read_v1.orders SET total = total + 1
+        WHERE order_id = (SELECT min(order_id::text)::uuid FROM read_v1.orders)";
+    psql(&system, change);
+    let verified = verify(&system, 0);
+    let text = output_text(&verified);
+    assert_eq!(verified.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains("✗ money") && text.contains(" USD instead of "),
+        "{text}"
+    );
+    psql(&system, &change.replace("+ 1", "- 1"));
 
     // The ledger entry of a payment: the orders that are compared with it are unchanged.
     let change = "UPDATE read_v1.payments SET amount = amount + 1

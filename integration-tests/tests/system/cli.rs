@@ -196,7 +196,7 @@ fn a_cancellation_is_accepted_or_refused_in_one_line() {
     let foreign = ["order", "cancel", &delivered, "--customer", "bob"];
     let message = refused(&system, FAILURE, &foreign);
     assert!(message.contains("bob has no order"), "{message}");
-    system.check(None);
+    system.audit_at_rest(None);
 }
 
 #[test]

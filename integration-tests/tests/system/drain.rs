@@ -53,7 +53,7 @@ fn two_processes_of_orders_are_replaced_one_after_the_other() {
     }
     load.wait_for_orders();
     load.end(&system);
-    system.check(None);
+    system.audit_at_rest(None);
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn two_gateways_are_replaced_one_after_the_other() {
     }
     load.wait_for_orders();
     load.end(&system);
-    system.check(None);
+    system.audit_at_rest(None);
 }
 
 /// Running clients.

@@ -168,7 +168,7 @@ fn malformed_records_become_dead_letters_once_and_block_nothing() {
     let placed = system.place(order_of(&[("mug", 1)])).unwrap();
     system.wait_for_status(&placed.order_id, OrderStatus::Delivered);
     assert_eq!(dead_letters(&system), 4);
-    system.check(None);
+    system.audit_at_rest(None);
 }
 
 fn dead_letters(system: &System) -> usize {

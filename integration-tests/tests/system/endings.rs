@@ -38,7 +38,7 @@ fn an_order_is_cancelled_before_anything_is_reserved() {
         (order.end_reason(), order.refunded),
         (EndReason::Customer, 0)
     );
-    system.check(None);
+    system.audit_at_rest(None);
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn an_order_cancelled_during_a_provider_outage_is_not_charged() {
         "the same answer, and no event"
     );
     assert_stock_untouched(&system);
-    system.check(None);
+    system.audit_at_rest(None);
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn an_order_cancelled_after_a_charge_with_a_lost_answer_is_refunded() {
         order.refunded
     );
     assert_stock_untouched(&system);
-    system.check(None);
+    system.audit_at_rest(None);
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn an_order_is_cancelled_between_payment_and_booking() {
         (EndReason::Customer, placed_total(2))
     );
     assert_stock_untouched(&system);
-    system.check(None);
+    system.audit_at_rest(None);
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn shipping_decides_the_race_with_a_cancellation() {
         };
         assert!(is_right, "{order:?}");
     }
-    system.check(None);
+    system.audit_at_rest(None);
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn a_shipped_order_cannot_be_cancelled() {
         let details = String::from_utf8_lossy(refused.details()).into_owned();
         assert!(details.contains("TOO_LATE"), "{details}");
     }
-    system.check(None);
+    system.audit_at_rest(None);
 }
 
 #[test]
@@ -200,7 +200,7 @@ fn an_undeliverable_order_is_rejected() {
         (EndReason::Undeliverable, placed_total(3))
     );
     assert_stock_untouched(&system);
-    system.check(None);
+    system.audit_at_rest(None);
 }
 
 #[test]
@@ -271,7 +271,7 @@ fn every_waiting_step_expires_by_its_own_rule() {
     assert_eq!(late.status(), OrderStatus::Shipped);
     let order = system.wait_for_status(&slow.order_id, OrderStatus::Delivered);
     assert_eq!((order.late, order.refunded), (true, 0));
-    system.check(None);
+    system.audit_at_rest(None);
 }
 
 /// A system in one process with mugs in stock.

@@ -1,7 +1,7 @@
 //! Processes that are killed, started twice and restarted during a load. Afterwards everything balances.
 
 use contracts::orders::v1::OrderStatus;
-use harness::basket_load::{load, wait_for_acknowledged, wait_for_load};
+use harness::basket_load::{load, verify_and_audit, wait_for_acknowledged, wait_for_load};
 use harness::system::{SERVICES, System, order_of};
 use harness::{eventually, servers};
 
@@ -21,7 +21,7 @@ fn the_whole_process_is_killed_during_a_load() {
     assert!(system.terminate("all").success());
     system.start("all");
     system.wait_until_ready("all");
-    system.check(Some(&system.path("journal")));
+    verify_and_audit(&system);
 }
 
 #[test]
@@ -41,7 +41,7 @@ fn each_service_is_killed_in_turn_during_a_load() {
         system.wait_until_ready(service);
     }
     wait_for_load(&system, &mut load);
-    system.check(Some(&system.path("journal")));
+    verify_and_audit(&system);
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn two_processes_of_orders_share_the_partitions_and_one_takes_over() {
         (partitions(&system, "orders") == 4).then_some(())
     });
     wait_for_load(&system, &mut load);
-    system.check(Some(&system.path("journal")));
+    verify_and_audit(&system);
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn a_frozen_process_ends_when_it_thaws_and_its_replacement_continues() {
     let last = system.log_tail("payments");
     assert!(last.contains("instance id"), "{last}");
     system.wait_until_ready("replacement");
-    system.check(Some(&system.path("journal")));
+    verify_and_audit(&system);
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn the_registry_is_restarted_during_a_load() {
     wait_for_acknowledged(&system, 400);
     servers_lock.stack(["start", "registry"]);
     wait_for_load(&system, &mut load);
-    system.check(Some(&system.path("journal")));
+    verify_and_audit(&system);
     // The ids are those from before.
     system.kill("all");
     system.start_until_ready("all");

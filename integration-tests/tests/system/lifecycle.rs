@@ -93,7 +93,7 @@ fn an_order_is_delivered_refused_or_declined_and_everything_balances() {
     assert_eq!(second.orders.len(), 1);
     assert!(second.next_page_token.is_empty());
 
-    system.check(None);
+    system.audit_at_rest(None);
     assert!(system.terminate("all").success(), "a drain ends well");
 }
 
@@ -107,7 +107,7 @@ fn an_order_with_nothing_to_pay_skips_payment() {
     let placed = system.place(request).unwrap();
     let order = system.wait_for_status(&placed.order_id, OrderStatus::Delivered);
     assert_eq!(order.total, 0);
-    system.check(None);
+    system.audit_at_rest(None);
 }
 
 #[test]
@@ -146,5 +146,5 @@ fn the_same_order_id_gives_the_same_answer_and_another_body_is_refused() {
     eventually("two mugs are gone", || {
         (system.stock_of("mug").deducted == 2).then_some(())
     });
-    system.check(None);
+    system.audit_at_rest(None);
 }

@@ -9,7 +9,7 @@ use contracts::shipping::v1::ShipmentStatus;
 use harness::eventually;
 use harness::system::{FAULTLESS, SERVICES, System, order_of};
 
-use harness::basket_load::{load, wait_for_acknowledged, wait_for_load};
+use harness::basket_load::{load, verify_and_audit, wait_for_acknowledged, wait_for_load};
 
 const BREAKER: &str =
     "ordermesh_engine_breaker_state{service=\"payments\",target=\"payment-provider\"} ";
@@ -78,7 +78,7 @@ fn killed_between_a_charge_and_its_lost_answer_an_order_is_charged_once() {
     system.start_until_ready("payments");
     system.wait_for_status(&order_id, OrderStatus::Delivered);
     assert_eq!(entry_kinds(&system, &order_id), ["charged"]);
-    system.check(None);
+    system.audit_at_rest(None);
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn during_an_outage_orders_wait_for_their_payment_and_everything_else_continues(
     eventually("nothing is awaited", || {
         (system.metric("payments", OLDEST) == Some(0.0)).then_some(())
     });
-    system.check(None);
+    system.audit_at_rest(None);
 }
 
 /// Delay of a charge in the network: long enough for a replacement to take over.
@@ -151,7 +151,7 @@ fn a_late_charge_of_a_killed_owner_is_refused() {
     system.start_until_ready("payments");
     is_voided(&system, &late);
     assert_late_charge_is_refused(&system, &late);
-    system.check(None);
+    system.audit_at_rest(None);
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn a_late_charge_of_a_frozen_owner_is_refused_after_it_thaws() {
     assert!(!system.wait_for_exit("payments").success());
     assert_late_charge_is_refused(&system, &late);
     system.wait_until_ready("replacement");
-    system.check(None);
+    system.audit_at_rest(None);
 }
 
 /// A charge that is delayed in the network.
@@ -281,7 +281,7 @@ fn a_refused_refund_is_retried_and_executed_once() {
             is_flagged(&system, order_id).then_some(())
         });
     }
-    system.check(None);
+    system.audit_at_rest(None);
 }
 
 fn refused_twice(system: &System, order_id: &str) {
@@ -332,7 +332,7 @@ fn the_ledger_survives_a_kill_of_its_provider_during_a_load() {
         assert_eq!(before, after[..before.len()], "what was listed is kept");
     }
     wait_for_load(&system, &mut load);
-    system.check(Some(&system.path("journal")));
+    verify_and_audit(&system);
 }
 
 #[test]
@@ -369,5 +369,5 @@ fn partners_fail_in_every_way_during_a_load() {
     }
     wait_for_load(&system, &mut load);
     // The faults stay on: retries alone finish every order.
-    system.check(Some(&system.path("journal")));
+    verify_and_audit(&system);
 }

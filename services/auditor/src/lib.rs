@@ -11,8 +11,7 @@ mod system;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
-use audit::{Cut, Error, Evidence as _, Report};
+use audit::{Cut, Error, Evidence as _, Example, Invariant, Report};
 use chassis::Process;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -113,40 +112,54 @@ impl Auditor {
         let mut system = self.runtime.block_on(opening)?;
         system.stop_with(shutdown);
         let cut = system.cut().clone();
-        if let Some(previous) = &self.previous {
-            // `previous` stays as it is: every audit reports it until the cut has caught up.
-            check_monotonic(previous, &cut)?;
+        let went_back = self
+            .previous
+            .as_ref()
+            .map(|previous| went_back(previous, &cut))
+            .unwrap_or_default();
+        // `previous` stays as it is until the cut has caught up, so that every audit reports it.
+        if went_back.is_empty() {
+            self.previous = Some(cut);
         }
-        self.previous = Some(cut);
-        Ok((self.audit)(&system)?)
+        let mut report = (self.audit)(&system)?;
+        for example in went_back {
+            report.add_violation(Invariant::I9, example);
+        }
+        Ok(report)
     }
 }
 
-/// Checks that positions, committed offsets and ends do not decrease from one audit to the next.
-fn check_monotonic(previous: &Cut, cut: &Cut) -> anyhow::Result<()> {
-    fn check_map<K: Ord + std::fmt::Debug>(
+/// The positions, committed offsets and ends that are lower than in the previous audit: a group was reset, or a topic or
+/// the read model recreated.
+fn went_back(previous: &Cut, cut: &Cut) -> Vec<Example> {
+    fn lower<K: Ord + std::fmt::Debug>(
         what: &str,
         previous: &BTreeMap<K, i64>,
         now: &BTreeMap<K, i64>,
-    ) -> anyhow::Result<()> {
-        for (key, before) in previous {
-            let after = now.get(key).copied().unwrap_or(0);
-            if after < *before {
-                bail!(
-                    "the {what} of {key:?} went back from {before} to {after}: it was reset, or its topic recreated"
-                );
-            }
-        }
-        Ok(())
+    ) -> Vec<Example> {
+        let before_and_after = previous
+            .iter()
+            .map(|(key, before)| (key, *before, now.get(key).copied().unwrap_or(0)));
+        before_and_after
+            .filter(|(_, before, after)| after < before)
+            .map(|(key, before, after)| {
+                Example::new(format!(
+                    "the {what} of {key:?} went back from {before} to {after}"
+                ))
+            })
+            .collect()
     }
-    check_map("read model's position", &previous.positions, &cut.positions)?;
-    check_map("group's offset", &previous.committed, &cut.committed)?;
     let ends = |cut: &Cut| -> BTreeMap<String, i64> {
         let ends = cut.ends.iter();
         ends.map(|(topic_partition, ends)| (topic_partition.to_string(), ends.high))
             .collect()
     };
-    check_map("end", &ends(previous), &ends(cut))
+    [
+        lower("read model's position", &previous.positions, &cut.positions),
+        lower("group's offset", &previous.committed, &cut.committed),
+        lower("end", &ends(previous), &ends(cut)),
+    ]
+    .concat()
 }
 
 fn log_report(report: &Report, seconds: f64) {
@@ -176,18 +189,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_decreased_position_or_offset_is_an_error() {
+    fn a_decreased_position_or_offset_is_found() {
         let mut previous = Cut::default();
         previous.positions.insert((Service::Orders, 0), 7);
         previous.committed.insert((Service::Orders, 0), 5);
-        assert!(check_monotonic(&previous, &previous).is_ok());
+        let found = |cut: &Cut| -> Vec<_> {
+            let examples = went_back(&previous, cut);
+            examples.iter().map(ToString::to_string).collect()
+        };
+        assert!(found(&previous).is_empty());
         let mut cut = previous.clone();
         cut.positions.insert((Service::Orders, 0), 6);
-        let error = check_monotonic(&previous, &cut).expect_err("a position went back");
-        assert!(error.to_string().contains("position"), "{error}");
+        assert_eq!(
+            found(&cut),
+            ["the read model's position of (Orders, 0) went back from 7 to 6"]
+        );
         cut.positions.insert((Service::Orders, 0), 8);
         cut.committed.clear();
-        let error = check_monotonic(&previous, &cut).expect_err("an offset is gone");
-        assert!(error.to_string().contains("group"), "{error}");
+        assert_eq!(
+            found(&cut),
+            ["the group's offset of (Orders, 0) went back from 5 to 0"]
+        );
     }
 }

@@ -20,7 +20,7 @@ use contracts::inventory::v1::{
 use contracts::orders::v1::{
     RecordStockRefused, RecordStockReleased, RecordStockReserved, order_command,
 };
-use contracts::rules::{is_sku, uuid_v7_time_ms};
+use contracts::rules::{canonical_uuid, is_sku, uuid_v7_time_ms};
 use contracts::{Inventory, Message};
 use engine::{Context, Decider, Outstanding};
 
@@ -208,13 +208,9 @@ impl StockRules {
             .max(retained_from(item));
         let newest = time_ms.saturating_add(MAX_CLOCK_SKEW_MS);
         // Another form of the same id would not be recognised.
-        is_canonical(adjustment_id)
+        canonical_uuid(adjustment_id).is_some()
             && uuid_v7_time_ms(adjustment_id).is_some_and(|time| (oldest..=newest).contains(&time))
     }
-}
-
-fn is_canonical(uuid: &str) -> bool {
-    uuid.len() == 36 && !uuid.contains(|letter: char| letter.is_ascii_uppercase())
 }
 
 /// The state has every adjustment whose id is not older than this time (Unix milliseconds).

@@ -2,8 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use cli::{audit, doctor, events, order, sandbox, status, stock, topics};
-use load::{check, demo};
+use cli::{audit, demo, doctor, events, order, sandbox, status, stock, topics};
 
 use crate::{completions, metrics, serve};
 
@@ -25,9 +24,8 @@ Examples:
   ordermesh order place --customer ada --line mug:2:1250 --wait confirmed
   ordermesh order list --status delivered --limit 3
   ordermesh events tail
-  ordermesh load --file baskets.csv.gz
-  ordermesh check --journal baskets.csv.gz.journal
-  ordermesh audit";
+  ordermesh load --file baskets.csv.gz --verify 60
+  ordermesh audit --journal baskets.csv.gz.journal";
 
 /// The commands.
 #[derive(Subcommand)]
@@ -51,15 +49,13 @@ pub enum Command {
     Sandbox(sandbox::Command),
     /// Place the orders of a basket file over the public API
     Load(load::Args),
-    /// Compare read model, log and ledger of an idle platform
-    Check(check::Args),
     /// Read everything again and check every invariant
     Audit(Box<audit::Args>),
     /// Check that every part of the platform is reachable and configured correctly
     Doctor(doctor::Args),
     /// Show processes, partitions, lag, rates, breakers and alerts on one screen
     Status(status::Args),
-    /// Run demo orders through a fresh stack, and check the result
+    /// Run demo orders through a fresh stack, verify and audit them
     Demo(demo::Args),
     /// Print the list of all metrics, in Markdown
     Metrics(metrics::Args),
@@ -114,6 +110,8 @@ mod tests {
             &["sandbox", "ledger", "payments", "--order", "0191"],
             &["load", "--file", "x", "--rate", "0"],
             &["load", "--file", "x", "--rate", "NaN"],
+            &["load", "--file", "x", "--verify", "soon"],
+            &["load", "--file", "x", "--verify", "86401"],
             &["load", "--file", "x", "--api", "nowhere"],
             &["events", "tail", "--topic", "orders.nothing"],
             &["topics", "apply", "--replication", "0"],

@@ -10,9 +10,8 @@ use std::process::ExitCode;
 use chassis::config::{self, EXIT_BAD_VALUE};
 use observability::Settings;
 
-use ::cli::{audit, doctor, events, order, sandbox, status, stock, topics};
+use ::cli::{audit, demo, doctor, events, order, sandbox, status, stock, topics};
 use command_line::{Cli, Command};
-use load::{check, demo};
 
 fn main() -> ExitCode {
     let cli: Cli = match config::parse(std::env::args_os()) {
@@ -70,7 +69,6 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::ManPages(args) => completions::man_pages(&args)?,
         Command::Metrics(_) => metrics::run()?,
         Command::Load(args) => return load::run(args).await,
-        Command::Check(args) => return check::run(args).await,
         Command::Audit(args) => return audit::run(*args).await,
         Command::Doctor(args) => return doctor::run(args).await,
         Command::Status(args) => return status::run(args).await,

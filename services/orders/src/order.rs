@@ -34,7 +34,9 @@ use contracts::orders::v1::{
     OrderStockReserved, PaymentProgress, PlaceOrder, ShipmentProgress, order_command, order_event,
     order_outcome,
 };
-use contracts::rules::{CrossField as _, is_final, order_total, uuid_v7_time_ms};
+use contracts::rules::{
+    CrossField as _, canonical_uuid, is_final, order_total, uuid_v7, uuid_v7_time_ms,
+};
 use contracts::{Message, Orders};
 use engine::{Context, Decider, Outstanding};
 use prost::Message as _;
@@ -176,10 +178,7 @@ impl Decider for OrderRules {
     }
 
     fn is_id(id: &str) -> bool {
-        // Only the canonical form: two forms would be two keys.
-        id.len() == 36
-            && !id.contains(|letter: char| letter.is_ascii_uppercase())
-            && uuid_v7_time_ms(id).is_some()
+        canonical_uuid(id).is_some() && uuid_v7(id).is_some()
     }
 }
 

@@ -309,7 +309,7 @@ impl Decider for PaymentRules {
     }
 
     fn is_id(id: &str) -> bool {
-        rules::uuid_v7_time_ms(id).is_some()
+        rules::uuid_v7(id).is_some()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chassis::error::blames_request;
 use chassis::grpc::Transport;
 use contracts::core::v1::Money;
 use contracts::payments::v1::payment_command::Command;
@@ -13,16 +14,17 @@ use contracts::provider::v1::{
     ChargeRequest, ChargeStatus, LookupRequest, LookupResponse, RefundRequest, RefundStatus,
     VoidRequest,
 };
+use contracts::rules::shorten_reason;
 use engine::effects::{Attempt, EffectHandler, Indeterminate};
-use tonic::{Code, Request, Status};
+use tonic::{Request, Status};
 
 use crate::payment::{CHARGE_ATTEMPT, Effect, PaymentRules};
 
 /// Target of the provider's effects: the name of its breaker and limit, and the label of its metrics.
 pub const PROVIDER: &str = "payment-provider";
 
-/// The longest reason that the field rules allow, characters.
-const REASON_MAX_LEN: usize = 256;
+/// The partner in the reasons of indeterminate answers.
+const PARTNER: &str = "provider";
 
 /// A gRPC client of a payment provider.
 #[derive(Clone, Debug)]
@@ -59,7 +61,7 @@ impl Provider {
             customer_id: customer_id.into(),
         });
         let answer = self.client.clone().charge(request).await;
-        let answer = answer.map_err(unknown)?.into_inner();
+        let answer = answer.map_err(failed)?.into_inner();
         charge_command(answer.status(), answer.reference, answer.reason)
     }
 
@@ -69,7 +71,7 @@ impl Provider {
             idempotency_key: charge_key.into(),
         });
         let answer = self.client.clone().void(request).await;
-        let answer = answer.map_err(unknown)?.into_inner();
+        let answer = answer.map_err(failed)?.into_inner();
         charge_command(answer.status(), answer.reference, answer.reason)
     }
 
@@ -86,7 +88,7 @@ impl Provider {
             // Also for the key of a refund, the field `charge` says whether the key is unknown or in progress.
             match found.charge() {
                 ChargeStatus::NotFound => {}
-                ChargeStatus::InProgress => return Err(in_progress()),
+                ChargeStatus::InProgress => return Err(Indeterminate::in_progress(PARTNER)),
                 _ => {
                     return refund_command(
                         found.refund(),
@@ -103,7 +105,7 @@ impl Provider {
             amount: Some(amount.clone()),
         });
         let answer = self.client.clone().refund(request).await;
-        let answer = answer.map_err(unknown)?.into_inner();
+        let answer = answer.map_err(failed)?.into_inner();
         refund_command(
             answer.status(),
             answer.reference,
@@ -117,7 +119,7 @@ impl Provider {
             idempotency_key: key.into(),
         });
         let found = self.client.clone().lookup(request).await;
-        Ok(found.map_err(unknown)?.into_inner())
+        Ok(found.map_err(failed)?.into_inner())
     }
 
     fn request<T>(&self, message: T) -> Request<T> {
@@ -170,12 +172,14 @@ fn charge_command(
         })),
         ChargeStatus::Declined => Ok(Command::RecordChargeDeclined(RecordChargeDeclined {
             attempt,
-            reason: reason.chars().take(REASON_MAX_LEN).collect(),
+            reason: shorten_reason(&reason),
         })),
         // A charge gets this response when a void came first: this process or a later owner is cancelling the payment.
         ChargeStatus::Voided => Ok(Command::RecordChargeVoided(RecordChargeVoided { attempt })),
-        ChargeStatus::InProgress => Err(in_progress()),
-        ChargeStatus::Unspecified | ChargeStatus::NotFound => Err(no_result()),
+        ChargeStatus::InProgress => Err(Indeterminate::in_progress(PARTNER)),
+        ChargeStatus::Unspecified | ChargeStatus::NotFound => {
+            Err(Indeterminate::no_result(PARTNER))
+        }
     }
 }
 
@@ -192,40 +196,14 @@ fn refund_command(
         })),
         RefundStatus::Refused => Ok(Command::RecordRefundRefused(RecordRefundRefused {
             attempt,
-            reason: reason.chars().take(REASON_MAX_LEN).collect(),
+            reason: shorten_reason(&reason),
         })),
-        RefundStatus::Unspecified => Err(no_result()),
+        RefundStatus::Unspecified => Err(Indeterminate::no_result(PARTNER)),
     }
 }
 
-fn in_progress() -> Indeterminate {
-    Indeterminate {
-        reason: "the provider is still processing the key".into(),
-        partner_fault: false,
-    }
-}
-
-fn no_result() -> Indeterminate {
-    Indeterminate {
-        reason: "the provider's response has no result for the key".into(),
-        partner_fault: true,
-    }
-}
-
-/// The failure of a call. It counts as a fault of the provider, unless the code blames this one request.
-fn unknown(status: Status) -> Indeterminate {
-    let about_the_request = matches!(
-        status.code(),
-        Code::InvalidArgument
-            | Code::NotFound
-            | Code::AlreadyExists
-            | Code::FailedPrecondition
-            | Code::OutOfRange
-    );
-    Indeterminate {
-        reason: format!("the provider failed: {status}"),
-        partner_fault: !about_the_request,
-    }
+fn failed(status: Status) -> Indeterminate {
+    Indeterminate::failed(PARTNER, &status, blames_request(status.code()))
 }
 
 #[cfg(test)]

@@ -8,8 +8,10 @@ mod stock;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use contracts::rules::canonical_uuid;
 use observability::TraceParent;
 use sqlx::types::time::OffsetDateTime;
+use uuid::Uuid;
 
 pub use milestones::{MILESTONES, Milestone, milestones};
 pub use order::OrderRow;
@@ -249,6 +251,16 @@ fn next_row<R: Row>(row: Option<&R>, change: &Change<R::Event>) -> Result<Option
         time: change.time,
     };
     R::apply(row, &metadata, &change.event).map(Some)
+}
+
+/// Parses a key as an order id.
+fn order_id(key: &str) -> Result<Uuid, ApplyError> {
+    canonical_uuid(key).ok_or(ApplyError::Id)
+}
+
+/// The number of an enumeration value as a `smallint`.
+fn to_smallint(field: &'static str, number: i32) -> Result<i16, ApplyError> {
+    i16::try_from(number).map_err(|_| ApplyError::Range { field })
 }
 
 /// The text, if a column can store it.

@@ -14,6 +14,7 @@ mod store;
 
 use std::future::Future;
 
+use contracts::rules::canonical_uuid;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -46,9 +47,7 @@ pub trait Table: Row {
 
 /// The keys that are order ids; other keys have no row.
 fn order_ids(keys: &[&str]) -> Vec<Uuid> {
-    keys.iter()
-        .filter_map(|key| Uuid::try_parse(key).ok())
-        .collect()
+    keys.iter().filter_map(|key| canonical_uuid(key)).collect()
 }
 
 /// One column of a set of rows, as the array parameter of `UNNEST`.

@@ -67,6 +67,21 @@ enum Storage<V> {
     Memory(Mutex<Vec<Entry<V>>>),
 }
 
+/// A place for one entry.
+enum Slot<'a, V> {
+    File(file::Slot<'a>),
+    Memory(&'a Mutex<Vec<Entry<V>>>),
+}
+
+impl<V: Clone + Serialize> Slot<'_, V> {
+    fn append(self, entry: &Entry<V>) {
+        match self {
+            Self::File(slot) => slot.append(entry),
+            Self::Memory(entries) => entries.lock().push(entry.clone()),
+        }
+    }
+}
+
 impl<I: Index> Ledger<I> {
     /// Opens the ledger and folds its entries.
     pub(crate) fn open(path: &Path, clock: Clock) -> Result<Self, Error> {
@@ -106,25 +121,36 @@ impl<I: Index> Ledger<I> {
         key: String,
         decide: impl FnOnce(&I, &str) -> Result<Decision<I::Verdict>, Status>,
     ) -> Result<I::Verdict, Status> {
-        let (verdict, length) = {
-            let mut index = self.index.lock();
-            let verdict = match decide(&index, &key)? {
-                Decision::Known(verdict) => verdict,
-                Decision::New(verdict) => {
-                    let entry = Entry {
-                        key,
-                        time_ms: (self.clock)(),
-                        verdict: verdict.clone(),
-                    };
-                    self.append(&entry).map_err(unavailable)?;
-                    index.apply(entry);
-                    verdict
-                }
-            };
-            (verdict, self.appended_length())
-        };
+        // A known verdict needs no slot: it is returned although the file is closed.
+        let slot = self.reserve().await;
+        let (verdict, length) = self.decide_locked(slot, key, decide)?;
         self.wait_durable(length).await.map_err(unavailable)?;
         Ok(verdict)
+    }
+
+    /// The verdict, and the length of the file with every entry that it may depend on.
+    fn decide_locked(
+        &self,
+        slot: Result<Slot<'_, I::Verdict>, Error>,
+        key: String,
+        decide: impl FnOnce(&I, &str) -> Result<Decision<I::Verdict>, Status>,
+    ) -> Result<(I::Verdict, u64), Status> {
+        let mut index = self.index.lock();
+        let verdict = match decide(&index, &key)? {
+            Decision::Known(verdict) => verdict,
+            Decision::New(verdict) => {
+                let slot = slot.map_err(unavailable)?;
+                let entry = Entry {
+                    key,
+                    time_ms: (self.clock)(),
+                    verdict: verdict.clone(),
+                };
+                slot.append(&entry);
+                index.apply(entry);
+                verdict
+            }
+        };
+        Ok((verdict, self.appended_length()))
     }
 
     /// The verdict on a key; `None` when the key was never used.
@@ -176,22 +202,18 @@ impl<I: Index> Ledger<I> {
         ReceiverStream::new(receiver)
     }
 
-    /// Writes the buffered entries. Nothing can be appended afterwards.
+    /// Writes the appended entries. Nothing can be appended afterwards.
     pub(crate) async fn close(&self) {
         if let Storage::File(file) = &self.storage {
             file.close().await;
         }
     }
 
-    fn append(&self, entry: &Entry<I::Verdict>) -> Result<(), Error> {
-        match &self.storage {
-            Storage::File(file) => file.append(entry),
-            Storage::Memory(entries) => {
-                let mut entries = entries.lock();
-                entries.push(entry.clone());
-                Ok(())
-            }
-        }
+    async fn reserve(&self) -> Result<Slot<'_, I::Verdict>, Error> {
+        Ok(match &self.storage {
+            Storage::File(file) => Slot::File(file.reserve().await?),
+            Storage::Memory(entries) => Slot::Memory(entries),
+        })
     }
 
     fn appended_length(&self) -> u64 {

@@ -2,18 +2,20 @@
 
 use std::time::Duration;
 
+use chassis::error::blames_request;
 use chassis::grpc::Transport;
 use contracts::carrier::v1::carrier_client::CarrierClient;
 use contracts::carrier::v1::{
     BookRequest, BookingStatus, LookupRequest, LookupResponse, VoidRequest,
 };
 use contracts::orders::v1::Contact;
+use contracts::rules::shorten_reason;
 use contracts::shipping::v1::shipment_command::Command;
 use contracts::shipping::v1::{
     RecordBooked, RecordBookingRefused, RecordBookingVoided, RecordDelivered,
 };
 use engine::effects::{Attempt, EffectHandler, Indeterminate};
-use tonic::{Code, Request, Status};
+use tonic::{Request, Status};
 
 use crate::shipment::{Effect, ShipmentRules};
 
@@ -26,8 +28,8 @@ pub const CARRIER_TRACKING: &str = "carrier-tracking";
 /// The longest wait that the contract allows in a look-up.
 const LOOKUP_WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// The longest reason that the field rules allow, characters.
-const REASON_MAX_LEN: usize = 256;
+/// The partner in the reasons of indeterminate answers.
+const PARTNER: &str = "carrier";
 
 /// The longest tracking number that the field rules allow, characters.
 const TRACKING_NUMBER_MAX_LEN: usize = 64;
@@ -82,7 +84,7 @@ impl Carrier {
         };
         let request = within(self.deadlines.call, request);
         let answer = self.client.clone().book(request).await;
-        let answer = answer.map_err(unknown)?.into_inner();
+        let answer = answer.map_err(failed)?.into_inner();
         booking_command(answer.status(), answer.tracking_number, answer.reason)
     }
 
@@ -93,7 +95,7 @@ impl Carrier {
         };
         let request = within(self.deadlines.call, request);
         let answer = self.client.clone().void(request).await;
-        let answer = answer.map_err(unknown)?.into_inner();
+        let answer = answer.map_err(failed)?.into_inner();
         booking_command(answer.status(), answer.tracking_number, answer.reason)
     }
 
@@ -128,7 +130,7 @@ impl Carrier {
         };
         let request = within(self.deadlines.call + wait, request);
         let found = self.client.clone().lookup(request).await;
-        Ok(found.map_err(unknown)?.into_inner())
+        Ok(found.map_err(failed)?.into_inner())
     }
 }
 
@@ -179,36 +181,20 @@ fn booking_command(
             Ok(Command::RecordBooked(RecordBooked { tracking_number }))
         }
         BookingStatus::Refused => Ok(Command::RecordBookingRefused(RecordBookingRefused {
-            reason: reason.chars().take(REASON_MAX_LEN).collect(),
+            reason: shorten_reason(&reason),
         })),
         // A booking gets this response when a void came first: this process or a later owner is cancelling the
         // shipment.
         BookingStatus::Voided => Ok(Command::RecordBookingVoided(RecordBookingVoided {})),
-        BookingStatus::InProgress => Err(Indeterminate {
-            reason: "the carrier is still processing the key".into(),
-            partner_fault: false,
-        }),
-        BookingStatus::Unspecified | BookingStatus::NotFound => Err(Indeterminate {
-            reason: "the carrier's response has no result for the key".into(),
-            partner_fault: true,
-        }),
+        BookingStatus::InProgress => Err(Indeterminate::in_progress(PARTNER)),
+        BookingStatus::Unspecified | BookingStatus::NotFound => {
+            Err(Indeterminate::no_result(PARTNER))
+        }
     }
 }
 
-/// The failure of a call. It counts as a fault of the carrier, unless the code blames this one request.
-fn unknown(status: Status) -> Indeterminate {
-    let about_the_request = matches!(
-        status.code(),
-        Code::InvalidArgument
-            | Code::NotFound
-            | Code::AlreadyExists
-            | Code::FailedPrecondition
-            | Code::OutOfRange
-    );
-    Indeterminate {
-        reason: format!("the carrier failed: {status}"),
-        partner_fault: !about_the_request,
-    }
+fn failed(status: Status) -> Indeterminate {
+    Indeterminate::failed(PARTNER, &status, blames_request(status.code()))
 }
 
 #[cfg(test)]

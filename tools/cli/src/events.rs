@@ -100,7 +100,7 @@ pub async fn tail(args: Args) -> anyhow::Result<()> {
     let schemas =
         platform_client::schemas(&args.registry, &args.kafka.prefix, &[], &args.topics()).await?;
     let decoder = Decoder::new(schemas);
-    // A command that does not follow needs no clean shutdown: the default action of the signal is enough.
+    // Without following, no clean shutdown is needed: the default action of the signal is enough.
     let stop = if args.follows() {
         Some(platform_client::shutdown_signal()?)
     } else {
@@ -141,7 +141,7 @@ pub async fn tail(args: Args) -> anyhow::Result<()> {
     .await?
 }
 
-/// A topic and its end offsets at the start of the command.
+/// A topic and its end offsets when the subcommand started.
 struct TopicEnds {
     service: Service,
     topic: Topic,

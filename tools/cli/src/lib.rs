@@ -2,12 +2,14 @@
 //! answer.
 
 pub mod audit;
+pub mod demo;
 pub mod doctor;
 pub mod events;
 pub mod order;
 pub mod sandbox;
 pub mod status;
 pub mod stock;
+pub mod system_audit;
 pub mod topics;
 
 /// Flags that are valid one by one but not together. The exit code is [`chassis::config::EXIT_BAD_VALUE`].

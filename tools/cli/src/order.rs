@@ -9,7 +9,7 @@ mod show;
 mod watch;
 
 use clap::Subcommand;
-use contracts::rules::uuid_v7_time_ms;
+use contracts::rules::uuid_v7;
 use uuid::Uuid;
 
 /// The subcommands of `ordermesh order`.
@@ -56,10 +56,7 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
 ///
 /// The text is not a UUIDv7.
 pub fn order_id(text: &str) -> Result<Uuid, String> {
-    Uuid::try_parse(text)
-        .ok()
-        .filter(|id| uuid_v7_time_ms(&id.to_string()).is_some())
-        .ok_or_else(|| "expected an order's id, a UUIDv7".to_owned())
+    uuid_v7(text).ok_or_else(|| "expected an order's id, a UUIDv7".to_owned())
 }
 
 #[cfg(test)]

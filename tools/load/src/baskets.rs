@@ -13,6 +13,9 @@ use sha2::{Digest as _, Sha256};
 /// Amounts are in cents of this currency.
 pub const CURRENCY: &str = "USD";
 
+/// 5,000 real baskets; `data/README.md` says where they are from.
+pub const REAL_BASKETS: &[u8] = include_bytes!("../data/baskets.csv.gz");
+
 const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 /// Above every plausible amount, and low enough for exact arithmetic in 64 bits.
 const MAX_CENTS: i64 = 1_000_000_000_000_000_000;
@@ -331,7 +334,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::demo::BASKETS;
 
     const HEADER: &str = "basket_id,placed_at,customer_id,sku,description,quantity,amount_cents\n";
 
@@ -346,8 +348,8 @@ mod tests {
     }
 
     #[test]
-    fn all_baskets_of_the_demo_file_are_read() {
-        let file = BasketFile::parse("baskets.csv.gz", BASKETS).unwrap();
+    fn all_real_baskets_are_read() {
+        let file = BasketFile::parse("baskets.csv.gz", REAL_BASKETS).unwrap();
         let lines: Vec<_> = file
             .baskets
             .iter()

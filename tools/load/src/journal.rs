@@ -48,7 +48,7 @@ pub enum Error {
         /// The journal.
         path: PathBuf,
         /// The line, from 1.
-        line: usize,
+        line: u64,
     },
 }
 

@@ -1,13 +1,12 @@
 //! `ordermesh load`: places the baskets of a file as orders over the public API, exactly once even when it is stopped
-//! and restarted.
+//! and restarted, and verifies what became of them.
 
 pub mod baskets;
-pub mod check;
-pub mod demo;
 pub mod journal;
 pub mod latency;
 pub mod loader;
 pub mod report;
+pub mod verify;
 
 mod refusal;
 
@@ -17,18 +16,24 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyhow::bail;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use baskets::{BasketFile, CURRENCY};
 use journal::{BasketResult, Journal};
 use latency::Latency;
 use loader::{LoadSettings, PlacedOrders};
-use platform_client::Api;
+use platform_client::{Api, Clients};
 use terminal::progress::Progress;
 use terminal::{Align, Table, count, duration, money, print_line};
+use verify::Verification;
 
 /// Default of `--concurrency`: enough to fill the batches of the workers.
 pub const DEFAULT_CONCURRENCY: NonZeroUsize = NonZeroUsize::new(256).expect("it is not 0");
+
+/// Largest value of `--verify`: a day.
+const MAX_WAIT_SECONDS: u64 = 24 * 60 * 60;
 
 /// Flags of `ordermesh load`.
 #[derive(clap::Args, Clone, Debug)]
@@ -38,9 +43,15 @@ amount_cents; the lines of a basket are consecutive. Lines that the API refuses 
 
 The load can be stopped with Ctrl-C, or killed: the same command continues where it stopped.
 
+With --verify, every acknowledged order is read over the API after the load: it must be final, and have the total of its
+accepted lines. When the load is complete already, the same command only verifies.
+
+Exits with 1 when a basket has no final answer, or when an order is missing, not final or has another total.
+
 Examples:
   ordermesh load --file baskets.csv.gz
-  ordermesh load --file baskets.csv.gz --rate 100 --limit 1000 --report refused.csv")]
+  ordermesh load --file baskets.csv.gz --rate 100 --limit 1000 --report refused.csv
+  ordermesh load --file baskets.csv.gz --verify 60")]
 pub struct Args {
     /// The file of baskets
     #[arg(long, value_name = "FILE")]
@@ -63,6 +74,9 @@ pub struct Args {
     /// Seconds that a basket is tried before the load gives up
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     patience: u64,
+    /// Verify the orders after the load, and wait this long until all of them are final
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=MAX_WAIT_SECONDS))]
+    verify: Option<u64>,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -78,7 +92,7 @@ fn per_second(text: &str) -> Result<f64, String> {
     valid.ok_or_else(|| "expected a number from 0.001 to 100000".to_owned())
 }
 
-/// Loads until every basket has a final answer.
+/// Loads until every basket has a final answer, and then verifies the orders when that is asked for.
 ///
 /// # Errors
 ///
@@ -110,11 +124,12 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         patience: Duration::from_secs(args.patience),
         probe_every: None,
     };
+    let clients = args.api.connect();
     let began = Instant::now();
     let placed = loader::place(
         &file.baskets,
         &journal,
-        &args.api.connect(),
+        &clients,
         &settings,
         &progress,
         &stop,
@@ -127,21 +142,44 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     report::write(&report_path, &file, &journal.history())?;
     let placed = placed?;
     let counts = Counts::of(&file, &journal);
+    let is_complete = counts.answered() == file.baskets.len();
+    let verification = match args.verify {
+        Some(seconds) if is_complete => {
+            let patience = Duration::from_secs(seconds);
+            Some(verify_orders(&file, &journal, &clients, patience, &stop).await?)
+        }
+        _ => None,
+    };
+    let passed = verification.as_ref().is_none_or(Verification::passed);
     let result = Summary {
         counts: &counts,
         placed: &placed,
         took,
+        verification: verification.as_ref(),
     };
     if args.json {
         print_line(result.json().to_string())?;
     } else {
         print_line(result.table(&report_path).to_string())?;
     }
-    Ok(if counts.answered() == file.baskets.len() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(terminal::exit_code(is_complete && passed))
+}
+
+async fn verify_orders(
+    file: &BasketFile,
+    journal: &Journal,
+    clients: &Clients,
+    patience: Duration,
+    stop: &CancellationToken,
+) -> anyhow::Result<Verification> {
+    let orders = verify::acknowledged_orders(file, &journal.history());
+    let progress = Progress::new("verified", orders.len());
+    tokio::select! {
+        verification = verify::verify(&orders, clients, patience, &progress) => Ok(verification?),
+        () = stop.cancelled() => {
+            bail!("interrupted before all orders were verified; the same command verifies again")
+        }
+    }
 }
 
 /// The results of the baskets of a file, counted from its journal.
@@ -197,6 +235,7 @@ struct Summary<'a> {
     counts: &'a Counts,
     placed: &'a PlacedOrders,
     took: Duration,
+    verification: Option<&'a Verification>,
 }
 
 impl Summary<'_> {
@@ -209,6 +248,7 @@ impl Summary<'_> {
             counts,
             placed,
             took,
+            verification,
         } = self;
         let mut table = Table::new([("", Align::Left), ("", Align::Right), ("", Align::Left)]);
         let mut row =
@@ -249,6 +289,9 @@ impl Summary<'_> {
         if now > 0 {
             table.row(["answers".into(), String::new(), self.latency().to_string()]);
         }
+        for row in verification.iter().flat_map(|result| result.rows()) {
+            table.row(row);
+        }
         table
     }
 
@@ -257,8 +300,9 @@ impl Summary<'_> {
             counts,
             placed,
             took,
+            verification,
         } = self;
-        json!({
+        let mut value = json!({
             "baskets": counts.baskets,
             "orders": counts.orders,
             "lines": counts.lines,
@@ -271,7 +315,11 @@ impl Summary<'_> {
             "placed_now": placed.orders.len(),
             "seconds": took.as_secs_f64(),
             "answer_ms": self.latency().json(),
-        })
+        });
+        if let Some(verification) = verification {
+            value["verification"] = json!(verification);
+        }
+        value
     }
 
     #[allow(

@@ -152,14 +152,20 @@ impl Peer {
         let body = body.collect().await?.to_bytes();
 
         self.inner.budget.deposit();
-        let first = self.inner.attempt(&mut head, &body, deadline, span).await;
+        let first = self
+            .inner
+            .try_replicas(&mut head, &body, deadline, span)
+            .await;
         let first_code = match &first {
             Ok(response) => code(response.headers()),
             Err(status) => Some(status.code()),
         };
         if self.idempotent && first_code == Some(Code::Unavailable) && self.inner.budget.withdraw()
         {
-            return self.inner.attempt(&mut head, &body, deadline, span).await;
+            return self
+                .inner
+                .try_replicas(&mut head, &body, deadline, span)
+                .await;
         }
         first
     }
@@ -167,7 +173,7 @@ impl Peer {
 
 impl Inner {
     /// Sends a call to the replicas in order until one accepts it.
-    async fn attempt(
+    async fn try_replicas(
         &self,
         head: &mut Parts,
         body: &Bytes,
@@ -261,7 +267,7 @@ impl Service<Request<Body>> for Peer {
     type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
 
     fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        // Each attempt waits for its channel.
+        // Each try waits for its channel.
         Poll::Ready(Ok(()))
     }
 

@@ -17,7 +17,7 @@ use tower::{Service as _, ServiceExt as _};
 
 /// Connections per replica. Several, because all streams of an HTTP/2 connection share one lock.
 const CONNECTIONS: usize = 4;
-/// After a failed connection attempt, a replica comes last for this long.
+/// A replica that could not be connected to comes last for this long.
 const DOWN_TIME: Duration = Duration::from_millis(500);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);

@@ -27,7 +27,7 @@ fn answers() -> Vec<Panel> {
     vec![
         Panel::stack(
             "Tries by result",
-            "How often is whom asked, and with what result?",
+            "How often is which partner called, and with what result?",
             Unit::PerSecond,
         )
         .query(
@@ -60,7 +60,7 @@ fn answers() -> Vec<Panel> {
         .traces_of("${__field.labels.service}"),
         Panel::states(
             "Breakers",
-            "Whom do we leave alone because nothing comes back?",
+            "Which partners are not called because they do not answer?",
             &["closed", "half-open", "open"],
         )
         .query(

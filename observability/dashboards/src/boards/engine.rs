@@ -17,7 +17,7 @@ pub(crate) fn dashboard() -> Dashboard {
     .row("Lag, as the broker sees it", lag_at_the_broker())
     .row("Lag, as the workers see it", lag_of_the_workers())
     .row("Commands and events", commands())
-    .row("Batches and transactions", transactions())
+    .row("Windows and transactions", transactions())
     .row("Partitions and take-overs", take_overs())
     .row("Dead letters", dead_letters())
 }

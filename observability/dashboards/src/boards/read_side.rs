@@ -92,7 +92,7 @@ fn writing() -> Vec<Panel> {
     vec![
         Panel::stack(
             "Events by fate",
-            "How many events are applied, found applied already, or set aside?",
+            "How many events are applied, found applied already, or parked?",
             Unit::PerSecond,
         )
         .query(

@@ -162,7 +162,7 @@ fn clients() -> Vec<Panel> {
     vec![
         Panel::stack(
             "Calls by peer",
-            "Whom do our services call, and how often?",
+            "Which peers do our services call, and how often?",
             Unit::RequestsPerSecond,
         )
         .query(rate(CLIENT_CALLS, "peer, method"), "{{peer}} {{method}}"),

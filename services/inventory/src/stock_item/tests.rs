@@ -2,7 +2,7 @@
 //! sent.
 
 use contracts::inventory::v1::{CommitStock, ReleaseStock};
-use uuid::Builder;
+use contracts::rules::uuid_v7_at;
 
 use super::*;
 
@@ -17,9 +17,7 @@ const SKU: &str = "85123A";
 /// An id generated `offset_ms` after [`NOW`]; `salt` distinguishes ids of the same time.
 fn id_at(offset_ms: i64, salt: u8) -> String {
     let millis = u64::try_from(NOW + offset_ms).expect("after 1970");
-    Builder::from_unix_timestamp_millis(millis, &[salt; 10])
-        .into_uuid()
-        .to_string()
+    uuid_v7_at(millis, &[salt; 10]).to_string()
 }
 
 struct Given {

@@ -5,7 +5,7 @@ use contracts::orders::v1::{EndReason, OrderStatus};
 use sqlx::types::time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{ApplyError, EventMetadata, Row, add, text};
+use super::{ApplyError, EventMetadata, Row, add, order_id, text, to_smallint};
 
 /// A row of `orders`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,20 +153,4 @@ fn created(metadata: &EventMetadata<'_>, event: &Event) -> Result<OrderRow, Appl
         refunded: 0,
         late: false,
     })
-}
-
-/// Parses a key as an order id. Only the canonical form is accepted: another spelling would be another key, possibly on
-/// another partition.
-pub(super) fn order_id(key: &str) -> Result<Uuid, ApplyError> {
-    let id = Uuid::try_parse(key).map_err(|_| ApplyError::Id)?;
-    if id.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == key {
-        Ok(id)
-    } else {
-        Err(ApplyError::Id)
-    }
-}
-
-/// The number of an enumeration value as a `smallint`.
-pub(super) fn to_smallint(field: &'static str, number: i32) -> Result<i16, ApplyError> {
-    i16::try_from(number).map_err(|_| ApplyError::Range { field })
 }

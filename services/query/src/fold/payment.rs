@@ -4,8 +4,7 @@ use contracts::payments::v1::PaymentStatus;
 use contracts::payments::v1::payment_event::Event;
 use uuid::Uuid;
 
-use super::order::{order_id, to_smallint};
-use super::{ApplyError, EventMetadata, Row, text};
+use super::{ApplyError, EventMetadata, Row, order_id, text, to_smallint};
 
 /// A row of `payments`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

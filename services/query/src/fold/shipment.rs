@@ -4,8 +4,7 @@ use contracts::shipping::v1::ShipmentStatus;
 use contracts::shipping::v1::shipment_event::Event;
 use uuid::Uuid;
 
-use super::order::{order_id, to_smallint};
-use super::{ApplyError, EventMetadata, Row, text};
+use super::{ApplyError, EventMetadata, Row, order_id, text, to_smallint};
 
 /// A row of `shipments`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

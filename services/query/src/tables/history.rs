@@ -61,6 +61,7 @@ fn created_lines(applied: &[Applied<Event>]) -> Vec<(Uuid, i32, &OrderLine)> {
         .collect()
 }
 
-fn order_id(applied: &Applied<Event>) -> Uuid {
+/// The order of an applied event.
+pub(super) fn order_id(applied: &Applied<Event>) -> Uuid {
     Uuid::try_parse(&applied.change.id).expect("the fold applies only events of valid order ids")
 }

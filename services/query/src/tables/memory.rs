@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use contracts::orders::v1::order_event::Event;
 use uuid::Uuid;
 
+use super::history::order_id;
 use super::positions::Position;
 use super::store::{Store, Transaction};
 use super::{Advance, Table};
@@ -133,7 +134,7 @@ impl Transaction for MemoryTransaction<'_> {
 
     async fn append_history(&mut self, applied: &[Applied<Event>]) -> sqlx::Result<()> {
         for event in applied {
-            let order = Uuid::try_parse(&event.change.id).unwrap_or_default();
+            let order = order_id(event);
             let location = (event.partition, event.offset);
             let key = (order, event.change.version);
             if self.copy.history.insert(key, location).is_some() {

@@ -71,10 +71,7 @@ pub fn event_records<C: Contract>(
     first: u64,
     events: impl IntoIterator<Item = C::Event>,
 ) -> Vec<FramedRecord> {
-    (first..)
-        .zip(events)
-        .map(|(version, event)| new_record::<C>(metadata(id, version), event))
-        .collect()
+    event_records_from::<C>(START_MS, id, first, events)
 }
 
 /// The same with the current time as the event time.
@@ -86,12 +83,20 @@ pub fn event_records_now<C: Contract>(
     let now = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap();
-    let now_ms = i64::try_from(now.as_millis()).unwrap();
+    event_records_from::<C>(i64::try_from(now.as_millis()).unwrap(), id, first, events)
+}
+
+fn event_records_from<C: Contract>(
+    start_ms: i64,
+    id: &str,
+    first: u64,
+    events: impl IntoIterator<Item = C::Event>,
+) -> Vec<FramedRecord> {
     (first..)
         .zip(events)
         .map(|(version, event)| {
             let metadata = Metadata {
-                time_ms: now_ms + i64::try_from(version).unwrap(),
+                time_ms: start_ms + i64::try_from(version).unwrap(),
                 ..metadata(id, version)
             };
             new_record::<C>(metadata, event)

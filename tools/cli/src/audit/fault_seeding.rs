@@ -17,7 +17,7 @@ use contracts::sandbox::v1::{LedgerBooking, LedgerPayment};
 use contracts::{Inventory, Service, Topic};
 use registry::Resolution;
 
-use super::ServiceRuleBooks;
+use crate::system_audit::{ServiceRuleBooks, report_text};
 use healthy::record_evidence;
 use mutations::mutations;
 use records::MutableEvidence;
@@ -44,8 +44,8 @@ fn a_healthy_platform_is_clean_and_every_invariant_is_checked() {
         version: 1,
     });
     let report = audit_report(&mutated);
-    assert!(report.is_clean(), "{}", super::report_text(&report));
-    assert!(report.at_rest, "{}", super::report_text(&report));
+    assert!(report.is_clean(), "{}", report_text(&report));
+    assert!(report.at_rest, "{}", report_text(&report));
     for finding in &report.findings {
         assert!(finding.checked > 0, "{:?} was not checked", finding.id);
     }
@@ -106,7 +106,7 @@ fn records_beyond_the_cut_are_no_violations() {
         mutated.rows = None;
         let report = audit_report(&mutated);
         assert!(!report.at_rest);
-        assert!(report.is_clean(), "{back}: {}", super::report_text(&report));
+        assert!(report.is_clean(), "{back}: {}", report_text(&report));
     }
 }
 
@@ -123,7 +123,7 @@ fn ledger_entries_after_the_cut_are_no_violations() {
     assert!(
         report.at_rest && report.is_clean(),
         "{}",
-        super::report_text(&report)
+        report_text(&report)
     );
     assert!(report.finding(Invariant::I3).unchecked > 0);
 }
@@ -207,7 +207,7 @@ fn violations_are_reported_although_the_second_pass_fails() {
         report.violated(),
         [Invariant::I8],
         "{}",
-        super::report_text(&report)
+        report_text(&report)
     );
 }
 

@@ -2,7 +2,7 @@
 
 use anyhow::anyhow;
 use contracts::inventory::v1::AdjustStockRequest;
-use contracts::rules::uuid_v7_time_ms;
+use contracts::rules::uuid_v7;
 use platform_client::retry;
 use platform_client::{Api, Clients, request};
 use terminal::{count, print_json, print_line};
@@ -92,10 +92,7 @@ fn delta(text: &str) -> Result<i64, String> {
 }
 
 fn adjustment_id(text: &str) -> Result<Uuid, String> {
-    Uuid::try_parse(text)
-        .ok()
-        .filter(|id| uuid_v7_time_ms(&id.to_string()).is_some())
-        .ok_or_else(|| "expected a UUIDv7".to_owned())
+    uuid_v7(text).ok_or_else(|| "expected a UUIDv7".to_owned())
 }
 
 #[cfg(test)]

@@ -46,18 +46,6 @@ impl History {
         self.baskets.get(basket).cloned().unwrap_or_default()
     }
 
-    /// Every acknowledged order: id, number of lines, total in minor units.
-    pub fn acknowledged(&self) -> impl Iterator<Item = (Uuid, usize, i64)> {
-        self.baskets
-            .values()
-            .filter_map(|state| match (state.order_id, &state.result) {
-                (Some(order_id), Some(BasketResult::Acknowledged { lines, cents })) => {
-                    Some((order_id, *lines, *cents))
-                }
-                _ => None,
-            })
-    }
-
     pub(super) fn apply(&mut self, fact: Fact) {
         match fact {
             Fact::File { .. } | Fact::Read { .. } => {}

@@ -1,6 +1,10 @@
 //! The lines of a journal: one fact in JSON on each.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
+
+use append_only_file::LineReader;
 
 use super::{Error, Fact, History};
 use crate::baskets::BasketFile;
@@ -11,11 +15,7 @@ use crate::baskets::BasketFile;
 ///
 /// See [`Error`].
 pub fn history(path: &Path) -> Result<History, Error> {
-    let bytes = std::fs::read(path).map_err(|source| Error::Io {
-        path: path.to_owned(),
-        source,
-    })?;
-    Ok(parse_history(path, &bytes, None)?.0)
+    Ok(parse_history(path, open(path)?, None)?.0)
 }
 
 /// All facts of a journal, in the order in which they were written.
@@ -24,13 +24,20 @@ pub fn history(path: &Path) -> Result<History, Error> {
 ///
 /// See [`Error`].
 pub fn facts(path: &Path) -> Result<Vec<Fact>, Error> {
-    let bytes = std::fs::read(path).map_err(|source| Error::Io {
+    let mut facts = Vec::new();
+    parse(path, open(path)?, None, |fact| facts.push(fact))?;
+    Ok(facts)
+}
+
+/// The beginning of the first line of every journal.
+const HEADER_START: &[u8] = br#"{"fact":"file""#;
+
+fn open(path: &Path) -> Result<LineReader<File>, Error> {
+    let file = File::open(path).map_err(|source| Error::Io {
         path: path.to_owned(),
         source,
     })?;
-    let mut facts = Vec::new();
-    parse(path, &bytes, None, |fact| facts.push(fact))?;
-    Ok(facts)
+    Ok(LineReader::new(file))
 }
 
 pub(super) fn encode(fact: &Fact) -> Vec<u8> {
@@ -42,53 +49,52 @@ pub(super) fn encode(fact: &Fact) -> Vec<u8> {
 /// The history, and the length in bytes of the complete lines.
 pub(super) fn parse_history(
     path: &Path,
-    bytes: &[u8],
+    lines: LineReader<impl Read>,
     baskets: Option<&BasketFile>,
 ) -> Result<(History, u64), Error> {
     let mut history = History::default();
-    let complete = parse(path, bytes, baskets, |fact| history.apply(fact))?;
+    let complete = parse(path, lines, baskets, |fact| history.apply(fact))?;
     Ok((history, complete))
 }
 
 /// Passes each fact to `each`. Returns the length in bytes of the complete lines.
 fn parse(
     path: &Path,
-    bytes: &[u8],
+    mut lines: LineReader<impl Read>,
     baskets: Option<&BasketFile>,
     mut each: impl FnMut(Fact),
 ) -> Result<u64, Error> {
-    let complete = bytes
-        .iter()
-        .rposition(|byte| *byte == b'\n')
-        .map_or(0, |end| end + 1);
-    for (index, text) in bytes[..complete]
-        .split_inclusive(|byte| *byte == b'\n')
-        .enumerate()
-    {
-        let invalid_line = || Error::InvalidLine {
-            path: path.to_owned(),
-            line: index + 1,
-        };
-        let fact: Fact = serde_json::from_slice(text).map_err(|_| invalid_line())?;
-        match (&fact, index, baskets) {
-            (Fact::File { name, sha256 }, 0, Some(baskets)) if *sha256 != baskets.digest => {
+    let io = |source| Error::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let invalid_line = |line| Error::InvalidLine {
+        path: path.to_owned(),
+        line,
+    };
+    while let Some(text) = lines.next_line().map_err(io)? {
+        let fact = serde_json::from_slice(text);
+        let number = lines.number();
+        let fact = fact.map_err(|_| invalid_line(number))?;
+        match (&fact, number, baskets) {
+            (Fact::File { name, sha256 }, 1, Some(baskets)) if *sha256 != baskets.digest => {
                 return Err(Error::OtherFile {
                     path: path.to_owned(),
                     other: name.clone(),
                 });
             }
-            (Fact::File { .. }, 0, _) => {}
-            (Fact::File { .. }, ..) | (_, 0, _) => return Err(invalid_line()),
+            (Fact::File { .. }, 1, _) => {}
+            (Fact::File { .. }, ..) | (_, 1, _) => return Err(invalid_line(number)),
             _ => {}
         }
         each(fact);
     }
+    let (complete, incomplete) = (lines.position(), lines.incomplete());
     // Not a journal, unless it was cut off within its first line.
-    if complete == 0 && !bytes.is_empty() && !bytes.starts_with(b"{") {
-        return Err(Error::InvalidLine {
-            path: path.to_owned(),
-            line: 1,
-        });
+    let may_be_header =
+        incomplete.starts_with(HEADER_START) || HEADER_START.starts_with(incomplete);
+    if complete == 0 && !may_be_header {
+        return Err(invalid_line(1));
     }
-    Ok(complete as u64)
+    Ok(complete)
 }

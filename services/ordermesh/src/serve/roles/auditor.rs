@@ -2,6 +2,7 @@
 
 use anyhow::Context as _;
 use chassis::{Process, config};
+use cli::system_audit;
 use platform_client::Sandbox;
 
 use crate::serve::Args;
@@ -13,10 +14,10 @@ pub(in crate::serve) fn start(
     peers: &config::Peers,
 ) -> anyhow::Result<()> {
     let sandbox = peers.sandbox.first().context("no sandbox is configured")?;
-    let sources = cli::audit::sources(&args.stack, &Sandbox::at(sandbox.clone()));
+    let sources = system_audit::sources(&args.stack, &Sandbox::at(sandbox.clone()));
     let (orders, payments) = (args.orders, args.payments);
     let audit = move |system: &auditor::SystemEvidence| {
-        audit::audit(system, &cli::audit::rule_books(system, orders, payments))
+        audit::audit(system, &system_audit::rule_books(system, orders, payments))
     };
     auditor::serve(process, sources, Box::new(audit), args.auditor)
 }

@@ -11,8 +11,8 @@ use contracts::orders::v1::{
     RecordStockReleased, RecordStockReserved,
 };
 use contracts::payments::v1::{CancelPayment, payment_command};
+use contracts::rules::uuid_v7_at;
 use contracts::shipping::v1::{CancelShipment, ShipOrder, shipment_command};
-use uuid::Builder;
 
 use super::super::*;
 
@@ -28,9 +28,7 @@ pub(super) const RULES: OrderRules = OrderRules {
 /// An order id generated `offset_ms` after [`NOW`].
 pub(super) fn id_at(offset_ms: i64) -> String {
     let millis = u64::try_from(NOW + offset_ms).expect("after 1970");
-    Builder::from_unix_timestamp_millis(millis, &[7; 10])
-        .into_uuid()
-        .to_string()
+    uuid_v7_at(millis, &[7; 10]).to_string()
 }
 
 pub(super) struct Given {

@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::*;
 
@@ -15,13 +15,18 @@ fn folder() -> (tempfile::TempDir, PathBuf) {
     (folder, path)
 }
 
+async fn append(file: &File, entry: u64) -> Result<(), Error> {
+    file.reserve().await?.append(&entry);
+    Ok(())
+}
+
 #[tokio::test]
 async fn durable_entries_survive_in_order() {
     let (_folder, path) = folder();
     let (file, entries) = open(&path).expect("a new file");
     assert!(entries.is_empty());
     for entry in 0..100_u64 {
-        file.append(&entry).expect("it is open");
+        append(&file, entry).await.expect("it is open");
     }
     file.wait_durable(file.appended_length())
         .await
@@ -47,7 +52,7 @@ async fn a_torn_last_line_is_cut_off() {
         fs::write(&path, format!("1\n2\n{torn}")).expect("the disk works");
         let (file, entries) = open(&path).expect("only its end is torn");
         assert_eq!(entries, [1, 2], "{torn:?}");
-        file.append(&3).expect("it is open");
+        append(&file, 3).await.expect("it is open");
         file.close().await;
         drop(file);
         assert_eq!(
@@ -61,12 +66,12 @@ async fn a_torn_last_line_is_cut_off() {
 #[test]
 fn damage_before_the_last_line_is_an_error() {
     let (_folder, path) = folder();
-    fs::write(&path, "1\nnonsense\n3\n").expect("the disk works");
-    assert!(matches!(open(&path), Err(Error::Damaged { line: 2, .. })));
-    assert_eq!(
-        fs::read_to_string(&path).expect("it is there"),
-        "1\nnonsense\n3\n"
-    );
+    for last in ["3\n", "3", "nonsense\n"] {
+        let content = format!("1\nnonsense\n{last}");
+        fs::write(&path, &content).expect("the disk works");
+        assert!(matches!(open(&path), Err(Error::Damaged { line: 2, .. })));
+        assert_eq!(fs::read_to_string(&path).expect("it is there"), content);
+    }
 }
 
 #[test]
@@ -82,38 +87,37 @@ fn a_file_cannot_be_opened_twice() {
 async fn a_closed_file_refuses_entries_and_has_written_all_earlier_ones() {
     let (_folder, path) = folder();
     let (file, _) = open(&path).expect("a new file");
-    file.append(&1).expect("it is open");
+    append(&file, 1).await.expect("it is open");
     file.close().await;
     file.close().await;
-    assert!(matches!(file.append(&2), Err(Error::Closed)));
+    assert!(matches!(append(&file, 2).await, Err(Error::Closed)));
     file.wait_durable(file.appended_length())
         .await
         .expect("everything was written");
     assert_eq!(fs::read_to_string(&path).expect("it is there"), "1\n");
 }
 
+/// Every write to this device fails as on a full disk.
 #[tokio::test]
 async fn a_failed_write_fails_everything_after_it() {
-    // Every write to this device fails as on a full disk.
-    let full = OpenOptions::new()
-        .write(true)
-        .open("/dev/full")
-        .expect("the device is there");
-    let buffer = WriteBuffer::default();
-    let (sender, mut durable) = watch::channel(DurableProgress {
-        length: 0,
-        groups: 0,
-    });
-    buffer.pending.lock().lines.extend_from_slice(b"1\n");
-    buffer.pending.lock().appended_length = 2;
-    buffer.run_writer(full, sender);
-    assert!(buffer.pending.lock().state == State::Failed);
-    assert!(
-        durable
-            .wait_for(|durable| durable.length >= 2)
-            .await
-            .is_err()
-    );
+    let (_folder, path) = folder();
+    std::os::unix::fs::symlink("/dev/full", &path).expect("a link");
+    // Another run of this test may have locked the device.
+    let locked = loop {
+        match LockedFile::open(&path) {
+            Err(OpenError::InUse) => tokio::task::yield_now().await,
+            opened => break opened.expect("the device is there"),
+        }
+    };
+    let device = locked.append_after(0).expect("it is empty");
+    let writer = Writer::start(device, "test").expect("a thread");
+    let file = File { path, writer };
+    append(&file, 1).await.expect("it is open");
+    for _ in 0..2 {
+        let durable = file.wait_durable(file.appended_length()).await;
+        assert!(matches!(durable, Err(Error::Failed(_))));
+        assert!(matches!(append(&file, 2).await, Err(Error::Failed(_))));
+    }
 }
 
 /// Calls that wait at the same time share one sync.
@@ -129,7 +133,9 @@ async fn a_group_is_synced_once() {
         let file = Arc::clone(&file);
         callers.spawn(async move {
             for call in 0..CALLS {
-                file.append(&(caller * CALLS + call)).expect("it is open");
+                append(&file, caller * CALLS + call)
+                    .await
+                    .expect("it is open");
                 file.wait_durable(file.appended_length())
                     .await
                     .expect("the disk works");
@@ -137,7 +143,7 @@ async fn a_group_is_synced_once() {
         });
     }
     callers.join_all().await;
-    let groups = file.durable.borrow().groups;
+    let groups = file.writer.groups();
     assert!(
         groups < CALLERS * CALLS / 4,
         "{groups} syncs for {} calls",

@@ -12,7 +12,8 @@ use harness::eventually;
 use harness::system::{System as Platform, free_port, order_of};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
-use crate::audit::{Args, ServiceRuleBooks, report_text, rule_books, sources};
+use crate::audit::Args;
+use crate::system_audit::{ServiceRuleBooks, report_text, rule_books, sources};
 
 const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(20);
 

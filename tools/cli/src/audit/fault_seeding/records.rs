@@ -9,7 +9,7 @@ use contracts::{Contract, Orders, Record, StateBody, Topic};
 use engine::headers;
 use engine::log::Partition;
 
-use crate::audit::ServiceRuleBooks;
+use crate::system_audit::ServiceRuleBooks;
 
 /// Position of a record in the evidence.
 #[derive(Clone, Copy, Debug)]

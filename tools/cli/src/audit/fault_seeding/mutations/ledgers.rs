@@ -11,6 +11,16 @@ pub const LEDGERS: &[Mutation] = &[
         evidence.payment_ledger().push(entry);
     }),
     (
+        "a refusal in the ledger that the log lacks",
+        Invariant::I3,
+        |evidence| {
+            let mut entry = evidence.charge_entry();
+            entry.idempotency_key = entry.idempotency_key.replace("/1", "/2");
+            entry.kind = "declined".into();
+            evidence.payment_ledger().push(entry);
+        },
+    ),
+    (
         "a charge of an unknown order in the ledger",
         Invariant::I3,
         |evidence| {

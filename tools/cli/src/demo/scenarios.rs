@@ -12,6 +12,8 @@ use contracts::orders::v1::{
 use contracts::query::v1::OrderView;
 use contracts::sandbox::v1::{Behaviour, Faults, ListPaymentsRequest, SetBehaviourRequest};
 use engine::Cluster;
+use load::baskets::CURRENCY;
+use load::verify::AcknowledgedOrder;
 use orders::reasons::TOO_LATE;
 use platform_client::order_watch::Watch;
 use platform_client::retry::{self, Backoff};
@@ -25,8 +27,6 @@ use uuid::Uuid;
 
 use super::event_tap::EventTap;
 use super::stock::{self, Product};
-use crate::baskets::CURRENCY;
-use crate::check::AcknowledgedOrder;
 
 const CUSTOMER: &str = "ada";
 const SKU: &str = "mug";
@@ -63,8 +63,6 @@ pub struct ScenarioResults {
     pub endings: Vec<Ending>,
     /// The orders of the scenarios.
     pub acknowledged: Vec<AcknowledgedOrder>,
-    /// Pieces put into stock.
-    pub pieces: i64,
 }
 
 /// Runs the scenarios on a platform that has no other users meanwhile.
@@ -95,7 +93,7 @@ impl ScenarioRunner {
             wanted: STOCK,
             pieces: STOCK,
         };
-        let pieces = stock::fill(vec![mug], &self.clients, &Progress::new("stock", 1)).await?;
+        stock::fill(vec![mug], &self.clients, &Progress::new("stock", 1)).await?;
         let endings = vec![
             self.run("delivered", Self::delivered).await,
             self.run("out of stock", Self::out_of_stock).await,
@@ -116,7 +114,6 @@ impl ScenarioRunner {
         Ok(ScenarioResults {
             acknowledged: acknowledged.collect(),
             endings,
-            pieces,
         })
     }
 

@@ -5,12 +5,11 @@ use std::time::{Duration, Instant};
 
 use contracts::inventory::v1::AdjustStockRequest;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use load::baskets::BasketFile;
 use platform_client::retry::{self, Backoff};
 use platform_client::{Clients, request};
 use terminal::progress::Progress;
 use uuid::Uuid;
-
-use crate::baskets::BasketFile;
 
 /// Number of products with too few pieces: the most wanted ones.
 const SHORT_PRODUCTS: usize = 20;
@@ -110,12 +109,13 @@ async fn adjust(product: Product, clients: &Clients) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use load::baskets::REAL_BASKETS;
+
     use super::*;
-    use crate::demo::BASKETS;
 
     #[test]
     fn only_the_most_wanted_products_are_short() {
-        let file = BasketFile::parse("b", BASKETS).unwrap();
+        let file = BasketFile::parse("b", REAL_BASKETS).unwrap();
         let products = products(&file);
         assert_eq!(
             products.iter().filter(|product| product.is_short()).count(),

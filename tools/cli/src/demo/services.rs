@@ -38,7 +38,7 @@ const SHORT_PAYMENT_WAIT_MS: &str = "5000";
 pub enum Phase {
     /// Many orders, with partners that sometimes fail.
     Baskets,
-    /// Single orders, each steered into another ending.
+    /// Single orders, one for each ending.
     Endings,
 }
 
@@ -113,7 +113,11 @@ impl Services {
         stop: &CancellationToken,
     ) -> anyhow::Result<Option<T>> {
         tokio::select! {
-            result = work => result.map(Some),
+            result = work => match result {
+                // It may have failed because it was interrupted.
+                Err(_) if stop.is_cancelled() => Ok(None),
+                result => result.map(Some),
+            },
             error = self.unexpected_exit() => Err(error),
             () = stop.cancelled() => Ok(None),
         }

@@ -1,18 +1,20 @@
 //! The figures of the demo: orders by status, latencies, throughput.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
 use contracts::orders::v1::{EndReason, OrderStatus};
+use load::baskets::CURRENCY;
+use load::latency::Latency;
+use load::loader::{Order, PlacedOrders};
 use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use terminal::{Align, Table, amount, count, duration, status};
+use uuid::Uuid;
 
-use crate::baskets::CURRENCY;
-use crate::check::OrdersLog;
-use crate::latency::Latency;
-use crate::loader::{Order, PlacedOrders};
+use super::order_times::OrderTimes;
 
 /// The orders with one status and reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -90,19 +92,19 @@ pub struct Speed {
 }
 
 impl Speed {
-    /// Computes the figures from the placed orders and the log.
-    pub fn of(placed: &PlacedOrders, log: &OrdersLog) -> Self {
+    /// Computes the figures from the placed orders and their times in the log.
+    pub fn of(placed: &PlacedOrders, times: &HashMap<Uuid, OrderTimes>) -> Self {
         let since = |order: &Order, at_ms: i64| {
             Duration::from_millis(u64::try_from(at_ms - order.called_ms).unwrap_or_default())
         };
         let confirmed = placed.orders.iter().filter_map(|order| {
-            let confirmed_ms = log.orders.get(&order.id)?.confirmed_ms?;
+            let confirmed_ms = times.get(&order.id)?.confirmed_ms?;
             Some(since(order, confirmed_ms))
         });
         let ends = placed
             .orders
             .iter()
-            .filter_map(|order| log.orders.get(&order.id)?.final_ms);
+            .filter_map(|order| times.get(&order.id)?.final_ms);
         let first_ms = placed
             .orders
             .iter()
