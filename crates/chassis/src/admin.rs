@@ -27,6 +27,7 @@ pub struct Error {
 ///
 /// - `/health/live`: 200, or 503 with the component that only a restart of the process repairs.
 /// - `/health/ready`: 200, or 503 with the reason of each component that is not ready.
+/// - `/state`: the state of each part of the process, as JSON.
 /// - `/metrics`: the metrics of the process in the Prometheus text format, or in OpenMetrics when the `Accept` header
 ///   names it.
 /// - `/log`: GET returns the log filter, PUT replaces it.
@@ -64,6 +65,7 @@ impl Admin {
         let router = Router::new()
             .route("/health/live", get(live))
             .route("/health/ready", get(ready))
+            .route("/state", get(show_states))
             .route("/metrics", get(scrape))
             .route("/log", get(show_filter).put(change_filter))
             .with_state(process.clone());
@@ -91,6 +93,10 @@ async fn ready(State(process): State<Process>) -> impl IntoResponse {
         StatusCode::SERVICE_UNAVAILABLE
     };
     (status, Json(report))
+}
+
+async fn show_states(State(process): State<Process>) -> impl IntoResponse {
+    Json(process.states().collect())
 }
 
 async fn scrape(State(process): State<Process>, headers: HeaderMap) -> impl IntoResponse {
@@ -153,6 +159,22 @@ mod tests {
         let url = format!("http://{}", admin.local_addr());
         admin.serve(process);
         url
+    }
+
+    #[tokio::test]
+    async fn the_state_of_each_part_is_shown() {
+        let process = Process::new();
+        let url = serve(&process).await;
+        process
+            .states()
+            .add("orders", || json!({ "phase": "running" }));
+        let states: Value = reqwest::get(format!("{url}/state"))
+            .await
+            .expect("it listens")
+            .json()
+            .await
+            .expect("it is JSON");
+        assert_eq!(states, json!({ "orders": { "phase": "running" } }));
     }
 
     #[tokio::test]

@@ -14,6 +14,8 @@ pub mod names;
 mod process;
 mod readiness;
 pub mod stall;
+mod states;
 
 pub use process::{Process, TaskResult};
 pub use readiness::{Component, Readiness, Report};
+pub use states::States;

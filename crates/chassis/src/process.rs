@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::grpc::CallMetrics;
 use crate::readiness::Readiness;
+use crate::states::States;
 
 /// Time between the end of the drain and the forced exit, for destructors that hang.
 const DROP_GRACE: Duration = Duration::from_secs(2);
@@ -36,6 +37,7 @@ struct Inner {
     registry: Registry,
     calls: Arc<CallMetrics>,
     readiness: Readiness,
+    states: States,
     shutdown: CancellationToken,
     tasks: watch::Sender<Tasks>,
 }
@@ -79,6 +81,7 @@ impl Process {
                 registry,
                 calls: Arc::new(calls),
                 readiness: Readiness::default(),
+                states: States::default(),
                 shutdown: CancellationToken::new(),
                 tasks: watch::Sender::new(Tasks::default()),
             }),
@@ -98,6 +101,11 @@ impl Process {
     /// The readiness of the process.
     pub fn readiness(&self) -> &Readiness {
         &self.inner.readiness
+    }
+
+    /// The states of the parts of the process.
+    pub fn states(&self) -> &States {
+        &self.inner.states
     }
 
     /// Cancelled when the process shuts down: tasks stop taking work, finish what they began, and end.

@@ -146,7 +146,8 @@ impl<C: Contract> CommandClient<C> {
         let mut tail = loop {
             match Tail::at_end(&self.inner.cluster, C::SERVICE, Topic::Outcomes) {
                 Ok(tail) => break tail,
-                Err(log::Error::Unavailable(reason)) if !stopped() => {
+                Err(log::Error::Unavailable(_)) if stopped() => return Ok(()),
+                Err(log::Error::Unavailable(reason)) => {
                     self.inner.iterations.fetch_add(1, Ordering::Relaxed);
                     self.set_problem(Some(&reason));
                     outage.failed(reason);

@@ -5,6 +5,7 @@ use observability::Metric;
 use prometheus::{GaugeVec, Histogram, HistogramVec, IntCounterVec, IntGaugeVec, Registry};
 
 use crate::effects::TargetMetrics;
+use crate::worker::Invariant;
 
 /// Every metric, defined once.
 pub mod names {
@@ -64,6 +65,12 @@ pub mod names {
         &["service"],
         "Consumers recreated because they lost their place in the group and no other process took it.",
     );
+    /// Violated invariants.
+    pub const INVARIANT_VIOLATIONS: Metric = Metric::counter(
+        "ordermesh_engine_invariant_violations_total",
+        &["service", "invariant"],
+        "Transactions of a partition that were not written because they violate an invariant: a defect of the engine.",
+    );
     /// Waiting commands.
     pub const LAG_RECORDS: Metric = Metric::gauge(
         "ordermesh_engine_lag_records",
@@ -110,7 +117,7 @@ pub mod names {
     pub const BLOCKED_PARTITIONS: Metric = Metric::gauge(
         "ordermesh_engine_blocked_partitions",
         &["service"],
-        "Partitions paused behind a record that cannot be decoded yet.",
+        "Partitions paused behind a record that cannot be decoded yet, or because they violate an invariant.",
     );
     /// Stalled partitions.
     pub const STANDING_PARTITIONS: Metric = Metric::gauge(
@@ -185,6 +192,7 @@ pub const ALL: &[Metric] = &[
     names::FAILED_TRANSACTIONS,
     names::PRODUCERS_RECREATED,
     names::CONSUMERS_RECREATED,
+    names::INVARIANT_VIOLATIONS,
     names::LAG_RECORDS,
     names::LAG_SECONDS,
     names::RESTORE_SECONDS,
@@ -226,6 +234,8 @@ pub struct Metrics {
     pub producers_recreated: IntCounterVec,
     /// [`names::CONSUMERS_RECREATED`]
     pub consumers_recreated: IntCounterVec,
+    /// [`names::INVARIANT_VIOLATIONS`]
+    pub invariant_violations: IntCounterVec,
     /// [`names::LAG_RECORDS`]
     pub lag_records: IntGaugeVec,
     /// [`names::LAG_SECONDS`]
@@ -283,6 +293,7 @@ impl Metrics {
             failed_transactions: names::FAILED_TRANSACTIONS.int_counters(registry)?,
             producers_recreated: names::PRODUCERS_RECREATED.int_counters(registry)?,
             consumers_recreated: names::CONSUMERS_RECREATED.int_counters(registry)?,
+            invariant_violations: names::INVARIANT_VIOLATIONS.int_counters(registry)?,
             lag_records: names::LAG_RECORDS.int_gauges(registry)?,
             lag_seconds: names::LAG_SECONDS.float_gauges(registry)?,
             restore_seconds: names::RESTORE_SECONDS.histograms(registry, seconds()?)?,
@@ -322,6 +333,10 @@ impl Metrics {
         for topic in [Topic::State, Topic::Events] {
             self.restored_records
                 .with_label_values(&[service, topic.name()]);
+        }
+        for invariant in Invariant::ALL {
+            self.invariant_violations
+                .with_label_values(&[service, invariant.name()]);
         }
         for cause in ["damaged", "missing", "outdated"] {
             self.full_replays.with_label_values(&[service, cause]);

@@ -57,7 +57,8 @@ where
         let log = loop {
             match KafkaLog::new(Arc::clone(&self.cluster), service, &self.instance) {
                 Ok(log) => break log,
-                Err(crate::log::Error::Unavailable(reason)) if !stopped() => outage.failed(reason),
+                Err(crate::log::Error::Unavailable(_)) if stopped() => return Ok(()),
+                Err(crate::log::Error::Unavailable(reason)) => outage.failed(reason),
                 Err(error) => return Err(Error::Log(error)),
             }
         };

@@ -9,10 +9,12 @@ mod batch;
 mod checkpoint;
 mod dead_letter;
 mod decide;
+mod invariants;
 mod measurements;
 mod membership;
 mod ownership;
 mod partition;
+mod partitions;
 mod replay;
 mod stalls;
 mod status;
@@ -20,7 +22,7 @@ mod takeover;
 mod trace;
 mod window;
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,14 +30,14 @@ use contracts::{Contract, Topic};
 use observability::Outage;
 
 pub use self::checkpoint::StateKey;
+pub use self::invariants::Invariant;
 pub use self::replay::{Replay, Replayed};
-pub use self::status::Status;
+pub use self::status::{ObservableState, Status};
 
 use self::measurements::Measurements;
 use self::membership::MembershipCheck;
-use self::partition::PartitionState;
+use self::partitions::Partitions;
 use self::stalls::StallDetector;
-use self::takeover::TakeOver;
 use self::trace::WindowSpans;
 use self::window::Window;
 use crate::Decider;
@@ -49,7 +51,9 @@ const MAX_BATCH_INPUTS: usize = 2_000;
 /// Longest wait for an input, so that periodic work runs on time.
 const IDLE_WAIT: Duration = Duration::from_millis(100);
 /// Between two tries of a take-over that has to wait.
-const RETRY: Duration = Duration::from_millis(200);
+const TAKE_OVER_RETRY_INTERVAL: Duration = Duration::from_millis(200);
+/// Between two tries of a command that cannot be decoded yet.
+const BLOCK_RETRY_INTERVAL: Duration = TAKE_OVER_RETRY_INTERVAL.saturating_mul(5);
 
 /// Settings of a worker.
 #[derive(Clone, Debug)]
@@ -62,17 +66,17 @@ pub struct Settings {
     pub checkpoint_every: Duration,
     /// A safeguard that is switched off, so that a simulation shows what it prevents.
     #[cfg(feature = "simulation")]
-    pub disabled: Option<Safeguard>,
+    pub disabled: Option<WorkerSafeguard>,
 }
 
 /// A rule that the worker's correctness depends on; only a simulation can disable it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Safeguard {
+pub enum WorkerSafeguard {
     /// After an abort the worker drops every state and takes its partitions over again.
     ForgettingStates,
     /// The next checkpoint writes the states that were replayed at take-over.
     CheckpointingReplayed,
-    /// Aggregates that only another service asks about are evicted by that service's time.
+    /// Aggregates that only another service uses are evicted by the time in that service's commands.
     AskersTime,
     /// A consumer that has lost its group membership for good is recreated.
     ReplacingClients,
@@ -93,13 +97,13 @@ impl Default for Settings {
 impl Settings {
     /// Whether a safeguard is on. Only a simulation can switch one off.
     #[cfg(feature = "simulation")]
-    fn has(&self, safeguard: Safeguard) -> bool {
+    fn has(&self, safeguard: WorkerSafeguard) -> bool {
         self.disabled != Some(safeguard)
     }
 
     /// Every safeguard is on.
     #[cfg(not(feature = "simulation"))]
-    const fn has(&self, _: Safeguard) -> bool {
+    const fn has(&self, _: WorkerSafeguard) -> bool {
         true
     }
 
@@ -169,9 +173,8 @@ pub struct Worker<D: Decider, L: Log, S: EffectScheduler<D>> {
     log: L,
     scheduler: S,
     status: Status,
-    partitions: BTreeMap<Partition, PartitionState<D>>,
-    takeover_queue: VecDeque<Partition>,
-    takeover: Option<TakeOver<D>>,
+    phase: WorkerPhase,
+    partitions: Partitions<D>,
     takeover_retry_at: Duration,
     window: Window,
     /// Spans of the commands in the open window.
@@ -188,8 +191,30 @@ pub struct Worker<D: Decider, L: Log, S: EffectScheduler<D>> {
     reached: BTreeMap<Partition, i64>,
     /// Commands whose decision failed; they become dead letters the next time.
     poisoned: HashSet<(Partition, i64)>,
-    /// When the producer is recreated.
-    recreate_at: Option<Duration>,
+}
+
+/// The phase of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkerPhase {
+    /// It writes transactions.
+    Running,
+    /// Its producer has to be recreated: nothing is written meanwhile.
+    RecreatingProducer {
+        /// Since when, Unix milliseconds.
+        since_ms: i64,
+        /// Earliest time of the next try.
+        at: Duration,
+    },
+}
+
+impl WorkerPhase {
+    /// The name of the phase, for operators.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::RecreatingProducer { .. } => "recreating_producer",
+        }
+    }
 }
 
 impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
@@ -217,9 +242,8 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
             log,
             scheduler,
             status: Status::default(),
-            partitions: BTreeMap::new(),
-            takeover_queue: VecDeque::new(),
-            takeover: None,
+            phase: WorkerPhase::Running,
+            partitions: Partitions::default(),
             takeover_retry_at: Duration::ZERO,
             window: Window::default(),
             spans: WindowSpans::default(),
@@ -231,7 +255,6 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
             inputs: Vec::new(),
             reached: BTreeMap::new(),
             poisoned: HashSet::new(),
-            recreate_at: None,
         }
     }
 
@@ -263,20 +286,24 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
         self.run_due_work()?;
         self.check_membership()?;
         self.publish_metrics();
-        self.status.round_done();
+        self.status.iteration_done();
         Ok(())
     }
 
     /// Recreates the producer when that is due. This fences any other producer of the same transactional id, so it
     /// happens only while this member is in the group.
     fn recreate(&mut self) -> Result<(), Error> {
-        if self.recreate_at.is_none_or(|at| at > self.log.now()) {
+        let WorkerPhase::RecreatingProducer { at, .. } = self.phase else {
+            return Ok(());
+        };
+        if at > self.log.now() {
             return Ok(());
         }
         match self.log.is_member() {
             Ok(true) => match self.log.recreate() {
                 Ok(()) => {
-                    self.recreate_at = None;
+                    self.phase = WorkerPhase::Running;
+                    self.report_partitions();
                     let service = D::Contract::SERVICE.name();
                     self.context
                         .metrics
@@ -293,7 +320,8 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
         }
     }
 
-    /// Records a temporary failure; any other one ends the worker.
+    /// Handles an error of the log: an unavailable broker is recorded, a displaced member rejoins the group, any other
+    /// error ends the worker.
     fn handle_log_error(&mut self, error: log::Error) -> Result<(), Error> {
         match error {
             log::Error::Unavailable(reason) => {
@@ -311,13 +339,13 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
     /// Collects a window under one group generation. A rebalance drops what has been collected.
     fn gather(&mut self) -> Result<Option<L::Generation>, log::Error> {
         self.inputs.clear();
-        let waiting = self.takeover.is_some() || !self.takeover_queue.is_empty();
-        let wait =
-            if waiting && self.recreate_at.is_none() && self.takeover_retry_at <= self.log.now() {
-                Duration::from_millis(1)
-            } else {
-                IDLE_WAIT
-            };
+        let can_take_over =
+            self.phase == WorkerPhase::Running && self.takeover_retry_at <= self.log.now();
+        let wait = if can_take_over && self.partitions.is_restoring() {
+            Duration::from_millis(1)
+        } else {
+            IDLE_WAIT
+        };
         if self.poll(wait)? {
             return Ok(None);
         }
@@ -352,7 +380,7 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
                     tracing::info!(service = %D::Contract::SERVICE, ?partitions, "partitions assigned");
                     for partition in partitions {
                         self.forget(partition);
-                        self.takeover_queue.push_back(partition);
+                        self.partitions.assign(partition);
                     }
                     rebalanced = true;
                 }
@@ -380,69 +408,56 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
     fn drop_window(&mut self) -> Result<(), log::Error> {
         self.inputs.clear();
         self.reached.clear();
-        for (partition, partition_state) in &self.partitions {
-            if partition_state.blocked_until.is_none() {
-                self.log.start(*partition, partition_state.position)?;
+        for (partition, phase) in self.partitions.phases() {
+            if let Some(state) = phase.state().filter(|_| !phase.is_paused()) {
+                self.log.start(partition, state.position)?;
             }
         }
         Ok(())
     }
 
-    /// Starts due effects and resumes blocked partitions.
+    /// Retries blocked partitions that are due, and starts the effects of partitions whose earlier answers are processed.
     fn run_due_work(&mut self) -> Result<(), Error> {
         let now = self.log.now();
-        let mut unblocked = false;
-        let partitions: Vec<_> = self.partitions.keys().copied().collect();
-        for partition in partitions {
-            let Some(partition_state) = self.partitions.get_mut(&partition) else {
+        for partition in self.partitions.due_blocks(now) {
+            let Some(state) = self.partitions.get(partition) else {
                 continue;
             };
-            let position = partition_state.position;
-            if partition_state
-                .blocked_until
-                .is_some_and(|until| until <= now)
-            {
-                partition_state.blocked_until = Some(now + RETRY * 5);
-                match self.log.start(partition, position) {
-                    Ok(()) => {
-                        partition_state.blocked_until = None;
-                        unblocked = true;
-                    }
-                    Err(error) => self.handle_log_error(error)?,
+            match self.log.start(partition, state.position) {
+                Ok(()) => {
+                    self.partitions.retry_block(partition, None);
+                    self.report_partitions();
                 }
-                continue;
-            }
-            if !partition_state.effects_started && position >= partition_state.answers_until {
-                self.start_effects(partition);
+                Err(error) => {
+                    self.partitions
+                        .retry_block(partition, Some(now + BLOCK_RETRY_INTERVAL));
+                    self.handle_log_error(error)?;
+                }
             }
         }
-        if unblocked {
-            self.report_partitions();
+        let due: Vec<_> = self
+            .partitions
+            .restored()
+            .filter(|(_, state)| !state.effects_started && state.position >= state.answers_until)
+            .map(|(partition, _)| partition)
+            .collect();
+        for partition in due {
+            self.start_effects(partition);
         }
         Ok(())
     }
 
     fn report_partitions(&mut self) {
-        let restoring = self
-            .takeover_queue
-            .iter()
-            .copied()
-            .chain(self.takeover.as_ref().map(TakeOver::partition))
-            .collect();
         self.status
-            .partitions(self.partitions.keys().copied().collect(), restoring);
+            .observe(self.log.unix_ms(), self.phase, &self.partitions);
         self.measurements.publish_soon();
     }
 
-    /// Stops effects and timers. Dropping the worker leaves the group.
+    /// Stops effects and timers. The member keeps its place in the group until its session ends.
     pub fn close(&mut self) {
-        let partitions: Vec<_> = self.partitions.keys().copied().collect();
-        for partition in partitions {
-            self.scheduler.forget(partition);
+        for partition in self.partitions.in_turn() {
+            self.forget(partition);
         }
-        self.partitions.clear();
-        self.takeover_queue.clear();
-        self.takeover = None;
         self.measurements.publish_soon();
         self.publish_metrics();
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use engine::log::simulated::DisabledSafeguard;
+use engine::log::simulated::LogDefect;
 use engine::worker;
 
 /// A safeguard that can be disabled, in a simulation only.
@@ -71,15 +71,15 @@ impl Safeguard {
     }
 
     /// The equivalent setting of the simulated log, if there is one.
-    pub(crate) const fn disabled_in_log(self) -> Option<DisabledSafeguard> {
+    pub(crate) const fn disabled_in_log(self) -> Option<LogDefect> {
         match self {
-            Self::OffsetsInside => Some(DisabledSafeguard::OffsetsOutsideTransaction),
-            Self::Generation => Some(DisabledSafeguard::OffsetsWithoutGeneration),
-            Self::OffsetFirst => Some(DisabledSafeguard::StateBeforeOffset),
-            Self::HighWatermark => Some(DisabledSafeguard::ReadToStableEnd),
-            Self::AnswersFirst => Some(DisabledSafeguard::AnswersUnread),
-            Self::UnclearEnd => Some(DisabledSafeguard::UnclearProducerKept),
-            Self::ReplacingClients => Some(DisabledSafeguard::DisconnectedClientsKept),
+            Self::OffsetsInside => Some(LogDefect::OffsetsOutsideTransaction),
+            Self::Generation => Some(LogDefect::OffsetsWithoutGeneration),
+            Self::OffsetFirst => Some(LogDefect::StateBeforeOffset),
+            Self::HighWatermark => Some(LogDefect::ReadToStableEnd),
+            Self::AnswersFirst => Some(LogDefect::AnswersUnread),
+            Self::UnclearEnd => Some(LogDefect::UnclearProducerKept),
+            Self::ReplacingClients => Some(LogDefect::DisconnectedClientsKept),
             Self::ForgettingStates
             | Self::CheckpointingReplayed
             | Self::AskersTime
@@ -89,12 +89,12 @@ impl Safeguard {
     }
 
     /// The equivalent setting of the worker, if there is one.
-    pub(crate) const fn disabled_in_worker(self) -> Option<worker::Safeguard> {
+    pub(crate) const fn disabled_in_worker(self) -> Option<worker::WorkerSafeguard> {
         match self {
-            Self::ForgettingStates => Some(worker::Safeguard::ForgettingStates),
-            Self::CheckpointingReplayed => Some(worker::Safeguard::CheckpointingReplayed),
-            Self::AskersTime => Some(worker::Safeguard::AskersTime),
-            Self::ReplacingClients => Some(worker::Safeguard::ReplacingClients),
+            Self::ForgettingStates => Some(worker::WorkerSafeguard::ForgettingStates),
+            Self::CheckpointingReplayed => Some(worker::WorkerSafeguard::CheckpointingReplayed),
+            Self::AskersTime => Some(worker::WorkerSafeguard::AskersTime),
+            Self::ReplacingClients => Some(worker::WorkerSafeguard::ReplacingClients),
             _ => None,
         }
     }

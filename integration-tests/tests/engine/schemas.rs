@@ -74,6 +74,18 @@ fn pauses_until_known(resolution: Resolution, reason: &str) {
         wait_for_outcomes(&fixture, &sent);
     }
     assert_only_outcomes(&fixture, &sent);
+    let observed = worker.status.observable_state();
+    let [blocked, other] = [0, 1].map(|partition| &observed.partitions[&partition]);
+    assert_eq!((blocked.phase, other.phase), ("blocked", "running"));
+    assert!(
+        blocked
+            .reason
+            .as_ref()
+            .is_some_and(|why| why.contains(reason))
+    );
+    assert_eq!(other.reason, None);
+    let position = blocked.restored.map(|restored| restored.position);
+    assert_eq!(position, Some(held_back[0].offset));
     assert_eq!(
         fixture.committed(Service::Inventory, 0),
         Some(held_back[0].offset)
@@ -88,6 +100,10 @@ fn pauses_until_known(resolution: Resolution, reason: &str) {
     sent.extend(held_back);
     assert_processed_once(&fixture, &sent);
     worker.wait_until_ready();
+    assert_eq!(
+        worker.status.observable_state().partitions[&0].phase,
+        "running"
+    );
     assert!(fixture.read(Service::Inventory, Topic::Dlq).is_empty());
     worker.stop();
 }

@@ -190,6 +190,10 @@ fn waits_for_open_transactions_below_the_high_watermark() {
         "{:?}",
         status.ready()
     );
+    let observed = status.observable_state();
+    assert_eq!(observed.phase, "running");
+    assert_eq!(observed.partitions[&0].phase, "running");
+    assert_eq!(observed.partitions[&1].phase, "restoring");
     open.commit();
     eventually("the partition is taken over", || {
         worker.step().unwrap();

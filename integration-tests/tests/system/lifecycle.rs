@@ -1,11 +1,13 @@
 //! The lifecycle of an order through four services.
 
+use contracts::Service;
 use contracts::orders::v1::{EndReason, OrderStatus, PlaceOrderWait};
 use contracts::query::v1::query_service_client::QueryServiceClient;
 use contracts::query::v1::{GetOrderHistoryRequest, ListOrdersRequest};
 use contracts::sandbox::v1::Behaviour;
 use harness::eventually;
 use harness::system::{System, order_of};
+use serde_json::json;
 use tonic::Code;
 use uuid::Uuid;
 
@@ -94,7 +96,37 @@ fn an_order_is_delivered_refused_or_declined_and_everything_balances() {
     assert!(second.next_page_token.is_empty());
 
     system.audit_at_rest(None);
+    assert_states(&system);
     assert!(system.terminate("all").success(), "a drain ends well");
+}
+
+/// The admin port shows the partitions of each worker and of the projector: all that was written is processed.
+fn assert_states(system: &System) {
+    eventually("the states show that everything is processed", || {
+        let states = system.states("all");
+        let mut commands = 0;
+        for service in Service::ALL {
+            let worker = &states[service.name()];
+            assert_eq!(worker["phase"], "running");
+            for (partition, worker) in worker["partitions"].as_object()? {
+                assert_eq!(worker["phase"], "running");
+                commands += worker["committed"].as_i64()?;
+                let projector = &states["projector"]["services"][service.name()];
+                let projected = &projector["partitions"][partition];
+                assert_eq!(
+                    (&projector["parked_keys"], &projected["held_records"]),
+                    (&json!(0), &json!(0))
+                );
+                // Both positions may lie before the marker of the last transaction.
+                let behind = worker["events_end"].as_i64()? - projected["position"].as_i64()?;
+                if behind > 1 {
+                    return None;
+                }
+            }
+        }
+        assert_eq!(states["projector"]["phase"], "projecting");
+        (commands > 0).then_some(())
+    });
 }
 
 #[test]

@@ -40,7 +40,9 @@ use projector::Projector;
 
 #[cfg(feature = "simulation")]
 pub use projector::Projection;
-pub use projector::{FetchedRecord, Source};
+pub use projector::{
+    FetchedRecord, ObservablePartition, ObservableState, ObservableTopic, Observed, Phase, Source,
+};
 pub use schema::NAME as SCHEMA;
 #[cfg(feature = "simulation")]
 pub use tables::MemoryReadModel;
@@ -134,6 +136,7 @@ impl Query {
             progress,
             metrics,
             readiness: readiness.component(COMPONENT),
+            observed: Observed::default(),
             iterations: Iterations::default(),
             created_at: Instant::now(),
             main_runtime: Handle::current(),
@@ -166,6 +169,11 @@ impl Query {
             STALL_LIMITS,
             projector.readiness.clone(),
         )
+    }
+
+    /// A handle on the projector's state, for operators.
+    pub fn observed(&self) -> Observed {
+        self.projector.observed.clone()
     }
 
     /// Keeps the read model up to date until `shutdown`. Blocks: give it a thread of its own.

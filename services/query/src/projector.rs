@@ -6,6 +6,7 @@
 mod batch;
 mod lag;
 mod log;
+mod observable;
 mod offset_advances;
 mod ownership;
 #[cfg(feature = "simulation")]
@@ -29,6 +30,9 @@ use tokio::runtime::{Handle, Runtime};
 use tokio_util::sync::CancellationToken;
 
 pub use self::log::{FetchedRecord, Source};
+pub use self::observable::{
+    ObservablePartition, ObservableState, ObservableTopic, Observed, Phase,
+};
 use crate::metrics::Metrics;
 use crate::progress::Progress;
 use crate::tables::Origin;
@@ -115,6 +119,8 @@ pub struct Projector {
     pub metrics: Metrics,
     /// The projector's entry in the readiness.
     pub readiness: Component,
+    /// The projector's state, for operators.
+    pub observed: Observed,
     /// Counts the iterations of its loops.
     pub iterations: Iterations,
     /// Time origin of the failure durations of log clients.
@@ -158,6 +164,7 @@ impl Projector {
                 }
                 Err(failure) => failure,
             };
+            self.observed.without_partitions(Phase::Connecting);
             self.metrics.database_failures.inc();
             self.readiness.not_ready(failure.to_string());
             let cause = std::error::Error::source(&failure).map(ToString::to_string);
@@ -194,6 +201,7 @@ impl Projector {
             self.iterations.increment();
             runtime.block_on(ownership.rebalance(&mut connection))?;
             if ownership.partitions().is_empty() {
+                self.observed.without_partitions(Phase::Idle);
                 sleep(runtime, shutdown, ACQUIRE_INTERVAL);
                 continue;
             }

@@ -29,7 +29,7 @@ pub use broker::{Broker, ExternalTransaction, Fetched, PendingAction};
 pub use fault_injector::{EndDelivery, FaultInjector, FaultPoint, NoFaults, StepOutcome};
 pub use group::Generation;
 pub use journal::Journal;
-pub use member::{ClientKind, DisabledSafeguard, Probe, SimulatedLog};
+pub use member::{ClientKind, LogDefect, Probe, SimulatedLog};
 
 /// A partition of a topic.
 pub type TopicPartition = (Service, Topic, Partition);

@@ -1,4 +1,4 @@
-//! One window: decided, written in one transaction, and only then published to effects and metrics.
+//! One window: decided, written in one transaction, and only then published to effects.
 
 use std::collections::{BTreeMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,14 +10,19 @@ use super::dead_letter::dead_letter;
 use super::decide::{self, Decided};
 use super::ownership::outstanding;
 use super::partition::PartitionState;
+use super::partitions::Block;
 use super::trace::WindowSpans;
-use super::{Error, RETRY, Reject, Safeguard, Worker, WorkerContext, checkpoint};
+use super::{
+    BLOCK_RETRY_INTERVAL, Error, Reject, Worker, WorkerContext, WorkerPhase, WorkerSafeguard,
+    checkpoint,
+};
 use crate::Decider;
 use crate::codec::{Poison, Undecodable};
 use crate::effects::{EffectContext, EffectScheduler, Origin};
 use crate::log::{Failure, Input, Log, Output, Partition, PartitionWrites};
 
-/// At least this many dead letters, and more than half of the window: a bad deploy, not bad records.
+/// At least this many dead letters, and more than half of the window: the program is probably at fault, not the
+/// records.
 const POISON_LIMIT: usize = 64;
 /// After a longer call the process may have been frozen beyond the group's session.
 const FREEZE_SUSPECTED_AFTER: Duration = Duration::from_secs(15);
@@ -33,7 +38,8 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
         let mut processed_inputs = 0;
         for input in &inputs {
             let partition = input.partition;
-            let Some(partition_state) = self.partitions.get_mut(&partition) else {
+            let is_paused = self.partitions.is_paused(partition);
+            let Some(partition_state) = self.partitions.get_mut(partition) else {
                 continue;
             };
             let partition_writes = writes.entry(partition).or_insert_with(|| PartitionWrites {
@@ -42,7 +48,7 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
                 outputs: Vec::new(),
             });
             // Fetched before a seek, or behind a record that cannot be decoded yet.
-            if input.offset < partition_writes.offset || partition_state.blocked_until.is_some() {
+            if input.offset < partition_writes.offset || is_paused {
                 continue;
             }
             match Self::process_input(
@@ -56,8 +62,22 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
                 Processed::Done => {}
                 Processed::DeadLetter => dead_letters += 1,
                 Processed::PartitionBlocked(reason) => {
-                    self.status.blocked(partition, reason);
-                    partition_state.blocked_until = Some(self.log.now() + RETRY * 5);
+                    let is_known = self.partitions.blocked_at(partition) == Some(input.offset);
+                    if !is_known {
+                        tracing::warn!(
+                            partition,
+                            offset = input.offset,
+                            reason,
+                            "partition paused"
+                        );
+                    }
+                    let block = Block {
+                        offset: input.offset,
+                        reason,
+                        retry_at: Some(self.log.now() + BLOCK_RETRY_INTERVAL),
+                    };
+                    self.partitions.block(partition, block);
+                    self.report_partitions();
                     continue;
                 }
                 Processed::ResetPartitions(poison) => {
@@ -87,16 +107,17 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
         self.pass_markers(&mut writes);
         self.add_checkpoints(&mut writes);
         self.commit_idle_positions(&mut writes);
+        self.check_invariants(&mut writes)?;
         writes.retain(|partition, partition_writes| {
             !partition_writes.outputs.is_empty()
                 || self
                     .partitions
-                    .get(partition)
+                    .get(*partition)
                     .is_some_and(|partition_state| {
                         partition_writes.offset > partition_state.committed
                     })
         });
-        if writes.is_empty() || self.recreate_at.is_some() {
+        if writes.is_empty() || self.phase != WorkerPhase::Running {
             return Ok(());
         }
         self.commit_writes(generation, writes.into_values().collect(), processed_inputs)
@@ -105,12 +126,12 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
     /// Advances positions past markers and aborted records after the window's inputs.
     fn pass_markers(&mut self, writes: &mut BTreeMap<Partition, PartitionWrites>) {
         for (partition, offset) in std::mem::take(&mut self.reached) {
-            let Some(partition_state) = self.partitions.get_mut(&partition) else {
-                continue;
-            };
-            if partition_state.blocked_until.is_some() {
+            if self.partitions.is_paused(partition) {
                 continue;
             }
+            let Some(partition_state) = self.partitions.get_mut(partition) else {
+                continue;
+            };
             match writes.get_mut(&partition) {
                 Some(partition_writes) => {
                     partition_writes.offset = partition_writes.offset.max(offset)
@@ -208,9 +229,9 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
     }
 
     fn pause_blocked(&mut self) {
-        for (partition, partition_state) in &self.partitions {
-            if partition_state.blocked_until.is_some()
-                && let Err(error) = self.log.pause(*partition)
+        for (partition, phase) in self.partitions.phases() {
+            if phase.is_paused()
+                && let Err(error) = self.log.pause(partition)
             {
                 tracing::debug!(%error, partition, "partition could not be paused; the next poll reports the reason");
             }
@@ -219,7 +240,7 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
 
     fn add_checkpoints(&mut self, writes: &mut BTreeMap<Partition, PartitionWrites>) {
         let now = self.log.now();
-        for (partition, partition_state) in &mut self.partitions {
+        for (partition, partition_state) in self.partitions.restored_mut() {
             let due = partition_state.checkpoint.is_none() && partition_state.checkpoint_at <= now;
             if due {
                 partition_state.checkpoint_at = now + self.context.settings.checkpoint_every;
@@ -233,15 +254,14 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
                 }
             }
             if partition_state.checkpoint.is_some() {
-                let partition_writes =
-                    writes.entry(*partition).or_insert_with(|| PartitionWrites {
-                        partition: *partition,
-                        offset: partition_state.position,
-                        outputs: Vec::new(),
-                    });
+                let partition_writes = writes.entry(partition).or_insert_with(|| PartitionWrites {
+                    partition,
+                    offset: partition_state.position,
+                    outputs: Vec::new(),
+                });
                 checkpoint::write_piece(
                     &self.context,
-                    *partition,
+                    partition,
                     partition_state,
                     &mut partition_writes.outputs,
                 );
@@ -251,14 +271,13 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
 
     /// Commits positions that advanced without input (markers, aborted records).
     fn commit_idle_positions(&mut self, writes: &mut BTreeMap<Partition, PartitionWrites>) {
-        for (partition, partition_state) in &self.partitions {
+        for (partition, partition_state) in self.partitions.restored() {
             if partition_state.position > partition_state.committed {
-                let partition_writes =
-                    writes.entry(*partition).or_insert_with(|| PartitionWrites {
-                        partition: *partition,
-                        offset: partition_state.position,
-                        outputs: Vec::new(),
-                    });
+                let partition_writes = writes.entry(partition).or_insert_with(|| PartitionWrites {
+                    partition,
+                    offset: partition_state.position,
+                    outputs: Vec::new(),
+                });
                 partition_writes.offset = partition_writes.offset.max(partition_state.position);
             }
         }
@@ -296,7 +315,7 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
                     .with_label_values(&[service])
                     .observe(inputs as f64);
                 for end in appended {
-                    if let Some(partition_state) = self.partitions.get_mut(&end.partition) {
+                    if let Some(partition_state) = self.partitions.get_mut(end.partition) {
                         partition_state.events_end = partition_state.events_end.max(end.events_end);
                     }
                 }
@@ -304,6 +323,9 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
                     self.poisoned
                         .retain(|(p, o)| *p != partition || *o >= offset);
                     self.on_committed(partition, offset);
+                    if self.partitions.unblock_passed(partition) {
+                        self.report_partitions();
+                    }
                 }
                 self.observe_command_waits(service);
                 self.spans.end();
@@ -324,12 +346,11 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
 
     /// Updates the partition after a commit, and only now passes effects and timers on.
     fn on_committed(&mut self, partition: Partition, offset: i64) {
-        let Some(partition_state) = self.partitions.get_mut(&partition) else {
+        let Some(partition_state) = self.partitions.get_mut(partition) else {
             return;
         };
         partition_state.position = partition_state.position.max(offset);
         partition_state.committed = offset;
-        self.status.unblocked(partition);
         let started = partition_state.effects_started;
         let now_ms = self.log.unix_ms();
         for id in std::mem::take(&mut partition_state.changed) {
@@ -359,22 +380,32 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
             .with_label_values(&[service, result_of(&failure)])
             .inc();
         match failure {
-            Failure::Aborted(_) if !self.context.settings.has(Safeguard::ForgettingStates) => {
+            Failure::Aborted(_)
+                if !self.context.settings.has(WorkerSafeguard::ForgettingStates) =>
+            {
                 return self
                     .drop_window()
                     .or_else(|error| self.handle_log_error(error));
             }
             Failure::Aborted(_) => {}
             Failure::Unclear(_) if took < FREEZE_SUSPECTED_AFTER => {
-                self.recreate_at = Some(self.log.now())
+                self.recreate_producer_at(self.log.now());
             }
             // A replacement may exist. After some heartbeats the consumer reports it.
             Failure::Unclear(_) | Failure::Fenced(_) => {
-                self.recreate_at = Some(self.log.now() + REPLACEMENT_CHECK_DELAY);
+                self.recreate_producer_at(self.log.now() + REPLACEMENT_CHECK_DELAY);
             }
         }
         self.reset_partitions();
         Ok(())
+    }
+
+    fn recreate_producer_at(&mut self, at: Duration) {
+        let since_ms = match self.phase {
+            WorkerPhase::RecreatingProducer { since_ms, .. } => since_ms,
+            WorkerPhase::Running => self.log.unix_ms(),
+        };
+        self.phase = WorkerPhase::RecreatingProducer { since_ms, at };
     }
 }
 

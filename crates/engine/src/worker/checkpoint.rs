@@ -28,6 +28,13 @@ pub struct CheckpointProgress {
     commands_offset: i64,
 }
 
+impl CheckpointProgress {
+    /// States that are still to be written.
+    pub fn pending(&self) -> usize {
+        self.pending.len()
+    }
+}
+
 /// Keys of the state topic: a kind, and the id where there is one.
 pub enum StateKey<'a> {
     /// An aggregate in one record.

@@ -42,12 +42,14 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
         self.measurements.next_at = now + EVERY;
         self.publish_partitions(now);
         self.publish_lag();
+        self.status
+            .observe(self.log.unix_ms(), self.phase, &self.partitions);
     }
 
     fn publish_partitions(&mut self, now: Duration) {
         let service = D::Contract::SERVICE.name();
         let metrics = &self.context.metrics;
-        let restoring = self.takeover.is_some() || !self.takeover_queue.is_empty();
+        let restoring = self.partitions.is_restoring();
         let since = restoring.then(|| self.measurements.restoring_since.unwrap_or(now));
         self.measurements.restoring_since = since;
         metrics
@@ -55,14 +57,14 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
             .with_label_values(&[service])
             .set(since.map_or(0.0, |since| now.saturating_sub(since).as_secs_f64()));
         let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        let partition_state = self.partitions.values();
-        let blocked = partition_state
-            .clone()
-            .filter(|partition| partition.blocked_until.is_some());
+        let blocked = self
+            .partitions
+            .phases()
+            .filter(|(_, phase)| phase.reason().is_some());
         metrics
             .partitions
             .with_label_values(&[service])
-            .set(count(self.partitions.len()));
+            .set(count(self.partitions.restored().count()));
         metrics
             .blocked_partitions
             .with_label_values(&[service])
@@ -72,8 +74,9 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
             .with_label_values(&[service])
             .set(count(self.measurements.stalled));
         metrics.aggregates.with_label_values(&[service]).set(count(
-            partition_state
-                .map(|partition| partition.aggregates.len())
+            self.partitions
+                .restored()
+                .map(|(_, state)| state.aggregates.len())
                 .sum(),
         ));
     }
@@ -83,7 +86,7 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
         let metrics = &self.context.metrics;
         let now_ms = unix_ms();
         for partition in self.measurements.published.drain(..) {
-            if !self.partitions.contains_key(&partition) {
+            if self.partitions.get(partition).is_none() {
                 let revoked = partition.to_string();
                 // Its new owner exports it now.
                 let _ = metrics
@@ -95,9 +98,9 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
                 self.measurements.behind_since_ms.remove(&partition);
             }
         }
-        for (partition, partition_state) in &self.partitions {
-            self.measurements.published.push(*partition);
-            let Some(end) = self.log.stable_end(*partition) else {
+        for (partition, partition_state) in self.partitions.restored() {
+            self.measurements.published.push(partition);
+            let Some(end) = self.log.stable_end(partition) else {
                 continue;
             };
             let label = partition.to_string();
@@ -107,12 +110,12 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
                 .with_label_values(&[service, &label])
                 .set(records);
             let age_ms = if records == 0 {
-                self.measurements.behind_since_ms.remove(partition);
+                self.measurements.behind_since_ms.remove(&partition);
                 0
             } else {
                 // The oldest one was appended after the last processed record, and after the partition was last up to
                 // date.
-                let since_ms = self.measurements.behind_since_ms.entry(*partition);
+                let since_ms = self.measurements.behind_since_ms.entry(partition);
                 let since_ms = (*since_ms.or_insert(now_ms)).max(partition_state.time_ms);
                 (now_ms - since_ms).max(0)
             };
@@ -134,7 +137,7 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
         let now_ms = unix_ms();
         // Records behind a blocked one have not been decided yet.
         let is_decided = |input: &&Input| {
-            let partition_state = self.partitions.get(&input.partition);
+            let partition_state = self.partitions.get(input.partition);
             partition_state.is_some_and(|partition_state| input.offset < partition_state.committed)
         };
         for input in self.inputs.iter().filter(is_decided) {

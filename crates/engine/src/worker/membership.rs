@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use contracts::{Contract, Topic};
 
-use super::{Error, Safeguard, Worker};
+use super::{Error, Worker, WorkerPhase, WorkerSafeguard};
 use crate::Decider;
 use crate::effects::EffectScheduler;
 use crate::log::replacement::FailureTracker;
@@ -115,7 +115,7 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
                 false
             }
         };
-        if !is_lost || !self.context.settings.has(Safeguard::ReplacingClients) {
+        if !is_lost || !self.context.settings.has(WorkerSafeguard::ReplacingClients) {
             return Ok(());
         }
         match self.log.ask_coordinator() {
@@ -133,18 +133,18 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
 
     /// Rotates through the processed partitions; partition 0 while there are none.
     fn next_partition(&mut self) -> Partition {
-        let count = self.partitions.len().max(1);
+        let count = self.partitions.restored().count().max(1);
         self.membership.partition_index = (self.membership.partition_index + 1) % count;
-        let mut partitions = self.partitions.keys();
-        partitions
+        let mut restored = self.partitions.restored();
+        restored
             .nth(self.membership.partition_index)
-            .copied()
+            .map(|(partition, _)| partition)
             .unwrap_or_default()
     }
 
     /// Clears the outage, unless the producer still has to be recreated.
     fn broker_available(&mut self) {
-        if self.recreate_at.is_none() {
+        if self.phase == WorkerPhase::Running {
             self.outage.answered();
             self.status.log_available();
         }

@@ -6,55 +6,41 @@ use std::time::Duration;
 use contracts::Contract;
 
 use super::takeover::{self, TakeOver};
-use super::{Error, RETRY, Worker};
+use super::{Error, TAKE_OVER_RETRY_INTERVAL, Worker, WorkerPhase};
 use crate::effects::{EffectContext, EffectScheduler, Origin};
 use crate::log::{Log, Membership, Partition};
 use crate::{Decider, Outstanding, State};
 
 impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
     pub(super) fn forget(&mut self, partition: Partition) {
-        self.partitions.remove(&partition);
-        self.takeover_queue.retain(|queued| *queued != partition);
-        if self
-            .takeover
-            .as_ref()
-            .is_some_and(|takeover| takeover.partition() == partition)
-        {
-            self.takeover = None;
-        }
+        self.partitions.remove(partition);
         self.scheduler.forget(partition);
-    }
-
-    /// Every owned partition: processed, being taken over, or queued.
-    fn owned(&self) -> Vec<Partition> {
-        self.partitions
-            .keys()
-            .copied()
-            .chain(self.takeover.as_ref().map(TakeOver::partition))
-            .chain(self.takeover_queue.iter().copied())
-            .collect()
     }
 
     /// Drops all partitions: the group assigns new ones.
     pub(super) fn release_partitions(&mut self) {
         self.inputs.clear();
         self.reached.clear();
-        for partition in self.owned() {
+        for partition in self.partitions.in_turn() {
             self.forget(partition);
         }
         self.report_partitions();
     }
 
-    /// The single recovery path: drops the state of every owned partition and queues its take-over.
+    /// The single recovery path: drops the state of every owned partition and queues its take-over. A failed partition
+    /// stays failed: its defect would only repeat.
     pub(super) fn reset_partitions(&mut self) {
         self.inputs.clear();
         self.reached.clear();
-        for partition in self.owned() {
+        for partition in self.partitions.in_turn() {
+            if self.partitions.has_failed(partition) {
+                continue;
+            }
             self.forget(partition);
             if let Err(error) = self.log.pause(partition) {
                 tracing::debug!(%error, partition, "partition could not be paused; the next poll reports the reason");
             }
-            self.takeover_queue.push_back(partition);
+            self.partitions.assign(partition);
         }
         self.report_partitions();
     }
@@ -62,55 +48,54 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
     /// Runs one step of the take-over; one partition is taken over at a time.
     pub(super) fn take_over(&mut self) -> Result<(), Error> {
         let now = self.log.now();
-        if now < self.takeover_retry_at || self.recreate_at.is_some() {
+        if now < self.takeover_retry_at || self.phase != WorkerPhase::Running {
             return Ok(());
         }
-        if self.takeover.is_none() {
-            let Some(partition) = self.takeover_queue.front().copied() else {
+        if self.partitions.restoring().is_none() {
+            let Some(partition) = self.partitions.next_assigned() else {
                 return Ok(());
             };
             match TakeOver::begin(&mut self.log, partition) {
                 Ok(takeover) => {
-                    self.takeover_queue.pop_front();
-                    self.takeover = Some(takeover);
+                    self.partitions.restore(takeover);
+                    self.report_partitions();
                 }
                 Err(error) => return self.delay_take_over(error),
             }
         }
-        let Some(mut takeover) = self.takeover.take() else {
+        let is_idle = self.partitions.restored().next().is_none();
+        let wait = Duration::from_millis(if is_idle { 10 } else { 1 });
+        let Some(takeover) = self.partitions.restoring() else {
             return Ok(());
         };
-        let wait = Duration::from_millis(if self.partitions.is_empty() { 10 } else { 1 });
+        let partition = takeover.partition();
         match takeover.step(&self.context, &mut self.log, wait) {
-            Ok(Some(partition_state)) => {
-                let partition = takeover.partition();
-                if let Err(error) = self.log.start(partition, partition_state.position) {
-                    self.takeover_queue.push_front(partition);
+            Ok(Some(state)) => {
+                if let Err(error) = self.log.start(partition, state.position) {
+                    self.partitions.assign_first(partition);
                     return self.delay_take_over(error.into());
                 }
-                self.partitions.insert(partition, partition_state);
-                self.status.undelayed();
+                self.partitions.run(partition, state);
+                self.status.clear_delay();
                 self.report_partitions();
                 Ok(())
             }
             Ok(None) => {
-                self.takeover = Some(takeover);
+                self.status.clear_delay();
                 Ok(())
             }
-            // It starts again after the partitions that can be read.
-            Err(error @ takeover::Error::Newer { .. }) => {
-                self.takeover_queue.push_back(takeover.partition());
-                self.delay_take_over(error)
-            }
             Err(error) => {
-                self.takeover = Some(takeover);
+                if let takeover::Error::Newer { .. } = error {
+                    // It starts again after the partitions that can be read.
+                    self.partitions.assign(partition);
+                }
                 self.delay_take_over(error)
             }
         }
     }
 
     fn delay_take_over(&mut self, error: takeover::Error) -> Result<(), Error> {
-        self.takeover_retry_at = self.log.now() + RETRY;
+        self.takeover_retry_at = self.log.now() + TAKE_OVER_RETRY_INTERVAL;
         match error {
             takeover::Error::Log(error) => {
                 self.status.delayed(error.to_string());
@@ -121,7 +106,7 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
                 Ok(())
             }
             takeover::Error::Newer { .. } => {
-                self.takeover_retry_at = self.log.now() + RETRY * 10;
+                self.takeover_retry_at = self.log.now() + TAKE_OVER_RETRY_INTERVAL * 10;
                 tracing::error!(service = %D::Contract::SERVICE, %error, "partition refused");
                 self.status.delayed(error.to_string());
                 Ok(())
@@ -131,7 +116,7 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
     }
 
     /// Ends the worker, unless its membership is unconfirmed: a process that was frozen during a take-over, and
-    /// replaced meanwhile, may have combined reads from before and after. Such a member starts the take-over again.
+    /// replaced meanwhile, may have read inconsistent data. Such a member starts all take-overs again.
     fn damaged(&mut self, error: takeover::Error) -> Result<(), Error> {
         let Membership::Unconfirmed { .. } = self.log.membership() else {
             return Err(error.into());
@@ -145,7 +130,7 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
     }
 
     pub(super) fn start_effects(&mut self, partition: Partition) {
-        let Some(partition_state) = self.partitions.get_mut(&partition) else {
+        let Some(partition_state) = self.partitions.get_mut(partition) else {
             return;
         };
         // Sorted, so that a run is reproducible.
@@ -173,7 +158,7 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
 /// and nothing is outstanding.
 pub fn outstanding<D: Decider>(state: &State<D>, id: &str) -> Vec<Outstanding<D>> {
     catch_unwind(AssertUnwindSafe(|| D::outstanding(state, id))).unwrap_or_else(|_| {
-        tracing::error!(service = %D::Contract::SERVICE, id, "the rule book panicked on what is outstanding");
+        tracing::error!(service = %D::Contract::SERVICE, id, "the rule book panicked while it listed what is outstanding");
         Vec::new()
     })
 }

@@ -11,7 +11,7 @@ use crate::{Decider, State};
 
 use super::aggregate::Aggregate;
 use super::checkpoint::CheckpointProgress;
-use super::{Safeguard, Settings};
+use super::{Settings, WorkerSafeguard};
 
 /// State of a processed partition.
 pub struct PartitionState<D: Decider> {
@@ -43,8 +43,6 @@ pub struct PartitionState<D: Decider> {
     pub checkpoint: Option<CheckpointProgress>,
     /// When the next checkpoint begins.
     pub checkpoint_at: Duration,
-    /// Paused until this time because a record cannot be decoded yet.
-    pub blocked_until: Option<Duration>,
 }
 
 impl<D: Decider> PartitionState<D> {
@@ -65,7 +63,6 @@ impl<D: Decider> PartitionState<D> {
             finished: VecDeque::new(),
             checkpoint: None,
             checkpoint_at: Duration::ZERO,
-            blocked_until: None,
         }
     }
 
@@ -125,7 +122,7 @@ impl<D: Decider> PartitionState<D> {
 }
 
 fn evicts_by_asker_time<D: Decider>(settings: &Settings) -> bool {
-    D::ASKER.is_some() && settings.has(Safeguard::AskersTime)
+    D::ASKER.is_some() && settings.has(WorkerSafeguard::AskersTime)
 }
 
 /// A finished aggregate.

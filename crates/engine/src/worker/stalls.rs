@@ -70,22 +70,24 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
         let now = self.log.now();
         self.stalls
             .waiting
-            .retain(|partition, _| self.partitions.contains_key(partition));
+            .retain(|partition, _| self.partitions.get(*partition).is_some());
         let mut stalled = BTreeSet::new();
         let mut due = Vec::new();
-        for (partition, partition_state) in &self.partitions {
-            let fetched_end = (*partition == fetched).then_some(ends.high);
-            let end = fetched_end.max(self.log.stable_end(*partition));
-            let position = partition_state.position;
-            let is_blocked = partition_state.blocked_until.is_some();
-            if is_blocked || end.is_some_and(|end| end <= position) {
-                self.stalls.waiting.remove(partition);
+        for (partition, phase) in self.partitions.phases() {
+            let Some(state) = phase.state() else {
+                continue;
+            };
+            let fetched_end = (partition == fetched).then_some(ends.high);
+            let end = fetched_end.max(self.log.stable_end(partition));
+            let position = state.position;
+            if phase.is_paused() || end.is_some_and(|end| end <= position) {
+                self.stalls.waiting.remove(&partition);
                 continue;
             }
             let waiting = &mut self.stalls.waiting;
-            let Some(waiting) = waiting.get_mut(partition) else {
+            let Some(waiting) = waiting.get_mut(&partition) else {
                 if end.is_some() {
-                    waiting.insert(*partition, WaitingRecords::at(position, now));
+                    waiting.insert(partition, WaitingRecords::at(position, now));
                 }
                 continue;
             };
@@ -96,11 +98,11 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
             }
             let waited = now.saturating_sub(waiting.since);
             if waited >= STALL_AFTER {
-                stalled.insert(*partition);
+                stalled.insert(partition);
             }
             if waiting.probe_at <= now {
                 waiting.probe_at = now + PROBE_INTERVAL;
-                due.push((*partition, position, waited));
+                due.push((partition, position, waited));
             }
         }
         self.status.retain_stalled(&stalled);

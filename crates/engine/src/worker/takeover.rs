@@ -13,7 +13,7 @@ use self::states::StoredChunk;
 use super::aggregate::Aggregate;
 use super::partition::{Finished, PartitionState};
 use super::trace;
-use super::{Safeguard, WorkerContext};
+use super::{WorkerContext, WorkerSafeguard};
 use crate::codec::Undecodable;
 use crate::log::{self, Ends, Input, Log, Partition, Progress};
 use crate::{Decider, State, headers};
@@ -332,7 +332,7 @@ impl<D: Decider> TakeOver<D> {
         let mut partition_state = PartitionState::at(position);
         partition_state.aggregates = std::mem::take(&mut self.aggregates);
         // The next checkpoint writes the states that the topic lacks, or has in an older version.
-        if context.settings.has(Safeguard::CheckpointingReplayed) {
+        if context.settings.has(WorkerSafeguard::CheckpointingReplayed) {
             partition_state.dirty.extend(self.replayed.drain(..));
         }
         partition_state.events_end = self.events.high;

@@ -121,6 +121,10 @@ impl SharedConnections {
                     &tokio_handle,
                     || pending_calls.allow_shutdown(&shutdown),
                     |status| {
+                        let observed = status.clone();
+                        process
+                            .states()
+                            .add(service.name(), move || observed.observable_state());
                         // Detached: it runs until the process ends.
                         let worker_status = status.clone();
                         let report = report_loop_health(

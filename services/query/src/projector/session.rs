@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::batch::{Batch, SchemaError};
 use super::lag::LagEstimator;
 use super::log::{FetchedRecord, LogReader, Source};
+use super::observable::ObservablePartition;
 use super::offset_advances::offset_advances;
 use super::ownership::Ownership;
 use super::topics::Topics;
@@ -355,6 +356,7 @@ impl<'a> OwnershipSession<'a> {
         };
         self.measure_at = now + LAG_INTERVAL;
         self.log.answered();
+        self.observe();
         let position = self.positions.get(&source).copied().unwrap_or_default();
         let held = self.held.get(&source).and_then(VecDeque::front);
         let held_ms = held.and_then(|record| record.time_ms);
@@ -389,6 +391,20 @@ impl<'a> OwnershipSession<'a> {
         self.record_client_failure((service, partition))
     }
 
+    fn observe(&self) {
+        let partitions = self.positions.iter().map(|(&source, &position)| {
+            let held_records = self.held.get(&source).map_or(0, VecDeque::len);
+            let observed = ObservablePartition {
+                position,
+                held_records,
+            };
+            (source, observed)
+        });
+        self.projector
+            .observed
+            .projecting(partitions, self.writer.parked_keys());
+    }
+
     /// Records a failure of the log client. It is lost when it has failed for some time and a fresh client gets
     /// answers.
     fn record_client_failure(&mut self, source: Source) -> LogClient {
@@ -408,7 +424,8 @@ impl<'a> OwnershipSession<'a> {
     }
 }
 
-fn unix_ms() -> i64 {
+/// The wall-clock time, Unix milliseconds.
+pub fn unix_ms() -> i64 {
     i64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)
 }
 

@@ -67,6 +67,16 @@ impl Writer {
         })
     }
 
+    /// Number of parked keys by service.
+    pub fn parked_keys(&self) -> [(Service, usize); 4] {
+        [
+            (Service::Orders, self.orders.parked_keys.len()),
+            (Service::Inventory, self.stock.parked_keys.len()),
+            (Service::Payments, self.payments.parked_keys.len()),
+            (Service::Shipping, self.shipments.parked_keys.len()),
+        ]
+    }
+
     /// Applies a batch and moves the positions. Returns `None`, and writes nothing, when a position is not the expected
     /// one.
     pub async fn write(

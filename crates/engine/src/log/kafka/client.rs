@@ -1,4 +1,4 @@
-//! A librdkafka client that is replaced when it fails and a fresh one does not.
+//! A librdkafka client that is replaced when it fails while a new client succeeds.
 
 use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use observability::Outage;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaResult;
-use rdkafka::metadata::Metadata;
+use rdkafka::metadata::{Metadata, MetadataTopic};
 
 use super::context::{LoggingContext, cause};
 use super::{Cluster, LOOKUP_TIMEOUT, settings};
@@ -71,7 +71,8 @@ impl<C: Send + 'static> ReplaceableClient<C> {
     ///
     /// # Errors
     ///
-    /// The client's failure, when a fresh one fails as well or it is too early to compare.
+    /// The client's failure, when a fresh one fails as well or it is too early to compare; or a fresh one cannot be
+    /// created.
     pub fn call<T>(&mut self, mut request: impl FnMut(&mut C) -> KafkaResult<T>) -> KafkaResult<T> {
         let answer = request(&mut self.client);
         let Err(failure) = answer else {
@@ -150,13 +151,14 @@ pub fn fresh_client_succeeds(cluster: &Cluster, topic: &str) -> bool {
     answer.is_ok_and(|metadata| has_leaders(&metadata))
 }
 
-/// Whether there are brokers, and a leader for each requested partition.
+/// Whether there are brokers, and a leader for each partition of the requested topics. A restarted broker may not know
+/// a topic yet, which then has no partitions.
 pub fn has_leaders(metadata: &Metadata) -> bool {
-    let mut partitions = metadata
-        .topics()
-        .iter()
-        .flat_map(|topic| topic.partitions());
-    !metadata.brokers().is_empty() && partitions.all(|partition| partition.leader() >= 0)
+    let has_leaders = |topic: &MetadataTopic| {
+        let mut partitions = topic.partitions().iter();
+        !topic.partitions().is_empty() && partitions.all(|partition| partition.leader() >= 0)
+    };
+    !metadata.brokers().is_empty() && metadata.topics().iter().all(has_leaders)
 }
 
 /// A librdkafka client that is dropped on a separate thread: closing one may wait for a broker that does not answer, or

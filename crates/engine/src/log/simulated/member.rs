@@ -34,7 +34,7 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
 
 /// A safeguard that the log lacks, so that a test can show its effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DisabledSafeguard {
+pub enum LogDefect {
     /// Offsets are committed outside of the transaction.
     OffsetsOutsideTransaction,
     /// Offsets carry no generation: the group accepts them from a member that it has replaced or removed.
@@ -58,7 +58,7 @@ pub struct SimulatedLog {
     service: Service,
     instance: String,
     transactional_id: String,
-    disabled_safeguard: Option<DisabledSafeguard>,
+    disabled_safeguard: Option<LogDefect>,
     /// The process has crashed; later calls of its worker have no effect.
     crashed: bool,
     probe: Probe,
@@ -72,7 +72,7 @@ pub struct SimulatedLog {
     /// The epoch of the producer; `None` after an unclear end.
     epoch: Option<u32>,
     bounded_read: Option<BoundedRead>,
-    /// Ends that were read before the committed offset, see [`DisabledSafeguard::StateBeforeOffset`].
+    /// Ends that were read before the committed offset, see [`LogDefect::StateBeforeOffset`].
     early_ends: BTreeMap<(Topic, Partition), Ends>,
     /// The committed offsets that were read last.
     last_committed: BTreeMap<Partition, i64>,
@@ -118,7 +118,7 @@ impl SimulatedLog {
         faults: Rc<dyn FaultInjector>,
         service: Service,
         instance: &str,
-        disabled_safeguard: Option<DisabledSafeguard>,
+        disabled_safeguard: Option<LogDefect>,
     ) -> Result<Self, Error> {
         if broker.is_unavailable() {
             return Err(Error::Unavailable("the broker is unavailable".into()));
@@ -190,7 +190,7 @@ impl SimulatedLog {
         self.probe.waits_until.set(self.now() + wait);
     }
 
-    fn is_disabled(&self, safeguard: DisabledSafeguard) -> bool {
+    fn is_disabled(&self, safeguard: LogDefect) -> bool {
         self.disabled_safeguard == Some(safeguard)
     }
 }
@@ -254,7 +254,7 @@ impl Log for SimulatedLog {
     }
 
     fn committed(&mut self, partition: Partition) -> Result<Option<i64>, Error> {
-        if self.is_disabled(DisabledSafeguard::StateBeforeOffset) {
+        if self.is_disabled(LogDefect::StateBeforeOffset) {
             for topic in [Topic::State, Topic::Events] {
                 // Sees the records that are committed now.
                 let tp = (self.service, topic, partition);
@@ -297,10 +297,10 @@ impl Log for SimulatedLog {
         if let Some(early) = self.early_ends.remove(&(topic, partition)) {
             ends = early;
         }
-        if self.is_disabled(DisabledSafeguard::ReadToStableEnd) && topic != Topic::Commands {
+        if self.is_disabled(LogDefect::ReadToStableEnd) && topic != Topic::Commands {
             ends.high = stable;
         }
-        if self.is_disabled(DisabledSafeguard::AnswersUnread) && topic == Topic::Commands {
+        if self.is_disabled(LogDefect::AnswersUnread) && topic == Topic::Commands {
             ends.high = self
                 .last_committed
                 .get(&partition)
@@ -400,7 +400,7 @@ impl Log for SimulatedLog {
         match self.transact(generation, writes) {
             Ok((_, took))
                 if took > SLOW_TRANSACTION_CALL
-                    && !self.is_disabled(DisabledSafeguard::UnclearProducerKept) =>
+                    && !self.is_disabled(LogDefect::UnclearProducerKept) =>
             {
                 self.epoch = None;
                 Err(Failure::Unclear(format!(

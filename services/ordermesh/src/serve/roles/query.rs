@@ -29,6 +29,9 @@ pub(in crate::serve) fn start(
     server
         .add_routes(SERVICE_NAME, routes)
         .serve(&connections.process)?;
+    let observed = query.observed();
+    let states = connections.process.states();
+    states.add("projector", move || observed.state());
     let overview = query.run_table_metrics(connections.process.shutdown());
     connections.process.spawn("overview", overview);
     let stalls = query.watch_stalls();

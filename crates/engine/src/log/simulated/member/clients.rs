@@ -1,7 +1,7 @@
 //! Clients that lose their connection to the broker for good, and their replacement.
 
 use super::super::fault_injector::FaultPoint;
-use super::{DisabledSafeguard, SimulatedLog};
+use super::{LogDefect, SimulatedLog};
 use crate::log::{Error, Log as _};
 
 /// The clients of a worker's log. Each of them may lose its connection for good although the broker is available.
@@ -48,7 +48,7 @@ impl SimulatedLog {
             return Ok(());
         }
         let now = self.now();
-        let is_kept = self.is_disabled(DisabledSafeguard::DisconnectedClientsKept);
+        let is_kept = self.is_disabled(LogDefect::DisconnectedClientsKept);
         let failures = self.failures.entry(client).or_default();
         if is_kept || !failures.failed(now) {
             return Err(Error::Unavailable(format!("{client:?} is disconnected")));

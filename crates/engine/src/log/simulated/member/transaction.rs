@@ -9,7 +9,7 @@ use super::super::broker::TransactionError;
 use super::super::fault_injector::{EndDelivery, FaultPoint};
 use super::super::group::Generation;
 use super::super::transactions::CoordinatorError;
-use super::{DisabledSafeguard, MAX_ATTEMPTS, RETRY_INTERVAL, SimulatedLog};
+use super::{LogDefect, MAX_ATTEMPTS, RETRY_INTERVAL, SimulatedLog};
 use crate::log::limits::{SLOW_TRANSACTION_CALL, SOCKET_TIMEOUT};
 use crate::log::{Appended, Failure, Log as _, Partition, PartitionWrites};
 
@@ -61,7 +61,7 @@ impl SimulatedLog {
         self.send_offsets(epoch, generation, &offsets)?;
         self.reach_point(FaultPoint::End)?;
         // Without its offsets the transaction may be empty.
-        if !(self.is_disabled(DisabledSafeguard::OffsetsOutsideTransaction) && added.is_empty()) {
+        if !(self.is_disabled(LogDefect::OffsetsOutsideTransaction) && added.is_empty()) {
             self.end(epoch, true)?;
         }
         self.reach_point(FaultPoint::Ended)?;
@@ -78,12 +78,12 @@ impl SimulatedLog {
         generation: &Generation,
         offsets: &[(Partition, i64)],
     ) -> Result<(), CallError> {
-        if self.is_disabled(DisabledSafeguard::OffsetsOutsideTransaction) {
+        if self.is_disabled(LogDefect::OffsetsOutsideTransaction) {
             let member = (self.service, self.instance.as_str());
             return Ok(self.broker.commit_offsets(member, generation, offsets)?);
         }
         let generation =
-            (!self.is_disabled(DisabledSafeguard::OffsetsWithoutGeneration)).then_some(generation);
+            (!self.is_disabled(LogDefect::OffsetsWithoutGeneration)).then_some(generation);
         self.retry_while_busy(|log| {
             let member = (log.service, log.instance.as_str());
             log.broker
@@ -112,9 +112,7 @@ impl SimulatedLog {
                 self.broker.delay_end(&id, epoch, commit, arrives_ms);
             }
         }
-        if delivery == EndDelivery::Repeated
-            || self.is_disabled(DisabledSafeguard::UnclearProducerKept)
-        {
+        if delivery == EndDelivery::Repeated || self.is_disabled(LogDefect::UnclearProducerKept) {
             // The client repeats the request.
             self.wait(SLOW_TRANSACTION_CALL + RETRY_INTERVAL);
             return self.retry_while_busy(|log| log.broker.end(&id, epoch, commit));
