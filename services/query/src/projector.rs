@@ -4,6 +4,7 @@
 //! in one SQL transaction. There is one recovery path: drop all state and read the positions from the database again.
 
 mod batch;
+mod data_errors;
 mod lag;
 mod log;
 mod observable;
@@ -40,6 +41,7 @@ use crate::{locks, schema, tables};
 #[cfg(feature = "simulation")]
 pub use projection::Projection;
 
+use data_errors::RefusedRecords;
 use ownership::Ownership;
 use session::{OwnershipSession, SessionEnd};
 use topics::Topics;
@@ -136,6 +138,7 @@ struct RetryState {
     database_outage: Outage,
     /// For how long the log clients have failed.
     log_failures: FailureTracker,
+    refused: RefusedRecords,
 }
 
 impl Projector {
@@ -149,6 +152,7 @@ impl Projector {
             pause: MIN_PAUSE,
             database_outage: Outage::of(DATABASE),
             log_failures: FailureTracker::default(),
+            refused: RefusedRecords::default(),
         };
         while !shutdown.is_cancelled() {
             self.iterations.increment();
@@ -213,6 +217,7 @@ impl Projector {
                 &mut connection,
                 ownership.partitions(),
                 &mut retry.log_failures,
+                &mut retry.refused,
             )?;
             let end = session.run(&mut ownership, shutdown);
             self.metrics.reset_partitions();

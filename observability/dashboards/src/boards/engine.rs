@@ -252,12 +252,19 @@ fn take_overs() -> Vec<Panel> {
         .query(gauge("ordermesh_engine_partitions", "sum"), "{{service}}"),
         Panel::lines(
             "Blocked partitions",
-            "How many partitions wait for something that the worker cannot mend, such as an unknown schema?",
+            "How many partitions wait for something that the worker cannot mend, such as an unknown schema or a violated \
+             invariant?",
             Unit::Count,
         )
         .query(
             gauge("ordermesh_engine_blocked_partitions", "sum"),
             "{{service}}",
+        )
+        .query(
+            format!(
+                "sum by (service) (increase(ordermesh_engine_invariant_violations_total{CHOSEN}[$__range]))"
+            ),
+            "invariant violated {{service}}",
         )
         .alarm_at(1.0),
         Panel::lines(

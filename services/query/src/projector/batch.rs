@@ -33,6 +33,8 @@ pub struct Batch {
     pub shipments: Vec<Entry<shipment_event::Event>>,
     /// The schema id of the last event that was read.
     pub schema_id: Option<u32>,
+    /// Partition and offset of each record.
+    pub records: Vec<(Source, i64)>,
     /// Send time of the last record of each partition, in Unix milliseconds.
     pub sent_ms: HashMap<Source, i64>,
     /// The spans of the events.
@@ -63,7 +65,7 @@ impl Batch {
         schemas: &Schemas,
         record: FetchedRecord,
     ) -> Result<(), (FetchedRecord, SchemaError)> {
-        let (source, sent_ms) = (record.source, record.time_ms);
+        let (source, offset, sent_ms) = (record.source, record.offset, record.time_ms);
         match source.0 {
             Service::Orders => {
                 let entry = entry::<Orders>(schemas, record, &mut self.schema_id, &mut self.spans)?;
@@ -85,6 +87,7 @@ impl Batch {
                 self.shipments.push(entry);
             }
         }
+        self.records.push((source, offset));
         if let Some(sent_ms) = sent_ms {
             self.sent_ms.insert(source, sent_ms);
         }
@@ -93,6 +96,7 @@ impl Batch {
 
     /// Adds a record that has no readable event.
     pub fn push_unreadable(&mut self, record: FetchedRecord, error: String) {
+        self.records.push((record.source, record.offset));
         match record.source.0 {
             Service::Orders => self.orders.push(unreadable_entry(record, error)),
             Service::Inventory => self.stock.push(unreadable_entry(record, error)),

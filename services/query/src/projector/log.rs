@@ -22,7 +22,7 @@ pub use error::Error;
 pub use record::{FetchedRecord, Source};
 
 /// Largest number of records in a batch: large enough to make the fixed cost of a transaction small.
-const MAX_BATCH: usize = 2_000;
+pub const MAX_BATCH: usize = 2_000;
 /// For how long a busy projector gathers a batch.
 const BUSY_WINDOW: Duration = Duration::from_millis(25);
 /// After a batch of at least this size the projector counts as busy.
@@ -157,13 +157,13 @@ impl LogReader {
         self.outage.failed(cause(error));
     }
 
-    /// The next records. While idle, it returns the available records at once, or none after [`IDLE_WAIT`]. While busy,
+    /// The next records, `max` at most. While idle, it returns the available records at once, or none after [`IDLE_WAIT`]. While busy,
     /// it gathers for [`BUSY_WINDOW`].
     ///
     /// # Errors
     ///
     /// [`Error`]. Transient client errors are only logged.
-    pub fn gather(&mut self) -> Result<Vec<FetchedRecord>, Error> {
+    pub fn gather(&mut self, max: usize) -> Result<Vec<FetchedRecord>, Error> {
         let mut records = Vec::new();
         let Some(first) = self.poll(IDLE_WAIT)? else {
             self.busy = false;
@@ -176,7 +176,7 @@ impl LogReader {
             Duration::ZERO
         };
         let end = Instant::now() + window;
-        while records.len() < MAX_BATCH {
+        while records.len() < max {
             let Some(record) = self.poll(end.saturating_duration_since(Instant::now()))? else {
                 break;
             };

@@ -11,8 +11,9 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{Batch, SchemaError};
+use super::data_errors::{RefusedRecords, data_error};
 use super::lag::LagEstimator;
-use super::log::{FetchedRecord, LogReader, Source};
+use super::log::{FetchedRecord, LogReader, MAX_BATCH, Source};
 use super::observable::ObservablePartition;
 use super::offset_advances::offset_advances;
 use super::ownership::Ownership;
@@ -50,6 +51,9 @@ pub enum SessionEnd {
     Fenced,
     /// The log client fails while a fresh client gets answers.
     ClientLost,
+    /// The database refused a batch because of its data. The next session writes its records one by one, or parks its
+    /// only record.
+    DataRefused,
 }
 
 /// Whether the log client works.
@@ -85,6 +89,8 @@ pub struct OwnershipSession<'a> {
     behind: HashMap<Source, (i64, Instant)>,
     /// For how long the log clients have failed; kept across sessions.
     log_failures: &'a mut FailureTracker,
+    /// Records that the database refuses; kept across sessions.
+    refused: &'a mut RefusedRecords,
 }
 
 impl<'a> OwnershipSession<'a> {
@@ -96,6 +102,7 @@ impl<'a> OwnershipSession<'a> {
         connection: &'a mut PgConnection,
         partitions: &[i32],
         log_failures: &'a mut FailureTracker,
+        refused: &'a mut RefusedRecords,
     ) -> Result<Self, Error> {
         let statements = projector.metrics.statements.clone();
         let (positions, writer) = runtime.block_on(with_deadline(async {
@@ -144,6 +151,7 @@ impl<'a> OwnershipSession<'a> {
             measure_at: now,
             behind: HashMap::new(),
             log_failures,
+            refused,
             positions,
         })
     }
@@ -158,9 +166,13 @@ impl<'a> OwnershipSession<'a> {
         while !shutdown.is_cancelled() {
             let records = self.next_records()?;
             let batch = self.decode(records)?;
-            if !self.write(batch)? {
-                return Ok(SessionEnd::Fenced);
+            let records = batch.records.clone();
+            match self.write(batch) {
+                Ok(true) => {}
+                Ok(false) => return Ok(SessionEnd::Fenced),
+                Err(error) => return self.on_failed_write(error, &records),
             }
+            self.refused.forget(&self.positions);
             self.projector.iterations.increment();
             if self.check_log() == LogClient::Lost {
                 return Ok(SessionEnd::ClientLost);
@@ -178,6 +190,29 @@ impl<'a> OwnershipSession<'a> {
         Ok(SessionEnd::Shutdown)
     }
 
+    /// Ends the session after a data error, so that nothing that was cached of the refused batch remains.
+    fn on_failed_write(
+        &mut self,
+        error: Error,
+        records: &[(Source, i64)],
+    ) -> Result<SessionEnd, Error> {
+        let Error::Database(cause) = &error else {
+            return Err(error);
+        };
+        let Some(reason) = data_error(cause) else {
+            return Err(error);
+        };
+        if !self.refused.note(records, &reason) {
+            return Err(error);
+        }
+        tracing::warn!(
+            records = records.len(),
+            reason,
+            "the database refuses the data of a batch"
+        );
+        Ok(SessionEnd::DataRefused)
+    }
+
     /// The held records, when a retry is due, and then the next records of the log.
     fn next_records(&mut self) -> Result<Vec<FetchedRecord>, Error> {
         let mut records = Vec::new();
@@ -187,7 +222,12 @@ impl<'a> OwnershipSession<'a> {
                 self.log.resume(source)?;
             }
         }
-        records.extend(self.log.gather()?);
+        let max = if self.refused.includes(&self.positions) {
+            1
+        } else {
+            MAX_BATCH
+        };
+        records.extend(self.log.gather(max)?);
         Ok(records)
     }
 
@@ -199,6 +239,11 @@ impl<'a> OwnershipSession<'a> {
                 continue;
             }
             let (source, identity) = (record.source, record.identity());
+            if let Some(reason) = self.refused.reason(source, record.offset) {
+                batch.push_unreadable(record, format!("the database refuses it: {reason}"));
+                self.last_records.insert(source, identity);
+                continue;
+            }
             match batch.push(&self.projector.schemas, record) {
                 Ok(()) => {
                     self.last_records.insert(source, identity);

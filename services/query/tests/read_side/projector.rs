@@ -254,6 +254,69 @@ async fn records_that_cannot_be_applied_are_parked_and_do_not_block_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_the_database_refuses_is_parked_and_the_rest_of_its_batch_is_applied() {
+    let fixture = ReadSideFixture::new(1).await;
+    let running = fixture.start();
+    let (refused, good) = (new_id(), [new_id(), new_id()]);
+    fixture.commit(&event_records::<Orders>(
+        &good[0],
+        1,
+        events::order("anne", 1),
+    ));
+    fixture.wait_until_applied().await;
+    // As a value out of range would do.
+    for statement in [
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+           RAISE EXCEPTION 'value out of range' USING ERRCODE = '22003';
+         END $$",
+        &format!(
+            "CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON orders FOR EACH ROW
+             WHEN (NEW.order_id = '{refused}') EXECUTE FUNCTION refuse()"
+        ),
+    ] {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statement.to_owned()))
+            .execute(&fixture.pool)
+            .await
+            .unwrap();
+    }
+
+    let mut records = event_records::<Orders>(&refused, 1, events::order("anne", 1));
+    records.extend(event_records::<Orders>(
+        &good[1],
+        1,
+        events::order("anne", 1),
+    ));
+    records.extend(event_records::<Inventory>(
+        SKU,
+        1,
+        events::stock(&good[1], 10),
+    ));
+    fixture.commit(&records);
+    fixture.wait_until_applied().await;
+
+    assert_eq!(
+        fixture
+            .number("SELECT count(*) FROM orders WHERE version = 6")
+            .await,
+        2
+    );
+    assert_eq!(fixture.number("SELECT count(*) FROM stock").await, 1);
+    let parked = fixture.parked().await;
+    let [(key, _, count, error)] = parked.as_slice() else {
+        panic!("one key is parked: {parked:?}");
+    };
+    assert_eq!((key, *count), (&refused, 6));
+    assert!(error.contains("value out of range"), "{error}");
+    assert!(running.readiness.is_ready());
+    assert_eq!(
+        running.metric_sum("ordermesh_query_database_failures_total"),
+        0.0
+    );
+    running.stop();
+    fixture.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_partition_waits_for_the_registry_and_for_an_upgrade() {
     const UNRESOLVED: u32 = 900;
     const NEWER: u32 = 901;
