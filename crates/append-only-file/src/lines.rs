@@ -2,6 +2,9 @@
 
 use std::io::{self, BufRead as _, BufReader, Read};
 
+/// No line of ours is as long. A file without lines, such as a device, is not read into memory.
+const MAX_LINE: u64 = 1024 * 1024;
+
 /// Reads complete lines. A last line without its newline is not returned: a writer is still writing it, or a crash has
 /// torn it.
 #[derive(Debug)]
@@ -28,13 +31,20 @@ impl<R: Read> LineReader<R> {
     ///
     /// # Errors
     ///
-    /// The file cannot be read.
+    /// The file cannot be read, or a line is longer than 1 MiB.
     pub fn next_line(&mut self) -> io::Result<Option<&[u8]>> {
         if self.line.ends_with(b"\n") {
             self.line.clear();
         }
-        self.reader.read_until(b'\n', &mut self.line)?;
+        let room = MAX_LINE.saturating_sub(self.line.len() as u64);
+        let mut limited = self.reader.by_ref().take(room);
+        limited.read_until(b'\n', &mut self.line)?;
         if !self.line.ends_with(b"\n") {
+            if self.line.len() as u64 >= MAX_LINE {
+                let number = self.number + 1;
+                let message = format!("line {number} is longer than {MAX_LINE} bytes");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+            }
             return Ok(None);
         }
         self.number += 1;
@@ -67,6 +77,18 @@ mod tests {
     use std::io::Write as _;
 
     use super::LineReader;
+
+    #[test]
+    fn a_file_without_lines_is_an_error() {
+        let mut lines = LineReader::new(File::open("/dev/zero").unwrap());
+        let error = lines.next_line().unwrap_err();
+        assert!(error.to_string().contains("longer than"), "{error}");
+
+        let longest = [vec![b'a'; 1024 * 1024 - 1], vec![b'\n']].concat();
+        let mut lines = LineReader::new(longest.as_slice());
+        assert_eq!(lines.next_line().unwrap(), Some(longest.as_slice()));
+        assert_eq!(lines.next_line().unwrap(), None);
+    }
 
     #[test]
     fn an_incomplete_line_is_returned_once_it_is_complete() {

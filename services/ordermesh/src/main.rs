@@ -105,6 +105,7 @@ fn to_exit_code(result: anyhow::Result<ExitCode>) -> ExitCode {
     let is_input = error.chain().any(|cause| {
         cause.is::<::cli::BadInput>()
             || cause.is::<load::baskets::Error>()
+            || cause.is::<load::report::Error>()
             || cause
                 .downcast_ref::<load::journal::Error>()
                 .is_some_and(load::journal::Error::is_input)

@@ -42,6 +42,18 @@ pub enum Error {
         /// Name of the file that it belongs to.
         other: String,
     },
+    /// The file of baskets has changed.
+    #[error(
+        "journal {path} was begun with another content of {file}: restore the file; with another --journal every \
+         basket would be placed again, as a new order",
+        path = path.display()
+    )]
+    ChangedFile {
+        /// The journal.
+        path: PathBuf,
+        /// Name of the file.
+        file: String,
+    },
     /// A line cannot be decoded.
     #[error("{path}:{line}: not a line of a journal", path = path.display())]
     InvalidLine {
@@ -55,7 +67,10 @@ pub enum Error {
 impl Error {
     /// Whether the named file is the wrong one.
     pub const fn is_input(&self) -> bool {
-        matches!(self, Self::OtherFile { .. } | Self::InvalidLine { .. })
+        matches!(
+            self,
+            Self::OtherFile { .. } | Self::ChangedFile { .. } | Self::InvalidLine { .. }
+        )
     }
 }
 

@@ -103,6 +103,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let journal_path = args.journal.clone().unwrap_or_else(|| beside(".journal"));
     let report_path = args.report.clone().unwrap_or_else(|| beside(".report.csv"));
     let journal = Arc::new(Journal::open(&journal_path, &file)?);
+    report::check(&report_path, &args.file, &journal_path)?;
     if let Some(limit) = args.limit {
         file.truncate(limit.get());
     }
@@ -146,9 +147,16 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let verification = match args.verify {
         Some(seconds) if is_complete => {
             let patience = Duration::from_secs(seconds);
-            Some(verify_orders(&file, &journal, &clients, patience, &stop).await?)
+            verify_orders(&file, &journal, &clients, patience, &stop)
+                .await
+                .map(Some)
         }
-        _ => None,
+        _ => Ok(None),
+    };
+    // The result of the load is printed also when the orders cannot be verified.
+    let (verification, unverified) = match verification {
+        Ok(verification) => (verification, None),
+        Err(error) => (None, Some(error)),
     };
     let passed = verification.as_ref().is_none_or(Verification::passed);
     let result = Summary {
@@ -162,7 +170,10 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     } else {
         print_line(result.table(&report_path).to_string())?;
     }
-    Ok(terminal::exit_code(is_complete && passed))
+    match unverified {
+        Some(error) => Err(error),
+        None => Ok(terminal::exit_code(is_complete && passed)),
+    }
 }
 
 async fn verify_orders(

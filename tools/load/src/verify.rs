@@ -182,7 +182,9 @@ pub async fn verify(
         .map(|order| async move {
             let reported =
                 read_until_final(clients, order.order_id, deadline, MIN_RETRY_TIME).await?;
-            progress.step();
+            if reported.as_ref().is_some_and(is_final) {
+                progress.step();
+            }
             Ok((*order, reported))
         })
         // In the order of the file, so that the same orders are listed each time.

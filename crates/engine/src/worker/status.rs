@@ -35,6 +35,9 @@ struct Inner {
 pub struct ObservableState {
     /// When the worker reported this, Unix milliseconds: each second, unless it waits for the broker.
     pub observed_ms: i64,
+    /// Why the worker is not ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_ready: Option<String>,
     /// `starting`, `running` or `recreating_producer`.
     pub phase: &'static str,
     /// Since when the producer has to be recreated, Unix milliseconds.
@@ -48,6 +51,7 @@ impl Default for ObservableState {
     fn default() -> Self {
         Self {
             observed_ms: 0,
+            not_ready: None,
             phase: "starting",
             since_ms: None,
             partitions: BTreeMap::new(),
@@ -176,7 +180,12 @@ impl Status {
 
     /// The phases and offsets of the worker and its partitions.
     pub fn observable_state(&self) -> ObservableState {
-        self.inner.lock().observed.clone()
+        let not_ready = self.ready().err();
+        let observed = self.inner.lock().observed.clone();
+        ObservableState {
+            not_ready,
+            ..observed
+        }
     }
 
     /// Finished iterations of the worker's loop. An idle worker iterates too: when the count does not advance, the
@@ -247,6 +256,7 @@ impl Status {
             let stalled = |partition: Partition| former.get(&partition)?.stalled.clone();
             inner.observed = ObservableState {
                 observed_ms: now_ms,
+                not_ready: None,
                 phase: phase.name(),
                 since_ms: match phase {
                     WorkerPhase::Running => None,

@@ -4,7 +4,7 @@
 //! Recovery is measured from the first answer that a fresh client gets. It ends when every process is ready and an
 //! order that is placed then is not delayed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use chassis::grpc::Peer;
@@ -275,10 +275,9 @@ pub fn clients(rig: &mut ChaosRig) {
     for service in KAFKA_CLIENTS {
         for kind in KINDS {
             let proxy = &rig.stack.kafka[service];
-            let known = proxy.clients();
             // A reader may be idle; of the other kinds, one that sends nothing has been replaced already.
             let in_use = if kind == ".reader-" {
-                known.clone()
+                proxy.clients()
             } else {
                 proxy.active_clients(ACTIVE_WITHIN)
             };
@@ -292,6 +291,7 @@ pub fn clients(rig: &mut ChaosRig) {
                 continue;
             }
             let victim = candidates[rig.random.usize(..candidates.len())].clone();
+            let disconnected = Instant::now();
             proxy.disconnect_client(&victim);
             proxy.reset();
             let what = format!("{victim} has lost the broker");
@@ -305,7 +305,7 @@ pub fn clients(rig: &mut ChaosRig) {
             } else {
                 rig.wait_for_progress(&what, "query");
             }
-            times.record_replacement(rig, service, &known, &victim);
+            times.record_replacement(rig, service, disconnected, &victim);
             // A restarted process gives its clients the same names.
             rig.stack.kafka[service].reconnect_client(&victim);
             *lost.entry(kind.to_owned()).or_default() += 1;
@@ -329,7 +329,7 @@ impl RecoveryTimes {
         &mut self,
         rig: &mut ChaosRig,
         service: &str,
-        known: &BTreeSet<String>,
+        disconnected: Instant,
         victim: &str,
     ) {
         let what = format!("{victim} has lost the broker");
@@ -339,12 +339,13 @@ impl RecoveryTimes {
             REPLACEMENT_LIMIT,
             &format!("a successor after: {what}"),
             || {
-                let now = rig.stack.kafka[service].clients();
-                let is_successor =
-                    |id: &&String| id.rsplit_once('-').is_some_and(|(of, _)| of == name);
-                now.difference(known)
-                    .any(|id| is_successor(&id))
-                    .then_some(())
+                // An earlier process may have had a client with the successor's name.
+                let proxy = &rig.stack.kafka[service];
+                let active = proxy.active_clients(disconnected.elapsed());
+                let is_successor = |id: &String| {
+                    id != victim && id.rsplit_once('-').is_some_and(|(of, _)| of == name)
+                };
+                active.iter().any(is_successor).then_some(())
             },
         );
         println!("{what}: replaced after {:.1?} more", began.elapsed());

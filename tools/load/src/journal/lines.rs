@@ -78,6 +78,12 @@ fn parse(
         let fact = fact.map_err(|_| invalid_line(number))?;
         match (&fact, number, baskets) {
             (Fact::File { name, sha256 }, 1, Some(baskets)) if *sha256 != baskets.digest => {
+                if *name == baskets.name {
+                    return Err(Error::ChangedFile {
+                        path: path.to_owned(),
+                        file: name.clone(),
+                    });
+                }
                 return Err(Error::OtherFile {
                     path: path.to_owned(),
                     other: name.clone(),
