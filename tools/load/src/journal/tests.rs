@@ -117,14 +117,20 @@ async fn an_incomplete_last_line_is_removed() {
 fn the_journal_of_another_file_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal");
-    let (ours, other) = (baskets("1,c,s,d,1,7\n"), baskets("1,c,s,d,1,8\n"));
+    let (ours, mut other) = (baskets("1,c,s,d,1,7\n"), baskets("1,c,s,d,1,8\n"));
     drop(Journal::open(&path, &other).unwrap());
-    std::fs::copy(&path, folder.path().join("copy")).unwrap();
-    let error = Journal::open(&folder.path().join("copy"), &ours)
-        .err()
-        .expect("it is not ours");
+    let error = Journal::open(&path, &ours).map(drop).unwrap_err();
     assert!(
-        error.is_input() && error.to_string().contains("another file, b.csv"),
+        error.is_input() && error.to_string().contains("another content of b.csv"),
+        "{error}"
+    );
+
+    other.name = "c.csv".into();
+    let path = folder.path().join("of c");
+    drop(Journal::open(&path, &other).unwrap());
+    let error = Journal::open(&path, &ours).map(drop).unwrap_err();
+    assert!(
+        error.is_input() && error.to_string().contains("another file, c.csv"),
         "{error}"
     );
 
