@@ -4,7 +4,7 @@
 //! Recovery is measured from the first answer that a fresh client gets. It ends when every process is ready and an
 //! order that is placed then is not delayed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use chassis::grpc::Peer;
@@ -275,11 +275,12 @@ pub fn clients(rig: &mut ChaosRig) {
     for service in KAFKA_CLIENTS {
         for kind in KINDS {
             let proxy = &rig.stack.kafka[service];
+            let active = proxy.active_clients(ACTIVE_WITHIN);
             // A reader may be idle; of the other kinds, one that sends nothing has been replaced already.
             let in_use = if kind == ".reader-" {
                 proxy.clients()
             } else {
-                proxy.active_clients(ACTIVE_WITHIN)
+                active.clone()
             };
             let prefix = rig.system.variable("ORDERMESH_PREFIX");
             let candidates: Vec<_> = in_use
@@ -305,7 +306,7 @@ pub fn clients(rig: &mut ChaosRig) {
             } else {
                 rig.wait_for_progress(&what, "query");
             }
-            times.record_replacement(rig, service, disconnected, &victim);
+            times.record_replacement(rig, service, (&active, disconnected), &victim);
             // A restarted process gives its clients the same names.
             rig.stack.kafka[service].reconnect_client(&victim);
             *lost.entry(kind.to_owned()).or_default() += 1;
@@ -329,22 +330,26 @@ impl RecoveryTimes {
         &mut self,
         rig: &mut ChaosRig,
         service: &str,
-        disconnected: Instant,
+        (active_before, disconnected): (&BTreeSet<String>, Instant),
         victim: &str,
     ) {
         let what = format!("{victim} has lost the broker");
         let began = Instant::now();
-        let (name, _) = victim.rsplit_once('-').expect("it has a number");
+        let (name, number) = victim.rsplit_once('-').expect("it has a number or an id");
+        // An earlier process may have had a client of that name, but it sends nothing.
+        let next_number = number.parse::<u32>().map(|number| number + 1);
+        let successor = next_number.map(|number| format!("{name}-{number}"));
+        let is_successor = |id: &String| match &successor {
+            Ok(successor) => id == successor,
+            // A new client has a new id, and the other processes have clients too.
+            Err(_) => id.starts_with(name) && id != victim && !active_before.contains(id),
+        };
         within(
             REPLACEMENT_LIMIT,
             &format!("a successor after: {what}"),
             || {
-                // An earlier process may have had a client with the successor's name.
                 let proxy = &rig.stack.kafka[service];
                 let active = proxy.active_clients(disconnected.elapsed());
-                let is_successor = |id: &String| {
-                    id != victim && id.rsplit_once('-').is_some_and(|(of, _)| of == name)
-                };
                 active.iter().any(is_successor).then_some(())
             },
         );
