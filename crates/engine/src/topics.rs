@@ -297,6 +297,9 @@ const fn settings_of(topic: Topic) -> &'static [(&'static str, &'static str)] {
             // Small segments, so that restore cost follows live data.
             ("segment.bytes", "33554432"),
             ("segment.ms", "600000"),
+            // Topics that were created together would roll all their segments at once: on a slow disk the broker
+            // answers late while it does.
+            ("segment.jitter.ms", "300000"),
             ("min.cleanable.dirty.ratio", "0.1"),
         ],
     }
