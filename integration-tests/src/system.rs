@@ -291,7 +291,7 @@ impl System {
         get(self.processes[name].admin, "/metrics").1
     }
 
-    /// The states of the parts of a process, from its admin port.
+    /// The states of the components of a process, from its admin port.
     pub fn states(&self, name: &str) -> Value {
         let states = get(self.processes[name].admin, "/state").1;
         serde_json::from_str(&states).expect("they are JSON")

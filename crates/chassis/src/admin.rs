@@ -27,7 +27,7 @@ pub struct Error {
 ///
 /// - `/health/live`: 200, or 503 with the component that only a restart of the process repairs.
 /// - `/health/ready`: 200, or 503 with the reason of each component that is not ready.
-/// - `/state`: the state of each part of the process, as JSON.
+/// - `/state`: the state of each component of the process, as JSON.
 /// - `/metrics`: the metrics of the process in the Prometheus text format, or in OpenMetrics when the `Accept` header
 ///   names it.
 /// - `/log`: GET returns the log filter, PUT replaces it.
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_state_of_each_part_is_shown() {
+    async fn the_state_of_each_component_is_shown() {
         let process = Process::new();
         let url = serve(&process).await;
         process

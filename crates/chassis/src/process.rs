@@ -103,7 +103,7 @@ impl Process {
         &self.inner.readiness
     }
 
-    /// The states of the parts of the process.
+    /// The states of the components of the process.
     pub fn states(&self) -> &States {
         &self.inner.states
     }

@@ -1,4 +1,4 @@
-//! States of the parts of a process, for operators: `/state` on the admin port.
+//! States of the components of a process, for operators: `/state` on the admin port.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,14 +10,14 @@ use serde_json::{Value, json};
 
 type Observe = Box<dyn Fn() -> Value + Send>;
 
-/// The parts that show their state. Clones share one set.
+/// The components that show their state. Clones share one set.
 #[derive(Clone, Default)]
 pub struct States {
-    parts: Arc<Mutex<BTreeMap<String, Observe>>>,
+    components: Arc<Mutex<BTreeMap<String, Observe>>>,
 }
 
 impl States {
-    /// Adds a part; `observe` is called for each request and must not block. A second part with the same name replaces
+    /// Adds a component; `observe` is called for each request and must not block. A second component with the same name replaces
     /// the first.
     pub fn add<S: Serialize>(
         &self,
@@ -25,13 +25,13 @@ impl States {
         observe: impl Fn() -> S + Send + 'static,
     ) {
         let observe = Box::new(move || json!(observe()));
-        self.parts.lock().insert(name.into(), observe);
+        self.components.lock().insert(name.into(), observe);
     }
 
-    /// The current state of each part.
+    /// The current state of each component.
     pub fn collect(&self) -> BTreeMap<String, Value> {
-        let parts = self.parts.lock();
-        parts
+        let components = self.components.lock();
+        components
             .iter()
             .map(|(name, observe)| (name.clone(), observe()))
             .collect()
@@ -42,7 +42,7 @@ impl fmt::Debug for States {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_set()
-            .entries(self.parts.lock().keys())
+            .entries(self.components.lock().keys())
             .finish()
     }
 }

@@ -34,7 +34,7 @@ fn two_workers_share_the_partitions_under_load() {
     );
     eventually("both have two partitions", || {
         load(1);
-        let (one, two) = (one.status.running(), two.status.running());
+        let (one, two) = (one.status.restored(), two.status.restored());
         let all: std::collections::BTreeSet<_> = one.iter().chain(&two).copied().collect();
         (one.len() == 2 && two.len() == 2 && all.len() == 4).then_some(())
     });

@@ -175,12 +175,12 @@ fn waits_for_open_transactions_below_the_high_watermark() {
     let status = worker.status();
     eventually("the other partition is taken over", || {
         worker.step().unwrap();
-        status.running().contains(&0).then_some(())
+        status.restored().contains(&0).then_some(())
     });
     for _ in 0..100 {
         worker.step().unwrap();
         assert_eq!(
-            status.running(),
+            status.restored(),
             [0],
             "a transaction is open below the high watermark"
         );
@@ -199,7 +199,7 @@ fn waits_for_open_transactions_below_the_high_watermark() {
         worker.step().unwrap();
         status.ready().ok()
     });
-    assert_eq!(status.running(), [0, 1]);
+    assert_eq!(status.restored(), [0, 1]);
     drop(worker);
 
     let worker = fixture.run(StockRules::default(), NoEffects, no_checkpoints());
@@ -229,12 +229,12 @@ fn waits_until_every_event_can_be_decoded() {
     }
     let worker = fixture.run(StockRules::default(), NoEffects, no_checkpoints());
     eventually("the other partition is taken over", || {
-        (worker.status.running() == [1]).then_some(())
+        (worker.status.restored() == [1]).then_some(())
     });
     let other = sku_in_partition(&fixture, 1);
     for pieces in 1..30 {
         assert_eq!(on_hand(&fixture, &other), pieces);
-        assert_eq!(worker.status.running(), [1]);
+        assert_eq!(worker.status.restored(), [1]);
     }
     fixture
         .schemas

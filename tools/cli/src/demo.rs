@@ -177,11 +177,13 @@ async fn prepare(args: &Args) -> anyhow::Result<()> {
     }
     fs::create_dir_all(&args.folder)
         .with_context(|| format!("folder {}", args.folder.display()))?;
-    for old in [
-        journal_path(&args.folder),
-        report_path(&args.folder),
-        services::log_path(&args.folder),
-    ] {
+    let (journal, report) = (journal_path(&args.folder), report_path(&args.folder));
+    // Files of an earlier demo only: the folder is the user's choice.
+    if journal.exists() {
+        journal::history(&journal)?;
+    }
+    load::report::check(&report, Path::new(BASKETS_NAME), &journal)?;
+    for old in [journal, report, services::log_path(&args.folder)] {
         if old.exists() {
             fs::remove_file(&old).with_context(|| format!("cannot remove {}", old.display()))?;
         }

@@ -1,8 +1,8 @@
 //! A file of baskets: CSV, plain or gzipped, with one line for each product of a basket.
 
 use std::collections::HashSet;
-use std::fs;
-use std::io::{self, Read as _};
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 
 use contracts::orders::v1::{Address, Contact, OrderLine};
@@ -16,6 +16,8 @@ pub const CURRENCY: &str = "USD";
 /// 5,000 real baskets; `data/README.md` says where they are from.
 pub const REAL_BASKETS: &[u8] = include_bytes!("../data/baskets.csv.gz");
 
+/// Largest file, packed and unpacked. A device or a damaged archive must not fill the memory.
+const MAX_BYTES: u64 = 512 * 1024 * 1024;
 const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 /// Above every plausible amount, and low enough for exact arithmetic in 64 bits.
 const MAX_CENTS: i64 = 1_000_000_000_000_000_000;
@@ -118,10 +120,13 @@ impl BasketFile {
     ///
     /// See [`Error`].
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let bytes = fs::read(path).map_err(|source| Error::Unreadable {
+        let unreadable = |source| Error::Unreadable {
             file: path.display().to_string(),
             source,
-        })?;
+        };
+        let bytes = File::open(path)
+            .and_then(|file| read_limited(file, MAX_BYTES))
+            .map_err(unreadable)?;
         let mut file = Self::parse(&path.display().to_string(), &bytes)?;
         if let Some(name) = path.file_name() {
             file.name = name.to_string_lossy().into_owned();
@@ -136,18 +141,17 @@ impl BasketFile {
     /// See [`Error`].
     pub fn parse(name: &str, bytes: &[u8]) -> Result<Self, Error> {
         let digest = hex::encode(Sha256::digest(bytes));
-        let mut text = Vec::new();
-        if bytes.starts_with(GZIP_MAGIC) {
-            MultiGzDecoder::new(bytes)
-                .read_to_end(&mut text)
-                .map_err(|source| Error::Damaged {
-                    file: name.to_owned(),
-                    source,
-                })?;
-        } else {
-            text.extend_from_slice(bytes);
-        }
-        let baskets = baskets(name, &text)?;
+        let unpacked = bytes.starts_with(GZIP_MAGIC).then(|| {
+            read_limited(MultiGzDecoder::new(bytes), MAX_BYTES).map_err(|source| {
+                let file = name.to_owned();
+                match source.kind() {
+                    io::ErrorKind::FileTooLarge => Error::Unreadable { file, source },
+                    _ => Error::Damaged { file, source },
+                }
+            })
+        });
+        let unpacked = unpacked.transpose()?;
+        let baskets = baskets(name, unpacked.as_deref().unwrap_or(bytes))?;
         Ok(Self {
             name: name.to_owned(),
             digest,
@@ -197,6 +201,17 @@ impl Line {
             description: self.description.clone(),
         }
     }
+}
+
+/// Reads everything, but not more than `max` bytes.
+fn read_limited(reader: impl Read, max: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    reader.take(max + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > max {
+        let message = format!("it has more than {max} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+    }
+    Ok(bytes)
 }
 
 /// Unit price and discount of `quantity` pieces that cost `amount` together. A line without pieces is sent unchanged,
@@ -345,6 +360,16 @@ mod tests {
         let message = parse(lines).expect_err("it is not well formed").to_string();
         assert_eq!(message.lines().count(), 1, "{message}");
         message
+    }
+
+    #[test]
+    fn a_file_without_an_end_is_refused() {
+        assert_eq!(
+            read_limited(io::repeat(b'a').take(10), 10).unwrap().len(),
+            10
+        );
+        let error = read_limited(io::repeat(b'a'), 10).unwrap_err();
+        assert_eq!(error.to_string(), "it has more than 10 bytes");
     }
 
     #[test]

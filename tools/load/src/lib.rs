@@ -144,36 +144,28 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let placed = placed?;
     let counts = Counts::of(&file, &journal);
     let is_complete = counts.answered() == file.baskets.len();
-    let verification = match args.verify {
+    let verified = match args.verify {
         Some(seconds) if is_complete => {
             let patience = Duration::from_secs(seconds);
-            verify_orders(&file, &journal, &clients, patience, &stop)
-                .await
-                .map(Some)
+            Some(verify_orders(&file, &journal, &clients, patience, &stop).await)
         }
-        _ => Ok(None),
+        _ => None,
     };
-    // The result of the load is printed also when the orders cannot be verified.
-    let (verification, unverified) = match verification {
-        Ok(verification) => (verification, None),
-        Err(error) => (None, Some(error)),
-    };
-    let passed = verification.as_ref().is_none_or(Verification::passed);
     let result = Summary {
         counts: &counts,
         placed: &placed,
         took,
-        verification: verification.as_ref(),
+        verification: verified.as_ref().and_then(|result| result.as_ref().ok()),
     };
     if args.json {
         print_line(result.json().to_string())?;
     } else {
         print_line(result.table(&report_path).to_string())?;
     }
-    match unverified {
-        Some(error) => Err(error),
-        None => Ok(terminal::exit_code(is_complete && passed)),
-    }
+    // After the result of the load, which does not depend on the verification.
+    let verification = verified.transpose()?;
+    let passed = verification.is_none_or(|verification| verification.passed());
+    Ok(terminal::exit_code(is_complete && passed))
 }
 
 async fn verify_orders(

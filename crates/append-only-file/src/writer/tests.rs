@@ -262,7 +262,7 @@ async fn a_full_queue_makes_callers_wait() {
     let mut waiting = pin!(writer.reserve());
     let mut context = Context::from_waker(Waker::noop());
     assert!(matches!(waiting.as_mut().poll(&mut context), Poll::Pending));
-    // The write fails: nobody waits any longer.
+    // The write fails, and every caller that waits gets the error.
     drop(reader);
     assert!(message(waiting.await.unwrap_err()).starts_with("Broken pipe"));
     assert!(writer.wait_durable(writer.appended_length()).await.is_err());

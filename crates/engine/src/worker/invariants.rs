@@ -124,11 +124,17 @@ fn violation<D: Decider>(
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
+
     use contracts::{Inventory, Message};
+    use registry::Schemas;
 
     use super::*;
+    use crate::effects::EffectContext;
+    use crate::log::Cluster;
+    use crate::worker::Settings;
     use crate::worker::aggregate::Aggregate;
-    use crate::{Command, Context, Event, Outcome, Outstanding, State};
+    use crate::{Codec, Command, Context, Event, Metrics, Outcome, Outstanding, State};
 
     const PARTITION: Partition = 2;
     const COMMITTED: i64 = 10;
@@ -236,5 +242,77 @@ mod tests {
             found(|state, _| state.aggregates.clear()),
             Some(Invariant::Checkpointed)
         );
+    }
+
+    /// Runs no effects.
+    struct NoEffects;
+
+    impl EffectScheduler<NoRules> for NoEffects {
+        fn replace(
+            &mut self,
+            _: Partition,
+            _: String,
+            _: Vec<Outstanding<NoRules>>,
+            _: EffectContext,
+        ) {
+        }
+
+        fn forget(&mut self, _: Partition) {}
+
+        fn is_alive(&self) -> bool {
+            true
+        }
+    }
+
+    #[cfg(feature = "simulation")]
+    #[test]
+    fn a_failed_partition_is_reported_and_stays_failed_while_others_are_processed() {
+        use crate::log::simulated::{Broker, Clock, Journal, NoFaults, SimulatedLog};
+
+        let clock = Clock::default();
+        let broker = Broker::new(clock.clone(), Journal::new(clock, 0), 2);
+        let faults = Rc::new(NoFaults(broker.clone()));
+        let log = SimulatedLog::new(broker, faults, Inventory::SERVICE, "one", None).unwrap();
+        let schemas = Schemas::fixed(&[
+            (Inventory::SERVICE, Topic::Events, 1),
+            (Inventory::SERVICE, Topic::State, 2),
+        ]);
+        let cluster = Cluster {
+            bootstrap: String::new(),
+            prefix: String::new(),
+            partitions: 2,
+        };
+        let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
+        let mut worker = Worker::new(
+            NoRules,
+            cluster.into(),
+            Codec::new(schemas),
+            log,
+            NoEffects,
+            metrics.clone(),
+            Settings::default(),
+        );
+        let status = worker.status();
+        for _ in 0..1_000 {
+            worker.step().unwrap();
+        }
+        assert_eq!(status.restored(), [0, 1]);
+        status.ready().unwrap();
+
+        worker.fail_partition(0, "own_partition", "a test").unwrap();
+        // As after an aborted transaction.
+        worker.reset_partitions();
+        for _ in 0..1_000 {
+            worker.step().unwrap();
+        }
+        assert_eq!(status.restored(), [1]);
+        assert_eq!(status.observable_state().partitions[&0].phase, "failed");
+        assert_eq!(
+            status.ready().unwrap_err(),
+            "partition 0: invariant own_partition violated: a test; restart the process"
+        );
+        let labels = [Inventory::SERVICE.name(), "own_partition"];
+        let violations = metrics.invariant_violations.with_label_values(&labels);
+        assert_eq!(violations.get(), 1);
     }
 }

@@ -51,13 +51,13 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
         if now < self.takeover_retry_at || self.phase != WorkerPhase::Running {
             return Ok(());
         }
-        if self.partitions.restoring().is_none() {
+        if self.partitions.current_take_over().is_none() {
             let Some(partition) = self.partitions.next_assigned() else {
                 return Ok(());
             };
             match TakeOver::begin(&mut self.log, partition) {
                 Ok(takeover) => {
-                    self.partitions.restore(takeover);
+                    self.partitions.take_over_began(takeover);
                     self.report_partitions();
                 }
                 Err(error) => return self.delay_take_over(error),
@@ -65,7 +65,7 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
         }
         let is_idle = self.partitions.restored().next().is_none();
         let wait = Duration::from_millis(if is_idle { 10 } else { 1 });
-        let Some(takeover) = self.partitions.restoring() else {
+        let Some(takeover) = self.partitions.current_take_over() else {
             return Ok(());
         };
         let partition = takeover.partition();
@@ -75,7 +75,7 @@ impl<D: Decider, L: Log, S: EffectScheduler<D>> Worker<D, L, S> {
                     self.partitions.assign_first(partition);
                     return self.delay_take_over(error.into());
                 }
-                self.partitions.run(partition, state);
+                self.partitions.taken_over(partition, state);
                 self.status.clear_delay();
                 self.report_partitions();
                 Ok(())

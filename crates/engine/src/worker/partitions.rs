@@ -158,7 +158,7 @@ impl<D: Decider> Partitions<D> {
     }
 
     /// The current take-over.
-    pub fn restoring(&mut self) -> Option<&mut TakeOver<D>> {
+    pub fn current_take_over(&mut self) -> Option<&mut TakeOver<D>> {
         self.phases.values_mut().find_map(|phase| match phase {
             PartitionPhase::Restoring(takeover) => Some(&mut **takeover),
             _ => None,
@@ -166,7 +166,7 @@ impl<D: Decider> Partitions<D> {
     }
 
     /// The take-over of an assigned partition has begun.
-    pub fn restore(&mut self, takeover: TakeOver<D>) {
+    pub fn take_over_began(&mut self, takeover: TakeOver<D>) {
         self.phases.insert(
             takeover.partition(),
             PartitionPhase::Restoring(Box::new(takeover)),
@@ -174,7 +174,7 @@ impl<D: Decider> Partitions<D> {
     }
 
     /// The partition has been taken over.
-    pub fn run(&mut self, partition: Partition, state: PartitionState<D>) {
+    pub fn taken_over(&mut self, partition: Partition, state: PartitionState<D>) {
         self.phases
             .insert(partition, PartitionPhase::Running(Box::new(state)));
     }

@@ -169,7 +169,7 @@ impl Status {
     }
 
     /// The restored partitions.
-    pub fn running(&self) -> Vec<Partition> {
+    pub fn restored(&self) -> Vec<Partition> {
         let inner = self.inner.lock();
         let observed = inner.observed.partitions.iter();
         observed

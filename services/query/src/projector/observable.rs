@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::log::Source;
 use super::session::unix_ms;
 
-/// A cheap handle on the projector's last reported state.
+/// A handle on the projector's last reported state; cloning it is cheap.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
     state: Arc<Mutex<ObservableState>>,
@@ -64,7 +64,7 @@ impl Observed {
         self.state.lock().clone()
     }
 
-    /// The projector owns no partition.
+    /// The projector connects or owns no partition.
     pub fn without_partitions(&self, phase: Phase) {
         *self.state.lock() = ObservableState {
             observed_ms: unix_ms(),

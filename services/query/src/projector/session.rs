@@ -165,8 +165,8 @@ impl<'a> OwnershipSession<'a> {
         let mut rebalance_at = Instant::now() + OWNERSHIP_INTERVAL;
         while !shutdown.is_cancelled() {
             let records = self.next_records()?;
-            let batch = self.decode(records)?;
-            let records = batch.records.clone();
+            let mut batch = self.decode(records)?;
+            let records = std::mem::take(&mut batch.records);
             match self.write(batch) {
                 Ok(true) => {}
                 Ok(false) => return Ok(SessionEnd::Fenced),
